@@ -1,0 +1,3 @@
+//! Benchmarks against rivals and limits.
+
+fn main() {}

@@ -1,0 +1,122 @@
+//! How one attempt ended: the answer of every function, whatever its kind.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Fingerprint;
+
+/// Error texts kept with a message are cut here, in bytes.
+pub const FAILURE_TEXT_BYTES_MAX: usize = 1024;
+
+/// What went wrong, classed so that the same fault groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind of fault: `http`, `smtp`, `data`, `render`, `timeout`, `panic`, `crash`.
+    pub kind: String,
+    /// Where it happened: `users`, `account`, `relay`, `statement`.
+    pub place: String,
+    /// The code within kind and place: `404`, `550`, `balance-mismatch`.
+    pub code: String,
+    /// For people: names the thing, the value, the limit and the remedy.
+    pub text: String,
+}
+
+impl Failure {
+    /// Classes a fault; `text` is cut at [`FAILURE_TEXT_BYTES_MAX`] and its control characters are escaped.
+    pub fn new(kind: &str, place: &str, code: impl fmt::Display, text: impl fmt::Display) -> Self {
+        Self { kind: kind.into(), place: place.into(), code: code.to_string(), text: printable(&text.to_string()) }
+    }
+
+    /// The stable id of this class of fault; the text does not count.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.kind, &self.place, &self.code)
+    }
+
+    /// The class in words, e.g. `http account 404`.
+    pub fn class(&self) -> String {
+        format!("{} {} {}", self.kind, self.place, self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.class(), self.text)
+    }
+}
+
+/// Escapes control characters and cuts at a character boundary, so that a foreign text is one bounded log line.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(FAILURE_TEXT_BYTES_MAX));
+    for c in text.chars() {
+        if out.len() + c.len_utf8() > FAILURE_TEXT_BYTES_MAX {
+            out.push('…');
+            break;
+        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// The end of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The work is done; the message is deleted.
+    Done(Receipt),
+    /// A passing fault: try again after the back-off, or after `after` when the other side named a time.
+    Retry {
+        /// What went wrong.
+        why: Failure,
+        /// Wait this long instead of the back-off.
+        after: Option<Duration>,
+    },
+    /// A lasting fault: another try cannot help, the message goes to the dead-letter queue at once.
+    Dead {
+        /// What went wrong.
+        why: Failure,
+    },
+    /// Not the message's fault (a full relay, a drain): tried again without an attempt charged.
+    Deferred {
+        /// Why the work could not be taken on.
+        why: Failure,
+        /// Wait this long; the pool's own pause when `None`.
+        after: Option<Duration>,
+    },
+}
+
+impl Outcome {
+    /// Done, with nothing to prove it.
+    pub fn done() -> Self {
+        Self::Done(Receipt::default())
+    }
+
+    /// The failure of every end but done.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Done(_) => None,
+            Self::Retry { why, .. } | Self::Dead { why } | Self::Deferred { why, .. } => Some(why),
+        }
+    }
+
+    /// The end's name as lists and metrics show it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Retry { .. } => "retry",
+            Self::Dead { .. } => "dead",
+            Self::Deferred { .. } => "deferred",
+        }
+    }
+}
+
+/// What proves that the work was done; it goes into the run's ledger in the commit that deletes the message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The relay's reply to the mail, e.g. `250 2.0.0 queued as 1234`.
+    pub reply: Option<String>,
+    /// The Message-ID of the mail.
+    pub message_id: Option<String>,
+    /// SHA-256 of the document, in hex.
+    pub document_sha256: Option<String>,
+}

@@ -1,0 +1,9 @@
+//! What a message makes happen: the trait that the worker pool calls, and the functions that are built in.
+//!
+//! Floor 2. Knows values only: no store, no queue, no run. What a function needs of higher floors is handed to it.
+
+pub mod call;
+pub mod statement;
+pub mod upstream;
+
+pub use call::{Function, Invocation};

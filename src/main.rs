@@ -1,0 +1,3 @@
+//! The `nightmail` command.
+
+fn main() {}

@@ -1,0 +1,45 @@
+//! The attributes of a queue, by SQS's names, with SQS's limits.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a queue can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// How long a received message stays invisible unless the receiver says otherwise: 0 s to 12 h.
+    pub visibility_timeout: Duration,
+    /// How long a sent message stays invisible unless the sender says otherwise: 0 s to 15 min.
+    pub delay: Duration,
+    /// How long a message is kept: 60 s to 14 d, or for ever (`None`).
+    pub retention: Option<Duration>,
+    /// How long a receive waits for a message unless the receiver says otherwise: 0 s to 20 s.
+    pub receive_wait: Duration,
+    /// The largest message: 1 KiB to 1 MiB.
+    pub message_bytes_max: u32,
+    /// Where messages go that fail for good, and when.
+    pub redrive: Option<RedrivePolicy>,
+}
+
+impl Default for Options {
+    /// SQS's defaults.
+    fn default() -> Self {
+        Self {
+            visibility_timeout: Duration::from_secs(30),
+            delay: Duration::ZERO,
+            retention: Some(Duration::from_secs(345_600)),
+            receive_wait: Duration::ZERO,
+            message_bytes_max: 1_048_576,
+            redrive: None,
+        }
+    }
+}
+
+/// SQS's RedrivePolicy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedrivePolicy {
+    /// The name of the dead-letter queue.
+    pub dead_letter_queue: String,
+    /// A message goes there at the receive that would exceed this count: 1 to 1000.
+    pub max_receive_count: u32,
+}

@@ -1,0 +1,23 @@
+//! What the store can be told.
+
+use std::path::PathBuf;
+
+/// The checked settings of the store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The file, `nightmail.redb` under `data_dir`.
+    pub path: PathBuf,
+    /// redb's page cache, in bytes.
+    pub cache_bytes: u64,
+    /// At most this many steps share one commit.
+    pub group_max: usize,
+    /// At most this many steps wait for the writer; further callers wait for a place.
+    pub waiting_max: usize,
+}
+
+impl Options {
+    /// The defaults for a file: 64 MiB of cache, groups of 1024, 4096 waiting.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), cache_bytes: 64 << 20, group_max: 1024, waiting_max: 4096 }
+    }
+}
