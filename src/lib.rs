@@ -19,3 +19,5 @@
 
 pub mod base;
 pub mod function;
+pub mod queue;
+pub mod store;

@@ -1,0 +1,82 @@
+//! Looking at messages without receiving them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Attempt, MessageId, Timestamp};
+use crate::store::Snapshot;
+use crate::store::record::{MessageState, Place, QueueRecord};
+
+use super::Error;
+
+/// A message as a person looks at it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peeked {
+    /// Its id.
+    pub message_id: MessageId,
+    /// Its place in the order of sending.
+    pub sequence: u64,
+    /// `ready`, `delayed` or `in flight`.
+    pub place: String,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// When it becomes visible; `None` when it is.
+    pub visible_at: Option<Timestamp>,
+    /// SQS's receive count.
+    pub receive_count: u32,
+    /// Attempts charged.
+    pub charged: u32,
+    /// The run that it belongs to.
+    pub run: Option<u64>,
+    /// The first bytes of its text.
+    pub body: String,
+    /// The length of the whole text in bytes.
+    pub body_bytes: u32,
+    /// Its attempts so far, oldest first.
+    pub history: Vec<Attempt>,
+}
+
+/// The first `max` messages of a queue in the order of sending, with at most `body_bytes_max` bytes of each body.
+///
+/// # Errors
+/// A storage fault.
+pub fn peek(
+    snapshot: &Snapshot,
+    queue: &QueueRecord,
+    max: usize,
+    body_bytes_max: usize,
+    now: Timestamp,
+) -> Result<Vec<Peeked>, Error> {
+    let states = snapshot.states()?.first((queue.id, 0)..=(queue.id, u64::MAX), max)?;
+    states.into_iter().map(|((_, sequence), state)| look(snapshot, sequence, &state, body_bytes_max, now)).collect()
+}
+
+fn look(
+    snapshot: &Snapshot,
+    sequence: u64,
+    state: &MessageState,
+    body_bytes_max: usize,
+    now: Timestamp,
+) -> Result<Peeked, Error> {
+    let body = snapshot.bodies()?.get(&state.body)?;
+    let history = snapshot.history()?.first((state.body, 0)..=(state.body, u32::MAX), usize::MAX)?;
+    let is_hidden = state.place != Place::Ready && state.visible_at > now;
+    let place = match state.place {
+        Place::InFlight if is_hidden => "in flight",
+        Place::Delayed if is_hidden => "delayed",
+        _ => "ready",
+    };
+    let text = body.as_ref().map(|body| &body.bytes[..body.bytes.len().min(body_bytes_max)]).unwrap_or_default();
+    Ok(Peeked {
+        message_id: state.message_id,
+        sequence,
+        place: place.into(),
+        sent_at: state.sent_at,
+        visible_at: is_hidden.then_some(state.visible_at),
+        receive_count: state.receive_count,
+        charged: state.charged,
+        run: body.as_ref().map(|body| body.run).filter(|run| *run != 0),
+        body: String::from_utf8_lossy(text).into_owned(),
+        body_bytes: state.body_bytes,
+        history: history.into_iter().map(|(_, attempt)| attempt).collect(),
+    })
+}

@@ -1,0 +1,35 @@
+//! The whole queue as text: for tests, the CLI and bug reports alike.
+
+use std::fmt::Write;
+
+use crate::base::Timestamp;
+use crate::store::Snapshot;
+
+use super::{Error, catalog, peek, stats};
+
+/// A picture shows this many messages of a queue.
+const MESSAGES_MAX: usize = 1000;
+/// And this many bytes of each body.
+const BODY_BYTES_MAX: usize = 60;
+
+/// Draws one queue: its counts, then a line per message in the order of sending, each with its attempts.
+///
+/// # Errors
+/// The queue is not there, or a storage fault.
+pub fn picture(snapshot: &Snapshot, name: &str, now: Timestamp) -> Result<String, Error> {
+    let queue = catalog::look_up(snapshot, name)?;
+    let stats = stats::stats(snapshot, &queue, now)?;
+    let mut out = format!("{name}: {} ready, {} delayed, {} in flight\n", stats.ready, stats.delayed, stats.in_flight);
+    for message in peek::peek(snapshot, &queue, MESSAGES_MAX, BODY_BYTES_MAX, now)? {
+        let until = message.visible_at.map(|at| format!(" {}s", at.since(now).as_secs())).unwrap_or_default();
+        let (place, body) = (message.place, message.body);
+        let counts = format!("received {} charged {}", message.receive_count, message.charged);
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  {place}{until} | {counts} | {body}");
+        for attempt in message.history {
+            let why = attempt.failure.map(|failure| failure.class()).unwrap_or_default();
+            let _ = writeln!(out, "    #{} {:?} {why}", attempt.number, attempt.end);
+        }
+    }
+    Ok(out)
+}

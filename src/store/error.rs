@@ -1,0 +1,82 @@
+//! What can go wrong between the rooms and the disk.
+
+use std::path::PathBuf;
+
+/// A fault of the store. After a failed write the store refuses all further work and the daemon restarts from disk.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// Another process holds the data directory.
+    #[error("data directory {dir} is in use by {holder} (stop it first, or give this one another data_dir)")]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// The process that holds it, as it wrote itself down.
+        holder: String,
+    },
+    /// The directory or file cannot be opened or created.
+    #[error("{path}: {reason} (the store needs a directory that it may write; see data_dir)")]
+    Open {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file is not a store, or is damaged.
+    #[error("{path} is damaged or not a Nightmail store: {reason} (restore a backup; the file was left as it is)")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The file was written by a newer version.
+    #[error(
+        "{path} has format {found}, this version knows up to {known} (install the newer version; the file was left as it is)"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The format in the file.
+        found: u32,
+        /// The newest format that this version knows.
+        known: u32,
+    },
+    /// A record does not decode.
+    #[error("record in table {table} does not decode: {reason} (the file is damaged; restore a backup)")]
+    Record {
+        /// The table.
+        table: &'static str,
+        /// What was found.
+        reason: String,
+    },
+    /// A read or write failed.
+    #[error("storage failed: {0} (what was being written may or may not be there after the restart)")]
+    Storage(String),
+    /// The store stopped after an earlier failure, or is closed.
+    #[error("the store has stopped: {0} (the daemon restarts from disk)")]
+    Stopped(String),
+}
+
+impl From<redb::StorageError> for Error {
+    fn from(error: redb::StorageError) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+impl From<redb::TableError> for Error {
+    fn from(error: redb::TableError) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+impl From<redb::TransactionError> for Error {
+    fn from(error: redb::TransactionError) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+impl From<redb::CommitError> for Error {
+    fn from(error: redb::CommitError) -> Self {
+        Self::Storage(error.to_string())
+    }
+}

@@ -1,0 +1,22 @@
+//! The file on disk: tables, record encodings with versions, group commit, opening.
+//!
+//! Floor 1, and the only room that knows redb. It stores what it is given and knows none of the rules: those are the
+//! steps of the rooms above. The bytes are described in `docs/format.md`.
+
+pub mod error;
+pub mod key;
+pub mod lock;
+pub mod open;
+pub mod options;
+pub mod record;
+pub mod snapshot;
+pub mod table;
+pub mod tx;
+pub mod writer;
+
+pub use error::Error;
+pub use open::Store;
+pub use options::Options;
+pub use record::Record;
+pub use snapshot::Snapshot;
+pub use tx::Tx;

@@ -1,0 +1,202 @@
+//! Opening and making the store, and the handle that the rooms share.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::lock::Lock;
+use super::writer::{Signals, Step, Writer};
+use super::{Error, Options, Snapshot, Tx, tx};
+
+/// The newest format that this version reads, and the one that it writes. See `docs/format.md`.
+pub const FORMAT: u64 = 1;
+
+/// The open store. Clones share it; it closes when the last one is dropped.
+#[derive(Clone)]
+pub struct Store {
+    db: Arc<Database>,
+    /// Steps on their way to the writer; bounded, so that callers wait when the disk is slow.
+    steps: mpsc::Sender<Box<dyn super::writer::Job>>,
+    signals: Arc<Signals>,
+    /// Carries the fault that stopped the store; set once by the writer.
+    stopped: watch::Receiver<Option<Error>>,
+    /// Held for as long as any clone lives.
+    _lock: Arc<Lock>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("stopped", &*self.stopped.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store, or makes it when there is no file yet; takes the lock of its directory.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] names the holder; [`Error::Damaged`] and [`Error::Newer`] leave the file as it is.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let dir = options.path.parent().unwrap_or(Path::new("."));
+        let failed = |reason: std::io::Error| Error::Open { path: dir.to_owned(), reason: reason.to_string() };
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let lock = Lock::take(dir)?;
+        let db = Arc::new(open_file(options)?);
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        Ok(Self::start(db, lock, options))
+    }
+
+    fn start(db: Arc<Database>, lock: Lock, options: &Options) -> Self {
+        let (steps, waiting) = mpsc::channel(options.waiting_max);
+        let (stopped_sender, stopped) = watch::channel(None);
+        let signals = Arc::new(Signals::default());
+        let writer = Writer {
+            db: db.clone(),
+            waiting,
+            group_max: options.group_max,
+            signals: signals.clone(),
+            stopped: stopped_sender,
+        };
+        let lock = Arc::new(lock);
+        let held = lock.clone();
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || {
+                writer.run();
+                drop(held);
+            })
+            .expect("the system starts one more thread at start-up");
+        Self { db, steps, signals, stopped, _lock: lock }
+    }
+
+    /// Runs a step in the next group and answers once it is on disk. The step runs even when the caller goes away.
+    ///
+    /// # Errors
+    /// The step's own refusal, or a storage fault: then the store has stopped and what was written is unknown.
+    pub async fn write<T, E, F>(&self, step: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (caller, answer) = oneshot::channel();
+        if self.steps.send(Box::new(Step::new(step, caller))).await.is_err() {
+            return Err(self.stop_reason().into());
+        }
+        answer.await.unwrap_or_else(|_| Err(self.stop_reason().into()))
+    }
+
+    /// A view of what is on disk now.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        Ok(Snapshot::new(self.db.begin_read()?))
+    }
+
+    /// A counter that moves after each commit that signalled `topic`.
+    pub fn subscribe(&self, topic: u64) -> watch::Receiver<u64> {
+        self.signals.subscribe(topic)
+    }
+
+    /// Waits until the store has stopped and says why. Never ends while the store is well.
+    pub async fn stopped(&self) -> Error {
+        let mut stopped = self.stopped.clone();
+        // The sender lives in the writer thread: when it is gone without a word, the writer panicked.
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().expect("the wait ends only on a reason"),
+            Err(_) => self.stop_reason(),
+        }
+    }
+
+    fn stop_reason(&self) -> Error {
+        match &*self.stopped.borrow() {
+            Some(error) => Error::Stopped(error.to_string()),
+            None => Error::Stopped("the writer ended unexpectedly".into()),
+        }
+    }
+}
+
+fn open_file(options: &Options) -> Result<Database, Error> {
+    let path = &options.path;
+    match std::fs::metadata(path) {
+        Ok(file) if file.len() == 0 => Err(Error::Damaged { path: path.clone(), reason: "the file is empty".into() }),
+        Ok(_) => {
+            let db = builder(options).open(path).map_err(|error| refused(path, error))?;
+            check_format(&Snapshot::new(db.begin_read()?), path)?;
+            Ok(db)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(options),
+        Err(error) => Err(Error::Open { path: path.clone(), reason: error.to_string() }),
+    }
+}
+
+/// Makes the file beside its place and moves it there whole, so that a crash never leaves half a store.
+fn make(options: &Options) -> Result<Database, Error> {
+    let path = &options.path;
+    let new = path.with_extension("redb.new");
+    let failed = |reason: std::io::Error| Error::Open { path: new.clone(), reason: reason.to_string() };
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => make_private(&new)?,
+    }
+    let db = builder(options).create(&new).map_err(|error| refused(&new, error))?;
+    make_tables(&db)?;
+    std::fs::rename(&new, path).map_err(failed)?;
+    Ok(db)
+}
+
+fn builder(options: &Options) -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(usize::try_from(options.cache_bytes).unwrap_or(usize::MAX));
+    builder
+}
+
+fn refused(path: &Path, error: redb::DatabaseError) -> Error {
+    use std::io::ErrorKind::PermissionDenied;
+    match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => Error::Locked {
+            dir: path.parent().unwrap_or(Path::new(".")).to_owned(),
+            holder: "a process that opened the file itself".into(),
+        },
+        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() == PermissionDenied => {
+            Error::Open { path: path.to_owned(), reason: io.to_string() }
+        }
+        other => Error::Damaged { path: path.to_owned(), reason: other.to_string() },
+    }
+}
+
+/// Makes the empty file readable by its owner alone; it holds names and addresses.
+fn make_private(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.map(drop).map_err(|error| Error::Open { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn make_tables(db: &Database) -> Result<(), Error> {
+    let transaction = db.begin_write()?;
+    for name in tx::NAMES {
+        transaction.open_table::<&[u8], &[u8]>(redb::TableDefinition::new(name))?;
+    }
+    let mut tx = Tx::new(&transaction);
+    tx.meta()?.insert(&"format".to_owned(), &FORMAT)?;
+    tx.finish()?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn check_format(snapshot: &Snapshot, path: &Path) -> Result<(), Error> {
+    let damaged = |reason: &str| Error::Damaged { path: path.to_owned(), reason: reason.into() };
+    let meta = snapshot.meta().map_err(|_| damaged("it is a redb file without Nightmail's tables"))?;
+    match meta.get(&"format".to_owned())? {
+        Some(FORMAT) => Ok(()),
+        Some(found) => Err(Error::Newer {
+            path: path.to_owned(),
+            found: u32::try_from(found).unwrap_or(u32::MAX),
+            known: u32::try_from(FORMAT).expect("the format number is small"),
+        }),
+        None => Err(damaged("it names no format")),
+    }
+}

@@ -1,0 +1,47 @@
+//! Records as bytes. Each begins with a one-byte version; hot ones have a fixed layout, the rest are postcard.
+//!
+//! The change ritual: describe the new bytes in `docs/format.md`, raise the version, keep decoding the old one, add a
+//! store file written by the old version to `tests/data/stores/`, and open it in a test.
+
+mod cold;
+mod hot;
+
+pub use cold::{
+    FanOutProgress, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, RedriveRecord, RedriveState,
+    RunRecord, TickRecord, TickVerdict,
+};
+pub use hot::{Body, Counts, MessageState, Owner, Place, RunTotals};
+
+/// Something that the store keeps.
+pub trait Record: Sized {
+    /// The record's bytes, version first.
+    fn encode(&self) -> Vec<u8>;
+
+    /// The record from its bytes.
+    ///
+    /// # Errors
+    /// Says what is wrong with them.
+    fn decode(bytes: &[u8]) -> Result<Self, String>;
+}
+
+/// An entry of an index: its key says everything.
+impl Record for () {
+    fn encode(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.is_empty() { Ok(()) } else { Err(format!("expected no bytes, found {}", bytes.len())) }
+    }
+}
+
+/// A number on its own, big-endian: ids behind names and counters of the store.
+impl Record for u64 {
+    fn encode(&self) -> Vec<u8> {
+        self.to_be_bytes().to_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        bytes.try_into().map(Self::from_be_bytes).map_err(|_| format!("expected 8 bytes, found {}", bytes.len()))
+    }
+}

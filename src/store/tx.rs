@@ -1,0 +1,234 @@
+//! The transaction that a group of steps shares: its tables, its counters, its signals.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::WriteTransaction;
+
+use crate::base::Attempt;
+
+use super::record::{
+    Body, Counts, MessageState, QueueRecord, RecipientRecord, RedriveRecord, RunRecord, RunTotals, TickRecord,
+};
+use super::table::{Ledger, Raw, TableMut, TableRef};
+use super::{Error, Snapshot};
+
+/// Declares the tables once, for transactions and for snapshots.
+macro_rules! tables {
+    ($($(#[$doc:meta])+ $field:ident: $key:ty => $record:ty;)+) => {
+        /// The tables that a transaction has opened so far.
+        #[derive(Default)]
+        struct Tables<'t> {
+            $($field: Option<Raw<'t>>,)+
+        }
+
+        impl<'t> Tx<'t> {
+            $($(#[$doc])+
+            ///
+            /// # Errors
+            /// A storage fault.
+            pub fn $field(&mut self) -> Result<TableMut<'_, 't, $key, $record>, Error> {
+                let raw = open(self.transaction, &mut self.tables.$field, stringify!($field), &self.ledger)?;
+                Ok(TableMut::new(stringify!($field), raw, &self.ledger))
+            })+
+        }
+
+        impl Snapshot {
+            $($(#[$doc])+
+            ///
+            /// # Errors
+            /// A storage fault.
+            pub fn $field(&self) -> Result<TableRef<$key, $record>, Error> {
+                Ok(TableRef::new(stringify!($field), self.open(stringify!($field))?))
+            })+
+        }
+
+        /// The names of all tables; they are made when the file is.
+        pub(super) const NAMES: &[&str] = &[$(stringify!($field)),+];
+    };
+}
+
+tables! {
+    /// Numbers of the store itself: `format`, `generation`, and the last id given out.
+    meta: String => u64;
+    /// Queues by number.
+    queues: u32 => QueueRecord;
+    /// Numbers of queues by name.
+    queue_names: String => u32_record::U32;
+    /// Counts by queue.
+    counts: u32 => Counts;
+    /// Bodies by inner id.
+    bodies: u64 => Body;
+    /// States by queue and sequence number, which is the order of sending.
+    states: (u32, u64) => MessageState;
+    /// Ready messages by queue and sequence number.
+    ready: (u32, u64) => ();
+    /// Delayed messages and messages in flight by queue, moment of becoming visible, and sequence number.
+    timed: (u32, u64, u64) => ();
+    /// Attempts that failed by inner id and number.
+    history: (u64, u32) => Attempt;
+    /// Runs by number.
+    runs: u64 => RunRecord;
+    /// Numbers of runs by identity: schedule and identifying parameters.
+    run_keys: String => u64;
+    /// Totals by run.
+    totals: u64 => RunTotals;
+    /// Recipients by run and hash of the user's id.
+    recipients: (u64, [u8; 16]) => RecipientRecord;
+    /// Ticks by schedule and the moment they are for.
+    ticks: (String, u64) => TickRecord;
+    /// Redrives by number.
+    redrives: u64 => RedriveRecord;
+}
+
+/// The number of a queue behind its name.
+pub mod u32_record {
+    use super::super::Record;
+
+    /// A 32-bit number on its own, big-endian.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct U32(pub u32);
+
+    impl Record for U32 {
+        fn encode(&self) -> Vec<u8> {
+            self.0.to_be_bytes().to_vec()
+        }
+
+        fn decode(bytes: &[u8]) -> Result<Self, String> {
+            let bytes = bytes.try_into().map_err(|_| format!("expected 4 bytes, found {}", bytes.len()))?;
+            Ok(Self(u32::from_be_bytes(bytes)))
+        }
+    }
+}
+
+/// One write transaction, shared by the steps of a group. A step checks first and writes after, so that a refused
+/// step leaves no trace; the writer panics on one that does.
+pub struct Tx<'t> {
+    transaction: &'t WriteTransaction,
+    tables: Tables<'t>,
+    ledger: Ledger,
+    /// Counts of the queues that this group touched; written back before the commit.
+    touched_counts: BTreeMap<u32, Counts>,
+    /// Totals of the runs that this group touched; written back before the commit.
+    touched_totals: BTreeMap<u64, RunTotals>,
+    /// The last id given out, once it was needed; written back before the commit.
+    last_id: Option<u64>,
+    /// Topics whose waiters wake after the commit.
+    signals: BTreeSet<u64>,
+}
+
+impl<'t> Tx<'t> {
+    pub(super) fn new(transaction: &'t WriteTransaction) -> Self {
+        Self {
+            transaction,
+            tables: Tables::default(),
+            ledger: Ledger::default(),
+            touched_counts: BTreeMap::new(),
+            touched_totals: BTreeMap::new(),
+            last_id: None,
+            signals: BTreeSet::new(),
+        }
+    }
+
+    /// A number greater than every one given out before, over the whole life of the store: sequence numbers, inner
+    /// ids, leases, runs and redrives are of this one series.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn fresh_id(&mut self) -> Result<u64, Error> {
+        let last = match self.last_id {
+            Some(last) => last,
+            None => self.meta()?.get(&LAST_ID.to_owned())?.unwrap_or(0),
+        };
+        self.ledger.wrote();
+        self.last_id = Some(last + 1);
+        Ok(last + 1)
+    }
+
+    /// The counts of a queue, for reading.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn counts_of(&mut self, queue: u32) -> Result<Counts, Error> {
+        match self.touched_counts.get(&queue) {
+            Some(counts) => Ok(*counts),
+            None => Ok(self.counts()?.get(&queue)?.unwrap_or_default()),
+        }
+    }
+
+    /// The counts of a queue, for writing.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn counts_mut(&mut self, queue: u32) -> Result<&mut Counts, Error> {
+        let counts = self.counts_of(queue)?;
+        self.ledger.wrote();
+        Ok(self.touched_counts.entry(queue).or_insert(counts))
+    }
+
+    /// The totals of a run, for writing.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn totals_mut(&mut self, run: u64) -> Result<&mut RunTotals, Error> {
+        let totals = match self.touched_totals.get(&run) {
+            Some(totals) => *totals,
+            None => self.totals()?.get(&run)?.unwrap_or_default(),
+        };
+        self.ledger.wrote();
+        Ok(self.touched_totals.entry(run).or_insert(totals))
+    }
+
+    /// Forgets the counts of a queue that is gone.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn drop_counts(&mut self, queue: u32) -> Result<(), Error> {
+        self.touched_counts.remove(&queue);
+        self.counts()?.remove(&queue)?;
+        Ok(())
+    }
+
+    /// Wakes whoever waits for `topic`, after the commit.
+    pub fn signal(&mut self, topic: u64) {
+        self.signals.insert(topic);
+    }
+
+    /// The first storage fault of this group.
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.ledger.failed.get()
+    }
+
+    /// How many writes the group has made so far.
+    pub(super) fn writes(&self) -> u64 {
+        self.ledger.writes.get()
+    }
+
+    /// Writes back what was kept in memory; answers the topics to signal after the commit.
+    pub(super) fn finish(mut self) -> Result<BTreeSet<u64>, Error> {
+        for (queue, counts) in std::mem::take(&mut self.touched_counts) {
+            self.counts()?.insert(&queue, &counts)?;
+        }
+        for (run, totals) in std::mem::take(&mut self.touched_totals) {
+            self.totals()?.insert(&run, &totals)?;
+        }
+        if let Some(last) = self.last_id {
+            self.meta()?.insert(&LAST_ID.to_owned(), &last)?;
+        }
+        Ok(self.signals)
+    }
+}
+
+/// The row of `meta` that holds the last id given out.
+const LAST_ID: &str = "last-id";
+
+fn open<'x, 't>(
+    transaction: &'t WriteTransaction,
+    slot: &'x mut Option<Raw<'t>>,
+    name: &'static str,
+    ledger: &Ledger,
+) -> Result<&'x mut Raw<'t>, Error> {
+    if slot.is_none() {
+        *slot = Some(ledger.note(transaction.open_table(redb::TableDefinition::new(name)).map_err(Error::from))?);
+    }
+    Ok(slot.as_mut().expect("the slot was filled in the line before"))
+}
