@@ -20,4 +20,6 @@
 pub mod base;
 pub mod function;
 pub mod queue;
+pub mod run;
 pub mod store;
+pub mod work;

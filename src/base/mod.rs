@@ -16,4 +16,4 @@ pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use fingerprint::Fingerprint;
 pub use id::MessageId;
-pub use outcome::{Failure, Outcome};
+pub use outcome::{Effect, Failure, Outcome};

@@ -70,6 +70,8 @@ pub enum Outcome {
         why: Failure,
         /// Wait this long instead of the back-off.
         after: Option<Duration>,
+        /// Whether the effect (the mail) may have happened all the same.
+        effect: Effect,
     },
     /// A lasting fault: another try cannot help, the message goes to the dead-letter queue at once.
     Dead {
@@ -108,6 +110,15 @@ impl Outcome {
             Self::Deferred { .. } => "deferred",
         }
     }
+}
+
+/// Whether a failed attempt may have had its effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It certainly had none.
+    None,
+    /// Nobody knows: the attempt was cut off between the last word sent and the answer to it.
+    Unknown,
 }
 
 /// What proves that the work was done; it goes into the run's ledger in the commit that deletes the message.

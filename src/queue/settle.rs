@@ -7,7 +7,7 @@ use crate::base::{Attempt, AttemptEnd, Failure, Timestamp};
 use crate::store::record::{Body, MessageState, Place};
 use crate::store::{self, Tx};
 
-use super::{Error, ReceiptHandle, Witness, catalog, place};
+use super::{Error, Event, ReceiptHandle, Witness, catalog, place};
 
 /// The history of one message keeps this many attempts; the oldest go first.
 pub const HISTORY_MAX: u32 = 100;
@@ -112,7 +112,7 @@ pub fn defer(
     wait_for(tx, key, &state, &put_off, ended.at.after(wait))
 }
 
-/// Gives a message back that was not worked on (a drain): it is ready at once and nothing is charged.
+/// Gives a message back whose work was not begun (a drain): it is ready at once and nothing is charged.
 ///
 /// # Errors
 /// A storage fault.
@@ -125,6 +125,19 @@ pub fn release(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, Error>
     };
     place::shift(tx, key, &state, &back)?;
     Ok(Settled::Waits { until: Timestamp::ZERO })
+}
+
+/// Tells the witness that the attempt in hand may have had its effect, though nobody knows: it was cut short, ran out
+/// of time, or lost its connection at the wrong moment. To be called in the transaction that settles the message,
+/// before it is settled.
+///
+/// # Errors
+/// A storage fault.
+pub fn doubt(tx: &mut Tx<'_>, witness: &dyn Witness, handle: ReceiptHandle, now: Timestamp) -> Result<(), Error> {
+    match held(tx, handle)? {
+        Some((_, state)) => Ok(place::tell(tx, witness, &state, Event::Interrupted, now)?),
+        None => Ok(()),
+    }
 }
 
 fn wait_for(

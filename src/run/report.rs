@@ -1,0 +1,162 @@
+//! What a run came to: its totals, and the same recounted from the rows alone.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::Timestamp;
+use crate::store::record::{RecipientState, RunRecord, RunTotals};
+use crate::store::{self, Snapshot};
+
+use super::Error;
+
+/// The rows named in a list are at most these.
+pub const ROWS_SHOWN_MAX: usize = 1000;
+
+/// What a run came to so far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its number.
+    pub id: u64,
+    /// Its schedule.
+    pub schedule: String,
+    /// Its identifying parameters.
+    pub params: BTreeMap<String, String>,
+    /// What it is for.
+    pub scheduled_for: Timestamp,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When all users were fetched; `None` while the fan-out goes on.
+    pub fetched_at: Option<Timestamp>,
+    /// Recipients that the users API named.
+    pub fetched: u64,
+    /// Recipients whose mail the relay took.
+    pub sent: u64,
+    /// Recipients whose message is in a dead-letter queue.
+    pub dead: u64,
+    /// Recipients whose message was removed without an outcome.
+    pub withdrawn: u64,
+    /// Recipients whose message is still under way.
+    pub open: u64,
+    /// Records that named a recipient again.
+    pub repeated: u64,
+    /// Attempts that a dying process left unfinished: each may have mailed.
+    pub interrupted: u64,
+}
+
+impl Report {
+    /// Whether every user was fetched and every recipient has an end.
+    pub const fn is_complete(&self) -> bool {
+        self.fetched_at.is_some() && self.open == 0
+    }
+
+    fn new(run: RunRecord, totals: RunTotals) -> Self {
+        Self {
+            id: run.id,
+            schedule: run.schedule,
+            params: run.params,
+            scheduled_for: run.scheduled_for,
+            started_at: run.started_at,
+            fetched_at: run.fan_out.finished_at,
+            fetched: totals.fetched,
+            sent: totals.sent,
+            dead: totals.dead,
+            withdrawn: totals.withdrawn,
+            open: totals.open(),
+            repeated: totals.repeated,
+            interrupted: totals.interrupted,
+        }
+    }
+}
+
+/// One recipient as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The user's id.
+    pub user: String,
+    /// `open`, `sent`, `dead` or `withdrawn`.
+    pub state: String,
+    /// When that was written.
+    pub updated_at: Timestamp,
+    /// Attempts that a dying process left unfinished.
+    pub interrupted: u32,
+    /// The relay's reply, the fingerprint, or the reason.
+    pub detail: String,
+}
+
+/// One run.
+///
+/// # Errors
+/// [`Error::NotFound`], or a storage fault.
+pub fn report(snapshot: &Snapshot, id: u64) -> Result<Report, Error> {
+    let run = snapshot.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
+    let totals = snapshot.totals()?.get(&id)?.unwrap_or_default();
+    Ok(Report::new(run, totals))
+}
+
+/// The newest `max` runs, the newest first.
+///
+/// # Errors
+/// A storage fault.
+pub fn list(snapshot: &Snapshot, max: u64) -> Result<Vec<Report>, Error> {
+    let Some((newest, _)) = snapshot.runs()?.last(0..=u64::MAX)? else { return Ok(Vec::new()) };
+    let oldest = newest.saturating_sub(max.saturating_sub(1));
+    let runs = snapshot.runs()?.first(oldest..=newest, usize::MAX)?;
+    let totals = snapshot.totals()?;
+    let with_totals = |(id, run)| Ok(Report::new(run, totals.get(&id)?.unwrap_or_default()));
+    runs.into_iter().rev().map(with_totals).collect()
+}
+
+/// Counts the run's rows anew; it must equal the kept totals.
+///
+/// # Errors
+/// A storage fault.
+pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> {
+    let mut totals = RunTotals::default();
+    snapshot.recipients()?.scan((id, [0; 16])..=(id, [0xff; 16]), |_, row| {
+        totals.fetched += 1;
+        totals.interrupted += u64::from(row.interrupted);
+        match row.state {
+            RecipientState::Open => {}
+            RecipientState::Sent(_) => totals.sent += 1,
+            RecipientState::Dead(_) => totals.dead += 1,
+            RecipientState::Withdrawn(_) => totals.withdrawn += 1,
+        }
+        ControlFlow::Continue(())
+    })?;
+    totals.repeated = snapshot.totals()?.get(&id)?.unwrap_or_default().repeated;
+    Ok(totals)
+}
+
+/// Up to [`ROWS_SHOWN_MAX`] rows, only those in `state` or, with `interrupted`, only those with unfinished attempts.
+///
+/// # Errors
+/// [`Error::NotFound`], or a storage fault.
+pub fn rows(snapshot: &Snapshot, id: u64, state: Option<&str>, interrupted: bool) -> Result<Vec<Row>, Error> {
+    snapshot.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
+    let mut rows = Vec::new();
+    snapshot.recipients()?.scan((id, [0; 16])..=(id, [0xff; 16]), |_, row| {
+        let is_wanted = state.is_none_or(|state| row.state.name() == state) && (!interrupted || row.interrupted > 0);
+        if is_wanted {
+            rows.push(Row {
+                user: row.user,
+                state: row.state.name().into(),
+                updated_at: row.updated_at,
+                interrupted: row.interrupted,
+                detail: detail(&row.state),
+            });
+        }
+        if rows.len() < ROWS_SHOWN_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(rows)
+}
+
+fn detail(state: &RecipientState) -> String {
+    match state {
+        RecipientState::Open => String::new(),
+        RecipientState::Sent(receipt) => receipt.reply.clone().unwrap_or_default(),
+        RecipientState::Dead(fingerprint) => fingerprint.to_string(),
+        RecipientState::Withdrawn(why) => why.clone(),
+    }
+}

@@ -1,0 +1,71 @@
+//! Starting a run: its row, its identity and the message that sets its fan-out going are one commit.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::Timestamp;
+use crate::queue::{catalog, send};
+use crate::store::Tx;
+use crate::store::record::{FanOutProgress, RunRecord, RunTotals};
+
+use super::Error;
+
+/// What is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The schedule.
+    pub schedule: String,
+    /// The fan-out function that fetches the users.
+    pub function: String,
+    /// That function's queue.
+    pub queue: String,
+    /// The identifying parameters.
+    pub params: BTreeMap<String, String>,
+    /// The tick, or the moment of a start by hand.
+    pub scheduled_for: Timestamp,
+}
+
+/// The message that sets a run's fan-out going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FanOutMessage {
+    /// The run's number.
+    pub run: u64,
+}
+
+/// Starts a run and answers its number.
+///
+/// # Errors
+/// [`Error::Exists`] names the earlier run of the same identity.
+pub fn start(tx: &mut Tx<'_>, what: &Start, now: Timestamp) -> Result<u64, Error> {
+    let identity = identity(what);
+    if let Some(id) = tx.run_keys()?.get(&identity)? {
+        return Err(Error::Exists { identity, id });
+    }
+    let queue = catalog::find(tx, &what.queue)?;
+    let id = tx.runs()?.last(0..=u64::MAX)?.map_or(1, |(last, _)| last + 1);
+    let body = serde_json::to_vec(&FanOutMessage { run: id }).expect("a number always serialises");
+    send::send(tx, &queue, send::Send { run: id, ..send::Send::text(body) }, now)?;
+    let record = RunRecord {
+        id,
+        schedule: what.schedule.clone(),
+        function: what.function.clone(),
+        params: what.params.clone(),
+        scheduled_for: what.scheduled_for,
+        started_at: now,
+        fan_out: FanOutProgress::default(),
+    };
+    tx.runs()?.insert(&id, &record)?;
+    tx.run_keys()?.insert(&identity, &id)?;
+    *tx.totals_mut(id)? = RunTotals::default();
+    Ok(id)
+}
+
+/// Schedule and identifying parameters as one text; without parameters the moment that the run is for identifies it.
+pub fn identity(what: &Start) -> String {
+    if what.params.is_empty() {
+        return format!("{} {}", what.schedule, what.scheduled_for);
+    }
+    let params: Vec<String> = what.params.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
+    format!("{} {}", what.schedule, params.join(" "))
+}

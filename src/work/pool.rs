@@ -1,0 +1,92 @@
+//! The pool of one function: an apalis worker over our queue, with a bounded number of attempts at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apalis::layers::catch_panic::CatchPanicLayer;
+use apalis_core::worker::builder::WorkerBuilder;
+use apalis_core::worker::ext::parallelize::ParallelizeExt;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::timeout::TimeoutLayer;
+
+use crate::function::Function;
+use crate::queue::{self, Door, catalog};
+
+use super::Options;
+use super::attempt::{Call, SettleLayer, panic_text};
+use super::backend::{Feed, QueueBackend};
+
+/// After an unexpected end the worker is built anew after this pause.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// How a pool is told to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Drain {
+    /// Cancelled first: no more messages are taken, those in hand go on.
+    pub stop: CancellationToken,
+    /// Cancelled when the grace is over: attempts in hand are given back uncharged.
+    pub cut: CancellationToken,
+}
+
+/// The worker pool of one function.
+#[derive(Debug)]
+pub struct Pool {
+    door: Door,
+    options: Arc<Options>,
+    function: Arc<dyn Function>,
+    drain: Drain,
+}
+
+impl Pool {
+    /// A pool that is not running yet.
+    pub fn new(door: Door, options: Options, function: Arc<dyn Function>, drain: Drain) -> Self {
+        Self { door, options: Arc::new(options), function, drain }
+    }
+
+    /// Works until it is told to stop and everything in hand is settled, or until the store stops.
+    ///
+    /// # Errors
+    /// The queue is not there, or the store failed.
+    pub async fn run(self) -> Result<(), queue::Error> {
+        let queue = catalog::look_up(&self.door.store().snapshot()?, &self.options.queue)?.id;
+        // The places outlive a worker that has to be built anew, so that the bound always holds.
+        let places = Arc::new(Semaphore::new(self.options.concurrency));
+        loop {
+            let (backend, deliveries) = QueueBackend::new(self.options.concurrency);
+            let feed = Feed {
+                door: self.door.clone(),
+                queue,
+                places: places.clone(),
+                timeout: self.options.timeout,
+                deliveries,
+            };
+            let (fed, worked) = tokio::join!(feed.run(self.drain.stop.clone()), self.work(backend));
+            fed?;
+            match worked {
+                Ok(()) if self.drain.stop.is_cancelled() => return Ok(()),
+                Ok(()) => {
+                    tracing::error!(function = %self.options.function, "the worker ended by itself; starting anew")
+                }
+                Err(error) => {
+                    tracing::error!(function = %self.options.function, "the worker failed: {error}; starting anew");
+                }
+            }
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    async fn work(&self, backend: QueueBackend) -> Result<(), apalis_core::error::WorkerError> {
+        let settle =
+            SettleLayer { door: self.door.clone(), options: self.options.clone(), cut: self.drain.cut.clone() };
+        let call = Call { function: self.function.clone(), queue: self.options.queue.as_str().into() };
+        let worker = WorkerBuilder::new(self.options.function.as_str())
+            .backend(backend)
+            .parallelize(tokio::spawn)
+            .layer(settle)
+            .layer(CatchPanicLayer::with_panic_handler(panic_text))
+            .layer(TimeoutLayer::new(self.options.timeout))
+            .build(call);
+        Box::pin(worker.run()).await
+    }
+}

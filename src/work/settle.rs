@@ -1,0 +1,77 @@
+//! From a function's outcome to one commit: the message, its history, its run's ledger and the totals move together.
+
+use std::time::Duration;
+
+use crate::base::{Effect, Outcome};
+use crate::queue;
+use crate::queue::settle::{self, Ended};
+use crate::queue::{Door, Received, Settled};
+use crate::run::ledger;
+use crate::store::Tx;
+
+use super::Options;
+
+/// Ends an attempt as its outcome says.
+///
+/// # Errors
+/// The store failed; the attempt then counts as lost when the daemon starts anew.
+pub(super) async fn settle(
+    door: &Door,
+    options: &Options,
+    message: &Received,
+    outcome: Outcome,
+) -> Result<Settled, queue::Error> {
+    let (handle, now, witness) = (message.handle, door.now(), door.witness());
+    let (at_most, back_off) = (options.deferral_max, back_off(options, message.charged));
+    let pause = options.deferral_pause;
+    let ended = |why| Ended { function: options.function.clone(), why, at: now };
+    match outcome {
+        Outcome::Done(receipt) => {
+            door.store()
+                .write(move |tx| match settle::done(tx, handle)? {
+                    None => Ok(Settled::Fenced),
+                    Some(body) => {
+                        ledger::sent(tx, &body, receipt, now)?;
+                        Ok(Settled::Deleted)
+                    }
+                })
+                .await
+        }
+        Outcome::Retry { why, after, effect } => {
+            let (ended, wait) = (ended(why), after.unwrap_or(back_off));
+            let step = move |tx: &mut Tx<'_>| {
+                if effect == Effect::Unknown {
+                    settle::doubt(tx, &*witness, handle, now)?;
+                }
+                settle::retry(tx, &*witness, handle, &ended, wait)
+            };
+            door.store().write(step).await
+        }
+        Outcome::Dead { why } => {
+            let ended = ended(why);
+            door.store().write(move |tx| settle::bury(tx, &*witness, handle, &ended, back_off)).await
+        }
+        Outcome::Deferred { why, after } => {
+            let (ended, wait) = (ended(why), after.unwrap_or(pause));
+            door.store().write(move |tx| settle::defer(tx, &*witness, handle, &ended, wait, at_most)).await
+        }
+    }
+}
+
+/// Gives back a message whose attempt a drain cut short: nothing is charged, and the run's books say that the effect
+/// is in doubt.
+///
+/// # Errors
+/// The store failed.
+pub(super) async fn give_back(door: &Door, message: &Received) -> Result<Settled, queue::Error> {
+    let (handle, now, witness) = (message.handle, door.now(), door.witness());
+    let step = move |tx: &mut Tx<'_>| {
+        settle::doubt(tx, &*witness, handle, now)?;
+        settle::release(tx, handle)
+    };
+    door.store().write(step).await
+}
+
+fn back_off(options: &Options, charged: u32) -> Duration {
+    options.backoff.wait(charged, rand::random())
+}
