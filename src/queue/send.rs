@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{MessageId, Timestamp};
+use crate::base::{AttemptEnd, MessageId, Timestamp};
 use crate::store::Tx;
 use crate::store::record::{Body, Place, QueueRecord};
 
-use super::{Error, place};
+use super::settle::{self, Ended};
+use super::{Error, Witness, catalog, place, receive};
 
 /// The longest delay of a message, as in SQS.
 pub const DELAY_MAX: Duration = Duration::from_secs(900);
@@ -90,4 +91,28 @@ fn check_characters(body: &[u8]) -> Result<(), Error> {
         Some(at) => Err(Error::BodyCharacters { at }),
         None => Ok(()),
     }
+}
+
+/// Sends a message that is known to be hopeless: it goes straight to the dead-letter queue of `queue`, with one
+/// attempt in its history. Without a dead-letter queue it is sent as any other.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_dead(
+    tx: &mut Tx<'_>,
+    witness: &dyn Witness,
+    queue: &QueueRecord,
+    message: Send,
+    ended: &Ended,
+) -> Result<Sent, Error> {
+    let dead_letter_queue = catalog::dead_letter_queue(tx, queue)?;
+    let sent = send(tx, queue, Send { delay: Some(Duration::ZERO), ..message }, ended.at)?;
+    if let Some(dead_letter_queue) = dead_letter_queue {
+        let key = (queue.id, sent.sequence);
+        let mut state = receive::state_of(tx, key)?;
+        state.attempts = 1;
+        settle::remember(tx, &state, &settle::attempt(&state, ended, AttemptEnd::Dead))?;
+        place::bury(tx, witness, key, &state, &dead_letter_queue, ended.at)?;
+    }
+    Ok(sent)
 }

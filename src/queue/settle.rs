@@ -177,7 +177,7 @@ fn held(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Option<(place::Key, Me
     Ok(state.filter(|state| state.lease == handle.lease && handle.lease != 0).map(|state| (key, state)))
 }
 
-fn attempt(state: &MessageState, ended: &Ended, end: AttemptEnd) -> Attempt {
+pub(super) fn attempt(state: &MessageState, ended: &Ended, end: AttemptEnd) -> Attempt {
     Attempt {
         number: state.attempts,
         function: ended.function.clone(),

@@ -1,0 +1,209 @@
+//! Answers requests over the rooms. It is the same in the daemon and in the CLI.
+
+use std::collections::BTreeMap;
+
+use crate::base::Timestamp;
+use crate::queue::{self, Door, Send, catalog, dead, peek, redrive, stats};
+use crate::run::{self, report};
+use crate::schedule::{self, tick};
+use crate::store::record::{QueueRecord, RedriveRecord, RedriveState, TickVerdict};
+use crate::store::{self, Snapshot, Tx};
+
+use super::request::{FailureKind, RedriveView, ScheduleView, Status};
+use super::{Answer, Failure, Request};
+
+/// A peek shows this many messages at most.
+pub const PEEK_MAX: usize = 1000;
+/// And this many bytes of each body.
+const PEEK_BODY_BYTES_MAX: usize = 4096;
+/// A schedule is shown with this many ticks to come, and as many past ones.
+const TICKS_SHOWN: usize = 5;
+
+/// Answers requests.
+#[derive(Clone, Debug)]
+pub struct Control {
+    door: Door,
+    /// The schedules, each with the queue of the fan-out that it starts.
+    schedules: Vec<(schedule::Options, String)>,
+    /// Whether the daemon answers, rather than the CLI on its own.
+    is_daemon: bool,
+}
+
+impl Control {
+    /// What the daemon answers with.
+    pub fn of_daemon(door: Door, schedules: Vec<(schedule::Options, String)>) -> Self {
+        Self { door, schedules, is_daemon: true }
+    }
+
+    /// What the CLI answers with when no daemon runs.
+    pub fn of_cli(door: Door, schedules: Vec<(schedule::Options, String)>) -> Self {
+        Self { door, schedules, is_daemon: false }
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// A refusal that says what is wrong and what to do.
+    pub async fn answer(&self, request: Request) -> Result<Answer, Failure> {
+        if request.is_read_only() {
+            let control = self.clone();
+            // Scans of a large queue take a while: they must not hold up the loops of the daemon.
+            let read = tokio::task::spawn_blocking(move || control.read(request)).await;
+            return read.map_err(|error| failure(FailureKind::Store, error))?;
+        }
+        self.change(request).await
+    }
+
+    fn read(&self, request: Request) -> Result<Answer, Failure> {
+        let snapshot = self.door.store().snapshot()?;
+        let now = self.door.now();
+        Ok(match request {
+            Request::Queues => Answer::Queues(queues(&snapshot, now)?),
+            Request::Peek { queue, max } => {
+                let queue = catalog::look_up(&snapshot, &queue)?;
+                Answer::Messages(peek::peek(&snapshot, &queue, max.min(PEEK_MAX), PEEK_BODY_BYTES_MAX, now)?)
+            }
+            Request::Dead { queue } => {
+                let queue = dead_letter_queue(&snapshot, &queue)?;
+                Answer::Dead(dead::groups(&snapshot, &queue)?)
+            }
+            Request::PreviewRedrive(what) => Answer::Preview(redrive::preview(&snapshot, &what)?),
+            Request::Redrives => Answer::Redrives(redrives(&snapshot)?),
+            Request::Runs { max } => Answer::Runs(report::list(&snapshot, max)?),
+            Request::Run { id } => Answer::Run(report::report(&snapshot, id)?),
+            Request::Recipients { id, state, interrupted } => {
+                Answer::Recipients(report::rows(&snapshot, id, state.as_deref(), interrupted)?)
+            }
+            Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now)?),
+            _ => Answer::Status(self.status(now)),
+        })
+    }
+
+    async fn change(&self, request: Request) -> Result<Answer, Failure> {
+        Ok(match request {
+            Request::StartRedrive(what) => Answer::Started(self.door.start_redrive(what).await?),
+            Request::CancelRedrive { id } => Answer::Count(self.door.cancel_redrive(id).await?),
+            Request::Purge { queue } => Answer::Count(self.door.purge(&queue).await?),
+            Request::Send { queue, body } => Answer::Sent(self.door.send(&queue, Send::text(body)).await?.message_id),
+            Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
+            _ => Answer::Status(self.status(self.door.now())),
+        })
+    }
+
+    async fn start_run(&self, name: &str, params: BTreeMap<String, String>) -> Result<u64, Failure> {
+        let found = self.schedules.iter().find(|(options, _)| options.name == name).cloned();
+        let (options, queue) = found.ok_or_else(|| {
+            let known: Vec<&str> = self.schedules.iter().map(|(options, _)| options.name.as_str()).collect();
+            let text = format!("schedule {name:?} not found (known: {})", known.join(", "));
+            failure(FailureKind::Request, text)
+        })?;
+        let now = self.door.now();
+        let step = move |tx: &mut Tx<'_>| tick::start_by_hand(tx, &options, &queue, &params, now);
+        Ok(self.door.store().write(step).await?)
+    }
+
+    fn schedules(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<ScheduleView>, Failure> {
+        let view = |(options, _): &(schedule::Options, String)| {
+            let past = tick::newest(snapshot, &options.name, TICKS_SHOWN)?;
+            let past = past.into_iter().map(|(at, tick)| (at, verdict(&tick.verdict)));
+            let next = std::iter::successors(options.rule.next_after(now), |at| options.rule.next_after(*at));
+            Ok(ScheduleView {
+                name: options.name.clone(),
+                rule: options.rule.describe(),
+                timezone: options.rule.timezone().iana_name().unwrap_or("unnamed").to_owned(),
+                next: next.take(TICKS_SHOWN).collect(),
+                past: past.collect(),
+            })
+        };
+        self.schedules.iter().map(view).collect()
+    }
+
+    fn status(&self, now: Timestamp) -> Status {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Status { version, pid: std::process::id(), is_daemon: self.is_daemon, now }
+    }
+}
+
+fn queues(snapshot: &Snapshot, now: Timestamp) -> Result<Vec<stats::Stats>, queue::Error> {
+    catalog::list(snapshot)?.iter().map(|queue| stats::stats(snapshot, queue, now)).collect()
+}
+
+/// The queue of that name; when it is not one that others name as theirs, the dead-letter queue that it names.
+fn dead_letter_queue(snapshot: &Snapshot, name: &str) -> Result<QueueRecord, queue::Error> {
+    let queue = catalog::look_up(snapshot, name)?;
+    match &queue.attributes.redrive {
+        Some((dead_letter_queue, _)) => catalog::look_up(snapshot, dead_letter_queue),
+        None => Ok(queue),
+    }
+}
+
+fn redrives(snapshot: &Snapshot) -> Result<Vec<RedriveView>, queue::Error> {
+    let names: BTreeMap<u32, String> =
+        catalog::list(snapshot)?.into_iter().map(|queue| (queue.id, queue.name)).collect();
+    let view = |redrive: RedriveRecord| {
+        let (state, ended_at, why) = match redrive.state {
+            RedriveState::Running => ("running", None, None),
+            RedriveState::Completed { at } => ("completed", Some(at), None),
+            RedriveState::Cancelled { at } => ("cancelled", Some(at), None),
+            RedriveState::Failed { at, why } => ("failed", Some(at), Some(why)),
+        };
+        RedriveView {
+            id: redrive.id,
+            from: names.get(&redrive.from).cloned().unwrap_or_default(),
+            state: state.into(),
+            moved: redrive.moved,
+            started_at: redrive.started_at,
+            ended_at,
+            why,
+        }
+    };
+    Ok(redrive::list(snapshot)?.into_iter().map(view).collect())
+}
+
+fn verdict(verdict: &TickVerdict) -> String {
+    match verdict {
+        TickVerdict::Fired { run } => format!("started run {run}"),
+        TickVerdict::Known => "first seen".into(),
+        TickVerdict::Skipped { why } => format!("skipped: {why}"),
+    }
+}
+
+fn failure(kind: FailureKind, text: impl std::fmt::Display) -> Failure {
+    Failure { kind, text: text.to_string() }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        failure(FailureKind::Store, error)
+    }
+}
+
+impl From<queue::Error> for Failure {
+    fn from(error: queue::Error) -> Self {
+        match error {
+            queue::Error::Store(error) => error.into(),
+            other => failure(FailureKind::Request, other),
+        }
+    }
+}
+
+impl From<run::Error> for Failure {
+    fn from(error: run::Error) -> Self {
+        match error {
+            run::Error::Store(error) => error.into(),
+            run::Error::Queue(error) => error.into(),
+            other => failure(FailureKind::Request, other),
+        }
+    }
+}
+
+impl From<tick::HandError> for Failure {
+    fn from(error: tick::HandError) -> Self {
+        match error {
+            tick::HandError::Store(error) => error.into(),
+            tick::HandError::Queue(error) => error.into(),
+            tick::HandError::Run(error) => error.into(),
+            tick::HandError::Params(error) => failure(FailureKind::Request, error),
+        }
+    }
+}

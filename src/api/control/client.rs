@@ -1,0 +1,76 @@
+//! The CLI's side of the control socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::request::FailureKind;
+use super::{Answer, Failure, Request};
+
+/// The largest answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// An answer must come within this time; a purge of a large queue takes a while.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Speaks to a daemon.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon behind that socket.
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// Whether a daemon listens.
+    pub async fn is_there(&self) -> bool {
+        UnixStream::connect(&self.socket).await.is_ok()
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// The daemon's refusal, or that it cannot be reached.
+    pub async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
+        match tokio::time::timeout(TIMEOUT, self.exchange(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.unreachable(format!("no answer within {} s", TIMEOUT.as_secs()))),
+        }
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<Answer, Failure> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(error))?;
+        let connection = tokio::spawn(connection);
+        let body = serde_json::to_vec(request).map_err(|error| self.unreachable(error))?;
+        let request = hyper::Request::post("/v1/control")
+            .header("host", "nightmail")
+            .header("content-type", "application/json")
+            .body(Full::new(bytes::Bytes::from(body)))
+            .map_err(|error| self.unreachable(error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.unreachable(error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| self.unreachable(error))?.to_bytes();
+        connection.abort();
+        let strange = |error| self.unreachable(format!("the answer does not read ({error}); is it the same version?"));
+        if status.is_success() {
+            serde_json::from_slice(&body).map_err(strange)
+        } else {
+            Err(serde_json::from_slice(&body).unwrap_or_else(|_| {
+                self.unreachable(format!("status {status}: {}", String::from_utf8_lossy(&body[..body.len().min(200)])))
+            }))
+        }
+    }
+
+    fn unreachable(&self, reason: impl std::fmt::Display) -> Failure {
+        let text = format!("daemon at {}: {reason} (is it running? start it with `nightmail serve`)", self.socket.display());
+        Failure { kind: FailureKind::Unreachable, text }
+    }
+}

@@ -1,0 +1,11 @@
+//! The control interface: what the CLI asks, answered by the daemon over a Unix socket, or by the CLI itself over the
+//! store when no daemon runs. One JSON request, one JSON answer.
+
+pub mod answer;
+pub mod client;
+pub mod request;
+pub mod server;
+
+pub use answer::Control;
+pub use client::Client;
+pub use request::{Answer, Failure, Request};

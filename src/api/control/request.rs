@@ -1,0 +1,210 @@
+//! The words of the control interface. Fields are added, never renamed: an older CLI may meet a newer daemon.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{MessageId, Timestamp};
+use crate::queue::dead::Group;
+use crate::queue::peek::Peeked;
+use crate::queue::redrive::{Preview, Redrive};
+use crate::queue::stats::Stats;
+use crate::run::Report;
+use crate::run::report::Row;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Request {
+    /// Is a daemon there, and which.
+    Status,
+    /// All queues with their counts.
+    Queues,
+    /// Messages of a queue, without receiving them.
+    Peek {
+        /// The queue.
+        queue: String,
+        /// At most this many, 1 to 1000.
+        max: usize,
+    },
+    /// The letters of a dead-letter queue, grouped by fingerprint.
+    Dead {
+        /// The queue.
+        queue: String,
+    },
+    /// What a redrive would move.
+    PreviewRedrive(Redrive),
+    /// Start a redrive.
+    StartRedrive(Redrive),
+    /// Stop a redrive.
+    CancelRedrive {
+        /// Its number.
+        id: u64,
+    },
+    /// All redrives, the newest first.
+    Redrives,
+    /// Delete all messages of a queue.
+    Purge {
+        /// The queue.
+        queue: String,
+    },
+    /// Send a message.
+    Send {
+        /// The queue.
+        queue: String,
+        /// The text.
+        body: String,
+    },
+    /// Start a run by hand.
+    StartRun {
+        /// The schedule.
+        schedule: String,
+        /// Identifying parameters; those not given are evaluated as a tick of now would.
+        params: BTreeMap<String, String>,
+    },
+    /// The newest runs.
+    Runs {
+        /// At most this many.
+        max: u64,
+    },
+    /// One run.
+    Run {
+        /// Its number.
+        id: u64,
+    },
+    /// The recipients of a run.
+    Recipients {
+        /// The run's number.
+        id: u64,
+        /// Only those in this state.
+        state: Option<String>,
+        /// Only those with unfinished attempts.
+        interrupted: bool,
+    },
+    /// The schedules with their next ticks and the newest past ones.
+    Schedules,
+}
+
+impl Request {
+    /// Whether it changes nothing, so that it can be answered without the daemon.
+    pub const fn is_read_only(&self) -> bool {
+        match self {
+            Self::Status
+            | Self::Queues
+            | Self::Peek { .. }
+            | Self::Dead { .. }
+            | Self::PreviewRedrive(_)
+            | Self::Redrives
+            | Self::Runs { .. }
+            | Self::Run { .. }
+            | Self::Recipients { .. }
+            | Self::Schedules => true,
+            Self::StartRedrive(_)
+            | Self::CancelRedrive { .. }
+            | Self::Purge { .. }
+            | Self::Send { .. }
+            | Self::StartRun { .. } => false,
+        }
+    }
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "value", rename_all = "kebab-case")]
+pub enum Answer {
+    /// See [`Request::Status`].
+    Status(Status),
+    /// See [`Request::Queues`].
+    Queues(Vec<Stats>),
+    /// See [`Request::Peek`].
+    Messages(Vec<Peeked>),
+    /// See [`Request::Dead`].
+    Dead(Vec<Group>),
+    /// See [`Request::PreviewRedrive`].
+    Preview(Preview),
+    /// The number of the redrive or run that was started.
+    Started(u64),
+    /// How many messages or letters were deleted or moved.
+    Count(u64),
+    /// See [`Request::Redrives`].
+    Redrives(Vec<RedriveView>),
+    /// The id of the message that was sent.
+    Sent(MessageId),
+    /// See [`Request::Runs`].
+    Runs(Vec<Report>),
+    /// See [`Request::Run`].
+    Run(Report),
+    /// See [`Request::Recipients`].
+    Recipients(Vec<Row>),
+    /// See [`Request::Schedules`].
+    Schedules(Vec<ScheduleView>),
+}
+
+/// The daemon in a few figures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the binary that answers.
+    pub version: String,
+    /// The process that answers.
+    pub pid: u32,
+    /// Whether that is the daemon, rather than the CLI on its own.
+    pub is_daemon: bool,
+    /// The time by its clock.
+    pub now: Timestamp,
+}
+
+/// A redrive as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedriveView {
+    /// Its number.
+    pub id: u64,
+    /// The dead-letter queue.
+    pub from: String,
+    /// `running`, `completed`, `cancelled` or `failed`.
+    pub state: String,
+    /// Letters moved so far.
+    pub moved: u64,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Why it failed.
+    pub why: Option<String>,
+}
+
+/// A schedule as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleView {
+    /// Its name.
+    pub name: String,
+    /// Its rule in words.
+    pub rule: String,
+    /// Its zone.
+    pub timezone: String,
+    /// The next due moments.
+    pub next: Vec<Timestamp>,
+    /// The newest decided ones: the moment, and what became of it.
+    pub past: Vec<(Timestamp, String)>,
+}
+
+/// A refusal, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// What sort of refusal it is; decides the exit code of the CLI.
+    pub kind: FailureKind,
+    /// Names the thing, the value, the limit and the remedy.
+    pub text: String,
+}
+
+/// The sorts of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// The request itself is wrong: an unknown name, a value out of range.
+    Request,
+    /// The store failed.
+    Store,
+    /// The daemon cannot be reached.
+    Unreachable,
+}

@@ -1,0 +1,41 @@
+//! The stop in three stages: no new work, a grace for the work in hand, then what is left goes back to its queue.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::queue;
+use crate::work::pool::Drain;
+
+/// After the grace, attempts that are cut short get this long to be given back.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// Stops the pools. `hurry` ends the grace early: a second signal.
+pub(super) async fn drain(
+    pools: &mut JoinSet<Result<(), queue::Error>>,
+    signals: &Drain,
+    grace: Duration,
+    hurry: &CancellationToken,
+) {
+    signals.stop.cancel();
+    tokio::select! {
+        () = all(pools) => return,
+        () = tokio::time::sleep(grace) => tracing::warn!("the drain's grace is over; attempts in hand go back to their queues"),
+        () = hurry.cancelled() => tracing::warn!("told to stop at once; attempts in hand go back to their queues"),
+    }
+    signals.cut.cancel();
+    if tokio::time::timeout(CUT_GRACE, all(pools)).await.is_err() {
+        tracing::error!("some attempts could not be given back; they count as lost at the next start");
+    }
+}
+
+async fn all(pools: &mut JoinSet<Result<(), queue::Error>>) {
+    while let Some(end) = pools.join_next().await {
+        match end {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("a pool ended with: {error}"),
+            Err(error) => tracing::error!("a pool broke: {error}"),
+        }
+    }
+}

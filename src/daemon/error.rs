@@ -1,0 +1,37 @@
+//! Why the daemon does not start, or stopped by itself.
+
+use crate::api::control::server;
+use crate::{function, queue, run, store};
+
+/// Why the daemon does not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store does not open, or stopped.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A queue refused.
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
+    /// The scheduler stopped.
+    #[error(transparent)]
+    Run(#[from] run::Error),
+    /// The control socket cannot be served.
+    #[error(transparent)]
+    Socket(#[from] server::Error),
+    /// A function cannot be made from its settings.
+    #[error("functions.{function}: {reason}")]
+    Function {
+        /// Its name.
+        function: String,
+        /// What is wrong.
+        reason: function::Error,
+    },
+    /// Something that must not fail did; the daemon restarts from disk.
+    #[error("{part} ended unexpectedly: {reason}")]
+    Broken {
+        /// The part.
+        part: &'static str,
+        /// How.
+        reason: String,
+    },
+}

@@ -1,0 +1,22 @@
+//! Logs: text on a terminal, JSON lines elsewhere or when asked for; always to standard error, one record a line.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, LogOptions};
+
+/// Starts logging for the whole process. A second call changes nothing.
+pub fn start(options: &LogOptions) {
+    let filter = EnvFilter::try_new(&options.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::stderr().is_terminal();
+    let started = match options.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(is_terminal).with_target(false).try_init(),
+        LogFormat::Auto if is_terminal => builder.with_ansi(true).with_target(false).try_init(),
+        LogFormat::Auto => builder.with_ansi(false).with_target(false).try_init(),
+    };
+    // Logging that was started before goes on as it is.
+    drop(started);
+}

@@ -1,0 +1,35 @@
+//! What systemd is told: ready, status, stopping, and that the daemon still works.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
+
+use crate::queue::Door;
+use crate::store::{self, Tx};
+
+/// Without a watchdog the store is still probed this often, so that a dead disk is noticed when nothing else writes.
+const PROBE_EVERY: Duration = Duration::from_secs(60);
+
+/// Tells systemd, when there is one, and nobody else.
+pub(super) fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("systemd could not be told: {error}");
+    }
+}
+
+/// Feeds the watchdog for as long as the store answers a probe; also when idle.
+pub(super) async fn watch(door: Door, shutdown: CancellationToken) -> Result<(), store::Error> {
+    let watchdog = sd_notify::watchdog_enabled();
+    let every = watchdog.map_or(PROBE_EVERY, |limit| limit / 3);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(every) => {}
+        }
+        door.store().write(|_: &mut Tx<'_>| Ok::<_, store::Error>(())).await?;
+        if watchdog.is_some() {
+            tell(&[NotifyState::Watchdog]);
+        }
+    }
+}

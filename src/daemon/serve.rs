@@ -1,0 +1,170 @@
+//! The daemon on one screen: open, make, start, wait, drain.
+
+use std::sync::Arc;
+
+use sd_notify::NotifyState;
+use tokio::net::UnixListener;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::control::{Control, server};
+use crate::base::Clock;
+use crate::config::{Kind, Settings};
+use crate::queue::Door;
+use crate::run::Ledger;
+use crate::schedule::{self, Service};
+use crate::store::{self, Store};
+use crate::work::Pool;
+use crate::work::pool::Drain;
+
+use super::{Error, drain, functions, notify, upkeep};
+
+/// A daemon whose store is open and whose queues are there, but which does not work yet.
+#[derive(Debug)]
+pub struct Daemon {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    door: Door,
+    control: UnixListener,
+}
+
+/// Opens the daemon of these settings and works until `stop`; `hurry` cuts the drain short.
+///
+/// # Errors
+/// It does not start, or the store stopped under it.
+pub async fn run(
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    hurry: CancellationToken,
+) -> Result<(), Error> {
+    Daemon::open(settings, clock).await?.work(stop, hurry).await
+}
+
+impl Daemon {
+    /// Opens the store, makes the queues, ends leases of an earlier life and binds the control socket.
+    ///
+    /// # Errors
+    /// The store does not open, or the socket cannot be bound.
+    pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let store = Store::open(&settings.store)?;
+        let door = Door::new(store, clock.clone(), Arc::new(Ledger));
+        for (name, options) in &settings.queues {
+            door.ensure(name, options).await?;
+        }
+        door.end_worker_leases().await?;
+        let control = server::bind(&settings.control_socket)?;
+        Ok(Self { settings, clock, door, control })
+    }
+
+    /// The queues, for tests that look inside.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Works until `stop`, then drains; `hurry` cuts the drain short.
+    ///
+    /// # Errors
+    /// A function cannot be made, or the store stopped.
+    pub async fn work(self, stop: CancellationToken, hurry: CancellationToken) -> Result<(), Error> {
+        let Self { settings, clock, door, control } = self;
+        let end = CancellationToken::new();
+        let signals = Drain::default();
+        let mut pools = JoinSet::new();
+        for function in &settings.functions {
+            let made = functions::make(function, &door, &clock)?;
+            pools.spawn(Pool::new(door.clone(), function.pool.clone(), made, signals.clone()).run());
+        }
+        let mut parts = JoinSet::new();
+        let schedules = schedules(&settings);
+        for (options, queue) in schedules.clone() {
+            let service = Service::new(door.store().clone(), clock.clone(), options, queue);
+            let stop = signals.stop.clone();
+            parts.spawn(async move { service.run(stop).await.map_err(Error::from) });
+        }
+        spawn(&mut parts, upkeep::run(door.clone(), end.clone()));
+        spawn(&mut parts, notify::watch(door.clone(), end.clone()));
+        let (driver, driver_stop) = (door.clone(), signals.stop.clone());
+        parts.spawn(async move { driver.drive_all(driver_stop).await.map_err(Error::from) });
+        let control = server::serve(control, Control::of_daemon(door.clone(), schedules), end.clone());
+        parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
+
+        let status = status(&settings);
+        tracing::info!(data_dir = %settings.data_dir.display(), "{status}");
+        notify::tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+
+        let reason = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            reason = door.store().stopped() => Err(Error::Store(reason)),
+            Some(part) = parts.join_next() => Err(ended("a service", part)),
+            Some(pool) = pools.join_next() => Err(ended("a pool", pool.map(|end| end.map_err(Error::from)))),
+        };
+        notify::tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        if let Err(error) = &reason {
+            tracing::error!("stopping: {error}");
+        } else {
+            tracing::info!("draining");
+        }
+        drain::drain(&mut pools, &signals, settings.daemon.drain, &hurry).await;
+        end.cancel();
+        while let Some(part) = parts.join_next().await {
+            if let Ok(Err(error)) = part {
+                tracing::error!("a service ended with: {error}");
+            }
+        }
+        tracing::info!("stopped");
+        reason
+    }
+}
+
+/// The schedules, each with the queue of the fan-out that it starts.
+pub fn schedules(settings: &Settings) -> Vec<(schedule::Options, String)> {
+    let queue_of = |name: &str| {
+        let fan_out = settings.functions.iter().find(|function| function.pool.function == name);
+        fan_out.map(|function| function.pool.queue.clone()).expect("config checks that a schedule's function exists")
+    };
+    settings.schedules.iter().map(|options| (options.clone(), queue_of(&options.function))).collect()
+}
+
+fn status(settings: &Settings) -> String {
+    let concurrency: usize = settings
+        .functions
+        .iter()
+        .filter(|function| matches!(function.kind, Kind::Statement(_)))
+        .map(|function| function.pool.concurrency)
+        .sum();
+    format!(
+        "ready: {} queues, {} functions ({concurrency} statements at once), {} schedules",
+        settings.queues.len(),
+        settings.functions.len(),
+        settings.schedules.len()
+    )
+}
+
+fn spawn<E>(parts: &mut JoinSet<Result<(), Error>>, part: impl Future<Output = Result<(), E>> + Send + 'static)
+where
+    Error: From<E>,
+{
+    parts.spawn(async move { part.await.map_err(Error::from) });
+}
+
+/// Turns the end of something that should not have ended into a reason to stop.
+fn ended(part: &'static str, end: Result<Result<(), Error>, JoinError>) -> Error {
+    match end {
+        Ok(Ok(())) => broken(part, "it stopped by itself"),
+        Ok(Err(error)) => error,
+        Err(error) => broken(part, error),
+    }
+}
+
+fn broken(part: &'static str, reason: impl std::fmt::Display) -> Error {
+    Error::Broken { part, reason: reason.to_string() }
+}
+
+/// The store that a command opens for itself while no daemon runs.
+///
+/// # Errors
+/// The store does not open; a running daemon holds it.
+pub fn open_door(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Door, store::Error> {
+    Ok(Door::new(Store::open(&settings.store)?, clock, Arc::new(Ledger)))
+}

@@ -1,0 +1,278 @@
+//! The fan-out: reads the users page by page and sends one message per user. A page's messages, its recipients' rows
+//! and the cursor are one commit, so that a crash in the middle neither loses nor doubles a user.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Clock, Effect, Failure, Outcome, Timestamp};
+use crate::function::statement::users::{Page, PageAddress, Record, User, Users};
+use crate::function::{Function, Invocation};
+use crate::queue::send::Send;
+use crate::queue::settle::Ended;
+use crate::queue::{self, Door, catalog, send};
+use crate::run::ledger::{self, Added};
+use crate::store::record::{QueueRecord, RunRecord};
+use crate::store::{self, Tx};
+
+use super::FanOutOptions;
+
+/// The built-in function `fan-out`.
+#[derive(Debug)]
+pub struct FanOut {
+    options: FanOutOptions,
+    users: Users,
+    door: Door,
+    clock: Arc<dyn Clock>,
+}
+
+/// A record that is too large for a message keeps this much of its text.
+const RAW_CHARS_MAX: usize = 4096;
+
+/// A message of the fan-out's own queue: a run to be fanned out, or one record of it to be looked at again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Work {
+    run: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    record: Option<Malformed>,
+}
+
+/// A record that named no valid user.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Malformed {
+    page: u32,
+    index: usize,
+    raw: String,
+}
+
+/// The message that one user gets.
+#[derive(Debug, Serialize)]
+struct UserMessage<'a> {
+    run: u64,
+    user: &'a User,
+    params: &'a BTreeMap<String, String>,
+}
+
+/// Why a fan-out stopped before its end.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("another worker carried the fan-out on")]
+    Overtaken,
+}
+
+impl FanOut {
+    /// A fan-out that reads from `users`.
+    pub fn new(options: FanOutOptions, users: Users, door: Door, clock: Arc<dyn Clock>) -> Self {
+        Self { options, users, door, clock }
+    }
+
+    async fn work(&self, invocation: Invocation) -> Outcome {
+        let work: Work = match serde_json::from_slice(&invocation.body) {
+            Ok(work) => work,
+            Err(error) => {
+                let text = format!("the message is not a fan-out's ({error}); send {{\"run\": <number>}}");
+                return Outcome::Dead { why: Failure::new("data", "fan-out", "malformed-message", text) };
+            }
+        };
+        let run = match self.run(work.run) {
+            Ok(Some(run)) => run,
+            Ok(None) => {
+                let text = format!("run {} is not in this store", work.run);
+                return Outcome::Dead { why: Failure::new("data", "fan-out", "unknown-run", text) };
+            }
+            Err(error) => return failed(&error),
+        };
+        match work.record {
+            None => self.fan_out(run).await,
+            Some(record) => self.look_again(run, record).await,
+        }
+    }
+
+    fn run(&self, id: u64) -> Result<Option<RunRecord>, Error> {
+        Ok(self.door.store().snapshot()?.runs()?.get(&id)?)
+    }
+
+    /// Reads and commits pages from the durable cursor on, until the last.
+    async fn fan_out(&self, mut run: RunRecord) -> Outcome {
+        while run.fan_out.finished_at.is_none() {
+            let address = match address(&run) {
+                Ok(address) => address,
+                Err(why) => return Outcome::Dead { why },
+            };
+            if run.fan_out.pages >= self.options.users.pages_max {
+                return Outcome::Dead { why: self.too_many_pages() };
+            }
+            let page = match self.users.page(&address, &run.params, self.clock.now()).await {
+                Ok(page) => page,
+                Err(fault) => return fault.into_outcome(),
+            };
+            run = match self.commit(run, page).await {
+                Ok(run) => run,
+                Err(Error::Overtaken) => return Outcome::done(),
+                Err(error) => return failed(&error),
+            };
+        }
+        tracing::info!(run = run.id, pages = run.fan_out.pages, "all users are fetched");
+        Outcome::done()
+    }
+
+    async fn commit(&self, run: RunRecord, page: Page) -> Result<RunRecord, Error> {
+        let (options, now) = (self.options.clone(), self.clock.now());
+        let step = move |tx: &mut Tx<'_>| commit_page(tx, &options, run, page, now);
+        self.door.store().write(step).await
+    }
+
+    /// A record that died as malformed and was driven back: when it is valid by now, its user gets a message.
+    async fn look_again(&self, run: RunRecord, record: Malformed) -> Outcome {
+        let user = match User::check(&record.raw) {
+            Ok(user) => user,
+            Err(why) => return Outcome::Dead { why },
+        };
+        let (target, now) = (self.options.target.clone(), self.clock.now());
+        let step = move |tx: &mut Tx<'_>| {
+            let target = catalog::find(tx, &target)?;
+            let message = user_message(&run, &user);
+            send::check(&target, &message)?;
+            ledger::replace(tx, run.id, ledger::record_key(record.page, record.index))?;
+            send_once(tx, &target, &run, &user, message, now)
+        };
+        match self.door.store().write::<_, Error, _>(step).await {
+            Ok(()) => Outcome::done(),
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn too_many_pages(&self) -> Failure {
+        let max = self.options.users.pages_max;
+        let text = format!(
+            "the users API has more than {max} pages (raise functions.{}.users.pages_max if that is right)",
+            self.options.name
+        );
+        Failure::new("data", "users", "too-many-pages", text)
+    }
+}
+
+impl Function for FanOut {
+    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome> {
+        self.work(invocation).boxed()
+    }
+}
+
+fn commit_page(
+    tx: &mut Tx<'_>,
+    options: &FanOutOptions,
+    run: RunRecord,
+    page: Page,
+    now: Timestamp,
+) -> Result<RunRecord, Error> {
+    let target = catalog::find(tx, &options.target)?;
+    let own = catalog::find(tx, &options.queue)?;
+    let stored = tx.runs()?.get(&run.id)?;
+    if stored.as_ref().map(|stored| &stored.fan_out) != Some(&run.fan_out) {
+        return Err(Error::Overtaken);
+    }
+    // All messages are made and checked before the first write, so that a refusal leaves no trace.
+    let number = run.fan_out.pages;
+    let records = page.records.into_iter().enumerate().map(|(index, record)| prepare(index, record, &target, &run, number));
+    let prepared: Vec<Prepared> = records.collect();
+    for message in prepared.iter().filter_map(|prepared| prepared.as_ref().err()) {
+        send::check(&own, &malformed_message(&run, &message.0))?;
+    }
+    for record in prepared {
+        match record {
+            Ok((user, message)) => send_once(tx, &target, &run, &user, message, now)?,
+            Err((record, why)) => bury_record(tx, options, &own, &run, &record, why, now)?,
+        }
+    }
+    let mut run = run;
+    run.fan_out.pages += 1;
+    run.fan_out.finished_at = page.next.is_none().then_some(now);
+    run.fan_out.next = page.next.map(|next| serde_json::to_string(&next).expect("an address always serialises"));
+    tx.runs()?.insert(&run.id, &run)?;
+    Ok(run)
+}
+
+/// A user with its message, or a record that gets none and why.
+type Prepared = Result<(User, Send), (Malformed, Failure)>;
+
+fn prepare(index: usize, record: Record, target: &QueueRecord, run: &RunRecord, page: u32) -> Prepared {
+    match record {
+        Record::Malformed { raw, why, .. } => Err((Malformed { page, index, raw }, why)),
+        Record::User(user) => {
+            let message = user_message(run, &user);
+            match send::check(target, &message) {
+                Ok(()) => Ok((user, message)),
+                Err(error) => {
+                    let raw = serde_json::to_string(&user).expect("text always serialises");
+                    let raw = raw.chars().take(RAW_CHARS_MAX).collect();
+                    Err((Malformed { page, index, raw }, Failure::new("data", "users", "message-refused", error)))
+                }
+            }
+        }
+    }
+}
+
+fn user_message(run: &RunRecord, user: &User) -> Send {
+    let message = UserMessage { run: run.id, user, params: &run.params };
+    let body = serde_json::to_vec(&message).expect("text and numbers always serialise");
+    Send { run: run.id, recipient: ledger::user_key(&user.id), ..Send::text(body) }
+}
+
+fn malformed_message(run: &RunRecord, record: &Malformed) -> Send {
+    let work = Work { run: run.id, record: Some(record.clone()) };
+    let body = serde_json::to_vec(&work).expect("text and numbers always serialise");
+    Send { run: run.id, recipient: ledger::record_key(record.page, record.index), ..Send::text(body) }
+}
+
+fn send_once(
+    tx: &mut Tx<'_>,
+    target: &QueueRecord,
+    run: &RunRecord,
+    user: &User,
+    message: Send,
+    now: Timestamp,
+) -> Result<(), Error> {
+    match ledger::add(tx, run.id, message.recipient, &user.id, now)? {
+        Added::New => send::send(tx, target, message, now).map(drop)?,
+        Added::Repeated => tracing::warn!(run = run.id, "the users API named a user again; the first record counts"),
+    }
+    Ok(())
+}
+
+/// A malformed record becomes a letter in the fan-out's own dead-letter queue, with its row in the ledger.
+fn bury_record(
+    tx: &mut Tx<'_>,
+    options: &FanOutOptions,
+    own: &QueueRecord,
+    run: &RunRecord,
+    record: &Malformed,
+    why: Failure,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let message = malformed_message(run, record);
+    let name = format!("page {} record {}", record.page + 1, record.index + 1);
+    ledger::add(tx, run.id, message.recipient, &name, now)?;
+    let ended = Ended { function: options.name.clone(), why, at: now };
+    send::send_dead(tx, &ledger::Ledger, own, message, &ended)?;
+    Ok(())
+}
+
+fn address(run: &RunRecord) -> Result<PageAddress, Failure> {
+    match &run.fan_out.next {
+        None => Ok(PageAddress::First),
+        Some(next) => serde_json::from_str(next)
+            .map_err(|error| Failure::new("data", "fan-out", "cursor", format!("the stored cursor does not read: {error}"))),
+    }
+}
+
+/// The store or a queue failed: the message comes back, and the fan-out goes on from its cursor.
+fn failed(error: &Error) -> Outcome {
+    Outcome::Retry { why: Failure::new("store", "fan-out", "failed", error), after: None, effect: Effect::None }
+}

@@ -1,0 +1,156 @@
+//! Durable ticks: what is decided about a due moment is a row, and the run that it starts is in the same commit.
+
+use jiff::tz::TimeZone;
+
+use crate::base::Timestamp;
+use crate::queue;
+use crate::run::{self, Start};
+use crate::store::record::{TickRecord, TickVerdict};
+use crate::store::{self, Snapshot, Tx};
+
+use super::misfire::{self, Decision, Verdict};
+use super::{Options, params};
+
+/// One decision about a schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// The due moment.
+    pub scheduled_for: Timestamp,
+    /// What became of it.
+    pub verdict: TickVerdict,
+}
+
+/// What one look at a schedule came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// What was decided and written.
+    pub decided: Vec<Decided>,
+    /// Whether there is more to decide right now.
+    pub more: bool,
+    /// The next due moment.
+    pub next: Option<Timestamp>,
+}
+
+/// Decides about all moments of a schedule that came due, writes the rows and starts the runs. A moment that has a row
+/// is never decided again, also when the clock was set back.
+///
+/// # Errors
+/// A storage fault, or the fan-out's queue is not there.
+pub fn look(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Timestamp) -> Result<Look, run::Error> {
+    let rows = (options.name.clone(), 0)..=(options.name.clone(), u64::MAX);
+    let Some(((_, first), _)) = tx.ticks()?.first(rows.clone(), 1)?.into_iter().next() else {
+        write(tx, options, now, TickVerdict::Known, now)?;
+        return Ok(Look { decided: Vec::new(), more: false, next: options.rule.next_after(now) });
+    };
+    let last = tx.ticks()?.last(rows)?.map(|((_, at), _)| Timestamp::from_millis(at));
+    let first = Timestamp::from_millis(first);
+    let Decision { due, next } = misfire::decide(&options.rule, options.misfire, options.grace, last, first, now);
+    let mut decided = Vec::with_capacity(due.len());
+    for tick in due {
+        let verdict = match tick.verdict {
+            Verdict::Skipped { why } => TickVerdict::Skipped { why },
+            Verdict::Fire => fire(tx, options, fan_out_queue, tick.scheduled_for, now)?,
+        };
+        write(tx, options, tick.scheduled_for, verdict.clone(), now)?;
+        decided.push(Decided { scheduled_for: tick.scheduled_for, verdict });
+    }
+    let more = !decided.is_empty();
+    Ok(Look { decided, more, next })
+}
+
+fn fire(
+    tx: &mut Tx<'_>,
+    options: &Options,
+    queue: &str,
+    scheduled_for: Timestamp,
+    now: Timestamp,
+) -> Result<TickVerdict, run::Error> {
+    let params = match params::evaluate(&options.params, scheduled_for, options.rule.timezone()) {
+        Ok(params) => params,
+        Err(error) => return Ok(TickVerdict::Skipped { why: format!("its parameters do not evaluate: {error}") }),
+    };
+    let start = Start {
+        schedule: options.name.clone(),
+        function: options.function.clone(),
+        queue: queue.to_owned(),
+        params,
+        scheduled_for,
+    };
+    match run::start(tx, &start, now) {
+        Ok(run) => Ok(TickVerdict::Fired { run }),
+        Err(error @ run::Error::Exists { .. }) => Ok(TickVerdict::Skipped { why: error.to_string() }),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(
+    tx: &mut Tx<'_>,
+    options: &Options,
+    scheduled_for: Timestamp,
+    verdict: TickVerdict,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    let key = (options.name.clone(), scheduled_for.as_millis());
+    tx.ticks()?.insert(&key, &TickRecord { decided_at: now, verdict })?;
+    Ok(())
+}
+
+/// The newest `max` ticks of a schedule, the newest first.
+///
+/// # Errors
+/// A storage fault.
+pub fn newest(snapshot: &Snapshot, schedule: &str, max: usize) -> Result<Vec<(Timestamp, TickRecord)>, store::Error> {
+    let mut found = Vec::new();
+    let mut end = u64::MAX;
+    while found.len() < max {
+        let rows = (schedule.to_owned(), 0)..=(schedule.to_owned(), end);
+        let Some(((_, at), tick)) = snapshot.ticks()?.last(rows)? else { break };
+        found.push((Timestamp::from_millis(at), tick));
+        let Some(earlier) = at.checked_sub(1) else { break };
+        end = earlier;
+    }
+    Ok(found)
+}
+
+/// What `run start` by hand is for: the parameters that the schedule would evaluate now, with some given by hand.
+///
+/// # Errors
+/// The run's own errors, or a parameter that does not evaluate.
+pub fn start_by_hand(
+    tx: &mut Tx<'_>,
+    options: &Options,
+    fan_out_queue: &str,
+    given: &std::collections::BTreeMap<String, String>,
+    now: Timestamp,
+) -> Result<u64, HandError> {
+    let mut params = params::evaluate(&options.params, now, options.rule.timezone())?;
+    params.extend(given.clone());
+    let start = Start {
+        schedule: options.name.clone(),
+        function: options.function.clone(),
+        queue: fan_out_queue.to_owned(),
+        params,
+        scheduled_for: now,
+    };
+    Ok(run::start(tx, &start, now)?)
+}
+
+/// Why a run was not started by hand.
+#[derive(Debug, thiserror::Error)]
+pub enum HandError {
+    /// A parameter's template does not evaluate.
+    #[error(transparent)]
+    Params(#[from] params::Error),
+    /// The run's own refusal.
+    #[error(transparent)]
+    Run(#[from] run::Error),
+    /// A queue refused.
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// The zone in which a schedule's parameters are evaluated.
+pub type Zone = TimeZone;
