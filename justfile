@@ -1,0 +1,20 @@
+# `just check` is what CI checks.
+
+default:
+    @just --list
+
+# Format, lints, documentation, tests.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --no-default-features --lib --bins -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+    cargo test
+
+# What CI runs, installs included.
+ci:
+    ./.ci/run
+
+# The whole pipeline on this machine in a minute.
+demo *args:
+    cargo run --release -- demo {{args}}

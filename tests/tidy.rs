@@ -1,0 +1,195 @@
+//! The tree's own rules: floors, file and function sizes, and words that must not appear in code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms by floor; a room imports itself and lower floors.
+const FLOORS: &[(&str, u8)] = &[
+    ("base", 0),
+    ("store", 1),
+    ("queue", 2),
+    ("function", 2),
+    ("run", 3),
+    ("schedule", 4),
+    ("work", 4),
+    ("api", 5),
+    ("config", 6),
+    ("daemon", 7),
+    ("demo", 8),
+    ("cli", 9),
+];
+/// Crates that one room alone knows.
+const OWNED_CRATES: &[(&str, &str)] =
+    &[("redb", "store"), ("apalis_cron", "schedule"), ("apalis", "work"), ("apalis_core", "work")];
+/// The most lines of a file.
+const FILE_LINES_MAX: usize = 700;
+/// The most lines of a function.
+const FUNCTION_LINES_MAX: usize = 70;
+/// The median function is at most this long.
+const FUNCTION_LINES_MEDIAN_MAX: usize = 10;
+
+fn sources(under: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(under);
+    let mut found = Vec::new();
+    let mut waiting = vec![root];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    assert!(!found.is_empty(), "no source files under {under}");
+    found
+}
+
+fn room(path: &Path) -> Option<&'static str> {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).ok()?;
+    let first = inside.components().next()?.as_os_str().to_str()?.trim_end_matches(".rs").to_owned();
+    FLOORS.iter().map(|(name, _)| *name).find(|name| *name == first)
+}
+
+fn floor(room: &str) -> Option<u8> {
+    FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)
+}
+
+/// The rooms that a line of code names after `crate::`, also in grouped imports such as `use crate::{queue, store};`.
+fn rooms_named(text: &str) -> Vec<String> {
+    let mut named = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0_i32;
+            let mut word = String::new();
+            let mut words = Vec::new();
+            for c in group.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => words.push(std::mem::take(&mut word)),
+                    _ if depth == 0 => word.push(c),
+                    _ => {}
+                }
+            }
+            words.push(word);
+            named.extend(words.iter().map(|word| word.trim().split("::").next().unwrap_or_default().to_owned()));
+        } else {
+            named.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    named
+}
+
+fn code_of(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    text.lines().filter(is_code).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_room_imports_itself_and_lower_floors_only() {
+    let mut wrong = Vec::new();
+    for path in sources("src") {
+        let Some(own) = room(&path) else { continue };
+        for named in rooms_named(&code_of(&path)) {
+            let (Some(theirs), Some(ours)) = (floor(&named), floor(own)) else { continue };
+            if named != own && theirs >= ours {
+                wrong.push(format!("{}: {own} (floor {ours}) names {named} (floor {theirs})", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn grouped_imports_are_read_as_single_ones_are() {
+    assert_eq!(rooms_named("use crate::{queue, store::{self, Tx}, run};"), ["queue", "store", "run"]);
+    assert_eq!(rooms_named("crate::base::Clock"), ["base"]);
+}
+
+#[test]
+fn a_crate_with_an_owner_is_named_by_its_owner_alone() {
+    let mut wrong = Vec::new();
+    for path in sources("src") {
+        let code = code_of(&path);
+        for (name, owner) in OWNED_CRATES {
+            let is_named = code.contains(&format!("{name}::"));
+            if is_named && room(&path) != Some(owner) {
+                wrong.push(format!("{}: {name} belongs to the room {owner}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_is_introduced_and_not_too_long() {
+    let mut wrong = Vec::new();
+    for path in sources("src").into_iter().chain(sources("tests")).chain(sources("bench/src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        if !text.starts_with("//!") {
+            wrong.push(format!("{}: must open with //! what it owns", path.display()));
+        }
+        if text.lines().count() > FILE_LINES_MAX {
+            wrong.push(format!("{}: {} lines, at most {FILE_LINES_MAX}", path.display(), text.lines().count()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The lengths of the functions of a file that is formatted by rustfmt: from `fn` to the brace at its indentation.
+fn function_lengths(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let trimmed = line.trim_start();
+        let is_function = ["fn ", "pub fn ", "async fn ", "pub async fn ", "const fn ", "pub const fn "]
+            .iter()
+            .any(|head| trimmed.starts_with(head))
+            || (trimmed.starts_with("pub(") && trimmed.contains(" fn "));
+        if !is_function || trimmed.ends_with(';') {
+            continue;
+        }
+        let indent = line.len() - trimmed.len();
+        let closing = format!("{}}}", " ".repeat(indent));
+        let length = if trimmed.ends_with('}') {
+            1
+        } else {
+            lines[start..].iter().position(|line| *line == closing).map_or(1, |offset| offset + 1)
+        };
+        found.push((trimmed.to_owned(), length));
+    }
+    found
+}
+
+#[test]
+fn functions_are_short() {
+    let mut wrong = Vec::new();
+    let mut lengths = Vec::new();
+    for path in sources("src") {
+        for (name, length) in function_lengths(&fs::read_to_string(&path).unwrap()) {
+            lengths.push(length);
+            if length > FUNCTION_LINES_MAX {
+                wrong.push(format!("{}: {length} lines, at most {FUNCTION_LINES_MAX}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    lengths.sort_unstable();
+    let median = lengths[lengths.len() / 2];
+    assert!(median <= FUNCTION_LINES_MEDIAN_MAX, "the median function has {median} lines");
+}
+
+#[test]
+fn no_half_done_work_is_left_in_the_tree() {
+    let words = ["todo!(", "unimplemented!(", concat!("FIX", "ME"), concat!("XX", "X"), concat!("#[", "ignore"), concat!("#[", "allow(")];
+    let mut wrong = Vec::new();
+    for path in sources("src").into_iter().chain(sources("bench/src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for word in words.iter().filter(|word| text.contains(**word)) {
+            wrong.push(format!("{}: {word}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
