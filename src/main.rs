@@ -1,3 +1,5 @@
-//! The `nightmail` command.
+//! The `nightmail` command: arguments in, exit code out.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    nightmail::cli::main()
+}

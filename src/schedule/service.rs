@@ -64,7 +64,7 @@ impl Service {
         loop {
             self.catch_up().await?;
             let wakes = Wakes { options: self.options.clone(), clock: self.clock.clone() };
-            let cron = CronScheduler::new(wakes).with_timezone(self.options.rule.timezone().clone());
+            let cron = CronScheduler::new(wakes).with_timezone(self.options.rule.zone().clone());
             let mut ticks = Box::pin(cron.into_stream());
             loop {
                 let woken = tokio::select! {

@@ -65,7 +65,7 @@ fn fire(
     scheduled_for: Timestamp,
     now: Timestamp,
 ) -> Result<TickVerdict, run::Error> {
-    let params = match params::evaluate(&options.params, scheduled_for, options.rule.timezone()) {
+    let params = match params::evaluate(&options.params, scheduled_for, options.rule.zone()) {
         Ok(params) => params,
         Err(error) => return Ok(TickVerdict::Skipped { why: format!("its parameters do not evaluate: {error}") }),
     };
@@ -123,7 +123,7 @@ pub fn start_by_hand(
     given: &std::collections::BTreeMap<String, String>,
     now: Timestamp,
 ) -> Result<u64, HandError> {
-    let mut params = params::evaluate(&options.params, now, options.rule.timezone())?;
+    let mut params = params::evaluate(&options.params, now, options.rule.zone())?;
     params.extend(given.clone());
     let start = Start {
         schedule: options.name.clone(),

@@ -110,7 +110,7 @@ impl Control {
             Ok(ScheduleView {
                 name: options.name.clone(),
                 rule: options.rule.describe(),
-                timezone: options.rule.timezone().iana_name().unwrap_or("unnamed").to_owned(),
+                timezone: options.rule.zone_name().to_owned(),
                 next: next.take(TICKS_SHOWN).collect(),
                 past: past.collect(),
             })

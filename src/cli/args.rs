@@ -1,0 +1,143 @@
+//! The command line, and from a command to its exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Environment, Settings};
+use crate::daemon::logging;
+
+use super::exit::Exit;
+use super::output::{Output, note};
+use super::{check, queues, redrive, runs, serve};
+
+/// A durable queue, cron fan-out and worker pool in one daemon: SQS + Lambda + cron without AWS.
+#[derive(Debug, Parser)]
+#[command(name = "nightmail", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    /// The configuration [default: $NIGHTMAIL_CONFIG, ./config.toml, /etc/nightmail/config.toml, or the built-in example]
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 refused, 64 wrong command line, 69 daemon not reachable or store in use,
+70 internal fault, 74 storage failed, 78 wrong configuration.
+
+Try: nightmail demo";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground: store, schedules, worker pools, control socket
+    Serve,
+    /// Check the configuration and show every error at once
+    Check,
+    /// Print the example configuration: every key with its default and a comment
+    Example,
+    /// Start runs and see how they stand
+    #[command(subcommand)]
+    Run(runs::Command),
+    /// Show all queues with their exact counts
+    Queues,
+    /// Look at messages of a queue without receiving them
+    Peek(queues::Peek),
+    /// Show dead letters grouped by fingerprint
+    Dead(queues::Dead),
+    /// Move dead letters back to the queue where they died
+    Redrive(redrive::Redrive),
+    /// Show the redrives so far
+    Redrives,
+    /// Delete all messages of a queue
+    Purge(queues::Purge),
+    /// Send one message
+    Send(queues::Send),
+    /// Show the schedules with their next and past ticks
+    Schedules,
+    /// The whole pipeline on this machine, with a bank and a mail sink inside the binary
+    #[cfg(feature = "demo")]
+    Demo(super::demo::Demo),
+}
+
+/// What every command is given.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    /// The configuration's path, when there is one.
+    pub(super) path: Option<PathBuf>,
+    /// The environment's variables.
+    pub(super) environment: Environment,
+    /// How to show things.
+    pub(super) output: Output,
+}
+
+impl Context {
+    /// The checked settings; warnings are noted.
+    pub(super) fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(config::load(self.path.as_deref(), &self.environment)?)
+    }
+}
+
+/// A yes to what cannot be taken back.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Sure {
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub(super) yes: bool,
+}
+
+/// Parses the command line, runs the command, says what went wrong.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; printing fails only when nobody reads.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            note(format_args!("error: the runtime does not start: {error}"));
+            return Exit::Internal.into();
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            note(format_args!("error: {error:#}"));
+            Exit::of(&error).into()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let environment = Environment::of_process();
+    let path = cli.config.or_else(|| config::find(&environment));
+    let context = Context { path, environment, output: Output::new(cli.json) };
+    match cli.command {
+        Command::Serve => {
+            let settings = context.settings()?;
+            logging::start(&settings.log);
+            Box::pin(serve::serve(settings)).await
+        }
+        Command::Check => check::check(&context),
+        Command::Example => context.output.text(config::EXAMPLE),
+        Command::Run(command) => runs::run(&context, command).await,
+        Command::Queues => queues::list(&context).await,
+        Command::Peek(peek) => queues::peek(&context, peek).await,
+        Command::Dead(dead) => queues::dead(&context, dead).await,
+        Command::Redrive(what) => redrive::redrive(&context, what).await,
+        Command::Redrives => redrive::list(&context).await,
+        Command::Purge(purge) => queues::purge(&context, purge).await,
+        Command::Send(send) => queues::send(&context, send).await,
+        Command::Schedules => runs::schedules(&context).await,
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) => Box::pin(super::demo::demo(&context, demo)).await,
+    }
+}

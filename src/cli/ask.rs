@@ -1,0 +1,40 @@
+//! Asks the daemon; while none runs, answers read-only questions from the store itself.
+
+use crate::api::control::request::FailureKind;
+use crate::api::control::{Answer, Client, Control, Failure, Request};
+use crate::base::SystemClock;
+use crate::config::Settings;
+use crate::daemon::serve;
+
+use super::args::Context;
+use super::output::note;
+
+/// Asks and waits for the answer.
+pub(super) async fn ask(context: &Context, request: Request) -> anyhow::Result<Answer> {
+    let settings = context.settings()?;
+    ask_with(&settings, request).await
+}
+
+/// The same with settings that are there already.
+pub(super) async fn ask_with(settings: &Settings, request: Request) -> anyhow::Result<Answer> {
+    let client = Client::new(&settings.control_socket);
+    if client.is_there().await || !request.is_read_only() {
+        return Ok(client.ask(&request).await?);
+    }
+    if !settings.store.path.exists() {
+        let text = format!(
+            "no daemon at {} and no store at {} (start one with `nightmail serve`)",
+            settings.control_socket.display(),
+            settings.store.path.display()
+        );
+        return Err(Failure { kind: FailureKind::Unreachable, text }.into());
+    }
+    note(format_args!("no daemon runs; reading {} directly", settings.store.path.display()));
+    let door = serve::open_door(settings, SystemClock::shared())?;
+    Ok(Control::of_cli(door, serve::schedules(settings)).answer(request).await?)
+}
+
+/// An answer of another kind than was asked for: the daemon is of another version.
+pub(super) fn strange(answer: &Answer) -> anyhow::Error {
+    anyhow::anyhow!("the daemon answered something else ({answer:?}); is it the same version as this command?")
+}

@@ -1,0 +1,36 @@
+//! `nightmail check`: every error of the configuration at once.
+
+use crate::base::units;
+
+use super::args::Context;
+use super::output::note;
+
+/// Checks the configuration and shows what it comes to.
+pub(super) fn check(context: &Context) -> anyhow::Result<()> {
+    let settings = context.settings()?;
+    for warning in &settings.warnings {
+        note(format_args!("warning: {warning}"));
+    }
+    let name = context.path.as_ref().map_or_else(|| "the built-in example".into(), |path| path.display().to_string());
+    let mut lines = vec![context.output.good(format!("{name} is valid"))];
+    for (name, queue) in &settings.queues {
+        let dead = queue.redrive.as_ref().map(|redrive| {
+            format!(", after {} attempts to {}", redrive.max_receive_count, redrive.dead_letter_queue)
+        });
+        let retention = queue.retention.map_or_else(|| "for ever".into(), units::show_duration);
+        lines.push(format!("  queue     {name}: kept {retention}{}", dead.unwrap_or_default()));
+    }
+    for function in &settings.functions {
+        let pool = &function.pool;
+        let timeout = units::show_duration(pool.timeout);
+        lines.push(format!(
+            "  function  {}: takes from {}, {} at once, {timeout} each",
+            pool.function, pool.queue, pool.concurrency
+        ));
+    }
+    for schedule in &settings.schedules {
+        let rule = &schedule.rule;
+        lines.push(format!("  schedule  {}: {} in {}", schedule.name, rule.describe(), rule.zone_name()));
+    }
+    context.output.text(lines.join("\n"))
+}

@@ -1,0 +1,83 @@
+//! Exit codes, after `sysexits.h`, so that scripts and systemd can tell faults apart.
+
+use std::process::ExitCode;
+
+use crate::api::control::request::FailureKind;
+use crate::api::control::Failure;
+use crate::config;
+use crate::daemon;
+use crate::store;
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Ok,
+    /// 1: refused: an unknown name, a value out of range, a run that exists.
+    Refused,
+    /// 64: the command line is wrong.
+    Usage,
+    /// 69: the daemon cannot be reached, or one is running where none may.
+    Unavailable,
+    /// 70: something broke that must not.
+    Internal,
+    /// 74: the store failed; what was being written may or may not be there.
+    Storage,
+    /// 78: the configuration is wrong.
+    Config,
+}
+
+impl Exit {
+    /// The code itself.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Refused => 1,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+            Self::Internal => 70,
+            Self::Storage => 74,
+            Self::Config => 78,
+        }
+    }
+
+    /// The code of an error, found by what it is.
+    pub(super) fn of(error: &anyhow::Error) -> Self {
+        if error.is::<config::Errors>() {
+            return Self::Config;
+        }
+        if let Some(failure) = error.downcast_ref::<Failure>() {
+            return match failure.kind {
+                FailureKind::Request => Self::Refused,
+                FailureKind::Store => Self::Storage,
+                FailureKind::Unreachable => Self::Unavailable,
+            };
+        }
+        if let Some(error) = error.downcast_ref::<daemon::Error>() {
+            return match error {
+                daemon::Error::Store(error) => Self::of_store(error),
+                daemon::Error::Function { .. } => Self::Config,
+                daemon::Error::Socket(_) => Self::Unavailable,
+                daemon::Error::Queue(_) | daemon::Error::Run(_) => Self::Storage,
+                daemon::Error::Broken { .. } => Self::Internal,
+            };
+        }
+        match error.downcast_ref::<store::Error>() {
+            Some(error) => Self::of_store(error),
+            None => Self::Refused,
+        }
+    }
+
+    const fn of_store(error: &store::Error) -> Self {
+        match error {
+            store::Error::Locked { .. } => Self::Unavailable,
+            _ => Self::Storage,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

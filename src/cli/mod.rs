@@ -1,0 +1,18 @@
+//! The commands: one file each, over the rooms below.
+//!
+//! Floor 9, and the only room that prints: data to standard output, everything else to standard error.
+
+mod args;
+mod ask;
+mod check;
+#[cfg(feature = "demo")]
+mod demo;
+mod exit;
+mod output;
+mod queues;
+mod redrive;
+mod runs;
+mod serve;
+
+pub use args::main;
+pub use exit::Exit;

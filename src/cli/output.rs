@@ -1,0 +1,95 @@
+//! The one place that prints: tables and JSON to standard output, notes and errors to standard error.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// How a command shows what it has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    is_json: bool,
+    has_colours: bool,
+}
+
+impl Output {
+    /// JSON when asked for; colours only on a terminal, and not with `NO_COLOR`.
+    pub(super) fn new(is_json: bool) -> Self {
+        let wants_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { is_json, has_colours: !is_json && !wants_none && std::io::stdout().is_terminal() }
+    }
+
+    /// Shows data: as one JSON value, or as `text` makes it.
+    pub(super) fn show<T: Serialize>(self, data: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+        let text = if self.is_json { serde_json::to_string_pretty(data)? } else { text(data) };
+        print(&text)
+    }
+
+    /// Shows text as it is.
+    pub(super) fn text(self, text: impl Display) -> anyhow::Result<()> {
+        if self.is_json { Ok(()) } else { print(&text.to_string()) }
+    }
+
+    /// Good news in green.
+    pub(super) fn good(self, text: impl Display) -> String {
+        self.paint(AnsiColor::Green, text)
+    }
+
+    /// Bad news in red.
+    pub(super) fn bad(self, text: impl Display) -> String {
+        self.paint(AnsiColor::Red, text)
+    }
+
+    /// What stands back.
+    pub(super) fn dim(self, text: impl Display) -> String {
+        if self.has_colours {
+            let style = Style::new().dimmed();
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_string()
+        }
+    }
+
+    fn paint(self, colour: AnsiColor, text: impl Display) -> String {
+        if self.has_colours {
+            let style = Style::new().fg_color(Some(colour.into())).bold();
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_string()
+        }
+    }
+}
+
+/// A note to the person at the terminal; never part of the data.
+pub(super) fn note(text: impl Display) {
+    // When standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A table with aligned columns; those named in `numbers` are aligned to the right.
+pub(super) fn table(header: &[&str], numbers: &[usize], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !std::io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    table.set_header(header.iter().map(|title| title.to_uppercase()).collect::<Vec<_>>());
+    table.add_rows(rows);
+    for index in numbers {
+        if let Some(column) = table.column_mut(*index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
+        // The reader has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,175 @@
+//! `nightmail run …` and `nightmail schedules`.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+
+use crate::api::control::request::ScheduleView;
+use crate::api::control::{Answer, Request};
+use crate::run::Report;
+use crate::run::report::Row;
+
+use super::args::Context;
+use super::ask::{ask, strange};
+use super::output::{Output, table};
+
+/// `nightmail run …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start a run of a schedule now
+    Start(Start),
+    /// Show the newest runs
+    List,
+    /// Show one run and its balance
+    Show {
+        /// The run
+        run: u64,
+    },
+    /// Show recipients of a run
+    Recipients(Recipients),
+}
+
+/// `nightmail run start`
+#[derive(Debug, Args)]
+pub(super) struct Start {
+    /// The schedule
+    schedule: String,
+    /// An identifying parameter, e.g. period=2026-10 [default: what a tick of now would have]
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse_param)]
+    params: Vec<(String, String)>,
+}
+
+/// `nightmail run recipients`
+#[derive(Debug, Args)]
+pub(super) struct Recipients {
+    /// The run
+    run: u64,
+    /// Only those in this state
+    #[arg(long, value_parser = ["open", "sent", "dead", "withdrawn"])]
+    state: Option<String>,
+    /// Only those in doubt: an attempt was cut off and may have mailed
+    #[arg(long)]
+    in_doubt: bool,
+}
+
+fn parse_param(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.into(), value.into())),
+        _ => Err(format!("{text:?} is not KEY=VALUE, e.g. period=2026-10")),
+    }
+}
+
+pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Start(start) => {
+            let params: BTreeMap<_, _> = start.params.into_iter().collect();
+            match ask(context, Request::StartRun { schedule: start.schedule, params }).await? {
+                Answer::Started(id) => {
+                    context.output.show(&id, |id| format!("run {id} started (see `nightmail run show {id}`)"))
+                }
+                other => Err(strange(&other)),
+            }
+        }
+        Command::List => match ask(context, Request::Runs { max: 50 }).await? {
+            Answer::Runs(runs) => context.output.show(&runs, |runs| runs_table(runs)),
+            other => Err(strange(&other)),
+        },
+        Command::Show { run } => match ask(context, Request::Run { id: run }).await? {
+            Answer::Run(report) => context.output.show(&report, |report| report_text(context.output, report)),
+            other => Err(strange(&other)),
+        },
+        Command::Recipients(what) => recipients(context, what).await,
+    }
+}
+
+async fn recipients(context: &Context, what: Recipients) -> anyhow::Result<()> {
+    let request = Request::Recipients { id: what.run, state: what.state, interrupted: what.in_doubt };
+    match ask(context, request).await? {
+        Answer::Recipients(rows) => context.output.show(&rows, |rows| recipients_table(rows)),
+        other => Err(strange(&other)),
+    }
+}
+
+fn runs_table(runs: &[Report]) -> String {
+    let row = |run: &Report| {
+        vec![
+            run.id.to_string(),
+            run.schedule.clone(),
+            params_text(run),
+            if run.is_complete() { "complete".into() } else { "under way".into() },
+            run.fetched.to_string(),
+            run.sent.to_string(),
+            run.dead.to_string(),
+            run.withdrawn.to_string(),
+            run.open.to_string(),
+        ]
+    };
+    let header = ["run", "schedule", "parameters", "state", "fetched", "sent", "dead", "withdrawn", "open"];
+    table(&header, &[0, 4, 5, 6, 7, 8], runs.iter().map(row).collect())
+}
+
+/// One run in words, for `run show` and for the demo.
+pub(super) fn report_text(output: Output, report: &Report) -> String {
+    let mut out = format!("run {}: {} {}\n", report.id, report.schedule, params_text(report));
+    out += &format!("  started   {}\n", report.started_at);
+    let fetched_at = report.fetched_at.map_or_else(|| "under way".into(), |at| at.to_string());
+    out += &format!("  fan-out   {fetched_at}\n");
+    out += &format!("  {}\n", balance(output, report));
+    if report.repeated > 0 {
+        out += &format!("  {} records named a user again and were left out\n", report.repeated);
+    }
+    if report.interrupted > 0 {
+        out += &format!(
+            "  {} attempts were cut off and may have mailed (see `nightmail run recipients {} --in-doubt`)\n",
+            report.interrupted, report.id
+        );
+    }
+    out
+}
+
+/// The books in one line: fetched = sent + dead + …, in red when they do not balance.
+pub(super) fn balance(output: Output, report: &Report) -> String {
+    let mut terms = vec![format!("sent {}", report.sent), format!("dead {}", report.dead)];
+    if report.withdrawn > 0 {
+        terms.push(format!("withdrawn {}", report.withdrawn));
+    }
+    if report.open > 0 {
+        terms.push(format!("open {}", report.open));
+    }
+    let does_balance = report.fetched == report.sent + report.dead + report.withdrawn + report.open;
+    let line = format!("balance: fetched {} = {}", report.fetched, terms.join(" + "));
+    if does_balance { output.good(line) } else { output.bad(format!("{line} DOES NOT BALANCE")) }
+}
+
+fn params_text(run: &Report) -> String {
+    run.params.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+fn recipients_table(rows: &[Row]) -> String {
+    let row = |row: &Row| {
+        let doubt = if row.interrupted > 0 { row.interrupted.to_string() } else { String::new() };
+        vec![row.user.clone(), row.state.clone(), row.updated_at.to_string(), doubt, row.detail.clone()]
+    };
+    table(&["user", "state", "since", "cut off", "detail"], &[3], rows.iter().map(row).collect())
+}
+
+pub(super) async fn schedules(context: &Context) -> anyhow::Result<()> {
+    match ask(context, Request::Schedules).await? {
+        Answer::Schedules(schedules) => context.output.show(&schedules, |schedules| schedules_text(schedules)),
+        other => Err(strange(&other)),
+    }
+}
+
+fn schedules_text(schedules: &[ScheduleView]) -> String {
+    let mut out = String::new();
+    for schedule in schedules {
+        out += &format!("{}: {} in {}\n", schedule.name, schedule.rule, schedule.timezone);
+        for at in &schedule.next {
+            out += &format!("  next  {at}\n");
+        }
+        for (at, what) in &schedule.past {
+            out += &format!("  past  {at}  {what}\n");
+        }
+    }
+    out
+}
