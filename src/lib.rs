@@ -18,4 +18,9 @@
 //! | 9 | [`cli`] | the commands |
 
 pub mod base;
+pub mod config;
 pub mod function;
+pub mod queue;
+pub mod schedule;
+pub mod store;
+pub mod work;
