@@ -17,9 +17,16 @@
 //! | 8 | `demo` | a bank and a mail sink on loopback |
 //! | 9 | [`cli`] | the commands |
 
+pub mod api;
 pub mod base;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod function;
 pub mod queue;
 pub mod run;
+pub mod schedule;
 pub mod store;
 pub mod work;

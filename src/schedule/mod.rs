@@ -1,0 +1,15 @@
+//! Cron rules, misfires, ticks and fan-out: when something is due, and what became of each due moment.
+//!
+//! Floor 4. The only room that knows apalis-cron and croner. Knows no worker and no wire protocol.
+
+pub mod fan_out;
+pub mod misfire;
+pub mod options;
+pub mod params;
+pub mod rule;
+pub mod service;
+pub mod tick;
+
+pub use fan_out::FanOut;
+pub use options::{FanOutOptions, Misfire, Options};
+pub use service::Service;
