@@ -1,7 +1,5 @@
 //! Durable ticks: what is decided about a due moment is a row, and the run that it starts is in the same commit.
 
-use jiff::tz::TimeZone;
-
 use crate::base::Timestamp;
 use crate::queue;
 use crate::run::{self, Start};
@@ -48,7 +46,10 @@ pub fn look(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Timest
     let mut decided = Vec::with_capacity(due.len());
     for tick in due {
         let verdict = match tick.verdict {
-            Verdict::Skipped { why } => TickVerdict::Skipped { why },
+            Verdict::Skipped { why, ticks: 1, .. } => TickVerdict::Skipped { why: why.to_string() },
+            Verdict::Skipped { why, first, ticks } => {
+                TickVerdict::Skipped { why: format!("{ticks} ticks from {first} on: {why}") }
+            }
             Verdict::Fire => fire(tx, options, fan_out_queue, tick.scheduled_for, now)?,
         };
         write(tx, options, tick.scheduled_for, verdict.clone(), now)?;
@@ -151,6 +152,3 @@ pub enum HandError {
     #[error(transparent)]
     Store(#[from] store::Error),
 }
-
-/// The zone in which a schedule's parameters are evaluated.
-pub type Zone = TimeZone;

@@ -83,8 +83,8 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Cancelled by Ctrl-C or SIGTERM.
 fn until_told() -> CancellationToken {
-    let (token, told) = (CancellationToken::new(), CancellationToken::new());
-    token.clone_from(&told);
+    let token = CancellationToken::new();
+    let told = token.clone();
     tokio::spawn(async move {
         let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
         match terminate {
