@@ -42,16 +42,6 @@ impl Output {
         self.paint(AnsiColor::Red, text)
     }
 
-    /// What stands back.
-    pub(super) fn dim(self, text: impl Display) -> String {
-        if self.has_colours {
-            let style = Style::new().dimmed();
-            format!("{style}{text}{style:#}")
-        } else {
-            text.to_string()
-        }
-    }
-
     fn paint(self, colour: AnsiColor, text: impl Display) -> String {
         if self.has_colours {
             let style = Style::new().fg_color(Some(colour.into())).bold();

@@ -45,7 +45,7 @@ fn body(values: &mut Values<'_>, mail: &str, key: &str) -> String {
 }
 
 fn relay(values: &mut Values<'_>, at: &str, relay: &str) -> RelayOptions {
-    let (tls, port) = match values.text(&format!("{relay}.tls")).as_str() {
+    let (tls, port): (Tls, u16) = match values.text(&format!("{relay}.tls")).as_str() {
         "none" => (Tls::None, 25),
         "implicit" => (Tls::Implicit, 465),
         _ => (Tls::StartTls, 587),

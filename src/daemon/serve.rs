@@ -71,8 +71,10 @@ impl Daemon {
         let end = CancellationToken::new();
         let signals = Drain::default();
         let mut pools = JoinSet::new();
+        let params: Vec<&str> =
+            settings.schedules.iter().flat_map(|schedule| schedule.params.keys().map(String::as_str)).collect();
         for function in &settings.functions {
-            let made = functions::make(function, &door, &clock)?;
+            let made = functions::make(function, &params, &door, &clock)?;
             pools.spawn(Pool::new(door.clone(), function.pool.clone(), made, signals.clone()).run());
         }
         let mut parts = JoinSet::new();

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Clock, Effect, Failure, Outcome, Timestamp};
-use crate::function::statement::users::{Page, PageAddress, Record, User, Users};
+use crate::function::statement::{Page, PageAddress, Record, User, Users};
 use crate::function::{Function, Invocation};
 use crate::queue::send::Send;
 use crate::queue::settle::Ended;
@@ -109,9 +109,9 @@ impl FanOut {
             if run.fan_out.pages >= self.options.users.pages_max {
                 return Outcome::Dead { why: self.too_many_pages() };
             }
-            let page = match self.users.page(&address, &run.params, self.clock.now()).await {
+            let page = match self.users.page(&address, &run.params).await {
                 Ok(page) => page,
-                Err(fault) => return fault.into_outcome(),
+                Err(fault) => return fault.into_outcome(self.clock.now()),
             };
             run = match self.commit(run, page).await {
                 Ok(run) => run,

@@ -20,7 +20,8 @@ use crate::queue::{Door, Received};
 use super::backend::Delivery;
 use super::{Options, settle};
 
-type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxDynError>> + Send>>;
+/// The future of an attempt.
+pub(super) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxDynError>> + Send>>;
 
 /// The innermost service: calls the function.
 #[derive(Clone, Debug)]

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apalis::layers::catch_panic::CatchPanicLayer;
+use apalis_core::error::BoxDynError;
 use apalis_core::worker::builder::WorkerBuilder;
 use apalis_core::worker::ext::parallelize::ParallelizeExt;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
 
@@ -14,11 +16,16 @@ use crate::function::Function;
 use crate::queue::{self, Door, catalog};
 
 use super::Options;
-use super::attempt::{Call, SettleLayer, panic_text};
+use super::attempt::{Answer, Call, SettleLayer, panic_text};
 use super::backend::{Feed, QueueBackend};
 
 /// After an unexpected end the worker is built anew after this pause.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs an attempt on its own, so that all cores work: apalis would run all attempts of a worker on one.
+fn spawn(attempt: Answer<()>) -> JoinHandle<Result<(), BoxDynError>> {
+    tokio::spawn(attempt)
+}
 
 /// How a pool is told to stop.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +89,7 @@ impl Pool {
         let call = Call { function: self.function.clone(), queue: self.options.queue.as_str().into() };
         let worker = WorkerBuilder::new(self.options.function.as_str())
             .backend(backend)
-            .parallelize(tokio::spawn)
+            .parallelize(spawn)
             .layer(settle)
             .layer(CatchPanicLayer::with_panic_handler(panic_text))
             .layer(TimeoutLayer::new(self.options.timeout))

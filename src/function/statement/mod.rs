@@ -1,5 +1,24 @@
 //! The built-in function `statement`: fetch one account's transactions, render the PDF, mail it.
 
+pub mod account;
+mod address;
+pub mod function;
+pub mod locale;
+pub mod mail;
+pub mod money;
 pub mod options;
+mod page;
+pub mod pdf;
+pub mod press;
+pub mod template;
+pub mod url;
+pub mod user;
+pub mod users;
 
+pub use account::{Account, Expected, Transaction};
+pub use function::{Order, Press, Print, Statement};
 pub use options::{AccountOptions, DocumentOptions, MailOptions, Options, RelayOptions, Tls, UsersOptions};
+pub use press::PdfPress;
+pub use page::{MALFORMED_BYTES_MAX, Record};
+pub use user::User;
+pub use users::{Page, PageAddress, Users};
