@@ -21,9 +21,7 @@ pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Timestamp) ->
     let known = tx.queue_names()?.get(&name.to_owned())?;
     let (id, created_at) = match known {
         Some(U32(id)) => (id, tx.queues()?.get(&id)?.map_or(now, |queue| queue.created_at)),
-        None => {
-            (u32::try_from(tx.fresh_id()?).expect("queues are made among the first four thousand million ids"), now)
-        }
+        None => (tx.fresh_queue()?, now),
     };
     let record = QueueRecord { id, name: name.to_owned(), created_at, attributes: attributes(options) };
     if tx.queues()?.get(&id)?.as_ref() != Some(&record) {

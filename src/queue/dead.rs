@@ -63,12 +63,13 @@ fn add(groups: &mut BTreeMap<Option<Fingerprint>, Group>, state: &MessageState, 
     let died_at = last.as_ref().map_or(state.sent_at, |attempt| attempt.ended_at);
     let failure = last.and_then(|attempt| attempt.failure);
     let mut fingerprint = failure.as_ref().map(crate::base::Failure::fingerprint);
+    let mut class = failure.as_ref().map_or_else(|| "no recorded failure".into(), crate::base::Failure::class);
     if groups.len() >= GROUPS_MAX && !groups.contains_key(&fingerprint) {
-        fingerprint = None;
+        (fingerprint, class) = (None, "other".into());
     }
     let group = groups.entry(fingerprint).or_insert_with(|| Group {
         fingerprint,
-        class: failure.as_ref().map_or_else(|| "no recorded failure".into(), crate::base::Failure::class),
+        class,
         count: 0,
         first_at: died_at,
         last_at: died_at,

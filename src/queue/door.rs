@@ -156,17 +156,16 @@ impl Door {
     /// The queue is not there, or the store failed.
     pub async fn purge(&self, queue: &str) -> Result<u64, Error> {
         let id = catalog::look_up(&self.store.snapshot()?, queue)?.id;
-        let newest = self.store.write::<_, Error, _>(move |tx| purge::newest(tx, id)).await?;
+        let mut left = Some(self.store.write::<_, Error, _>(move |tx| purge::begin(tx, id)).await?);
         let mut removed = 0;
-        loop {
+        while let Some(extent) = left {
             let (now, witness) = (self.now(), self.witness.clone());
-            let step = move |tx: &mut Tx<'_>| purge::purge(tx, &*witness, id, newest, now);
-            let count = self.store.write(step).await?;
-            removed += count as u64;
-            if count < purge::STEP_MAX {
-                return Ok(removed);
-            }
+            let step = move |tx: &mut Tx<'_>| purge::purge(tx, &*witness, id, extent, now);
+            let (count, rest) = self.store.write::<_, Error, _>(step).await?;
+            removed += count;
+            left = rest;
         }
+        Ok(removed)
     }
 
     /// Ends the leases that workers of an earlier life hold; to be called once, before the first worker starts.

@@ -64,6 +64,9 @@ pub enum Error {
     /// The letters of the queue cannot be driven back.
     #[error("queue {0:?} is not a dead-letter queue (no queue names it in dead_letter_queue)")]
     NotDeadLetterQueue(String),
+    /// The letters would stay where they are.
+    #[error("queue {0:?} cannot be driven back to itself (name another destination, or none for each letter's source)")]
+    RedriveToItself(String),
     /// A redrive of the queue is under way.
     #[error("redrive {id} of queue {queue:?} is still running (wait for it, or cancel it)")]
     RedriveRunning {

@@ -32,8 +32,8 @@ pub(super) fn take(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<()
     unlink(tx, key, state)?;
     tx.states()?.remove(&key)?;
     let counts = tx.counts_mut(key.0)?;
-    *slot(counts, state.place) -= 1;
-    counts.bytes -= u64::from(state.body_bytes);
+    uncount(slot(counts, state.place), 1);
+    uncount(&mut counts.bytes, u64::from(state.body_bytes));
     Ok(())
 }
 
@@ -46,7 +46,7 @@ pub(super) fn shift(tx: &mut Tx<'_>, key: Key, old: &MessageState, new: &Message
     };
     tx.states()?.insert(&key, new)?;
     let counts = tx.counts_mut(key.0)?;
-    *slot(counts, old.place) -= 1;
+    uncount(slot(counts, old.place), 1);
     *slot(counts, new.place) += 1;
     if new.place != Place::InFlight {
         tx.signal(u64::from(key.0));
@@ -90,7 +90,8 @@ pub(super) fn bury(
 ) -> Result<(), store::Error> {
     let fingerprint = last_fingerprint(tx, state)?.unwrap_or_else(|| Fingerprint::of("crash", "worker", "lost"));
     take(tx, key, state)?;
-    let letter = MessageState { source: key.0, ..settled(state, Place::Ready, Timestamp::ZERO) };
+    let entered = tx.fresh_id()?;
+    let letter = MessageState { source: key.0, entered, ..settled(state, Place::Ready, Timestamp::ZERO) };
     put(tx, (to.id, key.1), &letter)?;
     tell(tx, witness, state, Event::Died(fingerprint), now)
 }
@@ -126,15 +127,15 @@ pub(super) fn is_expired(state: &MessageState, queue: &QueueRecord, now: Timesta
     retention.is_some_and(|retention| state.sent_at.after(retention) <= now)
 }
 
-/// A message as it is when it is sent.
-pub(super) fn fresh(body: u64, body_bytes: u32, place: Place, visible_at: Timestamp, now: Timestamp) -> MessageState {
+/// A message as it is when it is sent, or sent again; `entered` is its new sequence number.
+pub(super) fn fresh(entered: u64, body: u64, body_bytes: u32, now: Timestamp) -> MessageState {
     MessageState {
-        place,
+        place: Place::Ready,
         owner: Owner::Nobody,
         body,
         message_id: MessageId::fresh(),
         sent_at: now,
-        visible_at,
+        visible_at: Timestamp::ZERO,
         first_received_at: Timestamp::ZERO,
         received_at: Timestamp::ZERO,
         deferred_since: Timestamp::ZERO,
@@ -142,6 +143,7 @@ pub(super) fn fresh(body: u64, body_bytes: u32, place: Place, visible_at: Timest
         charged: 0,
         attempts: 0,
         lease: 0,
+        entered,
         body_bytes,
         source: 0,
     }
@@ -149,10 +151,8 @@ pub(super) fn fresh(body: u64, body_bytes: u32, place: Place, visible_at: Timest
 
 /// The body of a message that has a state.
 pub(super) fn body(tx: &mut Tx<'_>, state: &MessageState) -> Result<Body, store::Error> {
-    tx.bodies()?.get(&state.body)?.ok_or_else(|| store::Error::Record {
-        table: "bodies",
-        reason: format!("body {} of message {} is missing", state.body, state.message_id),
-    })
+    let body = tx.bodies()?.get(&state.body)?;
+    body.ok_or_else(|| tx.damaged("bodies", format!("body {} of message {} is missing", state.body, state.message_id)))
 }
 
 fn unlink(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
@@ -166,6 +166,11 @@ fn unlink(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::
 
 fn timed_key(key: Key, state: &MessageState) -> (u32, u64, u64) {
     (key.0, state.visible_at.as_millis(), key.1)
+}
+
+/// Counts cover every message, so they cannot fall below zero; a wrapped count would be served for ever.
+fn uncount(count: &mut u64, by: u64) {
+    *count = count.checked_sub(by).expect("the counts of a queue cover each of its messages");
 }
 
 fn slot(counts: &mut Counts, place: Place) -> &mut u64 {

@@ -58,7 +58,8 @@ pub struct Received {
 pub struct Receiving {
     /// The messages.
     pub messages: Vec<Received>,
-    /// When the next message becomes visible by itself; a receive that found none waits until then.
+    /// When to look again: the moment at which the next message becomes visible by itself, or the past or present when
+    /// this step left some for the next one. A receive that found none waits until then.
     pub next_visible_at: Option<Timestamp>,
 }
 
@@ -96,9 +97,12 @@ pub fn receive(
             }
         }
     }
+    // The step may end at its limit before the queue does: then whoever wants more looks again at once.
+    let left_some =
+        messages.len() < what.max && !tx.ready()?.first((queue.id, 0)..=(queue.id, u64::MAX), 1)?.is_empty();
     let next = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, u64::MAX, u64::MAX), 1)?;
     let next_visible_at = next.first().map(|((_, at, _), ())| Timestamp::from_millis(*at));
-    Ok(Receiving { messages, next_visible_at })
+    Ok(Receiving { messages, next_visible_at: if left_some { Some(now) } else { next_visible_at } })
 }
 
 /// Makes due messages ready: delays that passed, and leases that ran out.
@@ -182,8 +186,8 @@ fn hand_out(
 }
 
 pub(super) fn state_of(tx: &mut Tx<'_>, key: place::Key) -> Result<MessageState, store::Error> {
-    tx.states()?.get(&key)?.ok_or_else(|| store::Error::Record {
-        table: "states",
-        reason: format!("message {} of queue {} stands in an index but has no state", key.1, key.0),
+    let state = tx.states()?.get(&key)?;
+    state.ok_or_else(|| {
+        tx.damaged("states", format!("message {} of queue {} stands in an index but has no state", key.1, key.0))
     })
 }

@@ -60,5 +60,6 @@ pub(super) fn lose(
     };
     settle::remember(tx, state, &attempt)?;
     place::tell(tx, witness, state, Event::Interrupted, now)?;
-    place::shift(tx, key, state, &place::settled(state, Place::Ready, Timestamp::ZERO))
+    let back = MessageState { deferred_since: Timestamp::ZERO, ..place::settled(state, Place::Ready, Timestamp::ZERO) };
+    place::shift(tx, key, state, &back)
 }

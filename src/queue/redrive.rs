@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Fingerprint, MessageId, Timestamp};
-use crate::store::record::{MessageState, Place, QueueRecord, RedriveRecord, RedriveState};
+use crate::store::record::{MessageState, QueueRecord, RedriveRecord, RedriveState};
 use crate::store::{self, Snapshot, Tx};
 
 use super::{Error, Event, Witness, catalog, place, purge};
@@ -19,6 +19,8 @@ pub const TOPIC: u64 = 0;
 pub const LOOK_MAX: usize = 500;
 /// One redrive may name this many messages.
 pub const IDS_MAX: usize = 10_000;
+/// The store remembers this many redrives that ended; the oldest are forgotten when a new one starts.
+pub const ENDED_KEPT_MAX: usize = 100;
 /// The fastest rate that can be asked for, in letters per second.
 pub const RATE_MAX: u32 = 100_000;
 
@@ -56,9 +58,10 @@ pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error>
     let from = catalog::look_up(snapshot, &redrive.from)?;
     let to = redrive.to.as_deref().map(|name| catalog::look_up(snapshot, name)).transpose()?;
     check(redrive)?;
-    check_source(redrive, &catalog::list(snapshot)?)?;
-    let names: BTreeMap<u32, String> =
-        catalog::list(snapshot)?.into_iter().map(|queue| (queue.id, queue.name)).collect();
+    let queues = catalog::list(snapshot)?;
+    check_source(redrive, &queues)?;
+    let names: BTreeMap<u32, String> = queues.into_iter().map(|queue| (queue.id, queue.name)).collect();
+    let ids = sorted(&redrive.ids);
     let mut preview = Preview::default();
     let history = snapshot.history()?;
     let mut next = 0;
@@ -74,7 +77,7 @@ pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error>
                     .last((state.body, 0)..=(state.body, u32::MAX))?
                     .and_then(|(_, attempt)| attempt.fingerprint()),
             };
-            if matches(redrive.fingerprint, &redrive.ids, state, fingerprint) {
+            if matches(redrive.fingerprint, &ids, state, fingerprint) {
                 preview.matching += 1;
                 let destination = to.as_ref().map(|queue| queue.name.clone());
                 let destination = destination.or_else(|| names.get(&state.source).cloned()).unwrap_or_default();
@@ -87,21 +90,26 @@ pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error>
 /// Starts a redrive; [`step`] carries it on. Answers its number.
 ///
 /// # Errors
-/// A queue is not there, the source is not a dead-letter queue, or one is running from it already.
+/// A queue is not there, the source is not a dead-letter queue or the destination too, or one is running from it
+/// already.
 pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, now: Timestamp) -> Result<u64, Error> {
     check(redrive)?;
     let from = catalog::find(tx, &redrive.from)?;
     let to = redrive.to.as_deref().map(|name| catalog::find(tx, name)).transpose()?;
     let queues: Vec<QueueRecord> = tx.queues()?.first(0..=u32::MAX, usize::MAX)?.into_iter().map(|(_, q)| q).collect();
     check_source(redrive, &queues)?;
-    let mut running = None;
-    for (id, record) in tx.redrives()?.first(0..=u64::MAX, usize::MAX)? {
-        if record.from == from.id && record.state == RedriveState::Running {
-            running = Some(id);
-        }
-    }
-    if let Some(id) = running {
+    let (running, ended): (Vec<_>, Vec<_>) = tx
+        .redrives()?
+        .first(0..=u64::MAX, usize::MAX)?
+        .into_iter()
+        .partition(|(_, record)| record.state == RedriveState::Running);
+    if let Some((id, _)) = running.into_iter().find(|(_, record)| record.from == from.id) {
         return Err(Error::RedriveRunning { id, queue: from.name });
+    }
+    // One starts now and will end too.
+    let forgotten = (ended.len() + 1).saturating_sub(ENDED_KEPT_MAX);
+    for (id, _) in ended.into_iter().take(forgotten) {
+        tx.redrives()?.remove(&id)?;
     }
     let last = purge::newest(tx, from.id)?;
     let id = tx.fresh_id()?;
@@ -110,7 +118,7 @@ pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, now: Timestamp) -> Result<u64, 
         from: from.id,
         to: to.map(|queue| queue.id),
         fingerprint: redrive.fingerprint,
-        ids: redrive.ids.clone(),
+        ids: sorted(&redrive.ids),
         per_second: redrive.per_second,
         last,
         done: 0,
@@ -152,8 +160,13 @@ pub fn step(
             is_stopped = true;
             break;
         }
-        let fingerprint = place::last_fingerprint(tx, &state)?;
-        if matches(record.fingerprint, &record.ids, &state, fingerprint) {
+        let fingerprint = match record.fingerprint {
+            Some(_) => place::last_fingerprint(tx, &state)?,
+            None => None,
+        };
+        // A letter that died after the start may be older than `last`: it keeps its place in the order of sending.
+        let was_there = state.entered < record.id;
+        if was_there && matches(record.fingerprint, &record.ids, &state, fingerprint) {
             let to = record.to.unwrap_or(state.source);
             if tx.queues()?.get(&to)?.is_none() {
                 record.state = RedriveState::Failed { at: now, why: no_destination(&state, to) };
@@ -167,6 +180,8 @@ pub fn step(
     }
     if record.state == RedriveState::Running && seen_all && !is_stopped {
         record.state = RedriveState::Completed { at: now };
+    }
+    if record.state != RedriveState::Running {
         tx.signal(TOPIC);
     }
     tx.redrives()?.insert(&id, &record)?;
@@ -186,7 +201,7 @@ pub fn cancel(tx: &mut Tx<'_>, id: u64, now: Timestamp) -> Result<u64, Error> {
     Ok(record.moved)
 }
 
-/// All redrives, the newest first.
+/// The redrives that run and those that the store remembers, the newest first.
 ///
 /// # Errors
 /// A storage fault.
@@ -204,20 +219,29 @@ fn revive(
     now: Timestamp,
 ) -> Result<(), store::Error> {
     let sequence = tx.fresh_id()?;
-    let fresh = place::fresh(state.body, state.body_bytes, Place::Ready, Timestamp::ZERO, now);
+    let fresh = place::fresh(sequence, state.body, state.body_bytes, now);
     let back = MessageState { attempts: state.attempts, ..fresh };
     place::take(tx, key, state)?;
     place::put(tx, (to, sequence), &back)?;
     place::tell(tx, witness, state, Event::Revived, now)
 }
 
+/// Ids in the order that [`matches`] searches.
+fn sorted(ids: &[MessageId]) -> Vec<MessageId> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// `ids` are sorted.
 fn matches(
     wanted: Option<Fingerprint>,
     ids: &[MessageId],
     state: &MessageState,
     fingerprint: Option<Fingerprint>,
 ) -> bool {
-    (wanted.is_none() || wanted == fingerprint) && (ids.is_empty() || ids.contains(&state.message_id))
+    (wanted.is_none() || wanted == fingerprint) && (ids.is_empty() || ids.binary_search(&state.message_id).is_ok())
 }
 
 fn check(redrive: &Redrive) -> Result<(), Error> {
@@ -227,6 +251,9 @@ fn check(redrive: &Redrive) -> Result<(), Error> {
             return Err(range("rate", u64::from(RATE_MAX), u64::from(rate)));
         }
         _ => {}
+    }
+    if redrive.to.as_ref() == Some(&redrive.from) {
+        return Err(Error::RedriveToItself(redrive.from.clone()));
     }
     if redrive.ids.len() > IDS_MAX {
         return Err(range("ids", IDS_MAX as u64, redrive.ids.len() as u64));

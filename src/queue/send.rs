@@ -50,11 +50,12 @@ pub struct Sent {
 pub fn send(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp) -> Result<Sent, Error> {
     check(queue, &message)?;
     let delay = message.delay.unwrap_or(Duration::from_millis(queue.attributes.delay_ms));
-    let (place, visible_at) =
-        if delay.is_zero() { (Place::Ready, Timestamp::ZERO) } else { (Place::Delayed, now.after(delay)) };
     let sequence = tx.fresh_id()?;
     let body_bytes = u32::try_from(message.body.len()).expect("the size was checked against a 32-bit limit");
-    let state = place::fresh(sequence, body_bytes, place, visible_at, now);
+    let mut state = place::fresh(sequence, sequence, body_bytes, now);
+    if !delay.is_zero() {
+        (state.place, state.visible_at) = (Place::Delayed, now.after(delay));
+    }
     let body = Body { run: message.run, recipient: message.recipient, bytes: message.body };
     tx.bodies()?.insert(&sequence, &body)?;
     place::put(tx, (queue.id, sequence), &state)?;

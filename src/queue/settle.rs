@@ -9,7 +9,7 @@ use crate::store::{self, Tx};
 
 use super::{Error, Event, ReceiptHandle, Witness, catalog, place};
 
-/// The history of one message keeps this many attempts; the oldest go first.
+/// The history of one message keeps its worker attempts among the last this many; older ones go.
 pub const HISTORY_MAX: u32 = 100;
 
 /// An attempt as its worker saw it end.
@@ -68,8 +68,8 @@ pub fn retry(
         return die(tx, witness, key, &state, ended, wait);
     }
     remember(tx, &state, &attempt(&state, ended, AttemptEnd::Retry))?;
-    let state = MessageState { deferred_since: Timestamp::ZERO, ..state };
-    wait_for(tx, key, &state, &state, ended.at.after(wait))
+    let charged = MessageState { deferred_since: Timestamp::ZERO, ..state.clone() };
+    wait_for(tx, key, &state, &charged, ended.at.after(wait))
 }
 
 /// Buries a message that another attempt cannot help. Without a dead-letter queue it comes back after `wait`: nothing
@@ -160,13 +160,13 @@ fn die(
     wait: Duration,
 ) -> Result<Settled, Error> {
     let queue = catalog::by_id(tx, key.0)?;
+    let ending = MessageState { deferred_since: Timestamp::ZERO, ..state.clone() };
     let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, &queue)? else {
         remember(tx, state, &attempt(state, ended, AttemptEnd::Retry))?;
-        return wait_for(tx, key, state, state, ended.at.after(wait));
+        return wait_for(tx, key, state, &ending, ended.at.after(wait));
     };
     remember(tx, state, &attempt(state, ended, AttemptEnd::Dead))?;
-    let state = &MessageState { deferred_since: Timestamp::ZERO, ..state.clone() };
-    place::bury(tx, witness, key, state, &dead_letter_queue, ended.at)?;
+    place::bury(tx, witness, key, &ending, &dead_letter_queue, ended.at)?;
     Ok(Settled::Buried)
 }
 
@@ -191,8 +191,11 @@ pub(super) fn attempt(state: &MessageState, ended: &Ended, end: AttemptEnd) -> A
 /// Adds an attempt to the history and lets go of the oldest beyond [`HISTORY_MAX`].
 pub(super) fn remember(tx: &mut Tx<'_>, state: &MessageState, attempt: &Attempt) -> Result<(), store::Error> {
     tx.history()?.insert(&(state.body, attempt.number), attempt)?;
+    // Clients' receives take numbers too and leave no entry, so more than one may have fallen behind.
     if let Some(old) = attempt.number.checked_sub(HISTORY_MAX) {
-        tx.history()?.remove(&(state.body, old))?;
+        for (key, _) in tx.history()?.first((state.body, 0)..=(state.body, old), HISTORY_MAX as usize)? {
+            tx.history()?.remove(&key)?;
+        }
     }
     Ok(())
 }

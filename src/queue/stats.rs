@@ -65,8 +65,8 @@ pub fn stats(snapshot: &Snapshot, queue: &QueueRecord, now: Timestamp) -> Result
     Ok(Stats {
         name: queue.name.clone(),
         ready: counts.ready + delayed_due + in_flight_due,
-        delayed: counts.delayed - delayed_due,
-        in_flight: counts.in_flight - in_flight_due,
+        delayed: counts.delayed.saturating_sub(delayed_due),
+        in_flight: counts.in_flight.saturating_sub(in_flight_due),
         bytes: counts.bytes,
         oldest_age_s: oldest.first().map(|(_, state)| now.since(state.sent_at)).as_ref().map(Duration::as_secs),
         dead_letter_queue: queue.attributes.redrive.as_ref().map(|(name, _)| name.clone()),

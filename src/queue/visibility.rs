@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::Timestamp;
 use crate::store::Tx;
-use crate::store::record::{MessageState, Place};
+use crate::store::record::{MessageState, Owner, Place};
 
 use super::receive::VISIBILITY_MAX;
 use super::{Error, ReceiptHandle, place};
@@ -26,10 +26,15 @@ pub fn change(tx: &mut Tx<'_>, handle: ReceiptHandle, timeout: Duration, now: Ti
         let (max, got) = (max.as_secs(), timeout.as_secs());
         return Err(Error::OutOfRange { what: "VisibilityTimeout", min: 0, max, got });
     }
+    // The lease stays, as when the timeout runs out by itself: until the next receive the handle still deletes.
     let changed = if timeout.is_zero() {
-        place::settled(&state, Place::Ready, Timestamp::ZERO)
+        MessageState { place: Place::Ready, owner: Owner::Nobody, visible_at: Timestamp::ZERO, ..state.clone() }
     } else {
         MessageState { visible_at: now.after(timeout), ..state.clone() }
     };
+    if changed.visible_at < state.visible_at {
+        // Whoever waits for this message must not sleep until its old moment.
+        tx.signal(u64::from(key.0));
+    }
     Ok(place::shift(tx, key, &state, &changed)?)
 }

@@ -27,7 +27,10 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(failed)?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if let Err(errno) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            if errno != rustix::io::Errno::WOULDBLOCK {
+                return Err(failed(errno.into()));
+            }
             let mut holder = String::new();
             Read::by_ref(&mut file).take(200).read_to_string(&mut holder).map_err(failed)?;
             let holder = holder.trim();

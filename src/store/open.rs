@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,17 +16,38 @@ use super::{Error, Options, Snapshot, Tx, tx};
 /// The newest format that this version reads, and the one that it writes. See `docs/format.md`.
 pub const FORMAT: u64 = 1;
 
-/// The open store. Clones share it; it closes when the last one is dropped.
+/// The open store. Clones share it. When the last one is dropped, the steps that wait are committed, the file is
+/// closed and the lock is free: the drop takes as long as those commits.
 #[derive(Clone)]
 pub struct Store {
-    db: Arc<Database>,
-    /// Steps on their way to the writer; bounded, so that callers wait when the disk is slow.
+    /// Steps on their way to the writer; bounded, so that callers wait when the disk is slow. Stands before `open`:
+    /// the writer ends when the last sender is gone.
     steps: mpsc::Sender<Box<dyn super::writer::Job>>,
     signals: Arc<Signals>,
+    /// Counts commits; moved by the writer.
+    commits: Arc<AtomicU64>,
     /// Carries the fault that stopped the store; set once by the writer.
     stopped: watch::Receiver<Option<Error>>,
-    /// Held for as long as any clone lives.
-    _lock: Arc<Lock>,
+    /// The file, for as long as any clone lives.
+    open: Arc<Open>,
+}
+
+/// What is closed with the last clone, in this order.
+struct Open {
+    /// Joined first: it holds the file too. `None` only while closing.
+    writer: Option<JoinHandle<()>>,
+    db: Arc<Database>,
+    /// Freed last, when the file is closed.
+    _lock: Lock,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // A step that holds the last clone drops it on the writer's own thread, which cannot wait for itself.
+        let writer = self.writer.take().filter(|writer| writer.thread().id() != std::thread::current().id());
+        // A panic of the writer was already told to those whose steps it took along.
+        let _ = writer.map(JoinHandle::join);
+    }
 }
 
 impl std::fmt::Debug for Store {
@@ -39,7 +62,10 @@ impl Store {
     /// # Errors
     /// [`Error::Locked`] names the holder; [`Error::Damaged`] and [`Error::Newer`] leave the file as it is.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let dir = options.path.parent().unwrap_or(Path::new("."));
+        let dir = match options.path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        };
         let failed = |reason: std::io::Error| Error::Open { path: dir.to_owned(), reason: reason.to_string() };
         std::fs::create_dir_all(dir).map_err(failed)?;
         let lock = Lock::take(dir)?;
@@ -52,23 +78,21 @@ impl Store {
         let (steps, waiting) = mpsc::channel(options.waiting_max);
         let (stopped_sender, stopped) = watch::channel(None);
         let signals = Arc::new(Signals::default());
+        let commits = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             db: db.clone(),
             waiting,
             group_max: options.group_max,
             signals: signals.clone(),
+            commits: commits.clone(),
             stopped: stopped_sender,
         };
-        let lock = Arc::new(lock);
-        let held = lock.clone();
-        std::thread::Builder::new()
+        let writer = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || {
-                writer.run();
-                drop(held);
-            })
+            .spawn(move || writer.run())
             .expect("the system starts one more thread at start-up");
-        Self { db, steps, signals, stopped, _lock: lock }
+        let open = Arc::new(Open { writer: Some(writer), db, _lock: lock });
+        Self { steps, signals, commits, stopped, open }
     }
 
     /// Runs a step in the next group and answers once it is on disk. The step runs even when the caller goes away.
@@ -93,7 +117,12 @@ impl Store {
     /// # Errors
     /// A storage fault.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
-        Ok(Snapshot::new(self.db.begin_read()?))
+        Ok(Snapshot::new(self.open.db.begin_read()?))
+    }
+
+    /// How many commits this store has made since it was opened.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     /// A counter that moves after each commit that signalled `topic`.
@@ -123,14 +152,24 @@ fn open_file(options: &Options) -> Result<Database, Error> {
     let path = &options.path;
     match std::fs::metadata(path) {
         Ok(file) if file.len() == 0 => Err(Error::Damaged { path: path.clone(), reason: "the file is empty".into() }),
-        Ok(_) => {
-            let db = builder(options).open(path).map_err(|error| refused(path, error))?;
-            check_format(&Snapshot::new(db.begin_read()?), path)?;
-            Ok(db)
-        }
+        Ok(_) => open_known(options),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(options),
         Err(error) => Err(Error::Open { path: path.clone(), reason: error.to_string() }),
     }
+}
+
+/// Looks at the file before anything may write to it, so that a foreign or newer one stays as it is byte for byte.
+/// A file that was not closed cleanly can only be looked at once redb has put it in order.
+fn open_known(options: &Options) -> Result<Database, Error> {
+    let path = &options.path;
+    match builder(options).open_read_only(path) {
+        Ok(seen) => check_format(&Snapshot::new(seen.begin_read()?), path)?,
+        Err(redb::DatabaseError::RepairAborted) => {}
+        Err(error) => return Err(refused(path, error)),
+    }
+    let db = builder(options).open(path).map_err(|error| refused(path, error))?;
+    check_format(&Snapshot::new(db.begin_read()?), path)?;
+    Ok(db)
 }
 
 /// Makes the file beside its place and moves it there whole, so that a crash never leaves half a store.
@@ -190,8 +229,9 @@ fn make_tables(db: &Database) -> Result<(), Error> {
 fn check_format(snapshot: &Snapshot, path: &Path) -> Result<(), Error> {
     let damaged = |reason: &str| Error::Damaged { path: path.to_owned(), reason: reason.into() };
     let meta = snapshot.meta().map_err(|_| damaged("it is a redb file without Nightmail's tables"))?;
-    match meta.get(&"format".to_owned())? {
+    match meta.get(&"format".to_owned()).map_err(|error| damaged(&error.to_string()))? {
         Some(FORMAT) => Ok(()),
+        Some(0) => Err(damaged("it names format 0, which never was")),
         Some(found) => Err(Error::Newer {
             path: path.to_owned(),
             found: u32::try_from(found).unwrap_or(u32::MAX),

@@ -48,7 +48,7 @@ macro_rules! tables {
 }
 
 tables! {
-    /// Numbers of the store itself: `format`, `generation`, and the last id given out.
+    /// Numbers of the store itself: `format`, the last id and the last queue number given out.
     meta: String => u64;
     /// Queues by number.
     queues: u32 => QueueRecord;
@@ -130,7 +130,7 @@ impl<'t> Tx<'t> {
     }
 
     /// A number greater than every one given out before, over the whole life of the store: sequence numbers, inner
-    /// ids, leases, runs and redrives are of this one series.
+    /// ids, entries into a queue, leases, runs and redrives are of this one series.
     ///
     /// # Errors
     /// A storage fault.
@@ -142,6 +142,25 @@ impl<'t> Tx<'t> {
         self.ledger.wrote();
         self.last_id = Some(last + 1);
         Ok(last + 1)
+    }
+
+    /// A number for a new queue, of a series of its own: keys carry it in 32 bits, which the series of
+    /// [`Tx::fresh_id`] outgrows. Never given out twice.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn fresh_queue(&mut self) -> Result<u32, Error> {
+        let last = self.meta()?.get(&LAST_QUEUE.to_owned())?.unwrap_or(0);
+        self.meta()?.insert(&LAST_QUEUE.to_owned(), &(last + 1))?;
+        Ok(u32::try_from(last + 1).expect("no store makes four thousand million queues"))
+    }
+
+    /// The fault of a record that contradicts another one. It ends the group and stops the store, as one that does
+    /// not decode.
+    pub fn damaged(&self, table: &'static str, reason: String) -> Error {
+        let fault = Error::Record { table, reason };
+        self.ledger.failed.get_or_init(|| fault.clone());
+        fault
     }
 
     /// The counts of a queue, for reading.
@@ -220,6 +239,8 @@ impl<'t> Tx<'t> {
 
 /// The row of `meta` that holds the last id given out.
 const LAST_ID: &str = "last-id";
+/// The row of `meta` that holds the last number given to a queue.
+const LAST_QUEUE: &str = "last-queue";
 
 fn open<'x, 't>(
     transaction: &'t WriteTransaction,

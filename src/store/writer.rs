@@ -3,6 +3,7 @@
 //! Idle, it commits at once; there is no timer. A storage fault fails the whole group and stops the store.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::Database;
@@ -93,6 +94,8 @@ pub(super) struct Writer {
     pub(super) waiting: mpsc::Receiver<Box<dyn Job>>,
     pub(super) group_max: usize,
     pub(super) signals: Arc<Signals>,
+    /// Counts the commits of this life.
+    pub(super) commits: Arc<AtomicU64>,
     /// Set once, when the store stops.
     pub(super) stopped: watch::Sender<Option<Error>>,
 }
@@ -107,7 +110,7 @@ impl Writer {
                 self.stopped.send_replace(Some(error.clone()));
             }
             for job in group.drain(..) {
-                job.answer(end.as_ref().map(|()| ()).map_err(Error::clone));
+                job.answer(end.clone());
             }
             if let Err(error) = end {
                 return self.refuse(&Error::Stopped(error.to_string()));
@@ -131,6 +134,7 @@ impl Writer {
         let signals = tx.finish()?;
         if wrote {
             transaction.commit()?;
+            self.commits.fetch_add(1, Ordering::Relaxed);
         } else {
             transaction.abort()?;
         }

@@ -57,6 +57,9 @@ pub struct MessageState {
     pub attempts: u32,
     /// The latest receive, as its receipt handle names it; set by receive, zero once a worker has settled it.
     pub lease: u64,
+    /// When it came into its queue, as a number of the store's one series: its sequence number, and a greater one once
+    /// it died. A purge or redrive takes what came in before it began.
+    pub entered: u64,
     /// The length of the body, so that counts need not read it.
     pub body_bytes: u32,
     /// The queue it died from, while it is in a dead-letter queue; zero elsewhere.
@@ -64,7 +67,7 @@ pub struct MessageState {
 }
 
 const STATE_VERSION: u8 = 1;
-const STATE_BYTES: usize = 3 + 8 + 16 + 5 * 8 + 3 * 4 + 8 + 2 * 4;
+const STATE_BYTES: usize = 3 + 8 + 16 + 5 * 8 + 3 * 4 + 2 * 8 + 2 * 4;
 
 impl Record for MessageState {
     fn encode(&self) -> Vec<u8> {
@@ -81,6 +84,7 @@ impl Record for MessageState {
             out.extend(count.to_be_bytes());
         }
         out.extend(self.lease.to_be_bytes());
+        out.extend(self.entered.to_be_bytes());
         out.extend(self.body_bytes.to_be_bytes());
         out.extend(self.source.to_be_bytes());
         out
@@ -112,6 +116,7 @@ impl Record for MessageState {
             charged: read.u32(),
             attempts: read.u32(),
             lease: read.u64(),
+            entered: read.u64(),
             body_bytes: read.u32(),
             source: read.u32(),
         })
@@ -294,6 +299,7 @@ mod tests {
             charged: 9,
             attempts: 10,
             lease: 11,
+            entered: 14,
             body_bytes: 13,
             source: 12,
         }

@@ -1,0 +1,262 @@
+//! The bytes on disk: a store file of every format version opens with its content, and each record stands in the file
+//! as `docs/format.md` says.
+//!
+//! `NIGHTMAIL_WRITE_STORE=tests/data/stores/vN.redb cargo test --test it format` writes the file of the format that this
+//! version writes, where there is none yet; a file once released is never written again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nightmail::base::outcome::Receipt;
+use nightmail::base::{Attempt, AttemptEnd, Failure, Fingerprint, ManualClock, MessageId, Timestamp};
+use nightmail::queue::redrive::{self, Redrive};
+use nightmail::queue::witness::NoWitness;
+use nightmail::queue::{Door, Options, Receive, Send, picture, settle};
+use nightmail::store::record::{
+    Body, Counts, FanOutProgress, MessageState, Owner, Place, QueueAttributes, QueueRecord, RecipientRecord,
+    RecipientState, Record, RedriveRecord, RedriveState, RunRecord, RunTotals, TickRecord, TickVerdict,
+};
+use nightmail::store::{self, Error, Snapshot, Store};
+
+use crate::support::{START, dying_after, failure, forever};
+
+/// A file of format 1, written by the first version.
+const V1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stores/v1.redb");
+
+/// Opens a store with a clock that shows `now`.
+fn door(path: &Path, now: Timestamp) -> Door {
+    let store = Store::open(&store::Options::at(path)).unwrap();
+    Door::new(store, ManualClock::new(now), Arc::new(NoWitness))
+}
+
+/// Fills a store with a record of every kind, in every state.
+async fn fill(path: &Path) {
+    let door = door(path, START);
+    door.ensure("dead", &Options { retention: Some(Duration::from_secs(1_209_600)), ..forever() }).await.unwrap();
+    door.ensure("orders", &dying_after(3)).await.unwrap();
+    for text in ["in flight", "waits", "letter", "driven back", "ready ünicode"] {
+        let message = Send { run: 7, recipient: [9; 16], ..Send::text(text) };
+        door.send("orders", message).await.unwrap();
+    }
+    let delayed = Send { delay: Some(Duration::from_secs(900)), ..Send::text("delayed") };
+    door.send("orders", delayed).await.unwrap();
+    let received = door.receive("orders", Receive::for_client(4), Duration::ZERO).await.unwrap();
+    for (message, code) in received[1..].iter().zip(["500", "404", "404"]) {
+        let ended = settle::Ended { function: "statement".into(), why: failure(code), at: START };
+        let (handle, is_hopeless) = (message.handle, code == "404");
+        let step = move |tx: &mut store::Tx<'_>| match is_hopeless {
+            true => settle::bury(tx, &NoWitness, handle, &ended, Duration::ZERO),
+            false => settle::retry(tx, &NoWitness, handle, &ended, Duration::from_secs(60)),
+        };
+        door.store().write(step).await.unwrap();
+    }
+    let ids = vec![received[3].message_id];
+    let back = Redrive { from: "dead".into(), ids, per_second: Some(10), ..Redrive::default() };
+    let id = door.start_redrive(back).await.unwrap();
+    door.store().write(move |tx| redrive::step(tx, &NoWitness, id, 10, START)).await.unwrap();
+    door.store().write(books).await.unwrap();
+}
+
+/// Writes what the rooms above the queue keep.
+fn books(tx: &mut store::Tx<'_>) -> Result<(), Error> {
+    tx.runs()?.insert(&7, &run())?;
+    tx.run_keys()?.insert(&"monthly period=2026-10".into(), &7)?;
+    *tx.totals_mut(7)? = totals();
+    for (n, recipient) in (0..).zip(recipients()) {
+        tx.recipients()?.insert(&(7, [n; 16]), &recipient)?;
+    }
+    for (n, tick) in (0..).zip(ticks()) {
+        tx.ticks()?.insert(&("monthly".into(), n), &tick)?;
+    }
+    Ok(())
+}
+
+fn run() -> RunRecord {
+    RunRecord {
+        id: 7,
+        schedule: "monthly".into(),
+        function: "statements".into(),
+        params: BTreeMap::from([("period".into(), "2026-10".into())]),
+        scheduled_for: START,
+        started_at: START,
+        fan_out: FanOutProgress { pages: 2, next: Some("/users?page=3".into()), finished_at: None },
+    }
+}
+
+fn totals() -> RunTotals {
+    RunTotals { fetched: 6, sent: 1, dead: 1, withdrawn: 1, repeated: 2, interrupted: 3 }
+}
+
+fn recipients() -> Vec<RecipientRecord> {
+    let receipt = Receipt {
+        reply: Some("250 2.0.0 queued".into()),
+        message_id: Some("<7.1@example.com>".into()),
+        document_sha256: Some("ab".repeat(32)),
+    };
+    let states = [
+        RecipientState::Open,
+        RecipientState::Sent(receipt),
+        RecipientState::Dead(Fingerprint::of("http", "account", "404")),
+        RecipientState::Withdrawn("purged".into()),
+    ];
+    let record = |(n, state)| RecipientRecord { user: format!("user-{n}"), state, updated_at: START, interrupted: n };
+    (0..).zip(states).map(record).collect()
+}
+
+fn ticks() -> Vec<TickRecord> {
+    let verdicts = [TickVerdict::Fired { run: 7 }, TickVerdict::Known, TickVerdict::Skipped { why: "late".into() }];
+    verdicts.into_iter().map(|verdict| TickRecord { decided_at: START, verdict }).collect()
+}
+
+const ORDERS: &str = "\
+orders: 2 ready, 2 delayed, 1 in flight
+  in flight 30s | received 1 charged 1 | in flight
+  delayed 60s | received 1 charged 1 | waits
+    #1 Retry http account 500
+  ready | received 0 charged 0 | ready ünicode
+  delayed 900s | received 0 charged 0 | delayed
+  ready | received 0 charged 0 | driven back
+    #1 Dead http account 404
+";
+const DEAD: &str = "\
+dead: 1 ready, 0 delayed, 0 in flight
+  ready | received 1 charged 1 | letter
+    #1 Dead http account 404
+";
+
+/// Everything that [`fill`] wrote, as text and as records.
+fn compare(snapshot: &Snapshot) {
+    assert_eq!(picture::picture(snapshot, "orders", START).unwrap(), ORDERS);
+    assert_eq!(picture::picture(snapshot, "dead", START).unwrap(), DEAD);
+    assert_eq!(snapshot.runs().unwrap().get(&7), Ok(Some(run())));
+    assert_eq!(snapshot.run_keys().unwrap().get(&"monthly period=2026-10".into()), Ok(Some(7)));
+    assert_eq!(snapshot.totals().unwrap().get(&7), Ok(Some(totals())));
+    let stored = snapshot.recipients().unwrap().first((7, [0; 16])..=(7, [255; 16]), 10).unwrap();
+    assert_eq!(stored.into_iter().map(|(_, recipient)| recipient).collect::<Vec<_>>(), recipients());
+    let stored = snapshot.ticks().unwrap().first(("monthly".into(), 0)..=("monthly".into(), 9), 10).unwrap();
+    assert_eq!(stored.into_iter().map(|(_, tick)| tick).collect::<Vec<_>>(), ticks());
+    let redrives = redrive::list(snapshot).unwrap();
+    assert_eq!((redrives.len(), redrives[0].moved, redrives[0].per_second), (1, 1, Some(10)));
+    let names: Vec<_> =
+        nightmail::queue::catalog::list(snapshot).unwrap().into_iter().map(|q| (q.id, q.name)).collect();
+    assert_eq!(names, [(1, "dead".into()), (2, "orders".into())]);
+}
+
+#[tokio::test]
+async fn a_store_of_this_version_holds_what_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nightmail.redb");
+    fill(&path).await;
+    if let Some(target) = std::env::var_os("NIGHTMAIL_WRITE_STORE") {
+        assert!(!Path::new(&target).exists(), "a stored file is never written again");
+        std::fs::copy(&path, target).unwrap();
+    }
+    compare(&door(&path, START).store().snapshot().unwrap());
+}
+
+#[tokio::test]
+async fn a_store_of_format_1_opens_with_its_content_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nightmail.redb");
+    std::fs::copy(V1, &path).unwrap();
+    let door = door(&path, START);
+    compare(&door.store().snapshot().unwrap());
+    let sent = door.send("orders", Send::text("new")).await.unwrap();
+    assert!(sent.sequence > 6, "numbers go on where they stood");
+    assert_eq!(door.ensure("new", &forever()).await, Ok(3));
+    let letter = door.receive("dead", Receive::for_client(1), Duration::ZERO).await.unwrap().remove(0);
+    assert_eq!((&letter.body[..], letter.run, letter.recipient), (&b"letter"[..], 7, [9; 16]));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_hot_records_are_laid_out_as_the_format_says() {
+    let state = MessageState {
+        place: Place::InFlight,
+        owner: Owner::Client,
+        body: 0x0101_0101_0101_0101,
+        message_id: MessageId::from_bytes([2; 16]),
+        sent_at: Timestamp::from_millis(3),
+        visible_at: Timestamp::from_millis(4),
+        first_received_at: Timestamp::from_millis(5),
+        received_at: Timestamp::from_millis(6),
+        deferred_since: Timestamp::from_millis(7),
+        receive_count: 8,
+        charged: 9,
+        attempts: 10,
+        lease: 11,
+        entered: 12,
+        body_bytes: 13,
+        source: 14,
+    };
+    let fields = [
+        "01",
+        "02",
+        "02",
+        "0101010101010101",
+        "02020202020202020202020202020202",
+        "0000000000000003",
+        "0000000000000004",
+        "0000000000000005",
+        "0000000000000006",
+        "0000000000000007",
+        "00000008",
+        "00000009",
+        "0000000a",
+        "000000000000000b",
+        "000000000000000c",
+        "0000000d",
+        "0000000e",
+    ];
+    assert_eq!(hex(&state.encode()), fields.concat());
+    assert_eq!(state.encode().len(), 103);
+    let body = Body { run: 1, recipient: [2; 16], bytes: "hi".into() };
+    assert_eq!(hex(&body.encode()), "010000000000000001020202020202020202020202020202026869");
+    let counts = Counts { ready: 1, delayed: 2, in_flight: 3, bytes: 4 };
+    assert_eq!(hex(&counts.encode()), "010000000000000001000000000000000200000000000000030000000000000004");
+    let totals = RunTotals { fetched: 1, sent: 2, dead: 3, withdrawn: 4, repeated: 5, interrupted: 6 };
+    let numbers = (1..=6).map(|n| format!("{n:016x}")).collect::<String>();
+    assert_eq!(hex(&totals.encode()), format!("01{numbers}"));
+}
+
+#[test]
+fn the_other_records_are_laid_out_as_the_format_says() {
+    let attempt = Attempt {
+        number: 300,
+        function: "fn".into(),
+        started_at: Timestamp::from_millis(1),
+        ended_at: Timestamp::from_millis(128),
+        end: AttemptEnd::Lost,
+        failure: Some(Failure { kind: "k".into(), place: "p".into(), code: "c".into(), text: "t".into() }),
+    };
+    insta::assert_snapshot!(hex(&attempt.encode()), @"01ac0202666e0180010301016b017001630174");
+    let redrive = RedriveRecord {
+        id: 1,
+        from: 2,
+        to: Some(3),
+        fingerprint: Some(Fingerprint::from_bytes([0xab, 0, 0, 1])),
+        ids: vec![MessageId::from_bytes([4; 16])],
+        per_second: None,
+        last: 5,
+        done: 6,
+        moved: 7,
+        started_at: Timestamp::from_millis(8),
+        state: RedriveState::Failed { at: Timestamp::from_millis(9), why: "w".into() },
+    };
+    insta::assert_snapshot!(hex(&redrive.encode()), @"010102010301086162303030303031011004040404040404040404040404040404000506070803090177");
+    let attributes = QueueAttributes {
+        visibility_timeout_ms: 1,
+        delay_ms: 2,
+        retention_ms: Some(3),
+        receive_wait_ms: 4,
+        message_bytes_max: 5,
+        redrive: Some(("d".into(), 6)),
+    };
+    let queue = QueueRecord { id: 1, name: "q".into(), created_at: Timestamp::from_millis(2), attributes };
+    insta::assert_snapshot!(hex(&queue.encode()), @"010101710201020103040501016406");
+}

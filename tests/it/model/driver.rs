@@ -1,0 +1,259 @@
+//! Does each operation to the store and to the model, and compares the two.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use nightmail::base::{Fingerprint, Timestamp};
+use nightmail::queue::redrive::{self, Redrive};
+use nightmail::queue::settle::{self, Settled};
+use nightmail::queue::{Error, Options, ReceiptHandle, Receive, Send};
+use nightmail::store::Snapshot;
+use nightmail::store::record::{MessageState, Owner, Place, RedriveState};
+use rand::rngs::StdRng;
+
+use super::letters::Drive;
+use super::operation::{End, Operation, draw};
+use super::state::{DEAD, DEFERRAL_MAX_S, FREE, MAX_RECEIVE_COUNT, Model, ORDERS, QUEUES, RETENTION_S, Where};
+use crate::support::{World, dying_after, forever, texts};
+
+/// A failure shows this many of the latest operations.
+const TRACE_MAX: usize = 40;
+
+/// The store, the model, and what led here.
+pub(super) struct Driver {
+    seed: u64,
+    world: World,
+    model: Model,
+    handles: Vec<ReceiptHandle>,
+    /// The redrive that runs.
+    drive: Option<Drive>,
+    sent: usize,
+    trace: VecDeque<Operation>,
+}
+
+impl Driver {
+    pub(super) async fn new(seed: u64) -> Self {
+        let world = World::new();
+        for queue in [DEAD, FREE, ORDERS] {
+            let kept = Options { retention: RETENTION_S[queue].map(Duration::from_secs), ..forever() };
+            let redrive = dying_after(MAX_RECEIVE_COUNT).redrive.filter(|_| queue == ORDERS);
+            world.door().ensure(QUEUES[queue], &Options { redrive, ..kept }).await.unwrap();
+        }
+        let (model, trace) = (Model::default(), VecDeque::new());
+        Self { seed, world, model, handles: Vec::new(), drive: None, sent: 0, trace }
+    }
+
+    pub(super) async fn step(&mut self, rng: &mut StdRng) {
+        let operation = draw(rng, self.model.messages.len(), self.handles.len());
+        self.trace.push_back(operation.clone());
+        if self.trace.len() > TRACE_MAX {
+            self.trace.pop_front();
+        }
+        self.run(operation).await;
+        self.compare();
+    }
+
+    async fn run(&mut self, operation: Operation) {
+        let now = self.world.now();
+        match operation {
+            Operation::Send { queue, count, delay } => self.send(queue, count, delay).await,
+            Operation::Receive { queue, max, visibility, owner } => self.receive(queue, max, visibility, owner).await,
+            Operation::Delete { handle } => {
+                let held = self.model.held(handle);
+                let deleted = self.world.door().delete(self.handles[handle]).await;
+                self.same(deleted, Ok(held.is_some()));
+                self.model.withdraw(held.into_iter().collect(), "deleted");
+            }
+            Operation::Change { handle, timeout } => self.change(handle, timeout).await,
+            Operation::Settle { handle, end, code, wait } => self.settle(handle, end, code, wait).await,
+            Operation::StartRedrive { code, to } => self.start_redrive(code, to).await,
+            Operation::StepRedrive { budget } => self.step_redrive(budget).await,
+            Operation::CancelRedrive => {
+                if let Some(drive) = self.drive.take() {
+                    self.world.door().cancel_redrive(drive.id).await.unwrap();
+                }
+            }
+            Operation::Purge { queue } => {
+                let all = self.model.of(queue);
+                let purged = self.world.door().purge(QUEUES[queue]).await;
+                self.same(purged, Ok(all.len() as u64));
+                self.model.withdraw(all, "purged");
+            }
+            Operation::Expire => {
+                self.world.door().expire().await.unwrap();
+                self.model.expire(now);
+            }
+            Operation::Pass { seconds } => self.world.pass(seconds),
+            Operation::Reopen => {
+                self.world.reopen().await;
+                self.model.restart();
+            }
+        }
+    }
+
+    async fn send(&mut self, queue: usize, count: usize, delay: u64) {
+        let mut messages = Vec::new();
+        for _ in 0..count {
+            self.sent += 1;
+            let text = format!("m{}", self.sent);
+            self.model.send(queue, text.clone(), delay, self.world.now());
+            messages.push(Send { delay: Some(Duration::from_secs(delay)), run: 1, ..Send::text(text) });
+        }
+        self.world.door().send_all(QUEUES[queue], messages).await.unwrap();
+    }
+
+    async fn receive(&mut self, queue: usize, max: usize, visibility: u64, owner: Owner) {
+        let (visibility, now) = (Duration::from_secs(visibility), self.world.now());
+        let what = Receive { max, visibility: Some(visibility), owner };
+        let received = self.world.receive(QUEUES[queue], what).await.unwrap().messages;
+        let until = now.after(visibility);
+        let expected = self.model.receive(queue, max, (owner, until), self.handles.len(), now);
+        self.same(texts(&received), expected);
+        self.handles.extend(received.iter().map(|message| message.handle));
+    }
+
+    async fn change(&mut self, handle: usize, timeout: u64) {
+        let (now, span) = (self.world.now(), Duration::from_secs(timeout));
+        let held = self.model.held(handle).map(|index| &mut self.model.messages[index]);
+        let in_flight = held.filter(|message| matches!(message.place, Where::InFlight(at, _) if at > now));
+        let expected = match in_flight {
+            None => Err(Error::NotInFlight),
+            Some(message) if now.since(message.received_at) + span > Duration::from_secs(43_200) => {
+                let max = 43_200 - now.since(message.received_at).as_secs();
+                Err(Error::OutOfRange { what: "VisibilityTimeout", min: 0, max, got: timeout })
+            }
+            Some(message) => {
+                message.place = match message.place {
+                    Where::InFlight(_, owner) if timeout > 0 => Where::InFlight(now.after(span), owner),
+                    _ => Where::Ready,
+                };
+                Ok(())
+            }
+        };
+        let changed = self.world.door().change_visibility(self.handles[handle], span).await;
+        self.same(changed, expected);
+    }
+
+    async fn settle(&mut self, number: usize, end: End, code: &'static str, wait: u64) {
+        let (handle, witness, ended) = (self.handles[number], self.world.witness.clone(), self.world.ended(code));
+        let (wait_for, at_most) = (Duration::from_secs(wait), Duration::from_secs(DEFERRAL_MAX_S));
+        let settled = self.world.step(move |tx| match end {
+            End::Done => Ok(settle::done(tx, handle)?.map_or(Settled::Fenced, |_| Settled::Deleted)),
+            End::Retry => settle::retry(tx, &*witness, handle, &ended, wait_for),
+            End::Bury => settle::bury(tx, &*witness, handle, &ended, wait_for),
+            End::Defer => settle::defer(tx, &*witness, handle, &ended, wait_for, at_most),
+            End::Release => settle::release(tx, handle),
+        });
+        let was_held = settled.await.unwrap() != Settled::Fenced;
+        let expected = self.model.settle(number, end, code, wait, self.world.now());
+        self.same(was_held, expected);
+    }
+
+    async fn start_redrive(&mut self, code: Option<&'static str>, to: Option<usize>) {
+        let what = Redrive {
+            from: QUEUES[DEAD].into(),
+            to: to.map(|queue| QUEUES[queue].to_owned()),
+            fingerprint: code.map(|code| Fingerprint::of("http", "account", code)),
+            ..Redrive::default()
+        };
+        let preview = redrive::preview(&self.world.snapshot(), &what).unwrap();
+        match (self.world.door().start_redrive(what).await, &self.drive) {
+            (Ok(id), None) => {
+                let drive = Drive { id, started: self.model.next(), code, to };
+                self.same(preview.matching, self.model.waiting(&drive).len() as u64);
+                self.drive = Some(drive);
+            }
+            (Err(Error::RedriveRunning { id, .. }), Some(drive)) => self.same(id, drive.id),
+            (answer, running) => panic!("{answer:?} while {running:?}{}", self.context()),
+        }
+    }
+
+    async fn step_redrive(&mut self, budget: usize) {
+        let Some(drive) = self.drive.clone() else { return };
+        let (witness, now) = (self.world.witness.clone(), self.world.now());
+        let before = redrive::list(&self.world.snapshot()).unwrap().remove(0).moved;
+        let record = self.world.step(move |tx| redrive::step(tx, &*witness, drive.id, budget, now)).await.unwrap();
+        let drive = self.drive.clone().expect("it runs");
+        let moved = self.model.drive(&drive, budget, now);
+        self.same(record.moved - before, moved);
+        if record.state != RedriveState::Running {
+            let left = self.model.waiting(&drive);
+            let is_stuck = left.first().is_some_and(|letter| self.model.messages[*letter].source.is_none());
+            self.same(matches!(record.state, RedriveState::Failed { .. }), is_stuck && drive.to.is_none());
+            self.same(left.is_empty() || is_stuck, true);
+            self.drive = None;
+        }
+    }
+
+    fn compare(&mut self) {
+        self.world.check();
+        let snapshot = self.world.snapshot();
+        for queue in [DEAD, FREE, ORDERS] {
+            let expected: Vec<String> = self.model.of(queue).into_iter().map(|index| self.line(index)).collect();
+            self.same(stored(&snapshot, &self.world, queue), expected);
+        }
+        let (mut heard, mut expected) = (self.world.witness.take(), std::mem::take(&mut self.model.heard));
+        heard.sort();
+        expected.sort();
+        self.same(heard, expected);
+    }
+
+    /// A message of the model, as [`stored`] writes one.
+    fn line(&self, index: usize) -> String {
+        let message = &self.model.messages[index];
+        let (place, owner) = match message.place {
+            Where::Ready => (Place::Ready, Owner::Nobody),
+            Where::Delayed(_) => (Place::Delayed, Owner::Nobody),
+            Where::InFlight(_, owner) => (Place::InFlight, owner),
+        };
+        let until = message.place.until().unwrap_or(Timestamp::ZERO);
+        let counts = (message.receive_count, message.charged, message.attempts);
+        let source = message.source.map_or("", |queue| QUEUES[queue]);
+        let since = message.deferred_since.unwrap_or(Timestamp::ZERO);
+        let history = message.history.iter().map(|(number, end, code)| format!(" #{number} {end} {code}"));
+        format!(
+            "{} {place:?} {owner:?} until {until} sent {} counts {counts:?} from {source:?} deferred {since}{}",
+            message.text,
+            message.sent_at,
+            history.collect::<String>()
+        )
+    }
+
+    #[track_caller]
+    fn same<T: PartialEq + std::fmt::Debug>(&self, stored: T, expected: T) {
+        assert_eq!(stored, expected, "the store (left) and the model differ{}", self.context());
+    }
+
+    fn context(&self) -> String {
+        let trace: String = self.trace.iter().map(|operation| format!("  {operation:?}\n")).collect();
+        format!("; NIGHTMAIL_MODEL_SEED={}, the latest operations:\n{trace}", self.seed)
+    }
+}
+
+/// The messages of a queue as the store holds them, one line each.
+fn stored(snapshot: &Snapshot, world: &World, queue: usize) -> Vec<String> {
+    let id = world.queue(QUEUES[queue]).id;
+    let states = snapshot.states().unwrap().first((id, 0)..=(id, u64::MAX), usize::MAX).unwrap();
+    states.iter().map(|(_, state)| line(snapshot, world, state)).collect()
+}
+
+fn line(snapshot: &Snapshot, world: &World, state: &MessageState) -> String {
+    let body = snapshot.bodies().unwrap().get(&state.body).unwrap().expect("every message has a body");
+    let attempts = snapshot.history().unwrap().first((state.body, 0)..=(state.body, u32::MAX), usize::MAX).unwrap();
+    let history = attempts.iter().map(|(_, attempt)| {
+        let code = attempt.failure.as_ref().map_or("", |failure| failure.code.as_str());
+        format!(" #{} {:?} {code}", attempt.number, attempt.end)
+    });
+    let counts = (state.receive_count, state.charged, state.attempts);
+    let source = QUEUES.iter().find(|name| world.queue(name).id == state.source).copied().unwrap_or_default();
+    format!(
+        "{} {:?} {:?} until {} sent {} counts {counts:?} from {source:?} deferred {}{}",
+        String::from_utf8_lossy(&body.bytes),
+        state.place,
+        state.owner,
+        state.visible_at,
+        state.sent_at,
+        state.deferred_since,
+        history.collect::<String>()
+    )
+}

@@ -1,0 +1,115 @@
+//! How the model ends attempts and drives letters back.
+
+use std::time::Duration;
+
+use nightmail::base::Timestamp;
+
+use super::operation::End;
+use super::state::{DEAD, DEFERRAL_MAX_S, MAX_RECEIVE_COUNT, Model, ORDERS, Where};
+
+/// A redrive that the model carries on.
+#[derive(Clone, Debug)]
+pub(super) struct Drive {
+    /// The redrive's number in the store.
+    pub(super) id: u64,
+    /// The model's counter at its start.
+    pub(super) started: u64,
+    /// The code whose letters go back, or all.
+    pub(super) code: Option<&'static str>,
+    /// Where they go, or each to its source.
+    pub(super) to: Option<usize>,
+}
+
+impl Model {
+    /// Ends the attempt of that handle; false when it was fenced.
+    pub(super) fn settle(&mut self, handle: usize, end: End, code: &'static str, wait: u64, now: Timestamp) -> bool {
+        let Some(index) = self.held(handle) else { return false };
+        let again = Where::Delayed(now.after(Duration::from_secs(wait)));
+        let message = &self.messages[index];
+        let since = message.deferred_since.unwrap_or(message.received_at);
+        let is_used_up = message.queue == ORDERS && message.charged >= MAX_RECEIVE_COUNT;
+        let is_put_off_too_long = now.since(since).as_secs() >= DEFERRAL_MAX_S;
+        match end {
+            End::Done => {
+                self.messages.remove(index);
+                return true;
+            }
+            End::Retry if is_used_up => return self.die(index, code, again),
+            End::Bury => return self.die(index, code, again),
+            End::Defer if is_put_off_too_long => return self.die(index, code, again),
+            _ => {}
+        }
+        let message = &mut self.messages[index];
+        message.handle = None;
+        message.place = again;
+        match end {
+            End::Retry => {
+                message.history.push((message.attempts, "Retry", code));
+                message.deferred_since = None;
+            }
+            End::Defer => {
+                message.history.push((message.attempts, "Deferred", code));
+                message.deferred_since = Some(since);
+                message.charged -= message.charged.min(1);
+            }
+            _ => {
+                message.place = Where::Ready;
+                message.charged -= message.charged.min(1);
+                message.attempts -= message.attempts.min(1);
+            }
+        }
+        true
+    }
+
+    fn die(&mut self, index: usize, code: &'static str, again: Where) -> bool {
+        let message = &mut self.messages[index];
+        message.deferred_since = None;
+        if message.queue == ORDERS {
+            message.history.push((message.attempts, "Dead", code));
+            self.bury(index);
+        } else {
+            message.history.push((message.attempts, "Retry", code));
+            message.place = again;
+            message.handle = None;
+        }
+        true
+    }
+
+    /// The letters that a redrive still has to move, in their order.
+    pub(super) fn waiting(&self, drive: &Drive) -> Vec<usize> {
+        let is_meant = |index: &usize| {
+            let letter = &self.messages[*index];
+            let last = letter.history.last().map(|(_, _, code)| *code);
+            letter.entered <= drive.started && drive.code.is_none_or(|code| last == Some(code))
+        };
+        self.of(DEAD).into_iter().filter(is_meant).collect()
+    }
+
+    /// Moves up to `budget` letters; answers how many, stopping before one without a way back.
+    pub(super) fn drive(&mut self, drive: &Drive, budget: usize, now: Timestamp) -> u64 {
+        let mut moved = 0;
+        for index in self.waiting(drive).into_iter().take(budget) {
+            let Some(to) = drive.to.or(self.messages[index].source) else { break };
+            self.revive(index, to, now);
+            moved += 1;
+        }
+        moved
+    }
+
+    fn revive(&mut self, index: usize, to: usize, now: Timestamp) {
+        self.hear(index, "revived");
+        let sequence = self.next();
+        let message = &mut self.messages[index];
+        message.queue = to;
+        message.sequence = sequence;
+        message.entered = sequence;
+        message.place = Where::Ready;
+        message.sent_at = now;
+        message.received_at = Timestamp::ZERO;
+        message.deferred_since = None;
+        message.receive_count = 0;
+        message.charged = 0;
+        message.handle = None;
+        message.source = None;
+    }
+}

@@ -1,0 +1,207 @@
+//! The model: messages as plain values, and the rules of the queues written down a second time, without any index.
+
+use nightmail::base::Timestamp;
+use nightmail::store::record::Owner;
+
+/// The queues of the model, by their numbers in it.
+pub(super) const QUEUES: [&str; 3] = ["dead", "free", "orders"];
+pub(super) const DEAD: usize = 0;
+pub(super) const FREE: usize = 1;
+pub(super) const ORDERS: usize = 2;
+/// `orders` buries at this receive count; `free` names no dead-letter queue.
+pub(super) const MAX_RECEIVE_COUNT: u32 = 3;
+/// How long each queue keeps a message, in seconds; `free` keeps it for ever.
+pub(super) const RETENTION_S: [Option<u64>; 3] = [Some(4000), None, Some(2000)];
+/// A message that was put off for this many seconds dies.
+pub(super) const DEFERRAL_MAX_S: u64 = 120;
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Where {
+    Ready,
+    Delayed(Timestamp),
+    InFlight(Timestamp, Owner),
+}
+
+impl Where {
+    /// When it becomes visible, unless it is.
+    pub(super) fn until(self) -> Option<Timestamp> {
+        match self {
+            Self::Ready => None,
+            Self::Delayed(at) | Self::InFlight(at, _) => Some(at),
+        }
+    }
+}
+
+/// One message of the model. The fields mean what those of the stored state mean.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    pub(super) text: String,
+    pub(super) queue: usize,
+    /// Order of sending, by the model's own counter.
+    pub(super) sequence: u64,
+    /// Order of coming into its queue, by the same counter.
+    pub(super) entered: u64,
+    pub(super) place: Where,
+    pub(super) sent_at: Timestamp,
+    pub(super) received_at: Timestamp,
+    pub(super) deferred_since: Option<Timestamp>,
+    pub(super) receive_count: u32,
+    pub(super) charged: u32,
+    pub(super) attempts: u32,
+    /// The handle that holds it, as an index into all handles ever given out.
+    pub(super) handle: Option<usize>,
+    pub(super) source: Option<usize>,
+    /// Number and end of each attempt, and the code of its failure.
+    pub(super) history: Vec<(u32, &'static str, &'static str)>,
+}
+
+/// All messages, in no particular order, and what the witness hears.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) messages: Vec<Message>,
+    pub(super) heard: Vec<String>,
+    pub(super) counter: u64,
+}
+
+impl Model {
+    pub(super) fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    pub(super) fn send(&mut self, queue: usize, text: String, delay: u64, now: Timestamp) {
+        let sequence = self.next();
+        let at = now.after(std::time::Duration::from_secs(delay));
+        self.messages.push(Message {
+            text,
+            queue,
+            sequence,
+            entered: sequence,
+            place: if delay == 0 { Where::Ready } else { Where::Delayed(at) },
+            sent_at: now,
+            received_at: Timestamp::ZERO,
+            deferred_since: None,
+            receive_count: 0,
+            charged: 0,
+            attempts: 0,
+            handle: None,
+            source: None,
+            history: Vec::new(),
+        });
+    }
+
+    /// The indexes of a queue's messages in the order of sending.
+    pub(super) fn of(&self, queue: usize) -> Vec<usize> {
+        let mut found: Vec<usize> =
+            (0..self.messages.len()).filter(|index| self.messages[*index].queue == queue).collect();
+        found.sort_by_key(|index| self.messages[*index].sequence);
+        found
+    }
+
+    /// The message that the handle holds.
+    pub(super) fn held(&mut self, handle: usize) -> Option<usize> {
+        self.messages.iter().position(|message| message.handle == Some(handle))
+    }
+
+    pub(super) fn hear(&mut self, index: usize, event: &str) {
+        self.heard.push(format!("{} {event}", self.messages[index].text));
+    }
+
+    /// Removes messages without an outcome.
+    pub(super) fn withdraw(&mut self, mut indexes: Vec<usize>, why: &str) {
+        indexes.sort_unstable();
+        for index in indexes.into_iter().rev() {
+            self.hear(index, &format!("withdrawn: {why}"));
+            self.messages.remove(index);
+        }
+    }
+
+    pub(super) fn is_expired(&self, index: usize, now: Timestamp) -> bool {
+        let message = &self.messages[index];
+        RETENTION_S[message.queue].is_some_and(|seconds| now.since(message.sent_at).as_secs() >= seconds)
+    }
+
+    /// The worker of the message is gone.
+    pub(super) fn lose(&mut self, index: usize) {
+        self.hear(index, "interrupted");
+        let message = &mut self.messages[index];
+        message.history.push((message.attempts, "Lost", "lost"));
+        message.place = Where::Ready;
+        message.handle = None;
+        message.deferred_since = None;
+    }
+
+    pub(super) fn bury(&mut self, index: usize) {
+        self.hear(index, "died");
+        let entered = self.next();
+        let message = &mut self.messages[index];
+        message.source = Some(message.queue);
+        message.queue = DEAD;
+        message.entered = entered;
+        message.place = Where::Ready;
+        message.handle = None;
+    }
+
+    /// Receives; answers the texts that are handed out. `handle` is the first free number for a handle.
+    pub(super) fn receive(
+        &mut self,
+        queue: usize,
+        max: usize,
+        (owner, until): (Owner, Timestamp),
+        mut handle: usize,
+        now: Timestamp,
+    ) -> Vec<String> {
+        for index in self.of(queue) {
+            match self.messages[index].place {
+                Where::InFlight(at, Owner::Worker) if at <= now => self.lose(index),
+                Where::InFlight(at, _) | Where::Delayed(at) if at <= now => self.messages[index].place = Where::Ready,
+                _ => {}
+            }
+        }
+        let (mut texts, mut expired) = (Vec::new(), Vec::new());
+        for index in self.of(queue) {
+            if texts.len() == max {
+                break;
+            }
+            if self.messages[index].place != Where::Ready {
+                continue;
+            }
+            if self.is_expired(index, now) {
+                expired.push(index);
+            } else if queue == ORDERS && self.messages[index].charged >= MAX_RECEIVE_COUNT {
+                self.bury(index);
+            } else {
+                texts.push(self.hand_out(index, Where::InFlight(until, owner), handle, now));
+                handle += 1;
+            }
+        }
+        self.withdraw(expired, "expired");
+        texts
+    }
+
+    fn hand_out(&mut self, index: usize, place: Where, handle: usize, now: Timestamp) -> String {
+        let message = &mut self.messages[index];
+        message.place = place;
+        message.handle = Some(handle);
+        message.received_at = now;
+        message.receive_count += 1;
+        message.charged += 1;
+        message.attempts += 1;
+        message.text.clone()
+    }
+
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        let expired = (0..self.messages.len()).filter(|index| self.is_expired(*index, now)).collect();
+        self.withdraw(expired, "expired");
+    }
+
+    /// The daemon starts anew.
+    pub(super) fn restart(&mut self) {
+        for index in 0..self.messages.len() {
+            if matches!(self.messages[index].place, Where::InFlight(_, Owner::Worker)) {
+                self.lose(index);
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The witness hears of each end of a message of a run exactly once, and of nothing else.
+
+use nightmail::queue::Send;
+use nightmail::queue::redrive::Redrive;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::World;
+
+#[tokio::test]
+async fn each_event_of_a_message_is_heard_once_in_the_order_that_it_happened() {
+    let mut world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    world.work("orders").await;
+    world.reopen().await;
+    let handle = world.work("orders").await.handle;
+    world.bury(handle, "404").await;
+    let what = Redrive { from: "dead".into(), ..Redrive::default() };
+    let id = world.door().start_redrive(what).await.unwrap();
+    world.door().drive(id, &CancellationToken::new()).await.unwrap();
+    let handle = world.take_one("orders").await.handle;
+    world.door().delete(handle).await.unwrap();
+    world.door().delete(handle).await.unwrap();
+    assert_eq!(world.door().purge("orders").await, Ok(0));
+    let heard = world.witness.take();
+    assert_eq!(heard, ["hello interrupted", "hello died", "hello revived", "hello withdrawn: deleted"]);
+}
+
+#[tokio::test]
+async fn messages_of_no_run_are_nobodys_books() {
+    let world = World::with_orders().await;
+    for text in ["buried", "deleted", "purged"] {
+        world.door().send("orders", Send::text(text)).await.unwrap();
+    }
+    let handle = world.work("orders").await.handle;
+    world.bury(handle, "404").await;
+    let handle = world.take_one("orders").await.handle;
+    world.door().delete(handle).await.unwrap();
+    world.door().purge("orders").await.unwrap();
+    assert!(world.witness.take().is_empty());
+    world.check();
+}

@@ -1,0 +1,224 @@
+//! Redrive: what goes back, where to, and that it stops, resumes and ends as it says.
+
+use nightmail::base::{Fingerprint, MessageId};
+use nightmail::queue::redrive::{self, Redrive};
+use nightmail::queue::{Error, peek};
+use nightmail::store::record::{RedriveRecord, RedriveState};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{World, dying_after, forever, texts};
+
+/// A world with letters in `dead` that died of these codes; each text is its number, from 1.
+async fn with_letters(codes: &[&str]) -> World {
+    let world = World::with_orders().await;
+    for (n, code) in (1..).zip(codes) {
+        world.send("orders", &n.to_string()).await;
+        let handle = world.work("orders").await.handle;
+        world.bury(handle, code).await;
+    }
+    world.witness.take();
+    world
+}
+
+fn all() -> Redrive {
+    Redrive { from: "dead".into(), ..Redrive::default() }
+}
+
+fn ids(world: &World, queue: &str) -> Vec<MessageId> {
+    let peeked = peek::peek(&world.snapshot(), &world.queue(queue), 100, 10, world.now()).unwrap();
+    peeked.into_iter().map(|message| message.message_id).collect()
+}
+
+/// Moves up to `budget` letters.
+async fn step(world: &World, id: u64, budget: usize) -> RedriveRecord {
+    let (witness, now) = (world.witness.clone(), world.now());
+    let record = world.step(move |tx| redrive::step(tx, &*witness, id, budget, now)).await.unwrap();
+    world.check();
+    record
+}
+
+/// Starts the redrive and drives it to its end, checking that the preview told what it moved.
+async fn drive(world: &World, what: Redrive) -> RedriveRecord {
+    let preview = redrive::preview(&world.snapshot(), &what).unwrap();
+    assert_eq!(preview.letters, ids(world, &what.from).len() as u64);
+    assert_eq!(preview.matching, preview.destinations.values().sum::<u64>());
+    let id = world.door().start_redrive(what).await.unwrap();
+    world.door().drive(id, &CancellationToken::new()).await.unwrap();
+    let record = redrive::list(&world.snapshot()).unwrap().remove(0);
+    assert_eq!((record.id, record.moved), (id, preview.matching), "the preview is what moves");
+    world.check();
+    record
+}
+
+#[tokio::test]
+async fn all_letters_go_back_to_their_sources_with_a_fresh_start_and_their_history() {
+    let world = with_letters(&["404", "404"]).await;
+    world.door().ensure("invoices", &dying_after(5)).await.unwrap();
+    world.send("invoices", "invoice").await;
+    let handle = world.work("invoices").await.handle;
+    world.bury(handle, "500").await;
+    world.witness.take();
+    let before = ids(&world, "dead");
+    world.pass(100);
+    let record = drive(&world, all()).await;
+    assert_eq!(record.state, RedriveState::Completed { at: world.now() });
+    insta::assert_snapshot!(world.picture("orders"), @r"
+    orders: 2 ready, 0 delayed, 0 in flight
+      ready | received 0 charged 0 | 1
+        #1 Dead http account 404
+      ready | received 0 charged 0 | 2
+        #1 Dead http account 404
+    ");
+    insta::assert_snapshot!(world.picture("invoices"), @r"
+    invoices: 1 ready, 0 delayed, 0 in flight
+      ready | received 0 charged 0 | invoice
+        #1 Dead http account 500
+    ");
+    assert_eq!(world.witness.take(), ["1 revived", "2 revived", "invoice revived"]);
+    assert!(ids(&world, "orders").iter().all(|id| !before.contains(id)), "as in SQS the ids are new");
+    let received = world.work("orders").await;
+    assert_eq!(received.sent_at, world.now(), "as in SQS the sent time is new");
+    world.bury(received.handle, "503").await;
+    insta::assert_snapshot!(world.picture("dead"), @r"
+    dead: 1 ready, 0 delayed, 0 in flight
+      ready | received 1 charged 1 | 1
+        #1 Dead http account 404
+        #2 Dead http account 503
+    ");
+}
+
+#[tokio::test]
+async fn only_letters_of_that_fingerprint_go_back() {
+    let world = with_letters(&["404", "500", "404"]).await;
+    let what = Redrive { fingerprint: Some(Fingerprint::of("http", "account", "404")), ..all() };
+    assert_eq!(drive(&world, what).await.moved, 2);
+    assert_eq!(texts(&world.take("dead", 10).await), ["2"]);
+}
+
+#[tokio::test]
+async fn only_the_letters_named_go_back() {
+    let world = with_letters(&["404", "404", "404"]).await;
+    let dead = ids(&world, "dead");
+    let what = Redrive { ids: vec![dead[2], dead[0], MessageId::fresh(), dead[2]], ..all() };
+    assert_eq!(drive(&world, what).await.moved, 2);
+    assert_eq!(texts(&world.take("dead", 10).await), ["2"]);
+    assert_eq!(texts(&world.take("orders", 10).await), ["1", "3"]);
+}
+
+#[tokio::test]
+async fn letters_go_where_they_are_sent_and_not_to_their_own_queue() {
+    let world = with_letters(&["404"]).await;
+    world.door().ensure("elsewhere", &forever()).await.unwrap();
+    world.send("dead", "without a source").await;
+    assert_eq!(drive(&world, Redrive { to: Some("elsewhere".into()), ..all() }).await.moved, 2);
+    assert_eq!(texts(&world.take("elsewhere", 10).await), ["1", "without a source"]);
+    let itself = world.door().start_redrive(Redrive { to: Some("dead".into()), ..all() }).await;
+    assert_eq!(itself, Err(Error::RedriveToItself("dead".into())));
+}
+
+#[tokio::test]
+async fn a_letter_without_a_way_back_fails_the_redrive_and_stays() {
+    let world = with_letters(&["404"]).await;
+    world.send("dead", "without a source").await;
+    let preview = redrive::preview(&world.snapshot(), &all()).unwrap();
+    assert_eq!(preview.destinations.get(""), Some(&1), "the preview warns of it");
+    let id = world.door().start_redrive(all()).await.unwrap();
+    let mut ended = world.door().store().subscribe(redrive::TOPIC);
+    let record = step(&world, id, 10).await;
+    assert!(matches!(&record.state, RedriveState::Failed { why, .. } if why.contains("--to")), "{:?}", record.state);
+    assert!(ended.has_changed().unwrap() && *ended.borrow_and_update() > 0, "its end is signalled");
+    assert_eq!(record.moved, 1);
+    assert_eq!(texts(&world.take("dead", 10).await), ["without a source"]);
+}
+
+#[tokio::test]
+async fn each_step_moves_no_more_than_its_budget_and_the_rest_follows_after_a_restart() {
+    let mut world = with_letters(&["404"; 5]).await;
+    let id = world.door().start_redrive(all()).await.unwrap();
+    assert_eq!(step(&world, id, 2).await.moved, 2);
+    assert!(world.picture("dead").starts_with("dead: 3 ready"));
+    assert!(matches!(
+        world.door().start_redrive(all()).await,
+        Err(Error::RedriveRunning { id: running, .. }) if running == id
+    ));
+    world.reopen().await;
+    let shutdown = CancellationToken::new();
+    let watch = async {
+        let mut changed = world.door().store().subscribe(redrive::TOPIC);
+        while redrive::list(&world.snapshot()).unwrap()[0].state == RedriveState::Running {
+            changed.changed().await.unwrap();
+        }
+        shutdown.cancel();
+    };
+    let (driven, ()) = tokio::join!(world.door().drive_all(shutdown.clone()), watch);
+    assert_eq!(driven, Ok(()));
+    assert_eq!(redrive::list(&world.snapshot()).unwrap()[0].moved, 5);
+    assert_eq!(texts(&world.take("orders", 10).await), ["1", "2", "3", "4", "5"]);
+    world.check();
+}
+
+#[tokio::test]
+async fn a_cancelled_redrive_keeps_what_it_moved_and_moves_no_more() {
+    let world = with_letters(&["404"; 3]).await;
+    let id = world.door().start_redrive(all()).await.unwrap();
+    step(&world, id, 1).await;
+    assert_eq!(world.door().cancel_redrive(id).await, Ok(1));
+    assert_eq!(world.door().cancel_redrive(id).await, Err(Error::RedriveNotFound(id)));
+    assert_eq!(step(&world, id, 10).await.state, RedriveState::Cancelled { at: world.now() });
+    assert_eq!(texts(&world.take("dead", 10).await), ["2", "3"]);
+}
+
+#[tokio::test]
+async fn letters_that_arrive_after_the_start_stay_also_when_they_were_sent_before() {
+    let world = World::with_orders().await;
+    for text in ["sent first, dies last", "letter"] {
+        world.send("orders", text).await;
+    }
+    let old = world.work("orders").await.handle;
+    let letter = world.work("orders").await.handle;
+    world.bury(letter, "404").await;
+    let id = world.door().start_redrive(all()).await.unwrap();
+    world.bury(old, "404").await;
+    world.send("dead", "sent here").await;
+    let record = step(&world, id, 10).await;
+    assert_eq!((record.moved, record.state), (1, RedriveState::Completed { at: world.now() }));
+    assert_eq!(texts(&world.take("dead", 10).await), ["sent first, dies last", "sent here"]);
+}
+
+#[tokio::test]
+async fn a_letter_that_dies_again_during_the_redrive_is_not_driven_round_in_circles() {
+    let world = with_letters(&["404", "404"]).await;
+    let id = world.door().start_redrive(all()).await.unwrap();
+    step(&world, id, 1).await;
+    let handle = world.work("orders").await.handle;
+    world.bury(handle, "404").await;
+    let record = step(&world, id, 10).await;
+    assert_eq!((record.moved, record.state), (2, RedriveState::Completed { at: world.now() }));
+    assert_eq!(texts(&world.take("dead", 10).await), ["1"]);
+    assert_eq!(texts(&world.take("orders", 10).await), ["2"]);
+}
+
+#[tokio::test]
+async fn only_a_dead_letter_queue_can_be_driven_back_and_limits_are_named() {
+    let world = with_letters(&[]).await;
+    let refused = |what: Redrive| world.door().start_redrive(what);
+    let orders = Redrive { from: "orders".into(), ..all() };
+    assert_eq!(refused(orders).await, Err(Error::NotDeadLetterQueue("orders".into())));
+    let rate = Redrive { per_second: Some(0), ..all() };
+    assert!(matches!(refused(rate).await, Err(Error::OutOfRange { what: "rate", .. })));
+    let many = Redrive { ids: vec![MessageId::fresh(); redrive::IDS_MAX + 1], ..all() };
+    assert!(matches!(refused(many).await, Err(Error::OutOfRange { what: "ids", .. })));
+    assert!(redrive::list(&world.snapshot()).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn redrives_that_ended_are_forgotten_in_the_end_and_running_ones_never() {
+    let world = with_letters(&["404"]).await;
+    for _ in 0..redrive::ENDED_KEPT_MAX + 5 {
+        let id = world.door().start_redrive(all()).await.unwrap();
+        world.door().cancel_redrive(id).await.unwrap();
+    }
+    let running = world.door().start_redrive(all()).await.unwrap();
+    let known = redrive::list(&world.snapshot()).unwrap();
+    assert_eq!((known.len(), known[0].id), (redrive::ENDED_KEPT_MAX, running));
+}

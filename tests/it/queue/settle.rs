@@ -1,0 +1,234 @@
+//! How a worker's attempt ends: again, put off, given back, dead, done, or lost.
+
+use std::time::Duration;
+
+use nightmail::base::{AttemptEnd, Timestamp};
+use nightmail::queue::settle::{self, HISTORY_MAX, Settled};
+use nightmail::queue::{Options, peek};
+
+use crate::support::{World, dying_after, forever};
+
+#[tokio::test]
+async fn a_failed_attempt_waits_for_its_back_off_and_stands_in_the_history() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let handle = world.work("orders").await.handle;
+    let (ended, witness) = (world.ended("500"), world.witness.clone());
+    let wait = Duration::from_secs(8);
+    let settled = world.step(move |tx| settle::retry(tx, &*witness, handle, &ended, wait)).await.unwrap();
+    assert_eq!(settled, Settled::Waits { until: world.now().after(wait) });
+    insta::assert_snapshot!(world.picture("orders"), @r"
+    orders: 0 ready, 1 delayed, 0 in flight
+      delayed 8s | received 1 charged 1 | hello
+        #1 Retry http account 500
+    ");
+    world.pass(8);
+    assert_eq!(world.work("orders").await.receive_count, 2);
+}
+
+#[tokio::test]
+async fn a_worker_buries_the_message_at_the_failure_that_uses_up_its_attempts() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    for _ in 0..2 {
+        let handle = world.work("orders").await.handle;
+        assert!(matches!(world.retry(handle).await, Settled::Waits { .. }));
+    }
+    let handle = world.work("orders").await.handle;
+    assert_eq!(world.witness.take(), Vec::<String>::new());
+    assert_eq!(world.retry(handle).await, Settled::Buried);
+    assert_eq!(world.witness.take(), ["hello died"]);
+    insta::assert_snapshot!(world.picture("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
+    insta::assert_snapshot!(world.picture("dead"), @r"
+    dead: 1 ready, 0 delayed, 0 in flight
+      ready | received 3 charged 3 | hello
+        #1 Retry http account 500
+        #2 Retry http account 500
+        #3 Dead http account 500
+    ");
+}
+
+#[tokio::test]
+async fn a_hopeless_message_is_buried_at_its_first_failure() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let handle = world.work("orders").await.handle;
+    assert_eq!(world.bury(handle, "404").await, Settled::Buried);
+    assert_eq!(world.bury(handle, "404").await, Settled::Fenced);
+    insta::assert_snapshot!(world.picture("dead"), @r"
+    dead: 1 ready, 0 delayed, 0 in flight
+      ready | received 1 charged 1 | hello
+        #1 Dead http account 404
+    ");
+    assert_eq!(world.witness.take(), ["hello died"]);
+}
+
+#[tokio::test]
+async fn without_a_dead_letter_queue_nothing_is_ever_dropped() {
+    let world = World::new();
+    let nowhere = Options { redrive: dying_after(1).redrive, ..forever() };
+    world.door().ensure("alone", &forever()).await.unwrap();
+    world.door().ensure("missing", &nowhere).await.unwrap();
+    for queue in ["alone", "missing"] {
+        world.send(queue, queue).await;
+        let handle = world.work(queue).await.handle;
+        assert!(matches!(world.bury(handle, "404").await, Settled::Waits { .. }));
+        world.pass(5);
+        let handle = world.work(queue).await.handle;
+        assert!(matches!(world.retry(handle).await, Settled::Waits { .. }));
+    }
+    insta::assert_snapshot!(world.picture("missing"), @r"
+    missing: 1 ready, 0 delayed, 0 in flight
+      ready | received 2 charged 2 | missing
+        #1 Retry http account 404
+        #2 Retry http account 500
+    ");
+    assert!(world.witness.take().is_empty());
+}
+
+#[tokio::test]
+async fn a_deferral_costs_no_attempt_but_the_receive_is_counted() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    for _ in 0..5 {
+        let handle = world.work("orders").await.handle;
+        assert!(matches!(world.defer(handle).await, Settled::Waits { .. }));
+        world.pass(60);
+    }
+    let received = world.work("orders").await;
+    assert_eq!((received.receive_count, received.charged), (6, 1));
+}
+
+#[tokio::test]
+async fn a_message_that_was_put_off_for_too_long_dies() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let began = world.now();
+    loop {
+        let handle = world.work("orders").await.handle;
+        let settled = world.defer(handle).await;
+        if settled == Settled::Buried {
+            break;
+        }
+        world.pass(60);
+    }
+    assert_eq!(world.now().since(began), Duration::from_secs(3600), "an hour is the limit of `World::defer`");
+    assert!(world.picture("dead").ends_with("#61 Dead http account 421\n"));
+    assert_eq!(world.witness.take(), ["hello died"]);
+}
+
+#[tokio::test]
+async fn a_failure_between_deferrals_begins_their_limit_anew() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let handle = world.work("orders").await.handle;
+    world.defer(handle).await;
+    world.pass(3000);
+    let handle = world.work("orders").await.handle;
+    world.retry(handle).await;
+    world.pass(3000);
+    let handle = world.work("orders").await.handle;
+    assert!(matches!(world.defer(handle).await, Settled::Waits { .. }));
+    world.pass(3599);
+    let handle = world.work("orders").await.handle;
+    assert!(matches!(world.defer(handle).await, Settled::Waits { .. }));
+}
+
+#[tokio::test]
+async fn a_released_message_is_ready_at_once_as_if_not_tried() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let handle = world.work("orders").await.handle;
+    let settled = world.step(move |tx| settle::release(tx, handle)).await;
+    assert_eq!(settled, Ok(Settled::Waits { until: Timestamp::ZERO }));
+    assert_eq!(world.step(move |tx| settle::release(tx, handle)).await, Ok(Settled::Fenced));
+    insta::assert_snapshot!(world.picture("orders"), @r"
+    orders: 1 ready, 0 delayed, 0 in flight
+      ready | received 1 charged 0 | hello
+    ");
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_its_message_to_another_changes_nothing() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let old = world.work("orders").await.handle;
+    world.pass(60);
+    let new = world.work("orders").await.handle;
+    let before = world.picture("orders");
+    assert_eq!(world.retry(old).await, Settled::Fenced);
+    assert_eq!(world.bury(old, "404").await, Settled::Fenced);
+    assert_eq!(world.defer(old).await, Settled::Fenced);
+    assert_eq!(world.step(move |tx| settle::done(tx, old)).await, Ok(None));
+    assert_eq!(world.picture("orders"), before);
+    let body = world.step(move |tx| settle::done(tx, new)).await.unwrap();
+    assert_eq!(body.map(|body| (body.run, body.bytes)), Some((1, "hello".into())));
+    insta::assert_snapshot!(world.picture("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
+    assert_eq!(world.witness.take(), ["hello interrupted"], "done is told by whoever settles, not to the witness");
+}
+
+#[tokio::test]
+async fn a_lease_lost_over_a_restart_is_charged_remembered_and_told_once() {
+    let mut world = World::with_orders().await;
+    for text in ["worker's", "client's"] {
+        world.send("orders", text).await;
+    }
+    let lost = world.work("orders").await.handle;
+    let kept = world.take_one("orders").await.handle;
+    world.reopen().await;
+    assert_eq!(world.witness.take(), ["worker's interrupted"]);
+    insta::assert_snapshot!(world.picture("orders"), @r"
+    orders: 1 ready, 0 delayed, 1 in flight
+      ready | received 1 charged 1 | worker's
+        #1 Lost crash worker lost
+      in flight 30s | received 1 charged 1 | client's
+    ");
+    world.reopen().await;
+    assert!(world.witness.take().is_empty(), "the loss is told once");
+    assert_eq!(world.retry(lost).await, Settled::Fenced);
+    assert_eq!(world.door().delete(kept).await, Ok(true), "a client's lease outlives the daemon");
+}
+
+#[tokio::test]
+async fn a_message_that_kills_its_worker_each_time_is_stopped_all_the_same() {
+    let mut world = World::with_orders().await;
+    world.send("orders", "killer").await;
+    for _ in 0..3 {
+        world.work("orders").await;
+        world.reopen().await;
+    }
+    assert!(world.take("orders", 10).await.is_empty());
+    insta::assert_snapshot!(world.picture("dead"), @r"
+    dead: 1 ready, 0 delayed, 0 in flight
+      ready | received 3 charged 3 | killer
+        #1 Lost crash worker lost
+        #2 Lost crash worker lost
+        #3 Lost crash worker lost
+    ");
+    assert_eq!(world.witness.take().last().map(String::as_str), Some("killer died"));
+}
+
+#[tokio::test]
+async fn a_history_is_bounded_and_keeps_the_latest_attempts() {
+    let world = World::new();
+    world.door().ensure("alone", &forever()).await.unwrap();
+    world.send("alone", "hello").await;
+    let fail = async |times: u32| {
+        for _ in 0..times {
+            let handle = world.work("alone").await.handle;
+            world.retry(handle).await;
+        }
+    };
+    fail(HISTORY_MAX).await;
+    for _ in 0..50 {
+        // Numbers that leave no entry behind.
+        let handle = world.take_one("alone").await.handle;
+        world.door().change_visibility(handle, Duration::ZERO).await.unwrap();
+    }
+    fail(60).await;
+    let peeked = peek::peek(&world.snapshot(), &world.queue("alone"), 1, 10, world.now()).unwrap();
+    let numbers: Vec<u32> = peeked[0].history.iter().map(|attempt| attempt.number).collect();
+    assert!(numbers.len() <= HISTORY_MAX as usize, "{} attempts are kept", numbers.len());
+    assert_eq!(numbers.last(), Some(&210));
+    assert!(peeked[0].history.iter().all(|attempt| attempt.end == AttemptEnd::Retry));
+}

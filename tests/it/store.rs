@@ -1,0 +1,264 @@
+//! The promises of the store room: group commit, stopping, refusing what is not its own, keeping what was acknowledged.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use nightmail::queue::{Door, Receive, Send};
+use nightmail::store::{Error, Options, Store};
+use redb::{Database, ReadableDatabase, TableDefinition};
+
+use crate::support::{World, forever};
+
+/// A table of the store as redb sees it.
+const fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+    TableDefinition::new(name)
+}
+
+/// Writes one row behind the store's back.
+fn tamper(path: &Path, name: &str, key: &[u8], value: &[u8]) {
+    let db = Database::open(path).unwrap();
+    let transaction = db.begin_write().unwrap();
+    transaction.open_table(table(name)).unwrap().insert(key, value).unwrap();
+    transaction.commit().unwrap();
+}
+
+#[tokio::test]
+async fn many_senders_share_commits_and_each_is_on_disk_when_answered() {
+    let mut world = World::with_orders().await;
+    let before = world.door().store().commits();
+    let door = world.door().clone();
+    let sends = (0..256).map(|n| {
+        let door = door.clone();
+        tokio::spawn(async move { door.send("orders", Send::text(format!("{n}"))).await })
+    });
+    for sent in join_all(sends.collect::<Vec<_>>()).await {
+        sent.unwrap().unwrap();
+    }
+    let commits = door.store().commits() - before;
+    assert!((1..=64).contains(&commits), "256 messages took {commits} commits");
+    drop(door);
+    world.reopen().await;
+    assert!(world.picture("orders").starts_with("orders: 256 ready"));
+}
+
+#[tokio::test]
+async fn a_refused_step_costs_no_commit_and_spoils_no_group() {
+    let world = World::with_orders().await;
+    let before = world.door().store().commits();
+    let bodies = ["good", "", "also good"];
+    let sent = join_all(bodies.map(|text| world.door().send("orders", Send::text(text)))).await;
+    assert_eq!(sent.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    let after = world.door().store().commits();
+    assert!(after > before);
+    assert!(world.door().send("orders", Send::text("")).await.is_err());
+    assert_eq!(world.door().store().commits(), after);
+    assert!(world.picture("orders").starts_with("orders: 2 ready"));
+}
+
+#[tokio::test]
+async fn a_panic_in_a_step_stops_the_store_and_loses_nothing_acknowledged() {
+    let mut world = World::with_orders().await;
+    world.send("orders", "acknowledged").await;
+    let store = world.door().store().clone();
+    let torn = store.write::<(), Error, _>(|tx| {
+        tx.meta()?.insert(&"half".into(), &1)?;
+        panic!("a step that breaks, as this test wants")
+    });
+    assert!(matches!(torn.await, Err(Error::Stopped(_))));
+    let later = store.write::<(), Error, _>(|_| Ok(())).await;
+    assert!(matches!(later, Err(Error::Stopped(_))), "{later:?}");
+    assert!(matches!(store.stopped().await, Error::Stopped(_)));
+    drop(store);
+    world.reopen().await;
+    assert!(world.picture("orders").contains("acknowledged"));
+    assert_eq!(world.snapshot().meta().unwrap().get(&"half".into()), Ok(None));
+    world.send("orders", "it works again").await;
+}
+
+#[tokio::test]
+async fn a_step_that_writes_and_then_refuses_stops_the_store() {
+    let world = World::new();
+    let store = world.door().store();
+    let refused = store.write::<(), Error, _>(|tx| {
+        tx.fresh_id()?;
+        Err(Error::Storage("a refusal after a write".into()))
+    });
+    assert!(matches!(refused.await, Err(Error::Stopped(_))));
+    assert!(matches!(store.stopped().await, Error::Stopped(_)));
+}
+
+#[tokio::test]
+async fn a_damaged_record_stops_the_store_and_every_later_call_says_why() {
+    let mut world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let orders = world.queue("orders").id;
+    world.close();
+    let key = [&orders.to_be_bytes()[..], &u64::MAX.to_be_bytes()].concat();
+    tamper(&world.options().path, "states", &key, b"\x09not a state");
+    tamper(&world.options().path, "ready", &key, b"");
+    let store = Store::open(&world.options()).unwrap();
+    let door = Door::new(store.clone(), world.clock.clone(), world.witness.clone());
+    let fault = door.receive_now(orders, Receive::for_client(10)).await.unwrap_err().to_string();
+    assert!(fault.contains("record in table states does not decode: version 9"), "{fault}");
+    let stopped = store.stopped().await;
+    assert!(matches!(stopped, Error::Record { table: "states", .. }));
+    for _ in 0..2 {
+        let later = door.send("orders", Send::text("x")).await.unwrap_err().to_string();
+        assert!(later.starts_with("the store has stopped") && later.contains("version 9"), "{later}");
+    }
+}
+
+#[tokio::test]
+async fn an_index_entry_without_a_message_stops_the_store() {
+    let mut world = World::with_orders().await;
+    let orders = world.queue("orders").id;
+    world.send("orders", "hello").await;
+    world.close();
+    let key = [&orders.to_be_bytes()[..], &u64::MAX.to_be_bytes()].concat();
+    tamper(&world.options().path, "ready", &key, b"");
+    let store = Store::open(&world.options()).unwrap();
+    let door = Door::new(store.clone(), world.clock.clone(), world.witness.clone());
+    // The good message is handed out first, in the same step: the group fails whole.
+    let fault = door.receive_now(orders, Receive::for_client(10)).await.unwrap_err().to_string();
+    assert!(fault.contains("has no state"), "{fault}");
+    assert!(matches!(store.stopped().await, Error::Record { .. }));
+    drop((door, store));
+}
+
+#[tokio::test]
+async fn a_second_opener_learns_who_holds_the_directory() {
+    let mut world = World::new();
+    let refused = Store::open(&world.options()).unwrap_err();
+    let Error::Locked { dir, holder } = &refused else { panic!("{refused}") };
+    assert_eq!(dir, world.dir.path());
+    assert!(holder.contains(&format!("pid {}", std::process::id())), "{holder}");
+    world.close();
+    assert!(Store::open(&world.options()).is_ok(), "the lock is free as soon as the last handle is gone");
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_commits_what_waits() {
+    let mut world = World::with_orders().await;
+    for n in 0..100 {
+        // The caller goes away as soon as its step is handed over; the step runs all the same.
+        let _ = world.door().send("orders", Send::text(format!("{n}"))).now_or_never();
+    }
+    world.reopen().await;
+    world.check();
+    assert!(world.picture("orders").starts_with("orders: 100 ready"));
+}
+
+#[tokio::test]
+async fn a_store_that_was_never_closed_opens_with_all_that_was_acknowledged() {
+    let world = World::with_orders().await;
+    for text in ["a", "b"] {
+        world.send("orders", text).await;
+    }
+    world.take_one("orders").await;
+    let before = world.picture("orders");
+    // What a killed process leaves behind: the file as it is while the store is open.
+    let copy = tempfile::tempdir().unwrap();
+    let options = Options::at(copy.path().join("nightmail.redb"));
+    std::fs::copy(world.options().path, &options.path).unwrap();
+    let store = Store::open(&options).unwrap();
+    let door = Door::new(store, world.clock.clone(), world.witness.clone());
+    let after = nightmail::queue::picture::picture(&door.store().snapshot().unwrap(), "orders", door.now());
+    assert_eq!(after, Ok(before));
+    door.send("orders", Send::text("and it goes on")).await.unwrap();
+}
+
+#[test]
+fn the_file_and_the_lock_are_readable_by_their_owner_alone() {
+    let world = World::new();
+    for name in ["nightmail.redb", "nightmail.lock"] {
+        let mode = std::fs::metadata(world.dir.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert!(!world.dir.path().join("nightmail.redb.new").exists());
+}
+
+/// Tries to open a store over `bytes`; answers the refusal, after checking that the file is what it was.
+fn refusal(bytes: &[u8]) -> Error {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::at(dir.path().join("nightmail.redb"));
+    std::fs::write(&options.path, bytes).unwrap();
+    let refused = Store::open(&options).unwrap_err();
+    assert!(std::fs::read(&options.path).unwrap() == bytes, "the refused file was changed");
+    assert!(Store::open(&options).is_err(), "a refusal frees the lock and stays one");
+    refused
+}
+
+#[test]
+fn a_file_that_is_no_store_is_refused_and_left_as_it_is() {
+    let magic = [&b"redb\x1a\x0a\xa9\x0d\x0a"[..], &[7; 8000]].concat();
+    let garbage: Vec<u8> = (0..100_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    for bytes in [&b""[..], b"hello, I am a text file\n", &garbage, &magic] {
+        let refused = refusal(bytes);
+        assert!(matches!(refused, Error::Damaged { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn a_redb_file_of_another_program_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("foreign");
+    let other: TableDefinition<'_, u64, &str> = TableDefinition::new("meta");
+    for table in [TableDefinition::new("books"), other] {
+        let db = Database::create(&path).unwrap();
+        let transaction = db.begin_write().unwrap();
+        transaction.open_table(table).unwrap().insert(1, "one").unwrap();
+        transaction.commit().unwrap();
+        drop(db);
+        let refused = refusal(&std::fs::read(&path).unwrap()).to_string();
+        assert!(refused.contains("without Nightmail's tables"), "{refused}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_by_its_number_and_left_as_it_is() {
+    let mut world = World::new();
+    world.close();
+    let path = world.options().path;
+    tamper(&path, "meta", b"format", &7_u64.to_be_bytes());
+    let refused = refusal(&std::fs::read(&path).unwrap());
+    assert!(matches!(refused, Error::Newer { found: 7, known: 1, .. }), "{refused}");
+    tamper(&path, "meta", b"format", b"seven");
+    let refused = refusal(&std::fs::read(&path).unwrap());
+    assert!(matches!(refused, Error::Damaged { .. }), "{refused}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let refused = Store::open(&Options::at(file.join("nightmail.redb"))).unwrap_err();
+    assert!(matches!(&refused, Error::Open { path, .. } if *path == file), "{refused}");
+}
+
+#[tokio::test]
+async fn queue_numbers_are_small_however_many_ids_were_given_out() {
+    let mut world = World::new();
+    let first = world.door().ensure("first", &forever()).await.unwrap();
+    world.close();
+    tamper(&world.options().path, "meta", b"last-id", &(1_u64 << 40).to_be_bytes());
+    world.reopen().await;
+    let second = world.door().ensure("second", &forever()).await.unwrap();
+    assert_eq!((first, second), (1, 2));
+    assert_eq!(world.door().send("second", Send::text("x")).await.map(|sent| sent.sequence), Ok((1 << 40) + 1));
+}
+
+#[test]
+fn every_table_is_made_with_the_file() {
+    let mut world = World::new();
+    world.close();
+    let db = Database::open(world.options().path).unwrap();
+    let transaction = db.begin_read().unwrap();
+    let mut names: Vec<String> =
+        transaction.list_tables().unwrap().map(|table| redb::TableHandle::name(&table).to_owned()).collect();
+    names.sort();
+    insta::assert_snapshot!(names.join(" "), @"bodies counts history meta queue_names queues ready recipients redrives run_keys runs states ticks timed totals");
+}

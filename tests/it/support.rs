@@ -1,0 +1,265 @@
+//! What the tests share: one world with a store, a clock and a witness, and the books that must balance after each step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nightmail::base::{Clock, Failure, ManualClock, Timestamp};
+use nightmail::queue::receive::Receiving;
+use nightmail::queue::settle::{self, Ended, Settled};
+use nightmail::queue::{Door, Error, Event, Options, ReceiptHandle, Receive, Received, RedrivePolicy, Send, Witness};
+use nightmail::queue::{catalog, picture, stats};
+use nightmail::store::record::{Body, Counts, MessageState, Owner, Place, QueueRecord};
+use nightmail::store::{self, Snapshot, Store, Tx};
+use tempfile::TempDir;
+
+/// 2026-11-01T00:00:00Z, when every world begins.
+pub(crate) const START: Timestamp = Timestamp::from_secs(1_793_491_200);
+
+/// Writes down what it hears: the message's text and the event.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder(Mutex<Vec<String>>);
+
+impl Recorder {
+    /// What was heard since the last call.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl Witness for Recorder {
+    fn hear(&self, _: &mut Tx<'_>, body: &Body, event: Event<'_>, _: Timestamp) -> Result<(), store::Error> {
+        let event = match event {
+            Event::Died(_) => "died".to_owned(),
+            Event::Revived => "revived".to_owned(),
+            Event::Withdrawn(why) => format!("withdrawn: {why}"),
+            Event::Interrupted => "interrupted".to_owned(),
+        };
+        self.0.lock().unwrap().push(format!("{} {event}", String::from_utf8_lossy(&body.bytes)));
+        Ok(())
+    }
+}
+
+/// A store in a directory of its own, a clock that stands still, and a witness.
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) witness: Arc<Recorder>,
+    /// `None` only while reopening.
+    door: Option<Door>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (clock, witness) = (ManualClock::new(START), Arc::new(Recorder::default()));
+        let mut world = Self { dir, clock, witness, door: None };
+        world.open();
+        world
+    }
+
+    /// A world with queue `orders`, whose letters go to `dead` at the third receive.
+    pub(crate) async fn with_orders() -> Self {
+        let world = Self::new();
+        world.door().ensure("dead", &forever()).await.unwrap();
+        world.door().ensure("orders", &dying_after(3)).await.unwrap();
+        world
+    }
+
+    fn open(&mut self) {
+        let store = Store::open(&self.options()).unwrap();
+        self.door = Some(Door::new(store, self.clock.clone(), self.witness.clone()));
+    }
+
+    pub(crate) fn options(&self) -> store::Options {
+        store::Options { cache_bytes: 1 << 20, ..store::Options::at(self.dir.path().join("nightmail.redb")) }
+    }
+
+    /// Closes the store.
+    pub(crate) fn close(&mut self) {
+        self.door = None;
+    }
+
+    /// Closes the store and opens it again, as a restart of the daemon does.
+    pub(crate) async fn reopen(&mut self) {
+        self.close();
+        self.open();
+        self.door().end_worker_leases().await.unwrap();
+    }
+
+    pub(crate) fn door(&self) -> &Door {
+        self.door.as_ref().unwrap()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.door().store().snapshot().unwrap()
+    }
+
+    pub(crate) fn pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    pub(crate) fn queue(&self, name: &str) -> QueueRecord {
+        catalog::look_up(&self.snapshot(), name).unwrap()
+    }
+
+    /// Sends a message of run 1, so that the witness hears of it.
+    pub(crate) async fn send(&self, queue: &str, text: &str) {
+        let message = Send { run: 1, ..Send::text(text.to_owned()) };
+        self.door().send(queue, message).await.unwrap();
+    }
+
+    pub(crate) async fn receive(&self, queue: &str, what: Receive) -> Result<Receiving, Error> {
+        self.door().receive_now(self.queue(queue).id, what).await
+    }
+
+    /// Receives as a client does; the visibility timeout is the queue's, 30 s.
+    pub(crate) async fn take(&self, queue: &str, max: usize) -> Vec<Received> {
+        self.receive(queue, Receive::for_client(max)).await.unwrap().messages
+    }
+
+    pub(crate) async fn take_one(&self, queue: &str) -> Received {
+        self.take(queue, 1).await.pop().expect("a message to receive")
+    }
+
+    /// Receives as a worker does, with a lease of 60 s.
+    pub(crate) async fn work(&self, queue: &str) -> Received {
+        let what = Receive { max: 1, visibility: Some(Duration::from_secs(60)), owner: Owner::Worker };
+        self.receive(queue, what).await.unwrap().messages.pop().expect("a message to work on")
+    }
+
+    /// A worker's attempt fails and is tried again at once.
+    pub(crate) async fn retry(&self, handle: ReceiptHandle) -> Settled {
+        let (ended, witness) = (self.ended("500"), self.witness.clone());
+        self.step(move |tx| settle::retry(tx, &*witness, handle, &ended, Duration::ZERO)).await.unwrap()
+    }
+
+    /// A worker's attempt fails for good, with that code.
+    pub(crate) async fn bury(&self, handle: ReceiptHandle, code: &str) -> Settled {
+        let (ended, witness) = (self.ended(code), self.witness.clone());
+        self.step(move |tx| settle::bury(tx, &*witness, handle, &ended, Duration::from_secs(5))).await.unwrap()
+    }
+
+    /// A worker's attempt is put off for a minute; after an hour of that it dies.
+    pub(crate) async fn defer(&self, handle: ReceiptHandle) -> Settled {
+        let (ended, witness) = (self.ended("421"), self.witness.clone());
+        let (wait, at_most) = (Duration::from_secs(60), Duration::from_secs(3600));
+        self.step(move |tx| settle::defer(tx, &*witness, handle, &ended, wait, at_most)).await.unwrap()
+    }
+
+    /// Runs one step of a test's own.
+    pub(crate) async fn step<T, F>(&self, step: F) -> Result<T, Error>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, Error> + std::marker::Send + 'static,
+        T: std::marker::Send + 'static,
+    {
+        self.door().store().write(step).await
+    }
+
+    pub(crate) fn ended(&self, code: &str) -> Ended {
+        Ended { function: "statement".into(), why: failure(code), at: self.now() }
+    }
+
+    /// Draws the queue, after checking that all books balance.
+    pub(crate) fn picture(&self, queue: &str) -> String {
+        self.check();
+        picture::picture(&self.snapshot(), queue, self.now()).unwrap()
+    }
+
+    /// Checks every index and count against the states, each of which must stand in exactly one place.
+    pub(crate) fn check(&self) {
+        let (snapshot, now) = (self.snapshot(), self.now());
+        let mut bodies = BTreeSet::new();
+        for queue in catalog::list(&snapshot).unwrap() {
+            let states = snapshot.states().unwrap().first((queue.id, 0)..=(queue.id, u64::MAX), usize::MAX).unwrap();
+            check_indexes(&snapshot, queue.id, &states);
+            for (_, state) in &states {
+                assert!(bodies.insert(state.body), "body {} belongs to two messages", state.body);
+            }
+            check_counts(&snapshot, &queue, &states, now);
+        }
+        let stored = snapshot.bodies().unwrap().first(0..=u64::MAX, usize::MAX).unwrap();
+        assert_eq!(stored.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>(), bodies, "a body without a message");
+        let history = snapshot.history().unwrap().first((0, 0)..=(u64::MAX, u32::MAX), usize::MAX).unwrap();
+        for ((body, number), attempt) in history {
+            assert!(bodies.contains(&body), "history of a message that is gone");
+            assert_eq!(number, attempt.number);
+        }
+    }
+}
+
+fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]) {
+    let (mut ready, mut timed) = (Vec::new(), Vec::new());
+    for ((_, sequence), state) in states {
+        match state.place {
+            Place::Ready => ready.push((queue, *sequence)),
+            Place::Delayed | Place::InFlight => timed.push((queue, state.visible_at.as_millis(), *sequence)),
+        }
+        assert_eq!(state.owner != Owner::Nobody, state.place == Place::InFlight, "an owner is of a message in flight");
+    }
+    timed.sort_unstable();
+    let index = snapshot.ready().unwrap().first((queue, 0)..=(queue, u64::MAX), usize::MAX).unwrap();
+    assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), ready, "the ready index is out of step");
+    let all = (queue, 0, 0)..=(queue, u64::MAX, u64::MAX);
+    let index = snapshot.timed().unwrap().first(all, usize::MAX).unwrap();
+    assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), timed, "the timed index is out of step");
+}
+
+fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64), MessageState)], now: Timestamp) {
+    let mut counts = Counts::default();
+    let mut shown: BTreeMap<Seen, u64> = BTreeMap::new();
+    for (_, state) in states {
+        *match state.place {
+            Place::Ready => &mut counts.ready,
+            Place::Delayed => &mut counts.delayed,
+            Place::InFlight => &mut counts.in_flight,
+        } += 1;
+        counts.bytes += u64::from(state.body_bytes);
+        let is_hidden = state.place != Place::Ready && state.visible_at > now;
+        let place = match state.place {
+            Place::InFlight if is_hidden => Seen::InFlight,
+            Place::Delayed if is_hidden => Seen::Delayed,
+            _ => Seen::Ready,
+        };
+        *shown.entry(place).or_default() += 1;
+    }
+    let stored = snapshot.counts().unwrap().get(&queue.id).unwrap().unwrap_or_default();
+    assert_eq!(stored, counts, "counts of {}", queue.name);
+    let stats = stats::stats(snapshot, queue, now).unwrap();
+    let of = |place| shown.get(&place).copied().unwrap_or(0);
+    let expected = (of(Seen::Ready), of(Seen::Delayed), of(Seen::InFlight), counts.bytes);
+    assert_eq!((stats.ready, stats.delayed, stats.in_flight, stats.bytes), expected, "stats of {}", queue.name);
+}
+
+/// A place as a person sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    Ready,
+    Delayed,
+    InFlight,
+}
+
+/// A fault of the account service with that code.
+pub(crate) fn failure(code: &str) -> Failure {
+    Failure::new("http", "account", code, "the account service refused")
+}
+
+/// SQS's defaults, but messages are kept for ever.
+pub(crate) fn forever() -> Options {
+    Options { retention: None, ..Options::default() }
+}
+
+/// As [`forever`], with `dead` as the dead-letter queue.
+pub(crate) fn dying_after(max_receive_count: u32) -> Options {
+    let redrive = Some(RedrivePolicy { dead_letter_queue: "dead".into(), max_receive_count });
+    Options { redrive, ..forever() }
+}
+
+/// The texts of messages, in the order received.
+pub(crate) fn texts(messages: &[Received]) -> Vec<String> {
+    messages.iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()).collect()
+}
