@@ -109,6 +109,13 @@ fn no_tick_before_the_schedule_was_known_is_due() {
 }
 
 #[test]
+fn a_schedule_that_comes_back_owes_nothing_for_the_time_it_was_gone() {
+    let last = Some(at("2025-12-01T00:00:00Z"));
+    let rows = all(&rule("0 * * * *"), Misfire::All, DAY, last, "2026-01-01T05:30:00Z", "2026-01-01T06:30:00Z");
+    assert_eq!(rows, [Decided { scheduled_for: at("2026-01-01T06:00:00Z"), verdict: Verdict::Fire }]);
+}
+
+#[test]
 fn a_clock_set_back_gives_no_tick_again() {
     let hourly = rule("0 * * * *");
     let last = Some(at("2026-01-01T10:00:00Z"));
@@ -141,7 +148,7 @@ fn years_of_a_rule_that_fires_each_second_are_a_few_rows() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A daemon that wakes at odd moments, its clock jumping both ways, against plain arithmetic over every tick.
     #[test]
