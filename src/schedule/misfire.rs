@@ -152,10 +152,12 @@ impl Due<'_> {
             let ticks = rule.count_between(upto, last);
             self.rows.push(Decided { scheduled_for: last, verdict: Verdict::Skipped { why, first, ticks } });
         }
-        self.rows.extend(single.iter().map(|tick| Decided {
-            scheduled_for: *tick,
-            verdict: Verdict::Skipped { why, first: *tick, ticks: 1 },
-        }));
+        self.rows.extend(
+            single.iter().map(|tick| Decided {
+                scheduled_for: *tick,
+                verdict: Verdict::Skipped { why, first: *tick, ticks: 1 },
+            }),
+        );
         self.upto = until.max(upto);
     }
 

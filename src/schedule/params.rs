@@ -114,12 +114,7 @@ fn with_offset(moment: Moment, at: &Zoned) -> String {
     moment.display_with_offset(at.offset()).to_string()
 }
 
-fn value(
-    environment: &Environment<'_>,
-    name: &str,
-    template: &str,
-    tick: &minijinja::Value,
-) -> Result<String, Error> {
+fn value(environment: &Environment<'_>, name: &str, template: &str, tick: &minijinja::Value) -> Result<String, Error> {
     if template.len() > TEMPLATE_BYTES_MAX {
         return Err(Error::TemplateTooLong { name: name.into(), bytes: template.len() });
     }
@@ -180,7 +175,10 @@ mod tests {
 
     #[test]
     fn the_previous_month_is_right_at_the_ends_of_months_and_years() {
-        assert_eq!(period("{{ tick.previous_month }} {{ tick.previous_day }}", "2026-01-01T12:00:00Z"), "2025-12 2025-12-31");
+        assert_eq!(
+            period("{{ tick.previous_month }} {{ tick.previous_day }}", "2026-01-01T12:00:00Z"),
+            "2025-12 2025-12-31"
+        );
         assert_eq!(period("{{ tick.previous_month }}", "2026-03-31T12:00:00Z"), "2026-02");
         assert_eq!(period("{{ tick.previous_day }}", "2024-03-01T12:00:00Z"), "2024-02-29");
     }

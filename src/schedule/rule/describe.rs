@@ -9,7 +9,18 @@ use super::fields::{Fields, Item, join, starts_with_star};
 
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 13] = [
-    "", "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -18,7 +29,8 @@ pub(super) fn describe(fields: &Fields) -> String {
     let mut text = time_of_day(fields);
     let days = each(&fields.days, day);
     let weekdays = each(&fields.weekdays, weekday);
-    let link = if starts_with_star(&fields.days) || starts_with_star(&fields.weekdays) { "if it is also" } else { "or" };
+    let link =
+        if starts_with_star(&fields.days) || starts_with_star(&fields.weekdays) { "if it is also" } else { "or" };
     match (fields.days.contains(&Item::Every), fields.weekdays.contains(&Item::Every)) {
         (true, true) => {}
         (false, true) => text.push_str(&format!(", on {days}")),

@@ -238,8 +238,11 @@ fn stepped(place: Place, item: &str, range: &str, step: &str) -> Result<Item, Er
         "*" if place == WEEKDAY => (0, 6),
         "*" => (place.min, place.max),
         _ if !range.contains('-') => {
-            let remedy = format!("needs a range before the slash: write */{step} or a range such as {}-{}/{step}",
-                if number(range).is_some() { range } else { "1" }, place.max);
+            let remedy = format!(
+                "needs a range before the slash: write */{step} or a range such as {}-{}/{step}",
+                if number(range).is_some() { range } else { "1" },
+                place.max
+            );
             return Err(wrong(place, item, &remedy));
         }
         _ => range_of(place, item, range)?,
