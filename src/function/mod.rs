@@ -3,7 +3,10 @@
 //! Floor 2. Knows values only: no store, no queue, no run. What a function needs of higher floors is handed to it.
 
 pub mod call;
+pub mod error;
 pub mod statement;
+mod tls;
 pub mod upstream;
 
 pub use call::{Function, Invocation};
+pub use error::Error;

@@ -1,4 +1,4 @@
-//! HTTP calls to the team's own services with every limit set, and their faults classed.
+//! How one of the team's services is called.
 
 use std::time::Duration;
 

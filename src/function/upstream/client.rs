@@ -1,0 +1,277 @@
+//! One HTTP client for one of the team's services: connects, reads a bounded body, tries again, classes what fails.
+//!
+//! Must not know what the answers mean. Secrets enter the request and leave by no error, log line or `Debug`.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LINK, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Response, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::fault::RetryAfter;
+use super::{Fault, Options, link};
+use crate::base::{Backoff, Failure, units};
+use crate::function::{Error, tls};
+
+/// At most this much of an error answer is read, for its excerpt.
+const EXCERPT_BYTES_MAX: usize = 2048;
+/// An error answer's excerpt has at most this many characters.
+const EXCERPT_CHARS_MAX: usize = 200;
+/// Reading the excerpt takes at most this long.
+const EXCERPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// At most this many idle connections are kept.
+const IDLE_CONNECTIONS_MAX: usize = 64;
+/// An idle connection is kept this long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Calls one service. Cheap to share by reference; holds the service's connections.
+pub struct Client {
+    http: reqwest::Client,
+    response_bytes_max: u64,
+    timeout: Duration,
+    retries: u32,
+    backoff: Backoff,
+    /// What must not show up in an excerpt when the service echoes it.
+    secrets: Vec<SecretString>,
+}
+
+/// A good answer (2xx), read to its end.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The body, at most `response_bytes_max` bytes.
+    pub body: Bytes,
+    /// The target of the `Link` header with `rel="next"`, as it stands there: it may be relative or foreign.
+    pub link_next: Option<String>,
+    /// The `Content-Type` header.
+    pub content_type: Option<String>,
+}
+
+impl Client {
+    /// Builds the client with every limit set: time-outs, body size, no redirects, no proxy from the environment.
+    ///
+    /// # Errors
+    /// [`Error`] when the token or a header cannot be sent or TLS cannot be set up.
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        let mut config = tls::client_config()?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            .default_headers(headers(options)?)
+            .user_agent(concat!("nightmail/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(options.connect_timeout)
+            .timeout(options.timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build()
+            .map_err(|e| Error::Http(e.without_url().to_string()))?;
+        Ok(Self {
+            http,
+            response_bytes_max: options.response_bytes_max,
+            timeout: options.timeout,
+            retries: options.retries,
+            backoff: options.backoff,
+            secrets: options.token.iter().chain(options.headers.iter().map(|(_, value)| value)).cloned().collect(),
+        })
+    }
+
+    /// Gets `url`; passing faults are tried again within this call as the options say. `place` names the service in
+    /// failures: `users`, `account`.
+    ///
+    /// # Errors
+    /// [`Fault`]: no answer, an answer that is not 2xx, or one that is too large.
+    pub async fn get(&self, url: &Url, place: &str) -> Result<Answer, Fault> {
+        let mut failures = 0;
+        loop {
+            let fault = match self.try_once(Call { url, place }).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            failures += 1;
+            if failures > self.retries || !fault.is_temporary() {
+                return Err(fault);
+            }
+            tokio::time::sleep(self.backoff.wait(failures, rand::random())).await;
+        }
+    }
+
+    async fn try_once(&self, call: Call<'_>) -> Result<Answer, Fault> {
+        let sent = self.http.get(call.url.clone()).send().await;
+        let mut response = sent.map_err(|e| call.broken(&e, self.timeout))?;
+        if !response.status().is_success() {
+            return Err(self.refused(call, response).await);
+        }
+        if let Some(encoding) = header(&response, &CONTENT_ENCODING).filter(|e| !e.eq_ignore_ascii_case("identity")) {
+            let text = format!("the answer is compressed ({encoding}), which was not asked for: send it as it is");
+            return Err(Fault::permanent(call.failure("encoding", text)));
+        }
+        let link_next = response.headers().get_all(LINK).iter().find_map(|value| link::next(value.to_str().ok()?));
+        let content_type = header(&response, &CONTENT_TYPE);
+        let body = self.read(call, &mut response).await?;
+        Ok(Answer { body, link_next, content_type })
+    }
+
+    /// Reads the body chunk by chunk, so that never more than the limit and one chunk are held.
+    async fn read(&self, call: Call<'_>, response: &mut Response) -> Result<Bytes, Fault> {
+        let announced = response.content_length().unwrap_or(0);
+        if announced > self.response_bytes_max {
+            return Err(call.too_large(self.response_bytes_max));
+        }
+        let mut body = BytesMut::with_capacity(usize::try_from(announced.min(1 << 20)).unwrap_or(0));
+        while let Some(chunk) = response.chunk().await.map_err(|e| call.broken(&e, self.timeout))? {
+            if (body.len() + chunk.len()) as u64 > self.response_bytes_max {
+                return Err(call.too_large(self.response_bytes_max));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    /// Classes an answer that is not 2xx.
+    async fn refused(&self, call: Call<'_>, response: Response) -> Fault {
+        let status = response.status();
+        let retry_after = header(&response, &RETRY_AFTER).as_deref().and_then(RetryAfter::parse);
+        if status.is_redirection() {
+            let text = format!("answered {status}, a redirect, and none is followed: set url to the final address");
+            return Fault::permanent(call.failure("redirect", text));
+        }
+        let excerpt = self.excerpt(response).await;
+        let failure = call.failure(status.as_str(), format!("answered {status}{}{excerpt}", remedy(status)));
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => Fault::throttled(failure, retry_after),
+            StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => Fault::throttled(failure, retry_after),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Fault::temporary(failure),
+            status if status.is_server_error() => Fault::temporary(failure),
+            _ => Fault::permanent(failure),
+        }
+    }
+
+    /// The beginning of an error answer on one line, without our own secrets.
+    async fn excerpt(&self, mut response: Response) -> String {
+        let mut body = Vec::new();
+        let reading = async {
+            while let Ok(Some(chunk)) = response.chunk().await {
+                body.extend_from_slice(&chunk[..chunk.len().min(EXCERPT_BYTES_MAX - body.len())]);
+                if body.len() == EXCERPT_BYTES_MAX {
+                    break;
+                }
+            }
+        };
+        // What was read until the time is up is enough.
+        let _ = tokio::time::timeout(EXCERPT_TIMEOUT, reading).await;
+        let mut text = String::from_utf8_lossy(&body).into_owned();
+        for secret in self.secrets.iter().map(ExposeSecret::expose_secret).filter(|secret| !secret.is_empty()) {
+            text = text.replace(secret, "[secret]");
+        }
+        let text: String =
+            text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(EXCERPT_CHARS_MAX).collect();
+        if text.is_empty() { text } else { format!("; its body begins: {text}") }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("response_bytes_max", &self.response_bytes_max).finish_non_exhaustive()
+    }
+}
+
+/// The address and the name of one call, for its failures.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    url: &'a Url,
+    place: &'a str,
+}
+
+impl Call<'_> {
+    fn failure(self, code: &str, text: impl fmt::Display) -> Failure {
+        Failure::new("http", self.place, code, format!("GET {}: {text}", shown(self.url)))
+    }
+
+    fn too_large(self, bytes_max: u64) -> Fault {
+        let limit = units::show_size(bytes_max);
+        let text = format!("the answer is larger than {limit} (make pages smaller or raise response_bytes_max)");
+        Fault::permanent(self.failure("too-large", text))
+    }
+
+    /// Classes a call that ended without a whole answer; all of these may pass.
+    fn broken(self, error: &reqwest::Error, timeout: Duration) -> Fault {
+        if error.is_builder() {
+            return Fault::permanent(self.failure("request", "the address cannot be called (check url)"));
+        }
+        let cause = root_cause(error);
+        let failure = if error.is_timeout() {
+            let limit = units::show_duration(timeout);
+            self.failure("timeout", format!("no whole answer in time (connect_timeout, or timeout {limit})"))
+        } else if error.is_connect() {
+            self.failure("connect", format!("no connection: {cause} (is the service up and the address right?)"))
+        } else {
+            self.failure("connection", format!("the connection broke: {cause}"))
+        };
+        Fault::temporary(failure)
+    }
+}
+
+/// The deepest cause: reqwest's own texts repeat the address with its query, the causes below do not.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    let mut text = String::from("unknown cause");
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
+}
+
+/// Scheme, host, port and path: what may be shown. User, password and query may hold secrets.
+fn shown(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let path: String = url.path().chars().take(300).collect();
+    let query = if url.query().is_some() { "?…" } else { "" };
+    format!("{}://{host}{port}{path}{query}", url.scheme())
+}
+
+fn remedy(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => " (check the token and its rights)",
+        StatusCode::NOT_FOUND | StatusCode::GONE => " (check url and that the record exists)",
+        StatusCode::TOO_MANY_REQUESTS => " (lower concurrency or the rate limit)",
+        _ => "",
+    }
+}
+
+fn header(response: &Response, name: &HeaderName) -> Option<String> {
+    Some(response.headers().get(name)?.to_str().ok()?.trim().to_owned())
+}
+
+fn headers(options: &Options) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(token) = &options.token {
+        let value = secret(&format!("Bearer {}", token.expose_secret())).ok_or(Error::Token)?;
+        headers.insert(AUTHORIZATION, value);
+    }
+    for (name, value) in &options.headers {
+        let refused = || Error::Header(name.clone());
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused())?;
+        headers.insert(key, secret(value.expose_secret()).ok_or_else(refused)?);
+    }
+    Ok(headers)
+}
+
+fn secret(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,180 @@
+//! The client against servers that answer slowly, endlessly, elsewhere or not at all.
+
+use secrecy::SecretString;
+
+use super::super::stub::{Part, Stub, answer, options};
+use super::*;
+use crate::base::{Outcome, Timestamp};
+
+const NOW: Timestamp = Timestamp::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
+
+async fn get(options: &Options, url: &str) -> Result<Answer, Fault> {
+    Client::new(options).unwrap().get(&url.parse().unwrap(), "account").await
+}
+
+/// The class of a fault and the class of the outcome.
+async fn fault_of(stub: &Stub) -> (String, Outcome) {
+    let fault = get(&options(), &stub.url("/accounts/7?key=geheim")).await.unwrap_err();
+    let text = fault.failure().text.clone();
+    assert!(!text.contains("geheim"), "the query is not shown: {text}");
+    assert!(text.starts_with("GET http://127.0.0.1:"), "{text}");
+    (fault.failure().class(), fault.into_outcome(NOW))
+}
+
+async fn answer_class(status: &str, headers: &[&str]) -> (String, &'static str, Option<u64>) {
+    let (class, outcome) = fault_of(&Stub::always(answer(status, headers, "no")).await).await;
+    let after = match &outcome {
+        Outcome::Deferred { after, .. } => after.map(|wait| wait.as_secs()),
+        _ => None,
+    };
+    (class, outcome.name(), after)
+}
+
+#[tokio::test]
+async fn a_good_answer_brings_body_type_and_next_link() {
+    let headers = ["Content-Type: application/json", "Link: </p2>; rel=\"next\""];
+    let stub = Stub::always(answer("200 OK", &headers, "[1]")).await;
+    let mut options = options();
+    options.token = Some(SecretString::from("t0ken"));
+    options.headers = vec![("X-Team".into(), SecretString::from("billing"))];
+    let answer = get(&options, &stub.url("/users")).await.unwrap();
+    assert_eq!((&answer.body[..], answer.link_next.as_deref()), (&b"[1]"[..], Some("/p2")));
+    assert_eq!(answer.content_type.as_deref(), Some("application/json"));
+    let request = stub.requests().remove(0).to_lowercase();
+    for line in ["authorization: bearer t0ken\r\n", "x-team: billing\r\n", "accept-encoding: identity\r\n"] {
+        assert!(request.contains(line), "{line:?} in {request}");
+    }
+}
+
+#[tokio::test]
+async fn statuses_are_classed_as_dead_retry_or_deferred() {
+    for (status, code, end) in [
+        ("404 Not Found", "404", "dead"),
+        ("401 Unauthorized", "401", "dead"),
+        ("400 Bad Request", "400", "dead"),
+        ("408 Request Timeout", "408", "retry"),
+        ("425 Too Early", "425", "retry"),
+        ("500 Oops", "500", "retry"),
+        ("502 Bad Gateway", "502", "retry"),
+        ("503 Unavailable", "503", "retry"),
+        ("429 Too Many Requests", "429", "deferred"),
+        ("302 Found", "redirect", "dead"),
+    ] {
+        let class = format!("http account {code}");
+        assert_eq!(answer_class(status, &["Location: http://127.0.0.1:1/"]).await, (class, end, None), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_obeyed_up_to_an_hour() {
+    let deferred = |code: &str, after| (format!("http account {code}"), "deferred", Some(after));
+    assert_eq!(answer_class("429 Slow", &["Retry-After: 7"]).await, deferred("429", 7));
+    assert_eq!(answer_class("503 Busy", &["Retry-After: 99999"]).await, deferred("503", 3600));
+    let date = "Retry-After: Sun, 06 Nov 1994 08:50:07 GMT";
+    assert_eq!(answer_class("429 Slow", &[date]).await, deferred("429", 30));
+}
+
+#[tokio::test]
+async fn an_endless_body_is_cut_at_the_limit() {
+    let stub = Stub::start(|_, _| {
+        vec![Part::Bytes(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec()), Part::Endless(vec![b'x'; 65_536])]
+    });
+    let (class, outcome) = fault_of(&stub.await).await;
+    assert_eq!((class.as_str(), outcome.name()), ("http account too-large", "dead"));
+}
+
+#[tokio::test]
+async fn a_body_announced_above_the_limit_is_not_read_at_all() {
+    let stub = Stub::start(|_, _| {
+        vec![
+            Part::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 524288000\r\n\r\n".to_vec()),
+            Part::Pause(Duration::from_secs(60)),
+        ]
+    });
+    let (class, _) = fault_of(&stub.await).await;
+    assert_eq!(class, "http account too-large");
+}
+
+#[tokio::test]
+async fn a_body_of_exactly_the_limit_is_read() {
+    let stub = Stub::always(answer("200 OK", &[], "12345")).await;
+    let mut options = options();
+    options.response_bytes_max = 5;
+    assert_eq!(get(&options, &stub.url("/")).await.unwrap().body.len(), 5);
+    options.response_bytes_max = 4;
+    assert_eq!(get(&options, &stub.url("/")).await.unwrap_err().failure().code, "too-large");
+}
+
+#[tokio::test]
+async fn one_byte_at_a_time_ends_at_the_time_limit() {
+    let stub = Stub::start(|_, _| {
+        let mut parts = vec![Part::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n".to_vec())];
+        for _ in 0..100 {
+            parts.extend([Part::Bytes(b"x".to_vec()), Part::Pause(Duration::from_millis(50))]);
+        }
+        parts
+    });
+    let (class, outcome) = fault_of(&stub.await).await;
+    assert_eq!((class.as_str(), outcome.name()), ("http account timeout", "retry"));
+}
+
+#[tokio::test]
+async fn silence_a_cut_and_a_closed_port_are_temporary() {
+    let silent = Stub::start(|_, _| vec![Part::Pause(Duration::from_secs(60))]).await;
+    assert_eq!(fault_of(&silent).await.0, "http account timeout");
+    let cut = Stub::start(|_, _| vec![Part::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc".to_vec())]).await;
+    let (class, outcome) = fault_of(&cut).await;
+    assert_eq!((class.as_str(), outcome.name()), ("http account connection", "retry"));
+    let fault = get(&options(), "http://127.0.0.1:1/").await.unwrap_err();
+    assert_eq!((fault.failure().code.as_str(), fault.is_temporary()), ("connect", true));
+}
+
+#[tokio::test]
+async fn a_compressed_answer_that_nobody_asked_for_is_refused() {
+    let stub = Stub::always(answer("200 OK", &["Content-Encoding: gzip"], "\u{1f}")).await;
+    assert_eq!(fault_of(&stub).await.0, "http account encoding");
+}
+
+#[tokio::test]
+async fn passing_faults_are_tried_again_within_the_call_and_lasting_ones_are_not() {
+    let stub = Stub::start(|n, _| {
+        let status = if n < 2 { "500 Oops" } else { "200 OK" };
+        vec![Part::Bytes(answer(status, &[], "ok").into_bytes())]
+    })
+    .await;
+    let mut options = options();
+    options.retries = 1;
+    assert_eq!(get(&options, &stub.url("/")).await.unwrap_err().failure().code, "500");
+    assert_eq!(stub.requests().len(), 2);
+    assert_eq!(&get(&options, &stub.url("/")).await.unwrap().body[..], b"ok");
+    let gone = Stub::always(answer("404 Gone", &[], "")).await;
+    get(&options, &gone.url("/")).await.unwrap_err();
+    assert_eq!(gone.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn an_echoed_token_and_the_user_info_are_not_shown() {
+    let body = format!("<html>\n you sent Bearer t0ken-t0ken {}</html>", "y".repeat(5000));
+    let stub = Stub::always(answer("403 Forbidden", &[], &body)).await;
+    let mut options = options();
+    options.token = Some(SecretString::from("t0ken-t0ken"));
+    let url = stub.url("/a?sig=geheim").replace("http://", "http://user:passwort@");
+    let client = Client::new(&options).unwrap();
+    let text = client.get(&url.parse().unwrap(), "users").await.unwrap_err().failure().text.clone();
+    assert!(text.contains("<html> you sent Bearer [secret] yyy"), "{text}");
+    let shown = format!("{text} {client:?} {options:?}");
+    for secret in ["t0ken", "passwort", "geheim"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+    assert!(text.chars().count() < 500, "{text}");
+}
+
+#[test]
+fn a_token_or_header_that_cannot_be_sent_is_an_error_without_the_secret() {
+    let mut options = options();
+    options.token = Some(SecretString::from("line\nbreak"));
+    assert_eq!(Client::new(&options).unwrap_err(), Error::Token);
+    options.token = None;
+    options.headers = vec![("X Y".into(), SecretString::from("v"))];
+    assert_eq!(Client::new(&options).unwrap_err(), Error::Header("X Y".into()));
+}

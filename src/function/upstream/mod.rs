@@ -1,0 +1,14 @@
+//! HTTP calls to the team's own services with every limit set, and their faults classed.
+//!
+//! Owns limits, retries within one call and the classes of faults. Knows nothing of what the answers mean.
+
+mod client;
+mod fault;
+mod link;
+mod options;
+#[cfg(test)]
+pub(crate) mod stub;
+
+pub use client::{Answer, Client};
+pub use fault::{Fault, RETRY_AFTER_MAX};
+pub use options::Options;
