@@ -1,12 +1,16 @@
 //! The built-in function `statement`: fetch one account's transactions, render the PDF, mail it.
 
 mod address;
+pub mod function;
+pub mod mail;
 pub mod options;
 mod page;
+pub mod template;
 pub mod url;
 pub mod user;
 pub mod users;
 
+pub use function::{Order, Press, Print, Statement};
 pub use options::{AccountOptions, DocumentOptions, MailOptions, Options, RelayOptions, Tls, UsersOptions};
 pub use page::{MALFORMED_BYTES_MAX, Record};
 pub use user::User;

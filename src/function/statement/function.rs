@@ -1,0 +1,164 @@
+//! The function itself: one message in, one statement mailed.
+//!
+//! Owns the order of the work and what a message must hold. How an account becomes a document is the [`Press`]'s,
+//! so that this file must not know about transactions or PDF.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use minijinja::value::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::mail::{Mail, Mailer};
+use super::template::{Context, Document, Recipient};
+use super::url::UrlTemplate;
+use super::{Options, User};
+use crate::base::{Clock, Failure, Outcome};
+use crate::function::{Error, Function, Invocation, upstream};
+
+/// The parameter that names the statement's period.
+const PERIOD: &str = "period";
+/// The purpose of a mail whose message names none.
+const PURPOSE: &str = "statement";
+
+/// Makes the document of one account from the service's answer. Called in the worker's own task: a few milliseconds.
+pub trait Press: Send + Sync + fmt::Debug {
+    /// Checks the answer against the order and prints it.
+    ///
+    /// # Errors
+    /// A lasting failure: the answer is of another account, does not balance, cannot be drawn.
+    fn print(&self, order: &Order<'_>) -> Result<Print, Failure>;
+}
+
+/// What to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    /// The account service's answer.
+    pub body: &'a [u8],
+    /// The account that was asked for; the answer must name it.
+    pub account: &'a str,
+    /// The period that was asked for; the answer must name it.
+    pub period: Option<&'a str>,
+    /// The account's holder.
+    pub user: &'a User,
+}
+
+/// A printed document.
+#[derive(Clone, Debug)]
+pub struct Print {
+    /// The PDF.
+    pub pdf: Vec<u8>,
+    /// SHA-256 of the PDF, in hex.
+    pub sha256: String,
+    /// What the mail's templates may say about it.
+    pub document: Document,
+}
+
+/// `kind = "statement"`.
+#[derive(Debug)]
+pub struct Statement {
+    account_url: UrlTemplate,
+    accounts: upstream::Client,
+    press: Box<dyn Press>,
+    mailer: Mailer,
+    default_locale: String,
+    clock: Arc<dyn Clock>,
+}
+
+/// The message's body.
+#[derive(Deserialize)]
+struct Body<'a> {
+    /// The run's number; 0 outside a run.
+    #[serde(default)]
+    run: u64,
+    /// Checked again: messages may come over the SQS API.
+    #[serde(borrow)]
+    user: &'a RawValue,
+    #[serde(default)]
+    params: BTreeMap<String, String>,
+    /// Sets a resend or a test apart from the real thing, whose mail has another Message-ID.
+    purpose: Option<String>,
+}
+
+impl Statement {
+    /// Checks the settings; opens no connection. `params` are the names of the run's parameters that the account's
+    /// address may use beside `user_id` and `account_id`.
+    ///
+    /// # Errors
+    /// [`Error`] names the setting that cannot work.
+    pub fn new(
+        options: &Options,
+        params: &[&str],
+        press: Box<dyn Press>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        let known: Vec<&str> = ["user_id", "account_id"].into_iter().chain(params.iter().copied()).collect();
+        Ok(Self {
+            account_url: UrlTemplate::new(&options.account.url, &known)?,
+            accounts: upstream::Client::new(&options.account.upstream)?,
+            press,
+            mailer: Mailer::new(&options.mail, Arc::clone(&clock))?,
+            default_locale: options.document.default_locale.clone(),
+            clock,
+        })
+    }
+
+    /// Fetch, print, mail. The first thing that fails is the outcome.
+    async fn work(&self, invocation: &Invocation) -> Result<Outcome, Outcome> {
+        let dead = |why| Outcome::Dead { why };
+        let body = Body::parse(&invocation.body).map_err(dead)?;
+        let user = User::check(body.user.get()).map_err(dead)?;
+        let account = user.account();
+        let url = self.account_url.fill("account", |name| match name {
+            "user_id" => Some(user.id.as_str()),
+            "account_id" => Some(account),
+            name => body.params.get(name).map(String::as_str),
+        });
+        let url = url.map_err(dead)?;
+        let answer = self.accounts.get(&url, "account").await;
+        let answer = answer.map_err(|fault| fault.into_outcome(self.clock.now()))?;
+        let period = body.params.get(PERIOD).map(String::as_str);
+        let order = Order { body: &answer.body, account, period, user: &user };
+        let print = self.press.print(&order).map_err(dead)?;
+        let user_words = Recipient::of(&user, &self.default_locale);
+        let context = Context { run: body.run, user: user_words, params: &body.params, document: print.document };
+        let mail = Mail {
+            to_name: &user.name,
+            to_address: &user.email,
+            message_key: &message_key(body.run, &user.id, body.purpose.as_deref().unwrap_or(PURPOSE)),
+            now: self.clock.now(),
+            context: Value::from_serialize(&context),
+            attachment: &print.pdf,
+        };
+        let mut receipt = self.mailer.send(&mail).await.map_err(super::mail::SendFault::into_outcome)?;
+        receipt.document_sha256 = Some(print.sha256);
+        Ok(Outcome::Done(receipt))
+    }
+}
+
+/// What makes a mail this mail.
+pub fn message_key(run: u64, user_id: &str, purpose: &str) -> String {
+    format!("run {run} user {user_id} purpose {purpose}")
+}
+
+impl Body<'_> {
+    fn parse(body: &[u8]) -> Result<Body<'_>, Failure> {
+        serde_json::from_slice(body).map_err(|e| {
+            let text = format!("the message is not {{\"run\":…,\"user\":{{…}},\"params\":{{…}}}}: {e}");
+            Failure::new("data", "message", "malformed", text)
+        })
+    }
+}
+
+impl Function for Statement {
+    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move { self.work(&invocation).await.unwrap_or_else(|end| end) })
+    }
+}
+
+#[cfg(test)]
+#[path = "function_tests.rs"]
+mod tests;

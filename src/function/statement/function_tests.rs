@@ -1,0 +1,109 @@
+//! The whole function against an account service and a relay on loopback.
+
+use super::super::mail::testing::{At, Fault, Sink, options as mail_options};
+use super::super::{AccountOptions, DocumentOptions};
+use super::*;
+use crate::base::{ManualClock, MessageId, Timestamp};
+use crate::function::upstream::stub::{Part, Stub, answer, options as upstream_options};
+
+const USER: &str = r#"{"id":"u/1","name":"Ada","email":"ada@example.org"}"#;
+
+/// Prints what it was given.
+#[derive(Debug)]
+struct Echo;
+
+impl Press for Echo {
+    fn print(&self, order: &Order<'_>) -> Result<Print, Failure> {
+        let pdf = format!("%PDF {} {:?} {}", order.account, order.period, order.user.name);
+        let document = Document { account: order.account.into(), ..Document::default() };
+        match order.body {
+            b"good" => Ok(Print { pdf: pdf.into_bytes(), sha256: "abc".into(), document }),
+            _ => Err(Failure::new("data", "account", "wrong-account", "the answer names another account")),
+        }
+    }
+}
+
+fn statement(accounts: &Stub, sink: &Sink) -> Statement {
+    let mut mail = mail_options();
+    mail.relay.port = sink.port;
+    mail.text = "Dear {{ user.name }}, {{ params.period }} of {{ document.account }} ({{ user.locale }})".into();
+    let document = DocumentOptions {
+        issuer: "Bank".into(),
+        issuer_lines: Vec::new(),
+        footer: String::new(),
+        default_locale: "en-GB".into(),
+        pages_max: 10,
+    };
+    let url = accounts.url("/accounts/{account_id}/tx?m={period}");
+    let options = Options { account: AccountOptions { url, upstream: upstream_options() }, document, mail };
+    let clock = ManualClock::new(Timestamp::from_secs(784_111_777));
+    Statement::new(&options, &["period"], Box::new(Echo), clock).unwrap()
+}
+
+async fn call(statement: &Statement, body: String) -> Outcome {
+    let invocation = Invocation {
+        message_id: MessageId::from_bytes([7; 16]),
+        queue: "statements".into(),
+        body: body.into(),
+        run: Some(12),
+        receive_count: 1,
+        received_at: Timestamp::ZERO,
+    };
+    statement.call(invocation).await
+}
+
+fn message(user: &str) -> String {
+    format!(r#"{{"run":12,"user":{user},"params":{{"period":"2026-10"}}}}"#)
+}
+
+async fn end(accounts: &Stub, sink: &Sink, body: String) -> (&'static str, String) {
+    let outcome = call(&statement(accounts, sink), body).await;
+    (outcome.name(), outcome.failure().map(Failure::class).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_statement_is_fetched_printed_and_mailed() {
+    let (accounts, sink) = (Stub::always(answer("200 OK", &[], "good")).await, Sink::good().await);
+    let statement = statement(&accounts, &sink);
+    let Outcome::Done(receipt) = call(&statement, message(USER)).await else { panic!("not done") };
+    assert_eq!(receipt.document_sha256.as_deref(), Some("abc"));
+    assert_eq!(receipt.message_id, Some(statement.mailer.message_id("run 12 user u/1 purpose statement")));
+    assert!(accounts.requests()[0].starts_with("GET /accounts/u%2F1/tx?m=2026-10 HTTP/1.1"));
+    let (to, text) = sink.see(|seen| seen.mails[0].clone());
+    assert!(to == "ada@example.org" && text.contains("Dear Ada, 2026-10 of u/1 (en-GB)"), "{text}");
+}
+
+#[tokio::test]
+async fn another_purpose_has_another_message_id_and_account_id_wins_over_id() {
+    let (accounts, sink) = (Stub::always(answer("200 OK", &[], "good")).await, Sink::good().await);
+    let statement = statement(&accounts, &sink);
+    let body = message(r#"{"id":"u","account_id":"A9","name":"Ada","email":"ada@example.org"}"#);
+    let resend = body.replacen('{', r#"{"purpose":"resend-1","#, 1);
+    let Outcome::Done(first) = call(&statement, body).await else { panic!("not done") };
+    let Outcome::Done(second) = call(&statement, resend).await else { panic!("not done") };
+    assert_ne!(first.message_id, second.message_id);
+    assert!(accounts.requests()[0].starts_with("GET /accounts/A9/tx"));
+}
+
+#[tokio::test]
+async fn each_stage_ends_the_work_with_its_own_class() {
+    let sink = Sink::good().await;
+    let good = Stub::always(answer("200 OK", &[], "good")).await;
+    for body in ["", "{}", "null", r#"{"run":"x"}"#, r#"{"run":1,"user":{},"params":{"a":1}}"#] {
+        let class = "data message malformed".to_owned();
+        assert_eq!(end(&good, &sink, body.into()).await, ("dead", class), "{body}");
+    }
+    assert_eq!(end(&good, &sink, message("{}")).await, ("dead", "data users missing-id".into()));
+    let dots = message(&USER.replace("u/1", ".."));
+    assert_eq!(end(&good, &sink, dots).await, ("dead", "data account address-value".into()));
+    assert!(good.requests().is_empty(), "nothing was fetched for a bad message");
+    let missing = Stub::always(answer("404 Not Found", &[], "")).await;
+    assert_eq!(end(&missing, &sink, message(USER)).await, ("dead", "http account 404".into()));
+    let busy = Stub::start(|_, _| vec![Part::Bytes(answer("429 Slow", &["Retry-After: 9"], "").into_bytes())]).await;
+    assert_eq!(end(&busy, &sink, message(USER)).await, ("deferred", "http account 429".into()));
+    let foreign = Stub::always(answer("200 OK", &[], "of another account")).await;
+    assert_eq!(end(&foreign, &sink, message(USER)).await, ("dead", "data account wrong-account".into()));
+    assert!(sink.recipients().is_empty());
+    let refusing = Sink::faulty(At::Rcpt, Fault::Reply("550 5.1.1 unknown"), 0..1).await;
+    assert_eq!(end(&good, &refusing, message(USER)).await, ("dead", "smtp relay 550 5.1.1".into()));
+}

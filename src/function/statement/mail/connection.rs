@@ -1,0 +1,322 @@
+//! One SMTP session: opens it, leads the dialogue of one mail after the other, each step under its own time limit.
+//!
+//! Any stop leaves the session unusable for another mail; the pool must not keep it. Must not know of other sessions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use lettre::Address;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::AsyncSmtpConnection;
+use lettre::transport::smtp::commands::{Data, Ehlo, Mail, Rcpt, Starttls};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::response::{Response, Severity};
+use rustls::pki_types::ServerName;
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::fault::{Step, Stop};
+use super::wire::{Stream, Wire};
+use crate::base::{outcome, units};
+use crate::function::Error;
+use crate::function::statement::{RelayOptions, Tls};
+
+/// The message is written in pieces of this size; each piece must be taken within the command time limit.
+const PIECE_BYTES: usize = 64 * 1024;
+/// A reply before STARTTLS may have this many bytes.
+const EARLY_REPLY_BYTES_MAX: usize = 8 * 1024;
+/// Saying QUIT takes at most this long.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The relay's checked settings.
+#[derive(Debug)]
+pub(super) struct Relay {
+    pub(super) options: RelayOptions,
+    hello: ClientId,
+    /// None when the connection is plain.
+    tls: Option<(ConnectorOf, ServerName<'static>)>,
+}
+
+/// A connector without its long Debug.
+struct ConnectorOf(TlsConnector);
+
+impl std::fmt::Debug for ConnectorOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsConnector")
+    }
+}
+
+impl Relay {
+    /// Checks the settings. `tls` is asked for only when the relay speaks TLS.
+    pub(super) fn new(
+        options: RelayOptions,
+        tls: impl FnOnce() -> Result<rustls::ClientConfig, Error>,
+    ) -> Result<Self, Error> {
+        let refused = |why: String| Err(Error::Relay(why));
+        if options.helo.is_empty() || !options.helo.bytes().all(|b| b.is_ascii_graphic()) {
+            return refused(format!("helo {:?} is not a host name (write the name of this machine)", options.helo));
+        }
+        if options.connections == 0 || options.mails_per_connection == 0 {
+            return refused("connections and mails_per_connection must be at least 1".into());
+        }
+        if options.credentials.is_some() && options.tls == Tls::None && !is_loopback(&options.host) {
+            return refused(format!(
+                "{} would get the password in plain text (set tls to starttls or implicit)",
+                options.host
+            ));
+        }
+        let hello = match options.helo.parse() {
+            Ok(std::net::IpAddr::V4(ip)) => ClientId::Ipv4(ip),
+            Ok(std::net::IpAddr::V6(ip)) => ClientId::Ipv6(ip),
+            Err(_) => ClientId::Domain(options.helo.clone()),
+        };
+        let tls = match options.tls {
+            Tls::None => None,
+            Tls::StartTls | Tls::Implicit => {
+                let name = ServerName::try_from(options.host.clone())
+                    .map_err(|_| Error::Relay(format!("host {:?} is not a host name or address", options.host)))?;
+                Some((ConnectorOf(TlsConnector::from(Arc::new(tls()?))), name))
+            }
+        };
+        Ok(Self { options, hello, tls })
+    }
+
+    /// Host and port for people.
+    pub(super) fn address(&self) -> String {
+        format!("{}:{}", self.options.host, self.options.port)
+    }
+
+    /// Opens a session: TCP, TLS, greeting, EHLO and AUTH, all within the connect time limit.
+    pub(super) async fn open(&self) -> Result<Connection, Stop> {
+        let limit = self.options.connect_timeout;
+        let too_late = |_| {
+            let text = format!("no session within connect_timeout ({})", units::show_duration(limit));
+            Err(Stop::broken(Step::Session, "timeout", text))
+        };
+        timeout(limit, Box::pin(self.greet())).await.unwrap_or_else(too_late)
+    }
+
+    async fn greet(&self) -> Result<Connection, Stop> {
+        let at_connect = |e: std::io::Error| Stop::broken(Step::Session, "connect", format!("no connection: {e}"));
+        let address = (self.options.host.as_str(), self.options.port);
+        let mut tcp = TcpStream::connect(address).await.map_err(at_connect)?;
+        tcp.set_nodelay(true).map_err(at_connect)?;
+        let wire = match (&self.tls, self.options.tls) {
+            (Some((connector, name)), Tls::Implicit) => Wire::new(handshake(connector, name, tcp).await?),
+            (Some((connector, name)), _) => {
+                self.starttls(&mut tcp).await?;
+                Wire::after_starttls(handshake(connector, name, tcp).await?)
+            }
+            (None, _) => Wire::new(Stream::Plain(tcp)),
+        };
+        let session = |e| stop(Step::Session, &e);
+        let mut smtp =
+            AsyncSmtpConnection::connect_with_transport(Box::new(wire), &self.hello).await.map_err(session)?;
+        if let Some((user, password)) = &self.options.credentials {
+            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
+            smtp.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(session)?;
+        }
+        Ok(Connection { smtp, mails: 0 })
+    }
+
+    /// The plain part before TLS. Reads byte by byte and so never past a reply: words that someone slips in behind
+    /// the reply to STARTTLS end up in the handshake, which fails, and never count as the relay's.
+    async fn starttls(&self, tcp: &mut TcpStream) -> Result<(), Stop> {
+        early_reply(tcp).await?;
+        let hello = Ehlo::new(self.hello.clone()).to_string();
+        let extensions = early_command(tcp, &hello).await?;
+        let offered = extensions.message().any(|line| line.trim().eq_ignore_ascii_case("STARTTLS"));
+        if !offered {
+            let text =
+                "the relay does not offer STARTTLS (set tls to implicit, or to none for a relay on this machine)";
+            return Err(Stop::broken(Step::Session, "tls", text));
+        }
+        early_command(tcp, &Starttls.to_string()).await.map(drop)
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+async fn handshake(connector: &ConnectorOf, name: &ServerName<'static>, tcp: TcpStream) -> Result<Stream, Stop> {
+    let stream = connector.0.connect(name.clone(), tcp).await;
+    let failed = |e| Stop::broken(Step::Session, "tls", format!("TLS failed: {e} (check tls, port and certificate)"));
+    Ok(Stream::Tls(Box::new(stream.map_err(failed)?)))
+}
+
+async fn early_command(tcp: &mut TcpStream, command: &str) -> Result<Response, Stop> {
+    let lost = |e: std::io::Error| Stop::broken(Step::Session, "lost", e);
+    tcp.write_all(command.as_bytes()).await.map_err(lost)?;
+    early_reply(tcp).await
+}
+
+async fn early_reply(tcp: &mut TcpStream) -> Result<Response, Stop> {
+    let mut reply = String::new();
+    let mut line_start = 0;
+    loop {
+        let byte = tcp.read_u8().await.map_err(|e| Stop::broken(Step::Session, "lost", e))?;
+        reply.push(char::from(byte));
+        if reply.len() > EARLY_REPLY_BYTES_MAX {
+            return Err(Stop::broken(Step::Session, "protocol", "the reply is too long"));
+        }
+        if byte == b'\n' {
+            if reply.as_bytes().get(line_start + 3) != Some(&b'-') {
+                break;
+            }
+            line_start = reply.len();
+        }
+    }
+    let response: Response = reply.parse().map_err(|e| stop(Step::Session, &e))?;
+    if response.is_positive() {
+        return Ok(response);
+    }
+    let text = response.message().collect::<Vec<_>>().join(" ");
+    Err(Stop::Reply { step: Step::Session, code: response.code().into(), text })
+}
+
+/// One mail for the relay.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) from: Address,
+    pub(super) to: Address,
+    /// The message in ASCII with CRLF line ends, before dot-stuffing.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// One session between two mails.
+pub(super) struct Connection {
+    smtp: AsyncSmtpConnection,
+    /// How many mails it has delivered.
+    pub(super) mails: u32,
+}
+
+impl Connection {
+    /// Hands over one mail; returns the relay's final reply. After an error the connection must not be used for
+    /// another mail.
+    pub(super) async fn deliver(&mut self, letter: &Letter, limit: Duration) -> Result<String, Stop> {
+        let mail = Mail::new(Some(letter.from.clone()), Vec::new());
+        self.command(Step::MailFrom, limit, mail).await?;
+        self.command(Step::RcptTo, limit, Rcpt::new(letter.to.clone(), Vec::new())).await?;
+        self.command(Step::Data, limit, Data).await?;
+        let response = self.message(&letter.bytes, limit).await?;
+        let reply = checked(Step::Dot, response)?;
+        self.mails += 1;
+        Ok(shown(&reply))
+    }
+
+    async fn command(&mut self, step: Step, limit: Duration, command: impl std::fmt::Display) -> Result<(), Stop> {
+        let reply = timeout(limit, self.smtp.command(command)).await;
+        let response = reply.map_err(|_| silent(step, limit))?.map_err(|e| stop(step, &e))?;
+        checked(step, response).map(drop)
+    }
+
+    /// Writes message and dot and waits for the reply. The limit starts anew with each piece that the relay takes,
+    /// and is twice as long after the dot (RFC 5321 section 4.5.3.2.6 asks for patience there).
+    async fn message(&mut self, bytes: &[u8], limit: Duration) -> Result<Response, Stop> {
+        let progress = Progress::default();
+        let pieces = Pieces { pieces: bytes.chunks(PIECE_BYTES), progress: &progress };
+        let mut sending = std::pin::pin!(self.smtp.message_iter(pieces));
+        loop {
+            let before = progress.count();
+            let limit = if progress.at_dot() { limit * 2 } else { limit };
+            match timeout(limit, &mut sending).await {
+                Ok(result) => return result.map_err(|e| stop(progress.step(), &e)),
+                Err(_) if progress.count() != before => {}
+                Err(_) => return Err(silent(progress.step(), limit)),
+            }
+        }
+    }
+
+    /// Says goodbye within a short time and closes.
+    pub(super) async fn quit(mut self) {
+        // The relay's answer changes nothing any more.
+        let _ = timeout(QUIT_TIMEOUT, self.smtp.quit()).await;
+    }
+}
+
+/// How much of the message was written; shared between the writing and the watching.
+#[derive(Default)]
+struct Progress(AtomicU32);
+
+impl Progress {
+    const DOT: u32 = u32::MAX;
+
+    fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn at_dot(&self) -> bool {
+        self.count() == Self::DOT
+    }
+
+    fn step(&self) -> Step {
+        if self.at_dot() { Step::Dot } else { Step::Body }
+    }
+}
+
+/// Gives out the message's pieces. When it is asked for one more, all were written and the dot comes next.
+struct Pieces<'a> {
+    pieces: std::slice::Chunks<'a, u8>,
+    progress: &'a Progress,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = self.pieces.next();
+        match piece {
+            Some(_) => self.progress.0.fetch_add(1, Ordering::Relaxed),
+            None => self.progress.0.swap(Progress::DOT, Ordering::Relaxed),
+        };
+        piece
+    }
+}
+
+fn silent(step: Step, limit: Duration) -> Stop {
+    let text = format!("no reply within {} (command_timeout)", units::show_duration(limit));
+    Stop::broken(step, "timeout", text)
+}
+
+/// A reply that is positive must also be the one that the step expects: 354 to DATA, 2xx otherwise.
+fn checked(step: Step, response: Response) -> Result<Response, Stop> {
+    let expected = match step {
+        Step::Data => response.has_code(354),
+        _ => response.code().severity == Severity::PositiveCompletion,
+    };
+    if expected {
+        return Ok(response);
+    }
+    Err(Stop::broken(step, "protocol", format!("unexpected reply {}", shown(&response))))
+}
+
+/// The reply as one bounded line.
+fn shown(response: &Response) -> String {
+    let text = response.message().collect::<Vec<_>>().join(" ");
+    let line: String = format!("{} {text}", response.code()).trim().chars().take(300).collect();
+    outcome::printable(&line)
+}
+
+/// Tells a refusal from a broken dialogue.
+fn stop(step: Step, error: &lettre::transport::smtp::Error) -> Stop {
+    let cause = std::error::Error::source(error);
+    let text = cause.map_or_else(|| error.to_string(), ToString::to_string);
+    if let Some(code) = error.status() {
+        return Stop::Reply { step, code: code.into(), text };
+    }
+    let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let code = match io {
+        Some(io) if io.kind() == std::io::ErrorKind::InvalidData => "protocol",
+        Some(_) => "lost",
+        None if text == "incomplete response" => "lost",
+        None if error.is_client() => "auth",
+        None => "protocol",
+    };
+    let text = if text == "incomplete response" { "the relay closed the connection".into() } else { text };
+    Stop::broken(step, code, text)
+}

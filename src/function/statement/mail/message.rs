@@ -1,0 +1,146 @@
+//! Builds the bytes of one mail with lettre.
+//!
+//! Owns the promise that names and words cannot add a header, end the message or panic the builder: everything that
+//! goes into a header is one line without control characters. The same mail has the same bytes each time.
+
+use std::time::{Duration, SystemTime};
+
+use lettre::Message;
+use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
+use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
+use sha2::{Digest, Sha256};
+
+use super::Mail;
+use super::connection::Letter;
+use crate::base::{Failure, Timestamp};
+use crate::function::Error;
+use crate::function::statement::template::{Words, line};
+use crate::function::statement::{MailOptions, address};
+
+/// 9999-12-31T23:59:59Z, the last second that a Date header can name.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// The checked senders.
+#[derive(Debug)]
+pub(super) struct Composer {
+    from: Mailbox,
+    reply_to: Option<Mailbox>,
+    message_id_domain: String,
+}
+
+impl Composer {
+    /// Checks the mailboxes and the domain.
+    pub(super) fn new(options: &MailOptions) -> Result<Self, Error> {
+        let from = mailbox("from", &options.from)?;
+        let reply_to = options.reply_to.as_deref().map(|text| mailbox("reply_to", text)).transpose()?;
+        let domain = options.message_id_domain.clone().unwrap_or_else(|| from.email.domain().to_owned());
+        if lettre::Address::new("id", &domain).is_err() || !domain.is_ascii() {
+            let why = "the domain on the right of Message-ID is not one".to_owned();
+            return Err(Error::Mailbox { field: "message_id_domain", value: domain, why });
+        }
+        Ok(Self { from, reply_to, message_id_domain: domain })
+    }
+
+    /// The Message-ID of the mail with this key, the same each time: an attempt that is repeated can be recognised.
+    pub(super) fn message_id(&self, key: &str) -> String {
+        format!("<{}@{}>", hex32(&[key.as_bytes()]), self.message_id_domain)
+    }
+
+    /// Builds the mail.
+    pub(super) fn compose(&self, mail: &Mail<'_>, words: Words) -> Result<(Letter, String), Failure> {
+        let to = address::mailable(mail.to_address)
+            .map_err(|why| failure("invalid-email", format!("the recipient's mail address is wrong: {why}")))?;
+        let message_id = self.message_id(mail.message_key);
+        // The boundaries depend on the texts: no text can hold its own boundary.
+        let boundary = |name: &str| {
+            let parts = [name, mail.message_key, words.text.as_str(), words.html.as_str()];
+            format!("={}", hex32(&parts.map(str::as_bytes)))
+        };
+        let texts = MultiPart::alternative()
+            .boundary(boundary("alternative"))
+            .singlepart(SinglePart::plain(crlf(&words.text)))
+            .singlepart(SinglePart::html(crlf(&words.html)));
+        let pdf = ContentType::parse("application/pdf").map_err(|e| failure("build", e))?;
+        let whole = MultiPart::mixed()
+            .boundary(boundary("mixed"))
+            .multipart(texts)
+            .singlepart(Attachment::new(words.attachment_name).body(mail.attachment.to_vec(), pdf));
+        let name = line(mail.to_name);
+        let to_name = (!name.is_empty()).then_some(name);
+        let mut builder = Message::builder()
+            .date(date(mail.now))
+            .from(self.from.clone())
+            .to(Mailbox::new(to_name, to.clone()))
+            .subject(line(&words.subject))
+            .message_id(Some(message_id.clone()))
+            .header(AutoSubmitted);
+        if let Some(reply_to) = &self.reply_to {
+            builder = builder.reply_to(reply_to.clone());
+        }
+        let from = self.from.email.clone();
+        let envelope = lettre::address::Envelope::new(Some(from.clone()), vec![to.clone()]);
+        let message = envelope.and_then(|envelope| builder.envelope(envelope).multipart(whole));
+        let bytes = message.map_err(|e| failure("build", format!("the mail cannot be built: {e}")))?.formatted();
+        Ok((Letter { from, to, bytes }, message_id))
+    }
+}
+
+fn failure(code: &str, text: impl std::fmt::Display) -> Failure {
+    Failure::new("data", "mail", code, text)
+}
+
+/// RFC 3834: asks automatic responders not to answer.
+#[derive(Clone)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".into())
+    }
+}
+
+fn mailbox(field: &'static str, text: &str) -> Result<Mailbox, Error> {
+    let refused = |why: String| Error::Mailbox { field, value: text.to_owned(), why };
+    let (name, address) = match text.trim().strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
+        Some((name, address)) => (name.trim().trim_matches('"'), address),
+        None => ("", text.trim()),
+    };
+    if line(name) != name {
+        return Err(refused("its name has control characters, double spaces or more than 200 characters".into()));
+    }
+    let address = address::mailable(address).map_err(refused)?;
+    Ok(Mailbox::new((!name.is_empty()).then(|| name.to_owned()), address))
+}
+
+/// The first 32 hex digits of the SHA-256 of the parts.
+fn hex32(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for (number, part) in parts.iter().enumerate() {
+        if number > 0 {
+            hash.update([0]);
+        }
+        hash.update(part);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Line ends as mail wants them, whatever the template file has.
+fn crlf(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n")
+}
+
+fn date(now: Timestamp) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs().min(LAST_SECOND))
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;
