@@ -230,7 +230,7 @@ fn root_cause(error: &reqwest::Error) -> String {
 }
 
 /// Scheme, host, port and path: what may be shown. User, password and query may hold secrets.
-pub(in crate::function) fn shown(url: &Url) -> String {
+fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let path: String = url.path().chars().take(300).collect();
