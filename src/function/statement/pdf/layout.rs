@@ -38,6 +38,8 @@ const ROW_PAD: f32 = 3.4;
 const ROW_HEIGHT: f32 = ROW_LINE + ROW_PAD;
 /// The lines of one description that stay together; a longer one goes on in a row without figures.
 const ROW_LINES_MAX: usize = 24;
+/// No page holds as many rows as this.
+const PAGE_ROWS_MAX: usize = 60;
 /// Between the columns of the table.
 const GAP: f32 = 14.0;
 
@@ -46,12 +48,25 @@ const GAP: f32 = 14.0;
 /// # Errors
 /// A failure `too-many-pages` as soon as there are more than the options allow.
 pub(super) fn draw(canvas: &mut Canvas<'_>, document: &Document<'_>, locale: &Locale) -> Result<(), Failure> {
+    // What cannot fit is refused before any of it is shaped and held in memory.
+    if document.account.transactions.len() / PAGE_ROWS_MAX >= document.options.pages_max as usize {
+        return Err(too_many_pages(document));
+    }
     let money = Format::new(locale, document.account.currency);
     let mut page = Page::new(canvas, document, locale, &money);
     page.first_page()?;
     page.table()?;
     page.feet();
     Ok(())
+}
+
+fn too_many_pages(document: &Document<'_>) -> Failure {
+    let text = format!(
+        "{} transactions need more than {} pages (raise pages_max of the document or state shorter periods)",
+        document.account.transactions.len(),
+        document.options.pages_max
+    );
+    Failure::new("render", "statement", "too-many-pages", text)
 }
 
 /// A document while it is drawn from top to bottom.
@@ -102,13 +117,8 @@ impl<'c, 'f, 'd> Page<'c, 'f, 'd> {
     }
 
     fn add_page(&mut self) -> Result<(), Failure> {
-        let limit = self.document.options.pages_max;
-        if self.canvas.pages() >= limit as usize {
-            let text = format!(
-                "{} transactions need more than {limit} pages (raise pages_max of the document or state shorter periods)",
-                self.document.account.transactions.len()
-            );
-            return Err(Failure::new("render", "statement", "too-many-pages", text));
+        if self.canvas.pages() >= self.document.options.pages_max as usize {
+            return Err(too_many_pages(self.document));
         }
         self.canvas.add_page();
         Ok(())
