@@ -18,4 +18,6 @@
 //! | 9 | [`cli`] | the commands |
 
 pub mod base;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod function;

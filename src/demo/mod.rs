@@ -1,0 +1,46 @@
+//! A bank's API and a mail sink on loopback: what `nightmail demo` shows, and the independent witness of the tests.
+//!
+//! Floor 8, behind the feature `demo`. Knows [`crate::base`] alone: a witness that shares code with what it watches
+//! would share its mistakes.
+
+pub mod bank;
+mod dice;
+pub mod people;
+pub mod sink;
+
+use std::path::PathBuf;
+
+pub use bank::{Bank, run_bank};
+pub use people::{People, Period};
+pub use sink::{Sink, run_sink};
+
+/// Why a server of the demo could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory for mails or documents cannot be made.
+    #[error("directory {path:?} for the sink's mails cannot be made: {source} (name one that this user can write)")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The sink's journal cannot be opened or read.
+    #[error("journal {path:?} cannot be opened: {source} (name a file that this user can write)")]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A line of the sink's journal is not one of its records.
+    #[error("journal {path:?}, line {line}: {source} (the file was not written by this sink; move it away)")]
+    JournalLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
