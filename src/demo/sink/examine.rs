@@ -1,6 +1,7 @@
 //! What a received mail says and what is wrong with it, read by a parser that the sender does not share. No I/O.
 
 use mail_parser::{Address, HeaderName, Message, MessageParser, MimeHeaders};
+use memchr::memchr_iter;
 use sha2::{Digest, Sha256};
 
 use super::witness::{Pdf, ViolationKind};
@@ -67,8 +68,11 @@ pub(super) fn examine(raw: &[u8], recipients: &[String], keep_pdf: bool) -> Exam
 fn intruders(raw: &[u8]) -> Vec<(ViolationKind, String)> {
     let mut found = Vec::new();
     let mut in_headers = true;
-    for line in raw.split_inclusive(|byte| *byte == b'\n') {
-        let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+    let mut start = 0;
+    for end in memchr_iter(b'\n', raw) {
+        let line = &raw[start..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        start = end + 1;
         in_headers &= !line.is_empty();
         let kind = match line.first() {
             Some(b'.') if line.len() == 1 => Some(ViolationKind::DotLine),
@@ -209,7 +213,7 @@ mod tests {
             ("hello", "DATA", &[ForeignDialogue]),
             ("hello", "Message-ID: <c@d>", &[ForeignHeaders]),
             ("JVBERi0xLjcK", "aGVsbG8gd29ybGQK", &[NotPdf]),
-            ("JVBERi0xLjcK", "JVBERi0xLj!!!!", &[BrokenMime]),
+            ("JVBERi0xLjcK", "JVBERi0xLj!!!!", &[BrokenMime, NotPdf]),
             ("--x--", pdf_part, &[SeveralPdfs]),
         ];
         for (good, bad, expected) in table {
