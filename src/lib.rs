@@ -19,3 +19,7 @@
 
 pub mod base;
 pub mod function;
+pub mod queue;
+pub mod schedule;
+pub mod store;
+pub mod work;

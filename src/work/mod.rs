@@ -1,0 +1,5 @@
+//! The worker pool.
+
+pub mod options;
+
+pub use options::Options;
