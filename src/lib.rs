@@ -18,6 +18,7 @@
 //! | 9 | [`cli`] | the commands |
 
 pub mod base;
+pub mod config;
 pub mod function;
 pub mod queue;
 pub mod schedule;

@@ -1,0 +1,133 @@
+//! What is wrong in a configuration, one finding for each fault, and all of them at once.
+//!
+//! Knows no key. A finding never holds a secret: whoever reports one keeps values of secret keys out of it.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::settings::Origin;
+use super::source::{Place, Source};
+
+/// One fault or one piece of advice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file's name as it was given.
+    pub file: String,
+    /// The line or the variable; [`Origin::Default`] for what is missing altogether.
+    pub origin: Origin,
+    /// The key's path, e.g. `functions.statement.concurrency`; empty for the file as a whole.
+    pub field: String,
+    /// What is wrong, the limit, and the remedy.
+    pub text: String,
+    /// The line itself, with secrets masked.
+    pub excerpt: Option<Excerpt>,
+}
+
+/// A line of the file and what to point at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The line, at most 120 characters of it, with secrets masked.
+    pub text: String,
+    /// The first character to point at, from 0.
+    pub caret: usize,
+    /// How many characters to point at, at least 1.
+    pub width: usize,
+}
+
+impl fmt::Display for Finding {
+    /// `path:line:column: field: text`, then the line and a caret. Without a final line break.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Origin::Default => write!(f, "{}: ", self.file)?,
+            Origin::File { line, column } => write!(f, "{}:{line}:{column}: ", self.file)?,
+            Origin::Variable(name) => write!(f, "{name}: ")?,
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.text)?;
+        let (Some(excerpt), Origin::File { line, .. }) = (&self.excerpt, &self.origin) else { return Ok(()) };
+        let carets = "^".repeat(excerpt.width);
+        write!(f, "\n{line:>5} | {}\n      | {:2$}{carets}", excerpt.text, "", excerpt.caret)
+    }
+}
+
+/// Every fault of a configuration, in the order of the file's lines; those of variables come last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors(pub Vec<Finding>);
+
+impl fmt::Display for Errors {
+    /// The findings, one below the other. Without a final line break.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, finding) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            finding.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// Collects faults and advice while a configuration is read.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// Faults: with one of these no settings leave the room.
+    errors: Vec<(Place, String, String)>,
+    /// Advice.
+    warnings: Vec<(Place, String, String)>,
+    /// Bytes of the file that no excerpt shows.
+    masks: Vec<Range<usize>>,
+}
+
+impl Report {
+    /// Adds a fault.
+    pub(super) fn error(&mut self, place: &Place, field: impl Into<String>, text: impl fmt::Display) {
+        self.errors.push((place.clone(), field.into(), text.to_string()));
+    }
+
+    /// Adds advice.
+    pub(super) fn warning(&mut self, place: &Place, field: impl Into<String>, text: impl fmt::Display) {
+        self.warnings.push((place.clone(), field.into(), text.to_string()));
+    }
+
+    /// Keeps a value out of all excerpts.
+    pub(super) fn mask(&mut self, place: &Place) {
+        if let Place::Span(span) = place {
+            self.masks.push(span.clone());
+        }
+    }
+
+    /// The faults if there are any, the advice otherwise.
+    pub(super) fn finish(self, source: &Source) -> Result<Vec<Finding>, Errors> {
+        let sorted = |list: Vec<(Place, String, String)>| {
+            let mut findings: Vec<Finding> = list
+                .into_iter()
+                .map(|(place, field, text)| Finding {
+                    file: source.name.clone(),
+                    origin: source.origin(&place),
+                    excerpt: source.excerpt(&place, &self.masks),
+                    field,
+                    text,
+                })
+                .collect();
+            findings.sort_by(|a, b| (&a.origin, &a.field).cmp(&(&b.origin, &b.field)));
+            findings.dedup();
+            findings
+        };
+        if self.errors.is_empty() { Ok(sorted(self.warnings)) } else { Err(Errors(sorted(self.errors))) }
+    }
+}
+
+/// Names the nearest of the known words, or lists them all.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.collect();
+    let best = known.iter().map(|candidate| (strsim::damerau_levenshtein(word, candidate), *candidate)).min();
+    match best {
+        Some((distance, candidate)) if distance <= (word.len() / 3).max(1) => format!("did you mean {candidate:?}?"),
+        Some(_) => format!("known: {}", known.join(", ")),
+        None => "none is known here".into(),
+    }
+}

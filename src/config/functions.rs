@@ -1,0 +1,181 @@
+//! `[functions.<name>]` to pools and what they call, with the checks between functions and queues.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::mail;
+use super::queues::missing;
+use super::settings::{FunctionSettings, Kind};
+use super::values::Values;
+use crate::base::Backoff;
+use crate::base::units::show_duration;
+use crate::function::statement::{self, AccountOptions, DocumentOptions, UsersOptions};
+use crate::function::upstream;
+use crate::{queue, schedule, work};
+
+/// The queues that a function serves or fills.
+pub(super) fn queues_of(values: &Values<'_>) -> BTreeSet<String> {
+    let keys = |name: String| [format!("functions.{name}.queue"), format!("functions.{name}.target")];
+    values.found.names("functions").into_iter().flat_map(keys).filter_map(|path| values.maybe_text(&path)).collect()
+}
+
+/// Builds every function whose kind is known.
+pub(super) fn build(values: &mut Values<'_>, queues: &BTreeMap<String, queue::Options>) -> Vec<FunctionSettings> {
+    let names = values.found.names("functions");
+    check_queues(values, &names, queues);
+    let mut functions = Vec::new();
+    for name in &names {
+        let at = format!("functions.{name}");
+        let pool = pool(values, name, &at);
+        let kind = match values.text(&format!("{at}.kind")).as_str() {
+            "statement" => Kind::Statement(Box::new(statement(values, &at))),
+            "fan-out" => Kind::FanOut(fan_out(values, name, &at)),
+            _ => continue, // Reported as missing or as none of the words.
+        };
+        advise(values, &at, &pool, queues);
+        functions.push(FunctionSettings { pool, kind });
+    }
+    functions
+}
+
+fn check_queues(values: &mut Values<'_>, names: &[String], queues: &BTreeMap<String, queue::Options>) {
+    let known: Vec<String> = queues.keys().cloned().collect();
+    let mut served: BTreeMap<String, String> = BTreeMap::new();
+    for name in names {
+        let path = format!("functions.{name}.queue");
+        let Some(queue) = values.maybe_text(&path) else { continue };
+        if !known.contains(&queue) {
+            values.error(&path, missing("queue", &queue, &known));
+        }
+        if let Some(other) = served.get(&queue) {
+            values.error(&path, format!("queue {queue:?} is served by function {other:?} already; give each its own"));
+        } else {
+            served.insert(queue, name.clone());
+        }
+    }
+    for name in names {
+        let path = format!("functions.{name}.target");
+        let Some(target) = values.maybe_text(&path) else { continue };
+        if !known.contains(&target) {
+            values.error(&path, missing("queue", &target, &known));
+        } else if served.get(&target) == Some(name) {
+            values.error(&path, "must not be the function's own queue");
+        } else if !served.contains_key(&target) {
+            values.error(&path, format!("no function serves queue {target:?}; add one with queue = {target:?}"));
+        }
+    }
+}
+
+fn pool(values: &mut Values<'_>, name: &str, at: &str) -> work::Options {
+    work::Options {
+        function: name.into(),
+        queue: values.text(&format!("{at}.queue")),
+        concurrency: values.count(&format!("{at}.concurrency")),
+        timeout: values.span(&format!("{at}.timeout")),
+        backoff: backoff(values, at),
+        deferral_pause: values.span(&format!("{at}.deferral_pause")),
+        deferral_max: values.span(&format!("{at}.deferral_max")),
+    }
+}
+
+fn backoff(values: &mut Values<'_>, at: &str) -> Backoff {
+    let (first, max) = (format!("{at}.backoff.first"), format!("{at}.backoff.max"));
+    let backoff = Backoff { first: values.span(&first), max: values.span(&max) };
+    let both = values.maybe_span(&first).is_some() && values.maybe_span(&max).is_some();
+    if both && backoff.first > backoff.max {
+        let blamed = if values.is_set(&first) { &first } else { &max };
+        let (first, max) = (show_duration(backoff.first), show_duration(backoff.max));
+        values.error(blamed, format!("first ({first}) must not be longer than max ({max})"));
+    }
+    backoff
+}
+
+fn upstream(values: &mut Values<'_>, at: &str) -> upstream::Options {
+    let token_path = format!("{at}.token");
+    let token = values.secret(&token_path);
+    check_header_value(values, &token_path, token.as_ref());
+    let mut headers = Vec::new();
+    for name in values.found.names(&format!("{at}.headers")) {
+        let path = format!("{at}.headers.{name}");
+        if name.eq_ignore_ascii_case("authorization") && values.is_set(&token_path) {
+            values.error(&path, "stands beside token, which sets the same header; remove one");
+        }
+        let value = values.secret(&path);
+        check_header_value(values, &path, value.as_ref());
+        headers.extend(value.map(|value| (name, value)));
+    }
+    upstream::Options {
+        connect_timeout: values.span(&format!("{at}.connect_timeout")),
+        timeout: values.span(&format!("{at}.timeout")),
+        response_bytes_max: values.count(&format!("{at}.response_max")),
+        token,
+        headers,
+        retries: values.count(&format!("{at}.retries")),
+        backoff: backoff(values, at),
+    }
+}
+
+fn check_header_value(values: &mut Values<'_>, path: &str, value: Option<&secrecy::SecretString>) {
+    use secrecy::ExposeSecret;
+    if value.is_some_and(|value| reqwest::header::HeaderValue::from_str(value.expose_secret()).is_err()) {
+        values.error(path, "the secret cannot be sent in a header: it holds a line break or a control character");
+    }
+}
+
+fn fan_out(values: &mut Values<'_>, name: &str, at: &str) -> schedule::FanOutOptions {
+    let users = format!("{at}.users");
+    schedule::FanOutOptions {
+        name: name.into(),
+        queue: values.text(&format!("{at}.queue")),
+        target: values.text(&format!("{at}.target")),
+        users: UsersOptions {
+            url: values.text(&format!("{users}.url")),
+            upstream: upstream(values, &users),
+            items: values.maybe_text(&format!("{users}.items")),
+            next: values.maybe_text(&format!("{users}.next")),
+            cursor_param: values.text(&format!("{users}.cursor_param")),
+            pages_max: values.count(&format!("{users}.pages_max")),
+        },
+    }
+}
+
+fn statement(values: &mut Values<'_>, at: &str) -> statement::Options {
+    let (account, document) = (format!("{at}.account"), format!("{at}.document"));
+    let url = format!("{account}.url");
+    let names_account =
+        |url: String| super::plausible::placeholders(&url).iter().any(|name| ["account_id", "user_id"].contains(name));
+    if values.maybe_text(&url).is_some_and(|url| !names_account(url)) {
+        values.error(&url, "must name the account: put {account_id} or {user_id} into the address");
+    }
+    statement::Options {
+        account: AccountOptions { url: values.text(&url), upstream: upstream(values, &account) },
+        document: DocumentOptions {
+            issuer: values.text(&format!("{document}.issuer")),
+            issuer_lines: values.lines(&format!("{document}.issuer_lines")),
+            footer: values.text(&format!("{document}.footer")),
+            default_locale: values.text(&format!("{document}.default_locale")),
+            pages_max: values.count(&format!("{document}.pages_max")),
+        },
+        mail: mail::build(values, at),
+    }
+}
+
+/// What is allowed and yet rarely meant.
+fn advise(values: &mut Values<'_>, at: &str, pool: &work::Options, queues: &BTreeMap<String, queue::Options>) {
+    let Some(queue) = queues.get(&pool.queue) else { return };
+    if queue.visibility_timeout < pool.timeout {
+        let (visible, timeout) = (show_duration(queue.visibility_timeout), show_duration(pool.timeout));
+        let text = format!(
+            "is shorter ({visible}) than the timeout of function {:?} ({timeout}); a message could be received twice at once: raise it to {timeout} or more",
+            pool.function
+        );
+        values.warning(&format!("queues.{}.visibility_timeout", pool.queue), text);
+    }
+    if queue.redrive.is_none() {
+        let text =
+            format!("queue {:?} has no dead_letter_queue: a message that keeps failing is tried for ever", pool.queue);
+        values.warning(&format!("{at}.queue"), text);
+    }
+    if pool.deferral_pause > pool.deferral_max {
+        values.warning(&format!("{at}.deferral_pause"), "is longer than deferral_max: the first deferral is the last");
+    }
+}

@@ -1,0 +1,199 @@
+//! From a file and variables to settings: read, parse, overlay, walk, build.
+//!
+//! Opens the file, and what it names; everything else is passed in.
+
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::environment::{self, Environment};
+use super::finding::{Errors, Report};
+use super::key_list::KEYS;
+use super::keys::{Shape, segments};
+use super::settings::{DaemonOptions, Entry, LogFormat, LogOptions, Settings};
+use super::source::{Place, Source};
+use super::values::Values;
+use super::{document, functions, queues, schedules, walk};
+use crate::store;
+
+/// The embedded example, the repository's `config.toml`: every key with its default, and a statement run against the
+/// demo's bank and mail sink.
+pub const EXAMPLE: &str = include_str!("../../config.toml");
+
+/// A configuration may have this many bytes.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// The longest path that a Unix socket can be bound to, in bytes (`sun_path` less its final NUL).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Reads a configuration file, or the embedded [`EXAMPLE`] when there is none, with the environment's overrides, and
+/// fetches its secrets and template files.
+///
+/// # Errors
+/// Every fault at once; see [`Errors`].
+pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Settings, Errors> {
+    let Some(path) = path else { return load_text("(example)", Path::new(""), EXAMPLE, environment) };
+    let (name, base) = (path.display().to_string(), path.parent().unwrap_or(Path::new("")));
+    match read(path) {
+        Ok(text) => load_text(&name, base, &text, environment),
+        Err(why) => {
+            let mut report = Report::default();
+            report.error(&Place::Nowhere, "", why);
+            settle(report, &Source::new(name, base, String::new()), None)
+        }
+    }
+}
+
+/// The file that is used when none is named: `$NIGHTMAIL_CONFIG`, else `config.toml` in the working directory, else
+/// `/etc/nightmail/config.toml`; `None` when there is none of them.
+pub fn find(environment: &Environment) -> Option<PathBuf> {
+    if let Some(path) = environment.get("NIGHTMAIL_CONFIG") {
+        return Some(path.into());
+    }
+    ["config.toml", "/etc/nightmail/config.toml"].into_iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+/// Reads a configuration from a text. `name` is what messages call it; relative paths in it start at `base`.
+///
+/// # Errors
+/// Every fault at once; see [`Errors`].
+pub fn load_text(name: &str, base: &Path, text: &str, environment: &Environment) -> Result<Settings, Errors> {
+    let source = Source::new(name, base, text.to_owned());
+    let mut report = Report::default();
+    let mut document = match document::parse(text) {
+        Ok(document) => document,
+        Err(mut faults) => {
+            // The first fault of a line tells; what follows it there is the parser's guess.
+            faults.sort_by_key(|(span, _)| span.start);
+            faults.dedup_by_key(|(span, _)| source.line_at(span.start).0);
+            for (span, why) in faults {
+                mask_syntax(&source, &span, &mut report);
+                report.error(&Place::Span(span), "", format!("not TOML: {}", why.replace('\n', "; ")));
+            }
+            return settle(report, &source, None);
+        }
+    };
+    environment::overlay(&mut document, environment, &mut report);
+    let found = walk::walk(&document, &of_example, &mut report);
+    let mut values = Values { found, report: &mut report, source: &source, environment };
+    let settings = build(&mut values);
+    settle(report, &source, Some(settings))
+}
+
+fn settle(report: Report, source: &Source, settings: Option<Settings>) -> Result<Settings, Errors> {
+    let warnings = report.finish(source)?;
+    settings.map(|settings| Settings { warnings, ..settings }).ok_or_else(|| Errors(Vec::new()))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let remedy = "name the right file with --config, or start from `nightmail config example`";
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}; {remedy}"))?;
+    let mut bytes = Vec::new();
+    let read = file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("cannot be read: {error}; {remedy}"))?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(format!("has more than {CONFIG_BYTES_MAX} bytes; {remedy}"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        format!("line {line} is not UTF-8; save the file as UTF-8")
+    })
+}
+
+/// The embedded example's value of a key.
+fn of_example(path: &str) -> Option<String> {
+    let document = document::parse(EXAMPLE).ok()?;
+    let path = walk::expand(&path.split('.').collect::<Vec<_>>(), &document);
+    let value = |path: &Vec<String>| {
+        let (last, above) = path.split_last()?;
+        let mut table = &document;
+        for section in above {
+            table = table.get(section)?.node.as_table()?;
+        }
+        table.get(last)?.node.as_text().map(str::to_owned)
+    };
+    path.iter().find_map(value)
+}
+
+/// Keeps what may be a secret out of the excerpt of a line that is not TOML: unless a known key that holds no secret
+/// stands on its left, the right side of such a line is not shown.
+fn mask_syntax(source: &Source, span: &Range<usize>, report: &mut Report) {
+    let (_, range) = source.line_at(span.start);
+    let line = source.text.get(range.clone()).unwrap_or_default();
+    let is_plain = |key: &str| {
+        let name = key.trim().rsplit('.').next().unwrap_or_default();
+        let named = || KEYS.iter().filter(|key| segments(key.path).last() == Some(&name));
+        let open = |shape: Shape| !matches!(shape, Shape::Secret | Shape::Header | Shape::Url);
+        named().next().is_some() && named().all(|key| open(key.shape))
+    };
+    let hidden = match line.split_once('=') {
+        _ if line.trim_start().starts_with('[') && !line.contains(['"', '\'', '=']) => return,
+        Some((key, value)) if is_plain(key) && !value.contains(['{', '=']) => return,
+        Some((key, _)) if key.chars().all(|c| !matches!(c, '"' | '\'')) => range.start + key.len() + 1..range.end,
+        _ => range,
+    };
+    report.mask(&Place::Span(hidden));
+}
+
+fn build(values: &mut Values<'_>) -> Settings {
+    let serving = functions::queues_of(values);
+    let data_dir = data_dir(values);
+    let control_socket = control_socket(values, &data_dir);
+    let queues = queues::build(values, &serving);
+    let functions = functions::build(values, &queues);
+    let schedules = schedules::build(values, &functions);
+    Settings {
+        log: LogOptions {
+            level: values.text("log.level"),
+            format: match values.text("log.format").as_str() {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => LogFormat::Auto,
+            },
+        },
+        daemon: DaemonOptions { drain: values.span("daemon.drain") },
+        store: store::Options {
+            cache_bytes: values.count("store.cache"),
+            group_max: values.count("store.group_max"),
+            waiting_max: values.count("store.waiting_max"),
+            ..store::Options::at(data_dir.join("nightmail.redb"))
+        },
+        control_socket,
+        data_dir,
+        queues,
+        functions,
+        schedules,
+        origins: origins(values),
+        warnings: Vec::new(),
+    }
+}
+
+/// The first of the directories that systemd put into a variable.
+fn systemd_directory(values: &Values<'_>, variable: &str) -> Option<PathBuf> {
+    let told = values.environment.get(variable)?;
+    told.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+}
+
+fn data_dir(values: &mut Values<'_>) -> PathBuf {
+    let default = systemd_directory(values, "STATE_DIRECTORY").unwrap_or_else(|| "data".into());
+    let data_dir = values.path("data_dir").unwrap_or(default);
+    values.note("data_dir", &data_dir.display().to_string());
+    data_dir
+}
+
+fn control_socket(values: &mut Values<'_>, data_dir: &Path) -> PathBuf {
+    let directory = systemd_directory(values, "RUNTIME_DIRECTORY").unwrap_or_else(|| data_dir.into());
+    let socket = values.path("control.socket").unwrap_or_else(|| directory.join("control.sock"));
+    values.note("control.socket", &socket.display().to_string());
+    let bytes = socket.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        let text = format!("must be at most {SOCKET_PATH_BYTES_MAX} bytes (got {bytes}): {}", socket.display());
+        values.error("control.socket", format!("{text}; set a shorter control.socket"));
+    }
+    socket
+}
+
+fn origins(values: &Values<'_>) -> std::collections::BTreeMap<String, Entry> {
+    let entry = |leaf: &walk::Leaf| Entry { value: leaf.shown.clone(), origin: values.source.origin(&leaf.place) };
+    values.found.leaves.iter().map(|(path, leaf)| (path.clone(), entry(leaf))).collect()
+}

@@ -1,0 +1,95 @@
+//! `[queues.<name>]` to [`queue::Options`], with the checks between queues.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::shape::show_span;
+use super::values::Values;
+use super::walk::quote;
+use crate::queue;
+
+/// SQS's default retention, for queues that no function serves.
+const RETENTION: Duration = Duration::from_secs(4 * 86_400);
+
+/// Builds the options of every queue. `serving` are the queues of functions: what they hold is kept for ever unless
+/// the file says otherwise, and so are their dead letters.
+pub(super) fn build(values: &mut Values<'_>, serving: &BTreeSet<String>) -> BTreeMap<String, queue::Options> {
+    let names = values.found.names("queues");
+    let dead_letters: BTreeSet<String> =
+        serving.iter().filter_map(|name| values.maybe_text(&format!("queues.{name}.dead_letter_queue"))).collect();
+    let mut queues = BTreeMap::new();
+    for name in &names {
+        let kept = serving.contains(name) || dead_letters.contains(name);
+        let options = one(values, name, kept, &names);
+        queues.insert(name.clone(), options);
+    }
+    for name in &names {
+        check_chain(values, name, &queues);
+    }
+    queues
+}
+
+fn one(values: &mut Values<'_>, name: &str, kept: bool, names: &[String]) -> queue::Options {
+    let at = |key: &str| format!("queues.{name}.{key}");
+    let default = if kept { None } else { Some(RETENTION) };
+    values.note(&at("retention"), if kept { "forever" } else { "4d" });
+    queue::Options {
+        visibility_timeout: values.span(&at("visibility_timeout")),
+        delay: values.span(&at("delay")),
+        retention: values.maybe_span(&at("retention")).unwrap_or(default),
+        receive_wait: values.span(&at("receive_wait")),
+        message_bytes_max: values.count(&at("message_max")),
+        redrive: redrive(values, name, names),
+    }
+}
+
+fn redrive(values: &mut Values<'_>, name: &str, names: &[String]) -> Option<queue::RedrivePolicy> {
+    let (to, count) = (format!("queues.{name}.dead_letter_queue"), format!("queues.{name}.max_receive_count"));
+    match (values.is_set(&to), values.is_set(&count)) {
+        (true, false) => values.error(&to, "needs max_receive_count beside it, e.g. max_receive_count = 5"),
+        (false, true) => values.error(&count, "needs dead_letter_queue beside it"),
+        _ => {}
+    }
+    let dead_letter_queue = values.maybe_text(&to)?;
+    if dead_letter_queue == name {
+        values.error(&to, "must not be the queue itself");
+    } else if !names.contains(&dead_letter_queue) {
+        values.error(&to, missing("queue", &dead_letter_queue, names));
+    }
+    Some(queue::RedrivePolicy { dead_letter_queue, max_receive_count: values.count(&count) })
+}
+
+/// Refuses dead-letter queues in a circle, and advises on letters that would expire before their source's messages.
+fn check_chain(values: &mut Values<'_>, name: &str, queues: &BTreeMap<String, queue::Options>) {
+    let next =
+        |name: &str| queues.get(name).and_then(|options| options.redrive.as_ref()).map(|to| &to.dead_letter_queue);
+    let field = format!("queues.{name}.dead_letter_queue");
+    let Some(first) = next(name).filter(|first| *first != name) else { return };
+    let mut at = first;
+    for _ in 0..queues.len() {
+        let Some(further) = next(at) else { break };
+        if further == name {
+            return values
+                .error(&field, format!("a dead letter would come back here by way of {first:?}; break the circle"));
+        }
+        at = further;
+    }
+    let (Some(source), Some(target)) = (queues.get(name), queues.get(first)) else { return };
+    let shorter = match (source.retention, target.retention) {
+        (None, Some(_)) => true,
+        (Some(source), Some(target)) => target < source,
+        _ => false,
+    };
+    if shorter {
+        let kept = target.retention.map_or_else(|| "forever".into(), show_span);
+        let text =
+            format!("its letters expire sooner ({kept}) than this queue's messages; raise queues.{first}.retention");
+        values.warning(&field, text);
+    }
+}
+
+/// The text for a name that does not exist.
+pub(super) fn missing(what: &str, name: &str, known: &[String]) -> String {
+    let hint = super::finding::nearest(name, known.iter().map(String::as_str));
+    format!("{what} {} not found ({hint})", quote(name))
+}

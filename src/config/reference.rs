@@ -1,0 +1,83 @@
+//! The reference table of all keys, as `docs/config.md` holds it.
+
+use std::fmt::Write;
+
+use super::key_list::KEYS;
+use super::keys::{Fallback, Key, Scope, Shape};
+use super::shape::show_span;
+use crate::base::units::show_size;
+
+/// One Markdown table for each section of the configuration, made from the list of keys.
+pub fn reference() -> String {
+    let mut text = String::new();
+    let mut section = None;
+    for key in KEYS {
+        let (above, name) = split(key);
+        if section.as_ref() != Some(&above) {
+            let title = if above.is_empty() { "Top level".into() } else { format!("`[{above}]`") };
+            let _ = write!(
+                text,
+                "\n### {title}\n\n| key | type | default | limits | meaning |\n| --- | --- | --- | --- | --- |\n"
+            );
+            section = Some(above);
+        }
+        let (shape, limits) = shape(key.shape);
+        let only = match key.scope {
+            Scope::All => "",
+            Scope::FanOut => " (fan-out)",
+            Scope::Statement => " (statement)",
+        };
+        let _ =
+            writeln!(text, "| `{name}`{only} | {shape} | {} | {limits} | {} |", fallback(key.fallback), key.meaning);
+    }
+    text
+}
+
+/// The section and the key's name in it; `backoff` counts to the section above it.
+fn split(key: &Key) -> (String, String) {
+    let (above, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+    let (above, name) = match above.rsplit_once('.') {
+        Some((section, inner @ ("backoff" | "headers" | "params"))) => (section, format!("{inner}.{name}")),
+        _ => (above, name.to_owned()),
+    };
+    (above.replace('*', "<name>"), name.replace('*', "<name>"))
+}
+
+fn fallback(fallback: Fallback) -> String {
+    match fallback {
+        Fallback::Required => "**required**".into(),
+        Fallback::Nothing => "none".into(),
+        Fallback::Toml(text) => format!("`{text}`"),
+        Fallback::Example => "the text in `config.toml`".into(),
+        Fallback::Told(words) => words.into(),
+    }
+}
+
+/// The type's name and its limits.
+fn shape(shape: Shape) -> (&'static str, String) {
+    let uses = |roots: &[&str]| format!("variables: {}", roots.join(", "));
+    match shape {
+        Shape::Text => ("string", "any text".into()),
+        Shape::Line => ("string", "one line, not empty".into()),
+        Shape::Name => ("name", "1 to 80 of A-Z a-z 0-9 _ -".into()),
+        Shape::Path => ("path", "one line, not empty".into()),
+        Shape::Span(min, max) => ("duration", format!("{} to {}", show_span(min), show_span(max))),
+        Shape::SpanOrForever(min, max) => {
+            ("duration", format!("{} to {}, or \"forever\"", show_span(min), show_span(max)))
+        }
+        Shape::Size(min, max) => ("size", format!("{} to {}", show_size(min), show_size(max))),
+        Shape::Count(min, max) => ("integer", format!("{min} to {max}")),
+        Shape::Choice(words) => ("word", words.join(", ")),
+        Shape::Lines => ("array of strings", "one line each".into()),
+        Shape::Url => ("URL template", "http or https; no placeholder in the host, no user or password".into()),
+        Shape::Mailbox => ("mailbox", "exactly one @".into()),
+        Shape::Host => ("host", "a host name or an IP address".into()),
+        Shape::Locale => ("language tag", "BCP 47".into()),
+        Shape::Pointer => ("JSON pointer", "starts with /".into()),
+        Shape::LogFilter => ("log filter", "off, error, warn, info, debug, trace".into()),
+        Shape::LineTemplate(roots) => ("template", format!("one line; {}", uses(roots))),
+        Shape::Template(roots) => ("template", uses(roots)),
+        Shape::Secret => ("secret", "a reference, never a literal".into()),
+        Shape::Header => ("string or secret", "visible ASCII, 1 line".into()),
+    }
+}

@@ -1,0 +1,89 @@
+//! `[schedules.<name>]` to [`schedule::Options`], with the checks against functions.
+
+use std::collections::BTreeMap;
+
+use super::plausible::placeholders;
+use super::queues::missing;
+use super::settings::{FunctionSettings, Kind};
+use super::values::Values;
+use crate::schedule::{self, Misfire, rule::Rule};
+
+/// Builds every schedule whose rule is one.
+pub(super) fn build(values: &mut Values<'_>, functions: &[FunctionSettings]) -> Vec<schedule::Options> {
+    values.found.names("schedules").iter().filter_map(|name| one(values, name, functions)).collect()
+}
+
+fn one(values: &mut Values<'_>, name: &str, functions: &[FunctionSettings]) -> Option<schedule::Options> {
+    let at = format!("schedules.{name}");
+    let params: BTreeMap<String, String> = values
+        .found
+        .names(&format!("{at}.params"))
+        .into_iter()
+        .map(|param| (param.clone(), values.text(&format!("{at}.params.{param}"))))
+        .collect();
+    let path = format!("{at}.function");
+    let function = values.maybe_text(&path);
+    if let Some(function) = &function {
+        check_function(values, &path, function, functions, &params);
+    }
+    Some(schedule::Options {
+        name: name.into(),
+        rule: rule(values, &at)?,
+        misfire: match values.text(&format!("{at}.misfire")).as_str() {
+            "all" => Misfire::All,
+            "skip" => Misfire::Skip,
+            _ => Misfire::Once,
+        },
+        grace: values.span(&format!("{at}.grace")),
+        function: function.unwrap_or_default(),
+        params,
+    })
+}
+
+fn rule(values: &mut Values<'_>, at: &str) -> Option<Rule> {
+    let (cron, timezone) = (format!("{at}.cron"), format!("{at}.timezone"));
+    let zone = values.maybe_text(&timezone)?;
+    if jiff::tz::TimeZone::get(&zone).is_err() {
+        let text = format!(
+            "time zone {zone:?} not found; write an IANA name such as \"Europe/Berlin\" (they come with the package tzdata)"
+        );
+        values.error(&timezone, text);
+        return None;
+    }
+    match Rule::parse(&values.maybe_text(&cron)?, &zone) {
+        Ok(rule) => Some(rule),
+        Err(error) => {
+            values.error(&cron, error);
+            None
+        }
+    }
+}
+
+fn check_function(
+    values: &mut Values<'_>,
+    path: &str,
+    function: &str,
+    functions: &[FunctionSettings],
+    params: &BTreeMap<String, String>,
+) {
+    let known = values.found.names("functions");
+    if !known.iter().any(|name| name == function) {
+        return values.error(path, missing("function", function, &known));
+    }
+    match functions.iter().find(|settings| settings.pool.function == function).map(|settings| &settings.kind) {
+        Some(Kind::Statement(_)) => {
+            let text =
+                format!("function {function:?} is of kind \"statement\"; a schedule starts one of kind \"fan-out\"");
+            values.error(path, text);
+        }
+        Some(Kind::FanOut(fan_out)) => {
+            let unset = placeholders(&fan_out.users.url).into_iter().find(|name| !params.contains_key(*name));
+            if let Some(name) = unset {
+                let text =
+                    format!("functions.{function}.users.url needs {{{name}}}, which this schedule's params do not set");
+                values.warning(path, text);
+            }
+        }
+        None => {} // Its kind was reported.
+    }
+}

@@ -1,0 +1,107 @@
+//! The checked settings: what a configuration means once every fault is out.
+//!
+//! Holds values alone; it knows neither the file's shape nor where the values are used.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::finding::Finding;
+use crate::function::statement;
+use crate::{queue, schedule, store, work};
+
+/// Everything that a daemon is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The directory of the store.
+    pub data_dir: PathBuf,
+    /// What is logged and how.
+    pub log: LogOptions,
+    /// What the daemon itself is told.
+    pub daemon: DaemonOptions,
+    /// The Unix socket of the CLI; its path has at most 107 bytes.
+    pub control_socket: PathBuf,
+    /// The store.
+    pub store: store::Options,
+    /// The queues by name.
+    pub queues: BTreeMap<String, queue::Options>,
+    /// The functions, sorted by name; no two share a queue.
+    pub functions: Vec<FunctionSettings>,
+    /// The schedules, sorted by name; each starts a fan-out of `functions`.
+    pub schedules: Vec<schedule::Options>,
+    /// Every key's value as text and where it came from, by the key's path. Secrets appear as references alone.
+    pub origins: BTreeMap<String, Entry>,
+    /// Advice in the order of the file's lines; none of it keeps the daemon from starting.
+    pub warnings: Vec<Finding>,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// A filter in the syntax of `tracing_subscriber::EnvFilter`, e.g. `info,nightmail::work=debug`; it parses.
+    pub level: String,
+    /// The shape of a line.
+    pub format: LogFormat,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the daemon itself is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonOptions {
+    /// At shutdown, messages in work have this long to end; then their attempts are abandoned without a charge.
+    pub drain: Duration,
+}
+
+/// The checked settings of one `[functions.<name>]`.
+#[derive(Clone, Debug)]
+pub struct FunctionSettings {
+    /// Its pool of workers.
+    pub pool: work::Options,
+    /// What it does.
+    pub kind: Kind,
+}
+
+/// What a function does.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful of these is made once, at start")]
+pub enum Kind {
+    /// Fetch one account's transactions, render the PDF, mail it.
+    Statement(Box<statement::Options>),
+    /// Fetch all users and send one message for each.
+    FanOut(schedule::FanOutOptions),
+}
+
+/// One key's value and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The value in TOML; a secret is its reference, e.g. `{ env = "NAME" }`, and a header's value is `"…"`.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where a value came from. The order is that of findings: the file as a whole, its lines, variables.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The built-in default.
+    Default,
+    /// A place in the file.
+    File {
+        /// The line, from 1.
+        line: u32,
+        /// The column in characters, from 1.
+        column: u32,
+    },
+    /// The environment variable of this name.
+    Variable(String),
+}

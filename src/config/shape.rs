@@ -1,0 +1,182 @@
+//! One value against its shape: from TOML to a typed value, or what is wrong.
+//!
+//! Pure; it opens no file and resolves no secret.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::document::{Node, Table};
+use super::keys::Shape;
+use super::plausible;
+use crate::base::units;
+
+/// A value that fits its shape.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// Every kind of text, words and paths included.
+    Text(String),
+    /// Some texts.
+    Lines(Vec<String>),
+    /// A span of time; `None` is for ever.
+    Span(Option<Duration>),
+    /// A number or a size in bytes.
+    Count(u64),
+    /// Where a secret is.
+    Secret(Reference),
+}
+
+/// Where a secret is.
+#[derive(Clone, Debug)]
+pub(super) enum Reference {
+    /// In an environment variable.
+    Env(String),
+    /// In a file that only its owner reads.
+    File(String),
+    /// In systemd's credentials directory.
+    Credential(String),
+    /// Here: a header that carries no credential. Never shown all the same.
+    Literal(SecretString),
+}
+
+/// How a secret is written.
+const SECRET_FORMS: &str = "{ env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
+
+/// Checks one value. `name` is the key's last segment.
+pub(super) fn check(shape: Shape, name: &str, node: &Node) -> Result<Value, String> {
+    match shape {
+        Shape::Count(min, max) => count(node, min, max),
+        Shape::Lines => lines(node),
+        Shape::Secret => secret(node),
+        Shape::Header => header(name, node),
+        Shape::Span(min, max) => span(of_text(node, "a duration with a unit, e.g. \"30s\"")?, min, max, ""),
+        Shape::SpanOrForever(min, max) => match of_text(node, "a duration with a unit, e.g. \"4d\", or \"forever\"")? {
+            "forever" => Ok(Value::Span(None)),
+            text => span(text, min, max, ", or \"forever\""),
+        },
+        Shape::Size(min, max) => size(of_text(node, "a size with a unit, e.g. \"64MiB\"")?, min, max),
+        _ => text(shape, of_text(node, "a string")?),
+    }
+}
+
+fn text(shape: Shape, text: &str) -> Result<Value, String> {
+    match shape {
+        Shape::Line | Shape::Path => plausible::line(text)?,
+        Shape::Name => plausible::name(text)?,
+        Shape::Url => plausible::url(text)?,
+        Shape::Mailbox => plausible::mailbox(text)?,
+        Shape::Host => plausible::host(text)?,
+        Shape::Locale => plausible::locale(text)?,
+        Shape::Pointer => plausible::pointer(text)?,
+        Shape::LogFilter => plausible::log_filter(text)?,
+        Shape::Template(roots) => plausible::template(text, roots)?,
+        Shape::LineTemplate(roots) => {
+            plausible::line(text)?;
+            plausible::template(text, roots)?;
+        }
+        Shape::Choice(words) if !words.contains(&text) => {
+            let got = plausible::start(text);
+            return Err(format!("must be one of {} (got {got:?})", words.join(", ")));
+        }
+        _ => {}
+    }
+    Ok(Value::Text(text.into()))
+}
+
+fn of_text<'a>(node: &'a Node, wanted: &str) -> Result<&'a str, String> {
+    node.as_text().ok_or_else(|| format!("must be {wanted} (got {})", node.type_name()))
+}
+
+fn count(node: &Node, min: u64, max: u64) -> Result<Value, String> {
+    match node {
+        Node::Integer(Some(number)) => match u64::try_from(*number) {
+            Ok(number) if (min..=max).contains(&number) => Ok(Value::Count(number)),
+            _ => Err(format!("must be {min} to {max} (got {number})")),
+        },
+        Node::Integer(None) => Err(format!("must be {min} to {max} (got a number beyond 64 bits)")),
+        other => Err(format!("must be a whole number from {min} to {max} (got {})", other.type_name())),
+    }
+}
+
+/// `or` names what else is allowed.
+fn span(text: &str, min: Duration, max: Duration, or: &str) -> Result<Value, String> {
+    let span = units::duration(text).map_err(|error| format!("{error}{or}"))?;
+    if (min..=max).contains(&span) {
+        return Ok(Value::Span(Some(span)));
+    }
+    Err(format!("must be {} to {}{or} (got {:?})", show_span(min), show_span(max), plausible::start(text)))
+}
+
+/// A span of time as people write it in a configuration: whole days from two on, else as elsewhere.
+pub(super) fn show_span(span: Duration) -> String {
+    let days = span.as_secs() / 86_400;
+    if days >= 2 && span == Duration::from_secs(days * 86_400) {
+        format!("{days}d")
+    } else {
+        units::show_duration(span)
+    }
+}
+
+fn size(text: &str, min: u64, max: u64) -> Result<Value, String> {
+    let bytes = units::size(text).map_err(|error| error.to_string())?;
+    if (min..=max).contains(&bytes) {
+        return Ok(Value::Count(bytes));
+    }
+    let (min, max) = (units::show_size(min), units::show_size(max));
+    Err(format!("must be {min} to {max} (got {:?})", plausible::start(text)))
+}
+
+fn lines(node: &Node) -> Result<Value, String> {
+    let refused = |got: &Node| format!("must be an array of strings (got {})", got.type_name());
+    let Node::Array(items) = node else { return Err(refused(node)) };
+    let line = |item: &Node| {
+        let Some(text) = item.as_text() else { return Err(format!("{} among others", refused(item))) };
+        plausible::line(text).map(|()| text.to_owned())
+    };
+    items.iter().map(line).collect::<Result<Vec<_>, _>>().map(Value::Lines)
+}
+
+fn secret(node: &Node) -> Result<Value, String> {
+    match node {
+        Node::Table(table) => reference(table).map(Value::Secret),
+        Node::Text(_) => Err(format!("a secret must not stand in the configuration; write {SECRET_FORMS}")),
+        other => Err(format!("must be {SECRET_FORMS} (got {})", other.type_name())),
+    }
+}
+
+fn header(name: &str, node: &Node) -> Result<Value, String> {
+    plausible::header_name(name)?;
+    match node {
+        Node::Text(_) if plausible::is_credential_header(name) => secret(node),
+        Node::Text(text) => {
+            let fits = reqwest::header::HeaderValue::from_str(text).is_ok();
+            let value = Value::Secret(Reference::Literal(text.clone().into()));
+            fits.then_some(value).ok_or_else(|| "must be one line of visible ASCII".into())
+        }
+        Node::Table(table) => reference(table).map(Value::Secret),
+        other => Err(format!("must be a string or {SECRET_FORMS} (got {})", other.type_name())),
+    }
+}
+
+/// Reads `{ env = … }` and its likes. What stands there instead is not repeated: it may be the secret.
+fn reference(table: &Table) -> Result<Reference, String> {
+    let mut entries = table.iter();
+    let (Some((form, item)), None) = (entries.next(), entries.next()) else {
+        return Err(format!("must be exactly one of {SECRET_FORMS}"));
+    };
+    let Some(text) = item.node.as_text().filter(|text| plausible::line(text).is_ok()) else {
+        return Err(format!("must be {SECRET_FORMS}"));
+    };
+    match form.as_str() {
+        "env" if plausible::parameter_name(text).is_err() => {
+            Err("env must be a variable's name (A-Z a-z 0-9 _), not its value".into())
+        }
+        "env" => Ok(Reference::Env(text.into())),
+        "file" => Ok(Reference::File(text.into())),
+        "credential" if text.contains('/') || text.starts_with('.') => {
+            Err("credential must be a name, without a path; use { file = \"/path\" } for a file".into())
+        }
+        "credential" => Ok(Reference::Credential(text.into())),
+        _ => Err(format!("must be {SECRET_FORMS}")),
+    }
+}

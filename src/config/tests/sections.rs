@@ -1,0 +1,188 @@
+//! The checks of each section and between them.
+
+use std::path::Path;
+
+use super::super::key_list::KEYS;
+use super::super::keys::{Key, segments};
+use super::super::{Environment, load as load_file, load_text};
+use super::{SMALL, fault_of, faults, load};
+
+/// The key of a path in settings.
+pub(super) fn key_of(path: &str) -> Option<&'static Key> {
+    let parts: Vec<&str> = path.split('.').collect();
+    KEYS.iter().find(|key| {
+        let pattern = segments(key.path);
+        pattern.len() == parts.len() && pattern.iter().zip(&parts).all(|(want, have)| *want == "*" || want == have)
+    })
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    let settings = load(text).unwrap_or_else(|errors| panic!("{errors}"));
+    settings.warnings.iter().map(|finding| format!("{}: {}", finding.field, finding.text)).collect()
+}
+
+#[test]
+fn names_follow_sqs() {
+    let long = "q".repeat(81);
+    for (name, why) in [
+        ("a b", "is not a name"),
+        ("ü", "is not a name"),
+        ("", "is not a name"),
+        (long.as_str(), "is not a name"),
+        ("a.fifo", "FIFO queues are not supported yet"),
+    ] {
+        let list = faults(&format!("[queues.\"{name}\"]"));
+        assert!(list.len() == 1 && list[0].contains(why), "{list:?}");
+    }
+    assert!(load(&format!("[queues.{}]", "q".repeat(80))).is_ok());
+}
+
+#[test]
+fn dead_letter_queues_exist_and_are_others() {
+    let line = fault_of("dead_letter_queue = \"dead\"", "dead_letter_queue = \"daed\"");
+    assert!(line.contains("queue \"daed\" not found (did you mean \"dead\"?)"), "{line}");
+    assert!(
+        fault_of("dead_letter_queue = \"dead\"", "dead_letter_queue = \"work\"")
+            .contains("must not be the queue itself")
+    );
+    assert!(fault_of("max_receive_count = 3\n", "").contains("needs max_receive_count"));
+    assert!(fault_of("dead_letter_queue = \"dead\"\n", "").contains("needs dead_letter_queue"));
+    assert!(fault_of("max_receive_count = 3", "max_receive_count = 1001").contains("must be 1 to 1000 (got 1001)"));
+    let circle = faults(
+        "[queues.a]\ndead_letter_queue=\"b\"\nmax_receive_count=1\n[queues.b]\ndead_letter_queue=\"a\"\nmax_receive_count=1\n",
+    );
+    assert!(circle.len() == 2 && circle[0].contains("break the circle"), "{circle:?}");
+}
+
+#[test]
+fn attributes_of_queues_have_sqs_limits() {
+    for (line, why) in [
+        ("visibility_timeout = \"12h1s\"", "must be 0s to 12h"),
+        ("delay = \"15m1s\"", "must be 0s to 15m"),
+        ("retention = \"59s\"", "must be 1m to 14d, or \"forever\""),
+        ("retention = \"15d\"", "or \"forever\""),
+        ("receive_wait = \"21s\"", "must be 0s to 20s"),
+        ("message_max = \"1023B\"", "must be 1.0 KiB to 1.0 MiB"),
+        ("message_max = \"1025KiB\"", "must be 1.0 KiB to 1.0 MiB"),
+        ("delay = 30", "with a unit"),
+    ] {
+        let list = faults(&format!("[queues.a]\n{line}\n"));
+        assert!(list.len() == 1 && list[0].contains(why), "{list:?}");
+    }
+}
+
+#[test]
+fn functions_and_queues_belong_together() {
+    assert!(fault_of("queue = \"out\"", "queue = \"oout\"").contains("queue \"oout\" not found"));
+    assert!(
+        fault_of("target = \"work\"", "target = \"wrok\"")
+            .contains("queue \"wrok\" not found (did you mean \"work\"?)")
+    );
+    assert!(fault_of("target = \"work\"", "target = \"dead\"").contains("no function serves queue \"dead\""));
+    assert!(fault_of("target = \"work\"", "target = \"out\"").contains("must not be the function's own queue"));
+    let two = faults(&SMALL.replacen("queue = \"out\"", "queue = \"work\"", 1));
+    assert!(two.iter().any(|line| line.contains("is served by function \"letter\" already")), "{two:?}");
+    assert!(fault_of("kind = \"statement\"", "kind = \"statment\"").contains("must be one of fan-out, statement"));
+}
+
+#[test]
+fn schedules_start_fan_outs_alone() {
+    assert!(fault_of("function = \"spread\"", "function = \"letter\"").contains("starts one of kind \"fan-out\""));
+    assert!(fault_of("function = \"spread\"", "function = \"sprad\"").contains("did you mean \"spread\"?"));
+    assert!(fault_of("function = \"spread\"", "function = \"spread\"\ntimezone = \"Mars/Base\"").contains("IANA"));
+    assert!(fault_of("cron = \"0 2 1 * *\"", "cron = \"monthly\"").contains("schedules.monthly.cron"));
+}
+
+#[test]
+fn addresses_are_http_and_name_the_account() {
+    let url = "https://bank.example/accounts/{account_id}";
+    for (bad, why) in [
+        ("ftp://bank.example/{account_id}", "must start with http:// or https://"),
+        ("bank.example/{account_id}", "is not an address"),
+        ("https://bank.example/{account_id", "a brace is open"),
+        ("https://bank.example/account_id}", "a brace closes"),
+        ("https://bank.example/{account id}", "a placeholder must be"),
+        ("https://{account_id}.bank.example/", "the host must not come from data"),
+        ("https://bank.example/accounts", "must name the account"),
+    ] {
+        assert!(fault_of(url, bad).contains(why), "{bad}: {}", fault_of(url, bad));
+    }
+}
+
+#[test]
+fn mailboxes_locales_hosts_and_pointers_are_plausible() {
+    let from = "from = \"statements@bank.example\"";
+    for bad in ["bank", "a@b@c", "@bank.example", "a@", "Bank <a@b", "Bank a@b>", "a b@c", "Bank <a@b>\\r\\nBcc: c@d"] {
+        assert!(fault_of(from, &format!("from = \"{bad}\"")).contains("functions.letter.mail.from"), "{bad}");
+    }
+    for good in ["Bank <a@b.example>", "a@b", "Bank <Ünited> <a@münchen.example>"] {
+        assert!(load(&SMALL.replacen(from, &format!("from = \"{good}\""), 1)).is_ok(), "{good}");
+    }
+    let issuer = "issuer = \"Bank\"";
+    assert!(fault_of(issuer, &format!("{issuer}\ndefault_locale = \"english\"")).contains("language tag"));
+    let host = "host = \"relay.bank.example\"";
+    assert!(fault_of(host, "host = \"relay:25\"").contains("give the port in its own key"));
+    let users = "[functions.spread.users]\n";
+    assert!(fault_of(users, &format!("{users}items = \"users\"\n")).contains("JSON pointer"));
+}
+
+#[test]
+fn templates_are_checked_before_the_first_mail() {
+    let from = "from = \"statements@bank.example\"";
+    let with = |line: &str| fault_of(from, &format!("{from}\n{line}"));
+    assert!(with("subject = \"{{ user.name\"").contains("is not a template"));
+    assert!(
+        with("subject = \"{{ usr.name }}\"").contains("uses \"usr\", which is not set (known: user, params, document)")
+    );
+    assert!(with("subject = \"a\\nb\"").contains("must be one line"));
+    let loops = format!("{from}\ntext = \"{{% for i in range(2) %}}{{{{ i }}}}{{% endfor %}}\"");
+    assert!(load(&SMALL.replacen(from, &loops, 1)).is_ok());
+}
+
+#[test]
+fn a_template_may_stand_in_a_file_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let from = "from = \"statements@bank.example\"";
+    let text = SMALL.replacen(from, &format!("{from}\ntext_file = \"mail.txt\""), 1);
+    let load = || load_text("config.toml", directory.path(), &text, &Environment::default());
+    assert!(load().unwrap_err().to_string().contains("mail.txt: No such file"));
+    std::fs::write(directory.path().join("mail.txt"), "Dear {{ nobody }}").unwrap();
+    assert!(load().unwrap_err().to_string().contains("uses \"nobody\""));
+    std::fs::write(directory.path().join("mail.txt"), "Dear {{ user.name }}").unwrap();
+    let settings = load().unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(format!("{:?}", settings.functions).contains("Dear {{ user.name }}"));
+}
+
+#[test]
+fn what_is_rarely_meant_is_advice() {
+    assert_eq!(
+        warnings("[queues.a]\nretention=\"forever\"\ndead_letter_queue=\"b\"\nmax_receive_count=1\n[queues.b]\n"),
+        [
+            "queues.a.dead_letter_queue: its letters expire sooner (4d) than this queue's messages; raise queues.b.retention"
+        ]
+    );
+    let small = warnings(SMALL);
+    assert!(
+        small.iter().any(|line| line.starts_with("queues.work.visibility_timeout: is shorter (30s)")),
+        "{small:#?}"
+    );
+    assert!(small.iter().any(|line| line.contains("queue \"out\" has no dead_letter_queue")), "{small:#?}");
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text_is_one_fault() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let refused = || load_file(Some(Path::new(&path)), &Environment::default()).unwrap_err().to_string();
+    assert!(refused().contains("config.toml: cannot be read: No such file"), "{}", refused());
+    std::fs::write(&path, b"[log]\nlevel = \"\xff\"\n").unwrap();
+    assert!(refused().contains("line 2 is not UTF-8"), "{}", refused());
+    std::fs::write(&path, vec![b'\n'; (1 << 20) + 1]).unwrap();
+    assert!(refused().contains("has more than 1048576 bytes"), "{}", refused());
+}
+
+#[test]
+fn nothing_at_all_is_a_configuration() {
+    let settings = load("").unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(settings.queues.is_empty() && settings.functions.is_empty() && settings.schedules.is_empty());
+}
