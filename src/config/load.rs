@@ -62,7 +62,10 @@ pub fn load_text(name: &str, base: &Path, text: &str, environment: &Environment)
     let mut report = Report::default();
     let mut document = match document::parse(text) {
         Ok(document) => document,
-        Err(faults) => {
+        Err(mut faults) => {
+            // The first fault of a line tells; what follows it there is the parser's guess.
+            faults.sort_by_key(|(span, _)| span.start);
+            faults.dedup_by_key(|(span, _)| source.line_at(span.start).0);
             for (span, why) in faults {
                 mask_syntax(&source, &span, &mut report);
                 report.error(&Place::Span(span), "", format!("not TOML: {}", why.replace('\n', "; ")));
@@ -125,7 +128,7 @@ fn mask_syntax(source: &Source, span: &Range<usize>, report: &mut Report) {
     };
     let hidden = match line.split_once('=') {
         _ if line.trim_start().starts_with('[') && !line.contains(['"', '\'', '=']) => return,
-        Some((key, value)) if is_plain(key) && !value.contains('{') => return,
+        Some((key, value)) if is_plain(key) && !value.contains(['{', '=']) => return,
         Some((key, _)) if key.chars().all(|c| !matches!(c, '"' | '\'')) => range.start + key.len() + 1..range.end,
         _ => range,
     };

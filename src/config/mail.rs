@@ -45,13 +45,13 @@ fn body(values: &mut Values<'_>, mail: &str, key: &str) -> String {
 }
 
 fn relay(values: &mut Values<'_>, at: &str, relay: &str) -> RelayOptions {
-    let (tls, port): (Tls, u16) = match values.text(&format!("{relay}.tls")).as_str() {
+    let (tls, port) = match values.text(&format!("{relay}.tls")).as_str() {
         "none" => (Tls::None, 25),
         "implicit" => (Tls::Implicit, 465),
         _ => (Tls::StartTls, 587),
     };
     let port_path = format!("{relay}.port");
-    values.note_count(&port_path, u64::from(port));
+    values.note_count(&port_path, port);
     let host = values.text(&format!("{relay}.host"));
     let helo_path = format!("{relay}.helo");
     values.note(&helo_path, &host_name());

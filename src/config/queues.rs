@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::shape::show_span;
 use super::values::Values;
 use super::walk::quote;
-use crate::base::units::show_duration;
 use crate::queue;
 
 /// SQS's default retention, for queues that no function serves.
@@ -81,7 +81,7 @@ fn check_chain(values: &mut Values<'_>, name: &str, queues: &BTreeMap<String, qu
         _ => false,
     };
     if shorter {
-        let kept = target.retention.map_or_else(|| "forever".into(), show_duration);
+        let kept = target.retention.map_or_else(|| "forever".into(), show_span);
         let text =
             format!("its letters expire sooner ({kept}) than this queue's messages; raise queues.{first}.retention");
         values.warning(&field, text);

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::key_list::KEYS;
 use super::keys::{Fallback, Key, Scope, Shape};
-use crate::base::units::{show_duration, show_size};
+use super::shape::show_span;
+use crate::base::units::show_size;
 
 /// One Markdown table for each section of the configuration, made from the list of keys.
 pub fn reference() -> String {
@@ -60,9 +61,9 @@ fn shape(shape: Shape) -> (&'static str, String) {
         Shape::Line => ("string", "one line, not empty".into()),
         Shape::Name => ("name", "1 to 80 of A-Z a-z 0-9 _ -".into()),
         Shape::Path => ("path", "one line, not empty".into()),
-        Shape::Span(min, max) => ("duration", format!("{} to {}", show_duration(min), show_duration(max))),
+        Shape::Span(min, max) => ("duration", format!("{} to {}", show_span(min), show_span(max))),
         Shape::SpanOrForever(min, max) => {
-            ("duration", format!("{} to {}, or \"forever\"", show_duration(min), show_duration(max)))
+            ("duration", format!("{} to {}, or \"forever\"", show_span(min), show_span(max)))
         }
         Shape::Size(min, max) => ("size", format!("{} to {}", show_size(min), show_size(max))),
         Shape::Count(min, max) => ("integer", format!("{min} to {max}")),

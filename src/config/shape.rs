@@ -49,10 +49,10 @@ pub(super) fn check(shape: Shape, name: &str, node: &Node) -> Result<Value, Stri
         Shape::Lines => lines(node),
         Shape::Secret => secret(node),
         Shape::Header => header(name, node),
-        Shape::Span(min, max) => span(of_text(node, "a duration with a unit, e.g. \"30s\"")?, min, max),
+        Shape::Span(min, max) => span(of_text(node, "a duration with a unit, e.g. \"30s\"")?, min, max, ""),
         Shape::SpanOrForever(min, max) => match of_text(node, "a duration with a unit, e.g. \"4d\", or \"forever\"")? {
             "forever" => Ok(Value::Span(None)),
-            text => span(text, min, max).map_err(|why| format!("{why}, or \"forever\"")),
+            text => span(text, min, max, ", or \"forever\""),
         },
         Shape::Size(min, max) => size(of_text(node, "a size with a unit, e.g. \"64MiB\"")?, min, max),
         _ => text(shape, of_text(node, "a string")?),
@@ -98,13 +98,23 @@ fn count(node: &Node, min: u64, max: u64) -> Result<Value, String> {
     }
 }
 
-fn span(text: &str, min: Duration, max: Duration) -> Result<Value, String> {
-    let span = units::duration(text).map_err(|error| error.to_string())?;
+/// `or` names what else is allowed.
+fn span(text: &str, min: Duration, max: Duration, or: &str) -> Result<Value, String> {
+    let span = units::duration(text).map_err(|error| format!("{error}{or}"))?;
     if (min..=max).contains(&span) {
         return Ok(Value::Span(Some(span)));
     }
-    let (min, max) = (units::show_duration(min), units::show_duration(max));
-    Err(format!("must be {min} to {max} (got {:?})", plausible::start(text)))
+    Err(format!("must be {} to {}{or} (got {:?})", show_span(min), show_span(max), plausible::start(text)))
+}
+
+/// A span of time as people write it in a configuration: whole days from two on, else as elsewhere.
+pub(super) fn show_span(span: Duration) -> String {
+    let days = span.as_secs() / 86_400;
+    if days >= 2 && span == Duration::from_secs(days * 86_400) {
+        format!("{days}d")
+    } else {
+        units::show_duration(span)
+    }
 }
 
 fn size(text: &str, min: u64, max: u64) -> Result<Value, String> {

@@ -2,9 +2,9 @@
 
 mod example;
 mod faults;
-mod override_;
 mod secrets;
 mod sections;
+mod variables;
 
 use std::path::Path;
 

@@ -123,7 +123,10 @@ fn fall_back(
         return;
     }
     let node = match key.fallback {
-        Fallback::Required => return report.error(&found.place(path), path, "missing; set it"),
+        Fallback::Required => {
+            let name = path.rsplit('.').next().unwrap_or(path);
+            return report.error(&found.place(path), path, format!("missing; add {name} = \"…\""));
+        }
         Fallback::Nothing | Fallback::Told(_) => return,
         Fallback::Toml(text) => Node::of_variable(text),
         Fallback::Example => Node::Text(example(key.path).unwrap_or_default()),

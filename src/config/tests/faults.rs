@@ -9,24 +9,49 @@ fn several_faults_are_reported_at_once_in_the_order_of_lines() {
     let text =
         "[store]\ncache = \"lots\"\n[queues.a]\ndelay = \"16m\"\nmax_recieve_count = 5\n[log]\nlevel = \"infoo\"\n";
     let Err(errors) = load(text) else { panic!("must be refused") };
-    insta::assert_snapshot!(errors, @"");
+    insta::assert_snapshot!(errors, @r#"
+    config.toml:2:9: store.cache: "lots" is not a size (write a number with a unit, e.g. "512B", "256KiB", "16MiB", "1GB")
+        2 | cache = "lots"
+          |         ^^^^^^
+    config.toml:4:9: queues.a.delay: must be 0s to 15m (got "16m")
+        4 | delay = "16m"
+          |         ^^^^^
+    config.toml:5:1: queues.a.max_recieve_count: unknown key (did you mean "max_receive_count"?)
+        5 | max_recieve_count = …
+          | ^^^^^^^^^^^^^^^^^
+    config.toml:7:9: log.level: "infoo" is not a level (off, error, warn, info, debug, trace)
+        7 | level = "infoo"
+          |         ^^^^^^^
+    "#);
 }
 
 #[test]
-fn a_fault_of_syntax_names_line_and_column() {
-    let Err(errors) = load("[log]\nlevel = \"info\"\nformat = = \"text\"\n") else { panic!("must be refused") };
-    insta::assert_snapshot!(errors, @"");
+fn faults_of_syntax_name_line_and_column() {
+    let Err(errors) = load("[log]\nlevel = \"info\nformat = text # or json\n[store\n") else {
+        panic!("must be refused")
+    };
+    insta::assert_snapshot!(errors, @r#"
+    config.toml:2:14: not TOML: invalid basic string, expected `"`
+        2 | level = "info
+          |              ^
+    config.toml:3:10: not TOML: invalid boolean, expected `true`
+        3 | format = text # or json
+          |          ^^^^
+    config.toml:4:7: not TOML: unclosed table, expected `]`
+        4 | [store
+          |       ^
+    "#);
 }
 
 #[test]
 fn a_missing_key_is_reported_at_its_section() {
     assert_eq!(
         fault_of("issuer = \"Bank\"\n", ""),
-        "config.toml:20:12: functions.letter.document.issuer: missing; set it"
+        "config.toml:18:19: functions.letter.document.issuer: missing; add issuer = \"…\""
     );
     assert_eq!(
         fault_of("[functions.letter.mail.relay]\nhost = \"relay.bank.example\"\n", ""),
-        "config.toml:21:19: functions.letter.mail.relay.host: missing; set it"
+        "config.toml:20:19: functions.letter.mail.relay.host: missing; add host = \"…\""
     );
 }
 

@@ -107,12 +107,11 @@ fn a_secret_that_stands_in_the_file_is_never_repeated() {
         "pasword = \"hunter2\"",
         "pw = { env = \"hunter2\" }",
         "headers = { Authorization = \"hunter2\" }",
-        "\"hunter2\" = { = }",
         "port = 1 password = \"hunter2\"",
     ] {
         let errors = relay(line, &[]).expect_err(line);
         let shown = format!("{errors} {errors:?}");
-        assert!(!shown.contains("hunter2") || line.starts_with('"'), "{line}\n{shown}");
+        assert!(!shown.contains("hunter2"), "{line}\n{shown}");
     }
 }
 
