@@ -14,9 +14,10 @@ pub(super) fn check(context: &Context) -> anyhow::Result<()> {
     let name = context.path.as_ref().map_or_else(|| "the built-in example".into(), |path| path.display().to_string());
     let mut lines = vec![context.output.good(format!("{name} is valid"))];
     for (name, queue) in &settings.queues {
-        let dead = queue.redrive.as_ref().map(|redrive| {
-            format!(", after {} attempts to {}", redrive.max_receive_count, redrive.dead_letter_queue)
-        });
+        let dead = queue
+            .redrive
+            .as_ref()
+            .map(|redrive| format!(", after {} attempts to {}", redrive.max_receive_count, redrive.dead_letter_queue));
         let retention = queue.retention.map_or_else(|| "for ever".into(), units::show_duration);
         lines.push(format!("  queue     {name}: kept {retention}{}", dead.unwrap_or_default()));
     }

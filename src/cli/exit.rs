@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::api::control::request::FailureKind;
 use crate::api::control::Failure;
+use crate::api::control::request::FailureKind;
 use crate::config;
 use crate::daemon;
 use crate::store;

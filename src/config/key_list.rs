@@ -10,7 +10,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// What the templates of a mail may use.
-pub(super) const MAIL: &[&str] = &["user", "params", "document"];
+pub(super) const MAIL: &[&str] = &["run", "user", "params", "document"];
 /// What the templates of a schedule's parameters may use.
 const TICK: &[&str] = &["tick"];
 

@@ -44,4 +44,7 @@ pub enum Error {
     /// A setting of the relay is wrong.
     #[error("relay {0}")]
     Relay(String),
+    /// An embedded font does not parse.
+    #[error("an embedded font does not parse: {0} (the binary is damaged; install it anew)")]
+    Font(String),
 }

@@ -180,15 +180,21 @@ fn commit_page(
     }
     // All messages are made and checked before the first write, so that a refusal leaves no trace.
     let number = run.fan_out.pages;
-    let records = page.records.into_iter().enumerate().map(|(index, record)| prepare(index, record, &target, &run, number));
+    let records =
+        page.records.into_iter().enumerate().map(|(index, record)| prepare(index, record, &target, &run, number));
     let prepared: Vec<Prepared> = records.collect();
-    for message in prepared.iter().filter_map(|prepared| prepared.as_ref().err()) {
-        send::check(&own, &malformed_message(&run, &message.0))?;
+    for record in &prepared {
+        if let Prepared::Malformed(_, letter, _) = record {
+            send::check(&own, letter)?;
+        }
     }
     for record in prepared {
         match record {
-            Ok((user, message)) => send_once(tx, &target, &run, &user, message, now)?,
-            Err((record, why)) => bury_record(tx, options, &own, &run, &record, why, now)?,
+            Prepared::User(user, message) => send_once(tx, &target, &run, &user, message, now)?,
+            Prepared::Malformed(record, letter, why) => {
+                let ended = Ended { function: options.name.clone(), why, at: now };
+                bury_record(tx, &own, &run, &record, letter, &ended)?;
+            }
         }
     }
     let mut run = run;
@@ -199,20 +205,30 @@ fn commit_page(
     Ok(run)
 }
 
-/// A user with its message, or a record that gets none and why.
-type Prepared = Result<(User, Send), (Malformed, Failure)>;
+/// A record of a page, ready to be written.
+enum Prepared {
+    /// A user with its message.
+    User(Box<User>, Send),
+    /// A record that gets no message, with the letter that says why.
+    Malformed(Malformed, Send, Failure),
+}
 
 fn prepare(index: usize, record: Record, target: &QueueRecord, run: &RunRecord, page: u32) -> Prepared {
+    let malformed = |raw, why| {
+        let record = Malformed { page, index, raw };
+        let letter = malformed_message(run, &record);
+        Prepared::Malformed(record, letter, why)
+    };
     match record {
-        Record::Malformed { raw, why, .. } => Err((Malformed { page, index, raw }, why)),
+        Record::Malformed { raw, why, .. } => malformed(raw, why),
         Record::User(user) => {
             let message = user_message(run, &user);
             match send::check(target, &message) {
-                Ok(()) => Ok((user, message)),
+                Ok(()) => Prepared::User(Box::new(user), message),
                 Err(error) => {
                     let raw = serde_json::to_string(&user).expect("text always serialises");
-                    let raw = raw.chars().take(RAW_CHARS_MAX).collect();
-                    Err((Malformed { page, index, raw }, Failure::new("data", "users", "message-refused", error)))
+                    let why = Failure::new("data", "users", "message-refused", error);
+                    malformed(raw.chars().take(RAW_CHARS_MAX).collect(), why)
                 }
             }
         }
@@ -249,26 +265,24 @@ fn send_once(
 /// A malformed record becomes a letter in the fan-out's own dead-letter queue, with its row in the ledger.
 fn bury_record(
     tx: &mut Tx<'_>,
-    options: &FanOutOptions,
     own: &QueueRecord,
     run: &RunRecord,
     record: &Malformed,
-    why: Failure,
-    now: Timestamp,
+    letter: Send,
+    ended: &Ended,
 ) -> Result<(), Error> {
-    let message = malformed_message(run, record);
     let name = format!("page {} record {}", record.page + 1, record.index + 1);
-    ledger::add(tx, run.id, message.recipient, &name, now)?;
-    let ended = Ended { function: options.name.clone(), why, at: now };
-    send::send_dead(tx, &ledger::Ledger, own, message, &ended)?;
+    ledger::add(tx, run.id, letter.recipient, &name, ended.at)?;
+    send::send_dead(tx, &ledger::Ledger, own, letter, ended)?;
     Ok(())
 }
 
 fn address(run: &RunRecord) -> Result<PageAddress, Failure> {
     match &run.fan_out.next {
         None => Ok(PageAddress::First),
-        Some(next) => serde_json::from_str(next)
-            .map_err(|error| Failure::new("data", "fan-out", "cursor", format!("the stored cursor does not read: {error}"))),
+        Some(next) => serde_json::from_str(next).map_err(|error| {
+            Failure::new("data", "fan-out", "cursor", format!("the stored cursor does not read: {error}"))
+        }),
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Options {
     pub rule: Rule,
     /// What happens with ticks that were missed.
     pub misfire: Misfire,
-    /// A tick that is later than this is missed.
+    /// A missed tick that is found later than this does not fire any more.
     pub grace: Duration,
     /// The fan-out function that a tick starts.
     pub function: String,
@@ -31,7 +31,7 @@ pub enum Misfire {
     Once,
     /// Every missed tick fires, oldest first.
     All,
-    /// Ticks later than the grace are recorded as skipped.
+    /// Missed ticks are recorded as skipped.
     Skip,
 }
 

@@ -155,7 +155,6 @@ impl SettleLayer {
 }
 
 /// The text of a panic, for the outcome.
-#[expect(clippy::borrowed_box, reason = "the signature is apalis's")]
 pub(super) fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> PanicError {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

@@ -45,8 +45,9 @@ impl Client {
 
     async fn exchange(&self, request: &Request) -> Result<Answer, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.unreachable(error))?;
         let connection = tokio::spawn(connection);
         let body = serde_json::to_vec(request).map_err(|error| self.unreachable(error))?;
         let request = hyper::Request::post("/v1/control")
@@ -70,7 +71,8 @@ impl Client {
     }
 
     fn unreachable(&self, reason: impl std::fmt::Display) -> Failure {
-        let text = format!("daemon at {}: {reason} (is it running? start it with `nightmail serve`)", self.socket.display());
+        let text =
+            format!("daemon at {}: {reason} (is it running? start it with `nightmail serve`)", self.socket.display());
         Failure { kind: FailureKind::Unreachable, text }
     }
 }

@@ -67,12 +67,8 @@ pub(super) async fn bank(context: &Context, bank: Bank) -> anyhow::Result<()> {
 pub(super) async fn mail_sink(context: &Context, sink: MailSink) -> anyhow::Result<()> {
     let listener = listen(sink.listen).await?;
     note(format_args!("mail sink on {} (Ctrl-C ends it)", listener.local_addr()?));
-    let options = sink::Options {
-        keep: sink.keep,
-        pdf_dir: sink.pdfs,
-        journal: sink.journal,
-        ..sink::Options::default()
-    };
+    let options =
+        sink::Options { keep: sink.keep, pdf_dir: sink.pdfs, journal: sink.journal, ..sink::Options::default() };
     let summary = sink::run_sink(listener, options, until_told()).await?;
     context.output.text(format_args!("{} mails to {} recipients", summary.total, summary.distinct))
 }

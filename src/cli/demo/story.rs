@@ -66,7 +66,11 @@ pub(super) async fn tell(context: &Context, story: Story) -> anyhow::Result<()> 
         summary.total, summary.distinct
     ))?;
     show_files(context, story, &dir)?;
-    anyhow::ensure!(summary.distinct == sent, "the sink has {} recipients, the books have {sent} sent", summary.distinct);
+    anyhow::ensure!(
+        summary.distinct == sent,
+        "the sink has {} recipients, the books have {sent} sent",
+        summary.distinct
+    );
     anyhow::ensure!(doubled == 0, "{doubled} recipients got their mail twice");
     Ok(())
 }
@@ -208,7 +212,8 @@ fn show_files(context: &Context, story: Story, dir: &Path) -> anyhow::Result<()>
         return Ok(());
     }
     let first = |sub: &str| -> anyhow::Result<String> {
-        let mut files: Vec<_> = std::fs::read_dir(dir.join(sub))?.filter_map(Result::ok).map(|file| file.path()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(dir.join(sub))?.filter_map(Result::ok).map(|file| file.path()).collect();
         files.sort();
         Ok(files.first().map(|path| path.display().to_string()).unwrap_or_default())
     };

@@ -18,7 +18,7 @@ pub mod users;
 pub use account::{Account, Expected, Transaction};
 pub use function::{Order, Press, Print, Statement};
 pub use options::{AccountOptions, DocumentOptions, MailOptions, Options, RelayOptions, Tls, UsersOptions};
-pub use press::PdfPress;
 pub use page::{MALFORMED_BYTES_MAX, Record};
+pub use press::PdfPress;
 pub use user::User;
 pub use users::{Page, PageAddress, Users};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Failure, Outcome, Timestamp};
+use crate::base::{Effect, Failure, Outcome, Timestamp};
 
 /// A longer wait that the other side asks for is cut to this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -90,7 +90,7 @@ impl Fault {
         let why = self.failure;
         match self.class {
             Class::Permanent => Outcome::Dead { why },
-            Class::Temporary => Outcome::Retry { why, after: None },
+            Class::Temporary => Outcome::Retry { why, after: None, effect: Effect::None },
             Class::Throttled(retry_after) => {
                 Outcome::Deferred { why, after: retry_after.map(|retry_after| retry_after.wait(now)) }
             }

@@ -2,7 +2,7 @@
 //!
 //! Sources: RFC 5321 section 4.2 (reply codes), RFC 3463 (enhanced codes).
 
-use crate::base::{Failure, Outcome};
+use crate::base::{Effect, Failure, Outcome};
 
 /// Why a mail was not taken, or why nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,8 @@ impl SendFault {
         match self {
             Self::Permanent(why) => Outcome::Dead { why },
             Self::Deferred(why) => Outcome::Deferred { why, after: None },
-            Self::Temporary(why) | Self::Unknown(why) => Outcome::Retry { why, after: None },
+            Self::Temporary(why) => Outcome::Retry { why, after: None, effect: Effect::None },
+            Self::Unknown(why) => Outcome::Retry { why, after: None, effect: Effect::Unknown },
         }
     }
 }
