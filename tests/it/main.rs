@@ -7,6 +7,8 @@ mod model;
 #[cfg(test)]
 mod queue;
 #[cfg(test)]
+mod schedule;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;
