@@ -53,6 +53,13 @@ pub fn show_duration(span: Duration) -> String {
     }
 }
 
+/// Writes a number with its noun: `1 letter`, `2 letters`.
+pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{ending}")
+}
+
 /// Writes a number of bytes as people do: `1.5 MiB`.
 pub fn show_size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()

@@ -27,6 +27,8 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
+Data goes to standard output, everything else to standard error. Times in JSON are milliseconds since 1970.
+
 Exit codes: 0 done, 1 refused, 64 wrong command line, 69 daemon not reachable or store in use,
 70 internal fault, 74 storage failed, 78 wrong configuration.
 
@@ -76,9 +78,14 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The checked settings; warnings are noted.
+    /// The checked settings with their secrets, for the daemon and for `check`.
     pub(super) fn settings(&self) -> anyhow::Result<Settings> {
         Ok(config::load(self.path.as_deref(), &self.environment)?)
+    }
+
+    /// The checked settings without secrets: an operator speaks to the daemon without being able to read its passwords.
+    pub(super) fn settings_without_secrets(&self) -> anyhow::Result<Settings> {
+        Ok(config::load(self.path.as_deref(), &self.environment.clone().without_secrets())?)
     }
 }
 
@@ -110,9 +117,19 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
-            note(format_args!("error: {error:#}"));
+            note(show_error(&error));
             Exit::of(&error).into()
         }
+    }
+}
+
+/// One fault follows `error:`; those of a configuration stand one below the other, and their number comes last.
+fn show_error(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<config::Errors>() {
+        Some(errors) if errors.0.len() > 1 => {
+            format!("{errors}\nerror: the configuration has {} faults", errors.0.len())
+        }
+        _ => format!("error: {error:#}"),
     }
 }
 
@@ -127,7 +144,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Box::pin(serve::serve(settings)).await
         }
         Command::Check => check::check(&context),
-        Command::Example => context.output.text(config::EXAMPLE),
+        Command::Example => context.output.show(&config::EXAMPLE, ToString::to_string),
         Command::Run(command) => runs::run(&context, command).await,
         Command::Queues => queues::list(&context).await,
         Command::Peek(peek) => queues::peek(&context, peek).await,

@@ -11,7 +11,7 @@ use super::output::note;
 
 /// Asks and waits for the answer.
 pub(super) async fn ask(context: &Context, request: Request) -> anyhow::Result<Answer> {
-    let settings = context.settings()?;
+    let settings = context.settings_without_secrets()?;
     ask_with(&settings, request).await
 }
 

@@ -1,6 +1,7 @@
 //! `nightmail check`: every error of the configuration at once.
 
 use crate::base::units;
+use crate::config::Settings;
 
 use super::args::Context;
 use super::output::note;
@@ -12,12 +13,25 @@ pub(super) fn check(context: &Context) -> anyhow::Result<()> {
         note(format_args!("warning: {warning}"));
     }
     let name = context.path.as_ref().map_or_else(|| "the built-in example".into(), |path| path.display().to_string());
+    let valid = serde_json::json!({
+        "file": name,
+        "valid": true,
+        "warnings": settings.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "queues": settings.queues.keys().collect::<Vec<_>>(),
+        "functions": settings.functions.iter().map(|function| &function.pool.function).collect::<Vec<_>>(),
+        "schedules": settings.schedules.iter().map(|schedule| &schedule.name).collect::<Vec<_>>(),
+    });
+    context.output.show(&valid, |_| overview(context, &name, &settings))
+}
+
+fn overview(context: &Context, name: &str, settings: &Settings) -> String {
     let mut lines = vec![context.output.good(format!("{name} is valid"))];
     for (name, queue) in &settings.queues {
         let dead = queue
             .redrive
             .as_ref()
-            .map(|redrive| format!(", after {} attempts to {}", redrive.max_receive_count, redrive.dead_letter_queue));
+            .map(|redrive| (units::count(redrive.max_receive_count, "attempt"), &redrive.dead_letter_queue))
+            .map(|(attempts, queue)| format!(", after {attempts} to {queue}"));
         let retention = queue.retention.map_or_else(|| "for ever".into(), units::show_duration);
         lines.push(format!("  queue     {name}: kept {retention}{}", dead.unwrap_or_default()));
     }
@@ -31,7 +45,7 @@ pub(super) fn check(context: &Context) -> anyhow::Result<()> {
     }
     for schedule in &settings.schedules {
         let rule = &schedule.rule;
-        lines.push(format!("  schedule  {}: {} in {}", schedule.name, rule.describe(), rule.zone_name()));
+        lines.push(format!("  schedule  {}: {}", schedule.name, rule.describe()));
     }
-    context.output.text(lines.join("\n"))
+    lines.join("\n")
 }

@@ -17,8 +17,7 @@ pub(super) struct Output {
 impl Output {
     /// JSON when asked for; colours only on a terminal, and not with `NO_COLOR`.
     pub(super) fn new(is_json: bool) -> Self {
-        let wants_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { is_json, has_colours: !is_json && !wants_none && std::io::stdout().is_terminal() }
+        Self { is_json, has_colours: !is_json && !wants_no_colour() && std::io::stdout().is_terminal() }
     }
 
     /// Shows data: as one JSON value, or as `text` makes it.
@@ -27,9 +26,27 @@ impl Output {
         print(&text)
     }
 
-    /// Shows text as it is.
+    /// Shows a list; an empty one is a note to the person, and no text.
+    pub(super) fn list<T: Serialize>(
+        self,
+        rows: &[T],
+        when_empty: &str,
+        text: impl FnOnce(&[T]) -> String,
+    ) -> anyhow::Result<()> {
+        if rows.is_empty() {
+            note(when_empty);
+        }
+        if rows.is_empty() && !self.is_json { Ok(()) } else { self.show(&rows, |rows| text(rows)) }
+    }
+
+    /// Shows text that is the story around the data; with `--json` it is left out.
     pub(super) fn text(self, text: impl Display) -> anyhow::Result<()> {
         if self.is_json { Ok(()) } else { print(&text.to_string()) }
+    }
+
+    /// Shows data with `--json` alone: what the text around it has told already.
+    pub(super) fn json<T: Serialize>(self, data: &T) -> anyhow::Result<()> {
+        if self.is_json { print(&serde_json::to_string_pretty(data)?) } else { Ok(()) }
     }
 
     /// Good news in green.
@@ -52,6 +69,23 @@ impl Output {
     }
 }
 
+/// Whether the environment asks for plain text: `NO_COLOR` with any value (<https://no-color.org>).
+pub(super) fn wants_no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// A foreign text for a terminal: what would steer the terminal is escaped, and what is too long is cut.
+pub(super) fn tame(text: &str, chars_max: usize) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(chars_max) {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    if text.chars().nth(chars_max).is_some() {
+        out.push('…');
+    }
+    out
+}
+
 /// A note to the person at the terminal; never part of the data.
 pub(super) fn note(text: impl Display) {
     // When standard error is closed there is nobody to tell.
@@ -72,7 +106,9 @@ pub(super) fn table(header: &[&str], numbers: &[usize], rows: Vec<Vec<String>>) 
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.trim_fmt()
+    // The first column begins at the edge, as in `ls` and `ps`.
+    let text = table.trim_fmt();
+    text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

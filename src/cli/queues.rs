@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::api::control::{Answer, Request};
+use crate::base::attempt::{Attempt, AttemptEnd};
 use crate::base::{limit, units};
 use crate::queue::dead::Group;
 use crate::queue::peek::Peeked;
@@ -14,7 +15,12 @@ use crate::queue::stats::Stats;
 
 use super::args::{Context, Sure};
 use super::ask::{ask, strange};
-use super::output::{note, table};
+use super::output::{note, table, tame};
+
+/// A peek on a terminal shows this much of each message; `--json` shows up to 4096 bytes.
+const PEEK_CHARS_MAX: usize = 400;
+/// And this many of its attempts.
+const PEEK_ATTEMPTS_MAX: usize = 5;
 
 /// `nightmail peek`
 #[derive(Debug, Args)]
@@ -76,50 +82,63 @@ fn queues_table(queues: &[Stats]) -> String {
 
 pub(super) async fn peek(context: &Context, peek: Peek) -> anyhow::Result<()> {
     match ask(context, Request::Peek { queue: peek.queue, max: usize::from(peek.max) }).await? {
-        Answer::Messages(messages) => context.output.show(&messages, |messages| messages_text(messages)),
+        Answer::Messages(messages) => context.output.list(&messages, "no messages", messages_text),
         other => Err(strange(&other)),
     }
 }
 
 fn messages_text(messages: &[Peeked]) -> String {
-    if messages.is_empty() {
-        return "no messages".into();
-    }
     let mut out = String::new();
     for message in messages {
         let until = message.visible_at.map(|at| format!(" until {at}")).unwrap_or_default();
         let run = message.run.map(|run| format!(", run {run}")).unwrap_or_default();
         out += &format!("{} {}{until}, sent {}{run}\n", message.message_id, message.place, message.sent_at);
-        let counts = format!("received {} times, {} attempts charged", message.receive_count, message.charged);
-        out += &format!("  {counts}, {}\n", units::show_size(u64::from(message.body_bytes)));
-        out += &format!("  {}\n", message.body);
-        for attempt in &message.history {
-            let took = units::show_duration(attempt.ended_at.since(attempt.started_at));
-            let why = attempt.failure.as_ref().map(ToString::to_string).unwrap_or_default();
-            out += &format!("  #{} {} {:?} after {took}: {why}\n", attempt.number, attempt.started_at, attempt.end);
-        }
+        let received = units::count(message.receive_count, "time");
+        let charged = units::count(message.charged, "attempt");
+        let size = units::show_size(u64::from(message.body_bytes));
+        out += &format!("  received {received}, {charged} charged, {size}\n");
+        out += &format!("  {}\n", tame(&message.body, PEEK_CHARS_MAX));
+        out += &history_text(&message.history);
+    }
+    out
+}
+
+/// The newest attempts, oldest first.
+fn history_text(history: &[Attempt]) -> String {
+    let mut out = String::new();
+    let earlier = history.len().saturating_sub(PEEK_ATTEMPTS_MAX);
+    if earlier > 0 {
+        out += &format!("  … {} before (--json shows all)\n", units::count(earlier, "attempt"));
+    }
+    for attempt in &history[earlier..] {
+        let took = units::show_duration(attempt.ended_at.since(attempt.started_at));
+        let end = match attempt.end {
+            AttemptEnd::Retry => "retry",
+            AttemptEnd::Deferred => "deferred",
+            AttemptEnd::Dead => "dead",
+            AttemptEnd::Lost => "lost",
+        };
+        let why = attempt.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+        out += &format!("  #{} {} {end} after {took}: {}\n", attempt.number, attempt.started_at, tame(&why, 300));
     }
     out
 }
 
 pub(super) async fn dead(context: &Context, dead: Dead) -> anyhow::Result<()> {
     match ask(context, Request::Dead { queue: dead.queue }).await? {
-        Answer::Dead(groups) => context.output.show(&groups, |groups| groups_table(groups)),
+        Answer::Dead(groups) => context.output.list(&groups, "no dead letters", groups_table),
         other => Err(strange(&other)),
     }
 }
 
 /// The groups as a table, for `dead` and for the demo.
 pub(super) fn groups_table(groups: &[Group]) -> String {
-    if groups.is_empty() {
-        return "no dead letters".into();
-    }
     let row = |group: &Group| {
         vec![
             group.fingerprint.map_or_else(|| "-".into(), |fingerprint| fingerprint.to_string()),
             group.count.to_string(),
             group.class.clone(),
-            group.sample.chars().take(160).collect(),
+            tame(&group.sample, 160),
         ]
     };
     table(&["fingerprint", "letters", "class", "sample"], &[1], groups.iter().map(row).collect())
@@ -129,7 +148,9 @@ pub(super) async fn purge(context: &Context, purge: Purge) -> anyhow::Result<()>
     confirm(purge.sure, &format!("Delete all messages of {}, those in flight too?", purge.queue))?;
     match ask(context, Request::Purge { queue: purge.queue.clone() }).await? {
         Answer::Count(count) => {
-            context.output.show(&count, |count| format!("{count} messages of {} deleted", purge.queue))
+            let deleted = serde_json::json!({ "queue": purge.queue, "deleted": count });
+            let count = units::count(count, "message");
+            context.output.show(&deleted, |_| format!("{count} of {} deleted", purge.queue))
         }
         other => Err(strange(&other)),
     }
@@ -140,7 +161,8 @@ pub(super) fn confirm(sure: Sure, question: &str) -> anyhow::Result<()> {
     if sure.yes {
         return Ok(());
     }
-    anyhow::ensure!(std::io::stdin().is_terminal(), "{question} Say --yes: there is no terminal to ask on");
+    let hint = "there is no terminal to ask on: say --yes";
+    anyhow::ensure!(std::io::stdin().is_terminal(), "{question} Nothing was done; {hint}");
     note(format_args!("{question} [y/N]"));
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
@@ -152,14 +174,24 @@ pub(super) async fn send(context: &Context, send: Send) -> anyhow::Result<()> {
     let body = match send.body {
         Some(body) => body,
         None => {
-            let mut body = String::new();
-            let limit = limit::BODY_BYTES_MAX as u64 + 1;
-            std::io::stdin().take(limit).read_to_string(&mut body).context("standard input is not UTF-8")?;
-            body
+            let mut body = Vec::new();
+            let stdin = std::io::stdin();
+            if stdin.is_terminal() {
+                note("type the message and end it with Ctrl-D");
+            }
+            stdin.take(limit::BODY_BYTES_MAX as u64 + 1).read_to_end(&mut body).context("standard input")?;
+            let max = units::show_size(limit::BODY_BYTES_MAX as u64);
+            anyhow::ensure!(
+                body.len() <= limit::BODY_BYTES_MAX,
+                "standard input has more than {max}, the most that a message may have (send a reference to the data)"
+            );
+            String::from_utf8(body).map_err(|error| {
+                anyhow::anyhow!("standard input is not UTF-8 at byte {}", error.utf8_error().valid_up_to())
+            })?
         }
     };
     match ask(context, Request::Send { queue: send.queue, body }).await? {
-        Answer::Sent(id) => context.output.show(&id, ToString::to_string),
+        Answer::Sent(id) => context.output.show(&serde_json::json!({ "message_id": id }), |_| id.to_string()),
         other => Err(strange(&other)),
     }
 }

@@ -8,13 +8,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::api::control::request::RedriveView;
 use crate::api::control::{Answer, Request};
-use crate::base::{Fingerprint, MessageId};
+use crate::base::{Fingerprint, MessageId, units};
 use crate::config::Settings;
-use crate::queue::redrive::{Preview, Redrive as What};
+use crate::queue::redrive::{Preview, RATE_MAX, Redrive as What};
 
 use super::args::Context;
 use super::ask::{ask, ask_with, strange};
-use super::output::{note, table};
+use super::output::table;
 
 /// How often progress is asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -35,7 +35,7 @@ pub(super) struct Redrive {
     #[arg(long = "id", value_name = "MESSAGE ID")]
     ids: Vec<MessageId>,
     /// At most this many letters per second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RATE_MAX)))]
     rate: Option<u32>,
     /// Say what would move, and move nothing
     #[arg(long)]
@@ -57,11 +57,13 @@ fn parse_where(text: &str) -> Result<Fingerprint, String> {
 }
 
 pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Result<()> {
-    let settings = context.settings()?;
+    let settings = context.settings_without_secrets()?;
     if let Some(id) = redrive.cancel {
         return match ask_with(&settings, Request::CancelRedrive { id }).await? {
             Answer::Count(moved) => {
-                context.output.show(&moved, |moved| format!("redrive {id} cancelled; {moved} letters were moved"))
+                let cancelled = serde_json::json!({ "redrive": id, "moved": moved });
+                let moved = units::count(moved, "letter");
+                context.output.show(&cancelled, |_| format!("redrive {id} cancelled; moved before that: {moved}"))
             }
             other => Err(strange(&other)),
         };
@@ -85,15 +87,18 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
         other => return Err(strange(&other)),
     };
     if redrive.detach {
-        return context.output.show(&id, |id| format!("redrive {id} started (see `nightmail redrives`)"));
+        let started = serde_json::json!({ "redrive": id });
+        return context.output.show(&started, |_| {
+            format!("redrive {id} started (`nightmail redrives` shows it, `nightmail redrive --cancel {id}` stops it)")
+        });
     }
     let end = follow(&settings, id, preview.matching).await?;
     anyhow::ensure!(end.state != "failed", "redrive {id} failed: {}", end.why.unwrap_or_default());
-    context.output.show(&end, |end| format!("redrive {id} {}: {} letters moved", end.state, end.moved))
+    context.output.show(&end, |end| format!("redrive {id} {}: {} moved", end.state, units::count(end.moved, "letter")))
 }
 
 fn preview_text(from: &str, preview: &Preview) -> String {
-    let mut out = format!("{} of {} letters in {from} would move\n", preview.matching, preview.letters);
+    let mut out = format!("{} of {} in {from} would move\n", preview.matching, units::count(preview.letters, "letter"));
     for (queue, count) in &preview.destinations {
         let queue = if queue.is_empty() { "(no source: name a destination with --to)" } else { queue };
         out += &format!("  {count} to {queue}\n");
@@ -123,12 +128,7 @@ async fn follow(settings: &Settings, id: u64, letters: u64) -> anyhow::Result<Re
 
 pub(super) async fn list(context: &Context) -> anyhow::Result<()> {
     match ask(context, Request::Redrives).await? {
-        Answer::Redrives(redrives) => {
-            if redrives.is_empty() {
-                note("no redrives so far");
-            }
-            context.output.show(&redrives, |redrives| redrives_table(redrives))
-        }
+        Answer::Redrives(redrives) => context.output.list(&redrives, "no redrives so far", redrives_table),
         other => Err(strange(&other)),
     }
 }

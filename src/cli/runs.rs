@@ -6,12 +6,13 @@ use clap::{Args, Subcommand};
 
 use crate::api::control::request::ScheduleView;
 use crate::api::control::{Answer, Request};
+use crate::base::{Timestamp, units};
 use crate::run::Report;
-use crate::run::report::Row;
+use crate::run::report::{ROWS_SHOWN_MAX, Row};
 
 use super::args::Context;
 use super::ask::{ask, strange};
-use super::output::{Output, table};
+use super::output::{Output, note, table, tame};
 
 /// `nightmail run …`
 #[derive(Debug, Subcommand)]
@@ -65,13 +66,14 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             let params: BTreeMap<_, _> = start.params.into_iter().collect();
             match ask(context, Request::StartRun { schedule: start.schedule, params }).await? {
                 Answer::Started(id) => {
-                    context.output.show(&id, |id| format!("run {id} started (see `nightmail run show {id}`)"))
+                    let started = serde_json::json!({ "run": id });
+                    context.output.show(&started, |_| format!("run {id} started (see `nightmail run show {id}`)"))
                 }
                 other => Err(strange(&other)),
             }
         }
         Command::List => match ask(context, Request::Runs { max: 50 }).await? {
-            Answer::Runs(runs) => context.output.show(&runs, |runs| runs_table(runs)),
+            Answer::Runs(runs) => context.output.list(&runs, "no runs so far", runs_table),
             other => Err(strange(&other)),
         },
         Command::Show { run } => match ask(context, Request::Run { id: run }).await? {
@@ -85,7 +87,15 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
 async fn recipients(context: &Context, what: Recipients) -> anyhow::Result<()> {
     let request = Request::Recipients { id: what.run, state: what.state, interrupted: what.in_doubt };
     match ask(context, request).await? {
-        Answer::Recipients(rows) => context.output.show(&rows, |rows| recipients_table(rows)),
+        Answer::Recipients(mut rows) => {
+            rows.sort_by(|a, b| a.user.cmp(&b.user));
+            if rows.len() == ROWS_SHOWN_MAX {
+                note(format_args!(
+                    "only {ROWS_SHOWN_MAX} recipients are shown (narrow it down with --state or --in-doubt)"
+                ));
+            }
+            context.output.list(&rows, "no such recipients", recipients_table)
+        }
         other => Err(strange(&other)),
     }
 }
@@ -116,12 +126,13 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
     out += &format!("  fan-out   {fetched_at}\n");
     out += &format!("  {}\n", balance(output, report));
     if report.repeated > 0 {
-        out += &format!("  {} records named a user again and were left out\n", report.repeated);
+        out += &format!("  records that named a user again and were left out: {}\n", report.repeated);
     }
     if report.interrupted > 0 {
         out += &format!(
-            "  {} attempts were cut off and may have mailed (see `nightmail run recipients {} --in-doubt`)\n",
-            report.interrupted, report.id
+            "  {} cut off, which may have mailed (see `nightmail run recipients {} --in-doubt`)\n",
+            units::count(report.interrupted, "attempt"),
+            report.id
         );
     }
     out
@@ -148,14 +159,14 @@ fn params_text(run: &Report) -> String {
 fn recipients_table(rows: &[Row]) -> String {
     let row = |row: &Row| {
         let doubt = if row.interrupted > 0 { row.interrupted.to_string() } else { String::new() };
-        vec![row.user.clone(), row.state.clone(), row.updated_at.to_string(), doubt, row.detail.clone()]
+        vec![tame(&row.user, 80), row.state.clone(), row.updated_at.to_string(), doubt, tame(&row.detail, 200)]
     };
     table(&["user", "state", "since", "cut off", "detail"], &[3], rows.iter().map(row).collect())
 }
 
 pub(super) async fn schedules(context: &Context) -> anyhow::Result<()> {
     match ask(context, Request::Schedules).await? {
-        Answer::Schedules(schedules) => context.output.show(&schedules, |schedules| schedules_text(schedules)),
+        Answer::Schedules(schedules) => context.output.list(&schedules, "no schedules", schedules_text),
         other => Err(strange(&other)),
     }
 }
@@ -163,13 +174,19 @@ pub(super) async fn schedules(context: &Context) -> anyhow::Result<()> {
 fn schedules_text(schedules: &[ScheduleView]) -> String {
     let mut out = String::new();
     for schedule in schedules {
-        out += &format!("{}: {} in {}\n", schedule.name, schedule.rule, schedule.timezone);
+        out += &format!("{}: {}\n", schedule.name, schedule.rule);
         for at in &schedule.next {
-            out += &format!("  next  {at}\n");
+            out += &format!("  next  {}\n", in_zone(*at, &schedule.timezone));
         }
         for (at, what) in &schedule.past {
-            out += &format!("  past  {at}  {what}\n");
+            out += &format!("  past  {}  {what}\n", in_zone(*at, &schedule.timezone));
         }
     }
     out
+}
+
+/// A moment as the wall clock of the schedule's zone shows it, with the offset from UTC.
+fn in_zone(at: Timestamp, zone: &str) -> String {
+    let zoned = at.to_jiff().and_then(|moment| moment.in_tz(zone).ok());
+    zoned.map_or_else(|| at.to_string(), |zoned| zoned.strftime("%Y-%m-%d %H:%M:%S %:z").to_string())
 }

@@ -21,6 +21,8 @@ const PREFIX: &str = "NIGHTMAIL__";
 pub struct Environment {
     /// Values by name; `None` is a value that is not UTF-8.
     values: BTreeMap<String, Option<String>>,
+    /// Set by [`Environment::without_secrets`].
+    leaves_secrets: bool,
 }
 
 impl Environment {
@@ -28,7 +30,19 @@ impl Environment {
     pub fn of_process() -> Self {
         let text = |value: OsString| value.into_string().ok();
         let values = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, text(value))));
-        Self { values: values.collect() }
+        Self { values: values.collect(), leaves_secrets: false }
+    }
+
+    /// The same for a command that only speaks to the daemon: secrets, which the daemon's user alone may read, are not
+    /// fetched, and each stands as a word that opens nothing.
+    #[must_use]
+    pub fn without_secrets(self) -> Self {
+        Self { leaves_secrets: true, ..self }
+    }
+
+    /// Whether secrets are not fetched.
+    pub(super) const fn leaves_secrets(&self) -> bool {
+        self.leaves_secrets
     }
 
     /// A variable's value; `None` also when it is not UTF-8.
@@ -39,7 +53,8 @@ impl Environment {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
-        Self { values: variables.into_iter().map(|(name, value)| (name.into(), Some(value.into()))).collect() }
+        let values = variables.into_iter().map(|(name, value)| (name.into(), Some(value.into()))).collect();
+        Self { values, leaves_secrets: false }
     }
 }
 

@@ -86,7 +86,7 @@ fn settle(report: Report, source: &Source, settings: Option<Settings>) -> Result
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let remedy = "name the right file with --config, or start from `nightmail config example`";
+    let remedy = "name the right file with --config, or start from `nightmail example`";
     let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}; {remedy}"))?;
     let mut bytes = Vec::new();
     let read = file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes);

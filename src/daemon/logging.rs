@@ -11,11 +11,12 @@ pub fn start(options: &LogOptions) {
     let filter = EnvFilter::try_new(&options.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let is_terminal = std::io::stderr().is_terminal();
+    let has_colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let started = match options.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(is_terminal).with_target(false).try_init(),
-        LogFormat::Auto if is_terminal => builder.with_ansi(true).with_target(false).try_init(),
-        LogFormat::Auto => builder.with_ansi(false).with_target(false).try_init(),
+        LogFormat::Text => builder.with_ansi(has_colours).with_target(false).try_init(),
+        LogFormat::Auto if is_terminal => builder.with_ansi(has_colours).with_target(false).try_init(),
+        LogFormat::Auto => builder.json().flatten_event(true).try_init(),
     };
     // Logging that was started before goes on as it is.
     drop(started);

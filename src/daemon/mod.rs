@@ -7,6 +7,7 @@ pub mod error;
 pub mod functions;
 pub mod logging;
 pub mod notify;
+pub mod progress;
 pub mod serve;
 pub mod upkeep;
 

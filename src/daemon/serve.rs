@@ -8,7 +8,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::control::{Control, server};
-use crate::base::Clock;
+use crate::base::{Clock, units};
 use crate::config::{Kind, Settings};
 use crate::queue::Door;
 use crate::run::Ledger;
@@ -17,7 +17,7 @@ use crate::store::{self, Store};
 use crate::work::Pool;
 use crate::work::pool::Drain;
 
-use super::{Error, drain, functions, notify, upkeep};
+use super::{Error, drain, functions, notify, progress, upkeep};
 
 /// A daemon whose store is open and whose queues are there, but which does not work yet.
 #[derive(Debug)]
@@ -92,6 +92,7 @@ impl Daemon {
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
 
         let status = status(&settings);
+        spawn(&mut parts, progress::tell(door.clone(), status.clone(), signals.stop.clone()));
         tracing::info!(data_dir = %settings.data_dir.display(), "{status}");
         notify::tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
 
@@ -136,10 +137,11 @@ fn status(settings: &Settings) -> String {
         .map(|function| function.pool.concurrency)
         .sum();
     format!(
-        "ready: {} queues, {} functions ({concurrency} statements at once), {} schedules",
-        settings.queues.len(),
-        settings.functions.len(),
-        settings.schedules.len()
+        "ready: {}, {} ({} at once), {}",
+        units::count(settings.queues.len(), "queue"),
+        units::count(settings.functions.len(), "function"),
+        units::count(concurrency, "statement"),
+        units::count(settings.schedules.len(), "schedule")
     )
 }
 

@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// TLS cannot be set up.
-    #[error("TLS cannot be set up: {0} (check the system's root certificates)")]
+    #[error("TLS cannot be set up: {0} (check the system's root certificates, SSL_CERT_FILE and SSL_CERT_DIR)")]
     Tls(String),
     /// The HTTP client cannot be built.
     #[error("the HTTP client cannot be built: {0}")]

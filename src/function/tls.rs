@@ -6,11 +6,17 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::Error;
 
-/// Trusts the system's root certificates, or Mozilla's built-in list when the system has none.
+/// Trusts the certificates of `$SSL_CERT_FILE` and `$SSL_CERT_DIR` when one of them is set, else the system's, else
+/// Mozilla's built-in list.
 pub(super) fn client_config() -> Result<ClientConfig, Error> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
+        // Somebody named certificates that are not there: trusting others in their place would be a surprise.
+        if let Some(why) = found.errors.first() {
+            return Err(Error::Tls(why.to_string()));
+        }
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     with_roots(roots)

@@ -25,7 +25,7 @@ pub enum Error {
     BodyEmpty,
     /// The body is larger than the queue takes.
     #[error(
-        "message body has {bytes} bytes, queue {queue:?} takes {max} (send a reference to the data, or raise message_bytes_max)"
+        "message body has {bytes} bytes, queue {queue:?} takes {max} (send a reference to the data, or raise message_max, which may be 1MiB)"
     )]
     BodyTooLarge {
         /// The queue.

@@ -181,7 +181,8 @@ pub(super) fn attempt(state: &MessageState, ended: &Ended, end: AttemptEnd) -> A
     Attempt {
         number: state.attempts,
         function: ended.function.clone(),
-        started_at: state.received_at,
+        // A letter that was never received (a malformed user record) has an end and no start.
+        started_at: if state.received_at == Timestamp::ZERO { ended.at } else { state.received_at },
         ended_at: ended.at,
         end,
         failure: Some(ended.why.clone()),

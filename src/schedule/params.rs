@@ -49,6 +49,14 @@ pub enum Error {
         /// The value, cut.
         value: String,
     },
+    /// A parameter that the schedule does not have; it would make another run of what was run before.
+    #[error("parameter {name:?} is not one of this schedule (known: {known})")]
+    Unknown {
+        /// The name given.
+        name: String,
+        /// Those of the schedule.
+        known: String,
+    },
     /// The moment has no date.
     #[error("tick at {0} is outside the calendar (years 1970 to 9999)")]
     Tick(Timestamp),
@@ -82,6 +90,30 @@ pub fn evaluate(
         Ok((name.clone(), value))
     });
     values.collect()
+}
+
+/// The same with some values given by hand.
+///
+/// # Errors
+/// What [`evaluate`] answers, a name that the schedule does not have, or a value that cannot identify a run.
+pub fn with_given(
+    templates: &BTreeMap<String, String>,
+    given: &BTreeMap<String, String>,
+    scheduled_for: Timestamp,
+    zone: &TimeZone,
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut params = evaluate(templates, scheduled_for, zone)?;
+    for (name, value) in given {
+        let Some(slot) = params.get_mut(name) else {
+            let known = templates.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Error::Unknown {
+                name: cut(name),
+                known: if known.is_empty() { "none".into() } else { known },
+            });
+        };
+        *slot = checked(name, value.clone())?;
+    }
+    Ok(params)
 }
 
 /// Checks templates without a tick at hand, for reading settings.
@@ -124,6 +156,10 @@ fn value(environment: &Environment<'_>, name: &str, template: &str, tick: &minij
         template: cut(template),
         why: printable(&why.to_string()),
     })?;
+    checked(name, value)
+}
+
+fn checked(name: &str, value: String) -> Result<String, Error> {
     if value.is_empty() || value.len() > VALUE_BYTES_MAX || value.chars().any(char::is_control) {
         return Err(Error::Value { name: name.into(), value: cut(&value) });
     }
@@ -198,6 +234,19 @@ mod tests {
         }
         assert!(matches!(check(&templates(&"x".repeat(1025))), Err(Error::TemplateTooLong { .. })));
         assert_eq!(check(&templates(&"x".repeat(256))), Ok(()));
+    }
+
+    #[test]
+    fn a_parameter_given_by_hand_must_be_one_of_the_schedule() {
+        let now = at("2026-11-01T06:00:00Z");
+        let given = |name: &str, value: &str| {
+            let given = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            with_given(&templates("{{ tick.month }}"), &given, now, &berlin())
+        };
+        assert_eq!(given("period", "2026-09").unwrap()["period"], "2026-09");
+        let why = given("peroid", "2026-09").unwrap_err().to_string();
+        assert_eq!(why, "parameter \"peroid\" is not one of this schedule (known: period)");
+        assert!(matches!(given("period", "a\nb"), Err(Error::Value { .. })));
     }
 
     #[test]

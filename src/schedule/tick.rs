@@ -124,8 +124,7 @@ pub fn start_by_hand(
     given: &std::collections::BTreeMap<String, String>,
     now: Timestamp,
 ) -> Result<u64, HandError> {
-    let mut params = params::evaluate(&options.params, now, options.rule.zone())?;
-    params.extend(given.clone());
+    let params = params::with_given(&options.params, given, now, options.rule.zone())?;
     let start = Start {
         schedule: options.name.clone(),
         function: options.function.clone(),

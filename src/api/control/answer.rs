@@ -99,7 +99,9 @@ impl Control {
         })?;
         let now = self.door.now();
         let step = move |tx: &mut Tx<'_>| tick::start_by_hand(tx, &options, &queue, &params, now);
-        Ok(self.door.store().write(step).await?)
+        let run = self.door.store().write(step).await?;
+        tracing::info!(schedule = name, run, "a run was started by hand");
+        Ok(run)
     }
 
     fn schedules(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<ScheduleView>, Failure> {

@@ -27,9 +27,12 @@ impl Client {
         Self { socket: socket.to_owned() }
     }
 
-    /// Whether a daemon listens.
+    /// Whether a daemon listens. One whose socket this user may not use is there too: asking it says so.
     pub async fn is_there(&self) -> bool {
-        UnixStream::connect(&self.socket).await.is_ok()
+        match UnixStream::connect(&self.socket).await {
+            Ok(_) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+        }
     }
 
     /// Asks and waits for the answer.
@@ -44,7 +47,7 @@ impl Client {
     }
 
     async fn exchange(&self, request: &Request) -> Result<Answer, Failure> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.not_there(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.unreachable(error))?;
@@ -70,9 +73,24 @@ impl Client {
         }
     }
 
+    fn not_there(&self, error: &std::io::Error) -> Failure {
+        let socket = self.socket.display();
+        let text = match error.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => format!(
+                "no daemon listens at {socket}, and this command needs one (start it with `nightmail serve` or \
+                 `systemctl start nightmail`; if it runs, check that control.socket is the same there and here)"
+            ),
+            std::io::ErrorKind::PermissionDenied => format!(
+                "control socket {socket}: permission denied (join the group nightmail, or run this command as the \
+                 daemon's user)"
+            ),
+            _ => return self.unreachable(error),
+        };
+        Failure { kind: FailureKind::Unreachable, text }
+    }
+
     fn unreachable(&self, reason: impl std::fmt::Display) -> Failure {
-        let text =
-            format!("daemon at {}: {reason} (is it running? start it with `nightmail serve`)", self.socket.display());
+        let text = format!("daemon at {}: {reason} (see its log)", self.socket.display());
         Failure { kind: FailureKind::Unreachable, text }
     }
 }

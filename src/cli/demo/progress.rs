@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::output::note;
+use crate::cli::output::{note, wants_no_colour};
 use crate::run::Report;
 
 /// Without a terminal a line is written this often.
@@ -30,8 +30,10 @@ impl Progress {
         if !is_terminal {
             bars.set_draw_target(ProgressDrawTarget::hidden());
         }
+        let is_plain = wants_no_colour();
         let bar = |name: &'static str, colour: &str| {
-            let template = format!("  {{msg:8}} {{bar:40.{colour}}} {{pos:>7}}/{{len}}");
+            let style = if is_plain { String::new() } else { format!(".{colour}") };
+            let template = format!("  {{msg:8}} {{bar:40{style}}} {{pos:>7}}/{{len}}");
             let bar = bars.add(ProgressBar::new(users));
             bar.set_style(ProgressStyle::with_template(&template).expect("the template is written above"));
             bar.with_message(name)

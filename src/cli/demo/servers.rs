@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::units;
 use crate::cli::args::Context;
 use crate::cli::output::note;
 use crate::demo::{bank, sink};
@@ -61,7 +62,10 @@ pub(super) async fn bank(context: &Context, bank: Bank) -> anyhow::Result<()> {
         ..bank::Options::default()
     };
     let counts = bank::run_bank(listener, options, until_told()).await;
-    context.output.text(format_args!("{counts:?}"))
+    context.output.show(&counts, |counts| {
+        let (users, accounts) = (counts.users + counts.users_jsonl + counts.users_link, counts.transactions);
+        format!("the bank answered {} and {}", units::count(users, "users page"), units::count(accounts, "account"))
+    })
 }
 
 pub(super) async fn mail_sink(context: &Context, sink: MailSink) -> anyhow::Result<()> {
@@ -70,7 +74,11 @@ pub(super) async fn mail_sink(context: &Context, sink: MailSink) -> anyhow::Resu
     let options =
         sink::Options { keep: sink.keep, pdf_dir: sink.pdfs, journal: sink.journal, ..sink::Options::default() };
     let summary = sink::run_sink(listener, options, until_told()).await?;
-    context.output.text(format_args!("{} mails to {} recipients", summary.total, summary.distinct))
+    let taken = serde_json::json!({ "mails": summary.total, "recipients": summary.distinct });
+    context.output.show(&taken, |_| {
+        let (mails, recipients) = (units::count(summary.total, "mail"), units::count(summary.distinct, "recipient"));
+        format!("the mail sink took {mails} to {recipients}")
+    })
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -78,7 +86,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Cancelled by Ctrl-C or SIGTERM.
-fn until_told() -> CancellationToken {
+pub(super) fn until_told() -> CancellationToken {
     let token = CancellationToken::new();
     let told = token.clone();
     tokio::spawn(async move {

@@ -54,18 +54,28 @@ pub(super) async fn tell(context: &Context, story: Story) -> anyhow::Result<()> 
     let dir = make_dir()?;
     let clock = SystemClock::shared();
     let stage = Stage::set(context, story, &dir, clock).await?;
-    let told = stage.play(context, story).await;
-    let (sink, sent) = (stage.sink.clone(), told.as_ref().map_or(0, |report| report.sent));
-    stage.clear().await?;
-    told?;
+    let told = tokio::select! {
+        told = stage.play(context, story) => told,
+        () = super::servers::until_told().cancelled_owned() => Err(anyhow::anyhow!("stopped before its end")),
+    };
+    let sink = stage.sink.clone();
+    let cleared = stage.clear().await;
+    if told.is_err() || cleared.is_err() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    cleared?;
+    let report = told?;
+    let sent = report.sent;
 
     let summary = sink.summary();
     let doubled = summary.doubled.len();
     context.output.text(format_args!(
-        "witness: the mail sink took {} mails to {} recipients, {doubled} of them twice",
-        summary.total, summary.distinct
+        "witness: the mail sink took {} to {}, {doubled} of them twice",
+        units::count(summary.total, "mail"),
+        units::count(summary.distinct, "recipient")
     ))?;
     show_files(context, story, &dir)?;
+    context.output.json(&report)?;
     anyhow::ensure!(
         summary.distinct == sent,
         "the sink has {} recipients, the books have {sent} sent",
@@ -198,9 +208,17 @@ fn cron_at(moment: Timestamp) -> String {
 }
 
 fn make_dir() -> anyhow::Result<PathBuf> {
-    let dir = std::env::temp_dir().join(format!("nightmail-demo-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    Ok(dir)
+    use std::os::unix::fs::DirBuilderExt;
+    let name = |number: u32| std::env::temp_dir().join(format!("nightmail-demo-{}-{number}", std::process::id()));
+    // An earlier demo whose process had the same number may have left its mails.
+    for dir in (0..100).map(name) {
+        match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => anyhow::bail!("{}: {error} (set TMPDIR to a directory that can be written)", dir.display()),
+        }
+    }
+    anyhow::bail!("{} exists, and so do 99 like it (remove them)", name(0).display())
 }
 
 /// Says where the mails and PDFs are; without any, the directory goes away.

@@ -145,8 +145,20 @@ fn is_loopback(host: &str) -> bool {
 
 async fn handshake(connector: &ConnectorOf, name: &ServerName<'static>, tcp: TcpStream) -> Result<Stream, Stop> {
     let stream = connector.0.connect(name.clone(), tcp).await;
-    let failed = |e| Stop::broken(Step::Session, "tls", format!("TLS failed: {e} (check tls, port and certificate)"));
-    Ok(Stream::Tls(Box::new(stream.map_err(failed)?)))
+    Ok(Stream::Tls(Box::new(stream.map_err(|error| untrusted(&error))?)))
+}
+
+/// What is wrong with the relay's TLS, and the remedy: that of a certificate is another than that of a wrong port.
+fn untrusted(error: &std::io::Error) -> Stop {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let remedy = match cause {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "the relay's certificate is not trusted; use the name that it was issued for as host, and add its issuer to \
+             the system's root certificates or to the PEM file that SSL_CERT_FILE names"
+        }
+        _ => "check tls and port",
+    };
+    Stop::broken(Step::Session, "tls", format!("TLS failed: {error} ({remedy})"))
 }
 
 async fn early_command(tcp: &mut TcpStream, command: &str) -> Result<Response, Stop> {

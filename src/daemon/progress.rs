@@ -1,0 +1,133 @@
+//! Says how the runs go on: one log line when a run is complete, and systemd's status line while one is under way.
+//!
+//! It only looks, now and then, at what the store has: it is right whatever ended the last recipient, and costs the
+//! attempts nothing.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
+
+use crate::queue::Door;
+use crate::run::{self, Report, report};
+
+use super::notify;
+
+/// How often the runs are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Only the newest runs are looked at: an older one that a redrive completes again is not told.
+const RUNS_LOOKED_AT: u64 = 16;
+
+/// Runs until `shutdown`. `idle` is the status while no run is under way.
+pub(super) async fn tell(door: Door, idle: String, shutdown: CancellationToken) -> Result<(), run::Error> {
+    let mut watch = Watch::new(idle.clone());
+    loop {
+        let runs = report::list(&door.store().snapshot()?, RUNS_LOOKED_AT)?;
+        for run in watch.completed(&runs) {
+            tracing::info!(
+                run = run.id,
+                fetched = run.fetched,
+                sent = run.sent,
+                dead = run.dead,
+                withdrawn = run.withdrawn,
+                interrupted = run.interrupted,
+                "the run is complete: every recipient has an end"
+            );
+        }
+        if let Some(status) = watch.news(&runs, &idle) {
+            notify::tell(&[NotifyState::Status(status)]);
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// What was seen so far.
+struct Watch {
+    /// The runs that were not complete at the last look.
+    under_way: BTreeSet<u64>,
+    /// The newest run at the last look; `None` before the first.
+    newest: Option<u64>,
+    /// The status that was told last.
+    told: String,
+}
+
+impl Watch {
+    const fn new(idle: String) -> Self {
+        Self { under_way: BTreeSet::new(), newest: None, told: idle }
+    }
+
+    /// The runs that were under way at the last look, or began since, and are complete now.
+    fn completed<'a>(&mut self, runs: &'a [Report]) -> Vec<&'a Report> {
+        let (done, open): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run.is_complete());
+        let is_new = |run: &Report| self.newest.is_some_and(|newest| run.id > newest);
+        let completed = done.into_iter().filter(|run| self.under_way.contains(&run.id) || is_new(run)).collect();
+        self.newest = Some(runs.first().map_or(0, |run| run.id));
+        self.under_way = open.into_iter().map(|run| run.id).collect();
+        completed
+    }
+
+    /// The status, when it is another than the one told last.
+    fn news(&mut self, runs: &[Report], idle: &str) -> Option<&str> {
+        let status = runs.iter().find(|run| !run.is_complete()).map_or_else(|| idle.to_owned(), status);
+        if status == self.told {
+            return None;
+        }
+        self.told = status;
+        Some(&self.told)
+    }
+}
+
+fn status(run: &Report) -> String {
+    format!("run {} of {}: fetched {}, sent {}, dead {}", run.id, run.schedule, run.fetched, run.sent, run.dead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Timestamp;
+
+    fn run(id: u64, sent: u64, open: u64) -> Report {
+        Report {
+            id,
+            schedule: "monthly".into(),
+            params: std::collections::BTreeMap::new(),
+            scheduled_for: Timestamp::ZERO,
+            started_at: Timestamp::ZERO,
+            fetched_at: Some(Timestamp::ZERO),
+            fetched: sent + open,
+            sent,
+            dead: 0,
+            withdrawn: 0,
+            open,
+            repeated: 0,
+            interrupted: 0,
+        }
+    }
+
+    #[test]
+    fn a_run_is_told_once_each_time_that_it_completes() {
+        let mut watch = Watch::new("idle".into());
+        let mut told = |runs: &[Report]| watch.completed(runs).iter().map(|run| run.id).collect::<Vec<_>>();
+        assert!(told(&[run(1, 5, 0)]).is_empty(), "it was complete before the daemon started");
+        assert!(told(&[run(2, 3, 2), run(1, 5, 0)]).is_empty());
+        assert_eq!(told(&[run(2, 5, 0), run(1, 5, 0)]), [2]);
+        assert!(told(&[run(2, 5, 0), run(1, 5, 0)]).is_empty());
+        assert!(told(&[run(2, 4, 1), run(1, 5, 0)]).is_empty(), "a redrive opened it again");
+        assert_eq!(told(&[run(2, 5, 0), run(1, 5, 0)]), [2]);
+        assert_eq!(told(&[run(3, 1, 0), run(2, 5, 0)]), [3], "it began and ended between two looks");
+    }
+
+    #[test]
+    fn the_status_follows_the_run_under_way_and_is_told_only_when_it_changes() {
+        let mut watch = Watch::new("idle".into());
+        assert_eq!(watch.news(&[], "idle"), None);
+        let under_way = "run 2 of monthly: fetched 5, sent 3, dead 0";
+        assert_eq!(watch.news(&[run(2, 3, 2), run(1, 5, 0)], "idle"), Some(under_way));
+        assert_eq!(watch.news(&[run(2, 3, 2)], "idle"), None);
+        assert_eq!(watch.news(&[run(2, 5, 0)], "idle"), Some("idle"));
+    }
+}
