@@ -73,8 +73,10 @@ impl Daemon {
         let mut pools = JoinSet::new();
         let params: Vec<&str> =
             settings.schedules.iter().flat_map(|schedule| schedule.params.keys().map(String::as_str)).collect();
-        for function in &settings.functions {
-            let made = functions::make(function, &params, &door, &clock)?;
+        // All functions are made before the first one takes a message.
+        let make = |function| Ok((function, functions::make(function, &params, &door, &clock)?));
+        let made: Vec<_> = settings.functions.iter().map(make).collect::<Result<_, Error>>()?;
+        for (function, made) in made {
             pools.spawn(Pool::new(door.clone(), function.pool.clone(), made, signals.clone()).run());
         }
         let mut parts = JoinSet::new();
@@ -108,7 +110,11 @@ impl Daemon {
         } else {
             tracing::info!("draining");
         }
-        drain::drain(&mut pools, &signals, settings.daemon.drain, &hurry).await;
+        // Without a store nothing that an attempt does can be written down: it must not go on.
+        match &reason {
+            Ok(()) => drain::drain(&mut pools, &signals, settings.daemon.drain, &hurry).await,
+            Err(_) => pools.shutdown().await,
+        }
         end.cancel();
         while let Some(part) = parts.join_next().await {
             if let Ok(Err(error)) = part {

@@ -1,6 +1,7 @@
 //! The door between the worker pool and whatever does the work.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -12,6 +13,12 @@ pub trait Function: Send + Sync + fmt::Debug {
     /// Works on one message. The pool limits its time: when the limit passes, the future is dropped at an await
     /// point, so whatever it holds must be safe to drop there.
     fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome>;
+
+    /// How much longer than its time limit an attempt may take, because an effect that was begun within the limit must
+    /// not be cut off. A function with such an effect begins none after [`Invocation::deadline`].
+    fn overtime(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// One call of a function with one message.
@@ -29,4 +36,8 @@ pub struct Invocation {
     pub receive_count: u32,
     /// When it was received.
     pub received_at: Timestamp,
+    /// When the attempt's time is over. What cannot be taken back must not be begun after it.
+    pub deadline: Timestamp,
+    /// The handle of this receive, as SQS gives it.
+    pub receipt_handle: String,
 }

@@ -25,13 +25,16 @@ use super::{
 pub struct Door {
     store: Store,
     clock: Arc<dyn Clock>,
+    /// Wall and monotonic time when the door was made; see [`Door::now`].
+    opened: (Timestamp, Duration),
     witness: Arc<dyn Witness>,
 }
 
 impl Door {
     /// A door to the queues of `store`; `witness` keeps books on the messages of runs.
     pub fn new(store: Store, clock: Arc<dyn Clock>, witness: Arc<dyn Witness>) -> Self {
-        Self { store, clock, witness }
+        let opened = (clock.now(), clock.monotonic());
+        Self { store, clock, opened, witness }
     }
 
     /// The store behind the door, for steps that join queue work with their own.
@@ -44,9 +47,11 @@ impl Door {
         self.witness.clone()
     }
 
-    /// The time now, as all rooms of this store see it.
+    /// The time by which messages wait and leases run: wall time when the door was made, steady from then on. An
+    /// operator who sets the clock, or a machine that was asleep, ends no lease of a worker that is still at work.
     pub fn now(&self) -> Timestamp {
-        self.clock.now()
+        let (wall, monotonic) = self.opened;
+        wall.after(self.clock.monotonic().saturating_sub(monotonic))
     }
 
     /// Makes the queue, or gives it these attributes; answers its number.
@@ -230,7 +235,11 @@ impl Door {
         while !shutdown.is_cancelled() {
             let (now, witness) = (self.now(), self.witness.clone());
             let step = move |tx: &mut Tx<'_>| redrive::step(tx, &*witness, id, budget, now);
-            let record = self.store.write(step).await?;
+            let record = match self.store.write(step).await {
+                // It was cancelled and forgotten while this loop slept.
+                Err(Error::RedriveNotFound(_)) => return Ok(()),
+                record => record?,
+            };
             if record.state != RedriveState::Running {
                 return Ok(());
             }

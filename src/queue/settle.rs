@@ -127,6 +127,20 @@ pub fn release(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, Error>
     Ok(Settled::Waits { until: Timestamp::ZERO })
 }
 
+/// Writes down that the attempt in hand makes progress, in the transaction that makes it: earlier attempts are no longer
+/// charged, so that a long work that goes on over many restarts does not die of them.
+///
+/// # Errors
+/// A storage fault.
+pub fn progress(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<(), Error> {
+    match held(tx, handle)? {
+        Some((key, state)) if state.charged > 1 => {
+            Ok(place::shift(tx, key, &state, &MessageState { charged: 1, ..state.clone() })?)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Tells the witness that the attempt in hand may have had its effect, though nobody knows: it was cut short, ran out
 /// of time, or lost its connection at the wrong moment. To be called in the transaction that settles the message,
 /// before it is settled.

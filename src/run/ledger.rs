@@ -25,17 +25,18 @@ pub struct Ledger;
 impl Witness for Ledger {
     fn hear(&self, tx: &mut Tx<'_>, body: &Body, event: Event<'_>, now: Timestamp) -> Result<(), store::Error> {
         match event {
-            Event::Died(fingerprint) => turn(tx, body, RecipientState::Dead(fingerprint), now),
-            Event::Revived => turn(tx, body, RecipientState::Open, now),
-            Event::Withdrawn(why) => turn(tx, body, RecipientState::Withdrawn(why.into()), now),
+            Event::Died(fingerprint) => turn(tx, (body.run, body.recipient), RecipientState::Dead(fingerprint), now),
+            Event::Revived => turn(tx, (body.run, body.recipient), RecipientState::Open, now),
+            Event::Withdrawn(why) => turn(tx, (body.run, body.recipient), RecipientState::Withdrawn(why.into()), now),
             Event::Interrupted => interrupted(tx, body, now),
         }
     }
 }
 
-/// The key of a user's row: a hash, so that it may outlive the user's data.
-pub fn user_key(user: &str) -> [u8; 16] {
-    hash(&["user", user])
+/// The key of the row of a user's account: a hash, so that it may outlive the user's data. A user with two accounts gets
+/// two statements.
+pub fn user_key(user: &str, account: &str) -> [u8; 16] {
+    hash(&["user", user, account])
 }
 
 /// The key of the row of a record that names no valid user.
@@ -77,16 +78,26 @@ pub fn replace(tx: &mut Tx<'_>, run: u64, key: [u8; 16]) -> Result<(), store::Er
 ///
 /// # Errors
 /// A storage fault.
-pub fn sent(tx: &mut Tx<'_>, body: &Body, receipt: Receipt, now: Timestamp) -> Result<(), store::Error> {
-    turn(tx, body, RecipientState::Sent(receipt), now)
+pub fn sent(
+    tx: &mut Tx<'_>,
+    run: u64,
+    recipient: [u8; 16],
+    receipt: Receipt,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    turn(tx, (run, recipient), RecipientState::Sent(receipt), now)
 }
 
 /// Gives a row another state and moves the totals along. A message without a row, such as the one that sets a
 /// fan-out going, changes nothing.
-fn turn(tx: &mut Tx<'_>, body: &Body, state: RecipientState, now: Timestamp) -> Result<(), store::Error> {
-    let key = (body.run, body.recipient);
+///
+/// Who has got the mail has got it: whatever happens to another copy of the message later, the row stays `sent`.
+fn turn(tx: &mut Tx<'_>, key: (u64, [u8; 16]), state: RecipientState, now: Timestamp) -> Result<(), store::Error> {
     let Some(old) = tx.recipients()?.get(&key)? else { return Ok(()) };
-    let totals = tx.totals_mut(body.run)?;
+    if matches!(old.state, RecipientState::Sent(_)) {
+        return Ok(());
+    }
+    let totals = tx.totals_mut(key.0)?;
     if let Some(slot) = slot(totals, &old.state) {
         *slot -= 1;
     }

@@ -10,4 +10,4 @@ pub mod start;
 pub use error::Error;
 pub use ledger::{Added, Ledger};
 pub use report::Report;
-pub use start::{Start, start};
+pub use start::{Start, identity, start};

@@ -38,7 +38,7 @@ pub struct FanOutMessage {
 /// # Errors
 /// [`Error::Exists`] names the earlier run of the same identity.
 pub fn start(tx: &mut Tx<'_>, what: &Start, now: Timestamp) -> Result<u64, Error> {
-    let identity = identity(what);
+    let identity = identity(&what.schedule, &what.params, what.scheduled_for);
     if let Some(id) = tx.run_keys()?.get(&identity)? {
         return Err(Error::Exists { identity, id });
     }
@@ -62,10 +62,11 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Timestamp) -> Result<u64, Error
 }
 
 /// Schedule and identifying parameters as one text; without parameters the moment that the run is for identifies it.
-pub fn identity(what: &Start) -> String {
-    if what.params.is_empty() {
-        return format!("{} {}", what.schedule, what.scheduled_for);
+/// The same identity in another store is the same run, so that its mails have the same Message-IDs.
+pub fn identity(schedule: &str, params: &BTreeMap<String, String>, scheduled_for: Timestamp) -> String {
+    if params.is_empty() {
+        return format!("{schedule} {scheduled_for}");
     }
-    let params: Vec<String> = what.params.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
-    format!("{} {}", what.schedule, params.join(" "))
+    let params: Vec<String> = params.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
+    format!("{schedule} {}", params.join(" "))
 }

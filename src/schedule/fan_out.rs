@@ -12,8 +12,9 @@ use crate::base::{Clock, Effect, Failure, Outcome, Timestamp};
 use crate::function::statement::{Page, PageAddress, Record, User, Users};
 use crate::function::{Function, Invocation};
 use crate::queue::send::Send;
-use crate::queue::settle::Ended;
-use crate::queue::{self, Door, catalog, send};
+use crate::queue::settle::{self, Ended};
+use crate::queue::{self, Door, ReceiptHandle, catalog, send};
+use crate::run::identity;
 use crate::run::ledger::{self, Added};
 use crate::store::record::{QueueRecord, RunRecord};
 use crate::store::{self, Tx};
@@ -55,6 +56,8 @@ struct Malformed {
 #[derive(Debug, Serialize)]
 struct UserMessage<'a> {
     run: u64,
+    /// What the run is, whatever its number: see [`crate::run::identity`].
+    identity: &'a str,
     user: &'a User,
     params: &'a BTreeMap<String, String>,
 }
@@ -93,7 +96,10 @@ impl FanOut {
             Err(error) => return failed(&error),
         };
         match work.record {
-            None => self.fan_out(run).await,
+            None => match invocation.receipt_handle.parse() {
+                Ok(handle) => self.fan_out(handle, run).await,
+                Err(error) => failed(&Error::Queue(error)),
+            },
             Some(record) => self.look_again(run, record).await,
         }
     }
@@ -103,7 +109,7 @@ impl FanOut {
     }
 
     /// Reads and commits pages from the durable cursor on, until the last.
-    async fn fan_out(&self, mut run: RunRecord) -> Outcome {
+    async fn fan_out(&self, handle: ReceiptHandle, mut run: RunRecord) -> Outcome {
         while run.fan_out.finished_at.is_none() {
             let address = match address(&run) {
                 Ok(address) => address,
@@ -116,7 +122,7 @@ impl FanOut {
                 Ok(page) => page,
                 Err(fault) => return fault.into_outcome(self.clock.now()),
             };
-            run = match self.commit(run, page).await {
+            run = match self.commit(handle, run, page).await {
                 Ok(run) => run,
                 Err(Error::Overtaken) => return Outcome::done(),
                 Err(error) => return failed(&error),
@@ -126,10 +132,19 @@ impl FanOut {
         Outcome::done()
     }
 
-    async fn commit(&self, run: RunRecord, page: Page) -> Result<RunRecord, Error> {
-        let (options, now) = (self.options.clone(), self.clock.now());
-        let step = move |tx: &mut Tx<'_>| commit_page(tx, &options, run, page, now);
-        self.door.store().write(step).await
+    async fn commit(&self, handle: ReceiptHandle, run: RunRecord, page: Page) -> Result<RunRecord, Error> {
+        let (options, now) = (self.options.clone(), self.door.now());
+        let step = move |tx: &mut Tx<'_>| {
+            let (run, repeated) = commit_page(tx, &options, run, page, now)?;
+            settle::progress(tx, handle)?;
+            Ok::<_, Error>((run, repeated))
+        };
+        let (run, repeated) = self.door.store().write(step).await?;
+        if repeated > 0 {
+            let page = run.fan_out.pages;
+            tracing::warn!(run = run.id, page, repeated, "the users API named users again; their first records count");
+        }
+        Ok(run)
     }
 
     /// A record that died as malformed and was driven back: when it is valid by now, its user gets a message.
@@ -138,13 +153,13 @@ impl FanOut {
             Ok(user) => user,
             Err(end) => return end,
         };
-        let (target, now) = (self.options.target.clone(), self.clock.now());
+        let (target, now) = (self.options.target.clone(), self.door.now());
         let step = move |tx: &mut Tx<'_>| {
             let target = catalog::find(tx, &target)?;
             let message = user_message(&run, &user);
             send::check(&target, &message)?;
             ledger::replace(tx, run.id, ledger::record_key(record.page, record.index))?;
-            send_once(tx, &target, &run, &user, message, now)
+            send_once(tx, &target, &run, &user, message, now).map(drop)
         };
         match self.door.store().write::<_, Error, _>(step).await {
             Ok(()) => Outcome::done(),
@@ -181,7 +196,8 @@ impl FanOut {
     }
 
     fn is_recipient(&self, run: u64, user: &User) -> Result<bool, Error> {
-        let row = self.door.store().snapshot()?.recipients()?.get(&(run, ledger::user_key(&user.id)))?;
+        let row =
+            self.door.store().snapshot()?.recipients()?.get(&(run, ledger::user_key(&user.id, user.account())))?;
         Ok(row.is_some())
     }
 
@@ -207,7 +223,7 @@ fn commit_page(
     run: RunRecord,
     page: Page,
     now: Timestamp,
-) -> Result<RunRecord, Error> {
+) -> Result<(RunRecord, u64), Error> {
     let target = catalog::find(tx, &options.target)?;
     let own = catalog::find(tx, &options.queue)?;
     let stored = tx.runs()?.get(&run.id)?;
@@ -216,16 +232,20 @@ fn commit_page(
     }
     // All messages are made and checked before the first write, so that a refusal leaves no trace.
     let address = address(&run).ok();
-    let prepare = |(index, record)| prepare(index, record, &target, &run, address.as_ref());
+    let prepare = |(index, record)| prepare(index, record, (&target, &own), &run, address.as_ref());
     let prepared: Vec<Prepared> = page.records.into_iter().enumerate().map(prepare).collect();
     for record in &prepared {
         if let Prepared::Malformed(_, letter, _) = record {
             send::check(&own, letter)?;
         }
     }
+    let mut repeated = 0;
     for record in prepared {
         match record {
-            Prepared::User(user, message) => send_once(tx, &target, &run, &user, message, now)?,
+            Prepared::User(user, message) => match send_once(tx, &target, &run, &user, message, now)? {
+                Added::New => {}
+                Added::Repeated => repeated += 1,
+            },
             Prepared::Malformed(record, letter, why) => {
                 let ended = Ended { function: options.name.clone(), why, at: now };
                 bury_record(tx, &own, &run, &record, letter, &ended)?;
@@ -237,7 +257,7 @@ fn commit_page(
     run.fan_out.finished_at = page.next.is_none().then_some(now);
     run.fan_out.next = page.next.map(|next| serde_json::to_string(&next).expect("an address always serialises"));
     tx.runs()?.insert(&run.id, &run)?;
-    Ok(run)
+    Ok((run, repeated))
 }
 
 /// A record of a page, ready to be written.
@@ -251,13 +271,13 @@ enum Prepared {
 fn prepare(
     index: usize,
     record: Record,
-    target: &QueueRecord,
+    (target, own): (&QueueRecord, &QueueRecord),
     run: &RunRecord,
     address: Option<&PageAddress>,
 ) -> Prepared {
     let malformed = |raw, why| {
         let record = Malformed { page: run.fan_out.pages, index, raw, address: address.cloned() };
-        let letter = malformed_message(run, &record);
+        let (record, letter) = letter(own, run, record);
         Prepared::Malformed(record, letter, why)
     };
     match record {
@@ -277,15 +297,26 @@ fn prepare(
 }
 
 fn user_message(run: &RunRecord, user: &User) -> Send {
-    let message = UserMessage { run: run.id, user, params: &run.params };
+    let identity = identity(&run.schedule, &run.params, run.scheduled_for);
+    let message = UserMessage { run: run.id, identity: &identity, user, params: &run.params };
     let body = serde_json::to_vec(&message).expect("text and numbers always serialise");
-    Send { run: run.id, recipient: ledger::user_key(&user.id), ..Send::text(body) }
+    Send { run: run.id, recipient: ledger::user_key(&user.id, user.account()), ..Send::text(body) }
 }
 
-fn malformed_message(run: &RunRecord, record: &Malformed) -> Send {
-    let work = Work { run: run.id, record: Some(record.clone()) };
-    let body = serde_json::to_vec(&work).expect("text and numbers always serialise");
-    Send { run: run.id, recipient: ledger::record_key(record.page, record.index), ..Send::text(body) }
+/// The letter of a malformed record. It always fits its queue: characters that SQS does not take are replaced, and of a
+/// text that is too long less is kept.
+fn letter(own: &QueueRecord, run: &RunRecord, mut record: Malformed) -> (Malformed, Send) {
+    record.raw = record.raw.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
+    loop {
+        let work = Work { run: run.id, record: Some(record.clone()) };
+        let body = serde_json::to_vec(&work).expect("text and numbers always serialise");
+        let recipient = ledger::record_key(record.page, record.index);
+        let letter = Send { run: run.id, recipient, ..Send::text(body) };
+        if record.raw.is_empty() || send::check(own, &letter).is_ok() {
+            return (record, letter);
+        }
+        record.raw.truncate(record.raw.floor_char_boundary(record.raw.len() / 2));
+    }
 }
 
 fn send_once(
@@ -295,12 +326,12 @@ fn send_once(
     user: &User,
     message: Send,
     now: Timestamp,
-) -> Result<(), Error> {
-    match ledger::add(tx, run.id, message.recipient, &user.id, now)? {
-        Added::New => send::send(tx, target, message, now).map(drop)?,
-        Added::Repeated => tracing::warn!(run = run.id, "the users API named a user again; the first record counts"),
+) -> Result<Added, Error> {
+    let added = ledger::add(tx, run.id, message.recipient, &user.id, now)?;
+    if added == Added::New {
+        send::send(tx, target, message, now)?;
     }
-    Ok(())
+    Ok(added)
 }
 
 /// A malformed record becomes a letter in the fan-out's own dead-letter queue, with its row in the ledger.

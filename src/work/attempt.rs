@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use apalis::layers::catch_panic::PanicError;
 use apalis_core::error::BoxDynError;
@@ -15,7 +16,7 @@ use tracing::Instrument;
 
 use crate::base::{Effect, Failure, Outcome, units};
 use crate::function::{Function, Invocation};
-use crate::queue::{Door, Received};
+use crate::queue::{Door, Received, Settled};
 
 use super::backend::Delivery;
 use super::{Options, settle};
@@ -28,6 +29,8 @@ pub(super) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxDynError>> 
 pub(super) struct Call {
     pub(super) function: Arc<dyn Function>,
     pub(super) queue: Arc<str>,
+    /// The function's time limit.
+    pub(super) timeout: Duration,
 }
 
 impl Service<Task<Delivery>> for Call {
@@ -48,6 +51,8 @@ impl Service<Task<Delivery>> for Call {
             run: Some(message.run).filter(|run| *run != 0),
             receive_count: message.receive_count,
             received_at: message.received_at,
+            deadline: message.received_at.after(self.timeout),
+            receipt_handle: message.handle.to_string(),
         };
         Box::pin(async move { Ok(function.call(invocation).await) })
     }
@@ -104,6 +109,8 @@ where
         );
         let attempt = async move {
             tokio::select! {
+                // An attempt that has ended is settled, also when the cut comes at the same moment.
+                biased;
                 answer = call => layer.settle(&delivery.message, answer.map_err(Into::into)).await,
                 () = layer.cut.cancelled() => layer.give_back(&delivery.message).await,
             }
@@ -125,6 +132,7 @@ impl SettleLayer {
             tracing::debug!(outcome = name, took_ms = took.as_millis(), "done");
         }
         match settle::settle(&self.door, &self.options, message, outcome).await {
+            Ok(Settled::Fenced) => tracing::warn!(outcome = name, "the message was taken from this attempt meanwhile"),
             Ok(settled) => tracing::trace!(?settled, "settled"),
             Err(error) => tracing::error!("the attempt could not be settled: {error}"),
         }

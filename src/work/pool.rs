@@ -61,13 +61,8 @@ impl Pool {
         let places = Arc::new(Semaphore::new(self.options.concurrency));
         loop {
             let (backend, deliveries) = QueueBackend::new(self.options.concurrency);
-            let feed = Feed {
-                door: self.door.clone(),
-                queue,
-                places: places.clone(),
-                timeout: self.options.timeout,
-                deliveries,
-            };
+            let feed =
+                Feed { door: self.door.clone(), queue, places: places.clone(), timeout: self.time_limit(), deliveries };
             let (fed, worked) = tokio::join!(feed.run(self.drain.stop.clone()), self.work(backend));
             fed?;
             match worked {
@@ -86,14 +81,23 @@ impl Pool {
     async fn work(&self, backend: QueueBackend) -> Result<(), apalis_core::error::WorkerError> {
         let settle =
             SettleLayer { door: self.door.clone(), options: self.options.clone(), cut: self.drain.cut.clone() };
-        let call = Call { function: self.function.clone(), queue: self.options.queue.as_str().into() };
+        let call = Call {
+            function: self.function.clone(),
+            queue: self.options.queue.as_str().into(),
+            timeout: self.options.timeout,
+        };
         let worker = WorkerBuilder::new(self.options.function.as_str())
             .backend(backend)
             .parallelize(spawn)
             .layer(settle)
             .layer(CatchPanicLayer::with_panic_handler(panic_text))
-            .layer(TimeoutLayer::new(self.options.timeout))
+            .layer(TimeoutLayer::new(self.time_limit()))
             .build(call);
         Box::pin(worker.run()).await
+    }
+
+    /// An attempt is cut off after this time.
+    fn time_limit(&self) -> Duration {
+        self.options.timeout + self.function.overtime()
     }
 }

@@ -27,18 +27,17 @@ pub(super) async fn settle(
     let ended = |why| Ended { function: options.function.clone(), why, at: now };
     match outcome {
         Outcome::Done(receipt) => {
-            door.store()
-                .write(move |tx| match settle::done(tx, handle)? {
-                    None => Ok(Settled::Fenced),
-                    Some(body) => {
-                        ledger::sent(tx, &body, receipt, now)?;
-                        Ok(Settled::Deleted)
-                    }
-                })
-                .await
+            let (run, recipient) = (message.run, message.recipient);
+            let step = move |tx: &mut Tx<'_>| {
+                let deleted = settle::done(tx, handle)?.is_some();
+                // What was done was done, also when the message was purged or taken over meanwhile.
+                ledger::sent(tx, run, recipient, receipt, now)?;
+                Ok(if deleted { Settled::Deleted } else { Settled::Fenced })
+            };
+            door.store().write(step).await
         }
         Outcome::Retry { why, after, effect } => {
-            let (ended, wait) = (ended(why), after.unwrap_or(back_off));
+            let (ended, wait) = (ended(why), named(after).unwrap_or(back_off));
             let step = move |tx: &mut Tx<'_>| {
                 if effect == Effect::Unknown {
                     settle::doubt(tx, &*witness, handle, now)?;
@@ -52,7 +51,7 @@ pub(super) async fn settle(
             door.store().write(move |tx| settle::bury(tx, &*witness, handle, &ended, back_off)).await
         }
         Outcome::Deferred { why, after } => {
-            let (ended, wait) = (ended(why), after.unwrap_or(pause));
+            let (ended, wait) = (ended(why), named(after).unwrap_or(pause));
             door.store().write(move |tx| settle::defer(tx, &*witness, handle, &ended, wait, at_most)).await
         }
     }
@@ -74,4 +73,10 @@ pub(super) async fn give_back(door: &Door, message: &Received) -> Result<Settled
 
 fn back_off(options: &Options, charged: u32) -> Duration {
     options.backoff.wait(charged, rand::random())
+}
+
+/// The wait that the other side named. At least a second: a service that says "now" while it throttles is not to be
+/// asked in a loop.
+fn named(after: Option<Duration>) -> Option<Duration> {
+    after.map(|after| after.max(Duration::from_secs(1)).mul_f64(1.0 + 0.1 * rand::random::<f64>()))
 }

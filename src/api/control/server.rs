@@ -32,11 +32,13 @@ pub struct Error {
 /// # Errors
 /// The directory is missing or not writable.
 pub fn bind(path: &Path) -> Result<UnixListener, Error> {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     let failed = |reason| Error { path: path.to_owned(), reason };
-    match std::fs::remove_file(path) {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).map_err(failed)?,
+        Ok(_) => return Err(failed(std::io::Error::other("there is a file of another kind in its place"))),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+        Err(_) => {}
     }
     // Until its mode is set the umask holds, which lets nobody but the owner write, that is connect.
     let listener = UnixListener::bind(path).map_err(failed)?;

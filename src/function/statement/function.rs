@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use minijinja::value::Value;
@@ -74,6 +75,9 @@ struct Body<'a> {
     /// The run's number; 0 outside a run.
     #[serde(default)]
     run: u64,
+    /// What the run is, whatever its number; decides the Message-ID.
+    #[serde(default)]
+    identity: Option<&'a str>,
     /// Checked again: messages may come over the SQS API.
     #[serde(borrow)]
     user: &'a RawValue,
@@ -128,7 +132,8 @@ impl Statement {
         let mail = Mail {
             to_name: &user.name,
             to_address: &user.email,
-            message_key: &message_key(body.run, &user.id, body.purpose.as_deref().unwrap_or(PURPOSE)),
+            message_key: &body.message_key(&user),
+            begin_within: invocation.deadline.since(self.clock.now()),
             now: self.clock.now(),
             context: Value::from_serialize(&context),
             attachment: &print.pdf,
@@ -139,12 +144,13 @@ impl Statement {
     }
 }
 
-/// What makes a mail this mail.
-pub fn message_key(run: u64, user_id: &str, purpose: &str) -> String {
-    format!("run {run} user {user_id} purpose {purpose}")
-}
-
 impl Body<'_> {
+    /// What makes a mail this mail: the run, the user's account and the purpose, told apart by a byte that none has.
+    fn message_key(&self, user: &User) -> String {
+        let run = self.identity.map_or_else(|| format!("run {}", self.run), str::to_owned);
+        [&run, &user.id, user.account(), self.purpose.as_deref().unwrap_or(PURPOSE)].join("\0")
+    }
+
     fn parse(body: &[u8]) -> Result<Body<'_>, Failure> {
         serde_json::from_slice(body).map_err(|e| {
             let text = format!("the message is not {{\"run\":…,\"user\":{{…}},\"params\":{{…}}}}: {e}");
@@ -156,6 +162,10 @@ impl Body<'_> {
 impl Function for Statement {
     fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome> {
         Box::pin(async move { self.work(&invocation).await.unwrap_or_else(|end| end) })
+    }
+
+    fn overtime(&self) -> Duration {
+        self.mailer.dialogue_max()
     }
 }
 

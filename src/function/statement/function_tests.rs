@@ -48,6 +48,8 @@ async fn call(statement: &Statement, body: String) -> Outcome {
         run: Some(12),
         receive_count: 1,
         received_at: Timestamp::ZERO,
+        deadline: Timestamp::MAX,
+        receipt_handle: String::new(),
     };
     statement.call(invocation).await
 }
@@ -67,7 +69,7 @@ async fn a_statement_is_fetched_printed_and_mailed() {
     let statement = statement(&accounts, &sink);
     let Outcome::Done(receipt) = call(&statement, message(USER)).await else { panic!("not done") };
     assert_eq!(receipt.document_sha256.as_deref(), Some("abc"));
-    assert_eq!(receipt.message_id, Some(statement.mailer.message_id("run 12 user u/1 purpose statement")));
+    assert_eq!(receipt.message_id, Some(statement.mailer.message_id("run 12\0u/1\0u/1\0statement")));
     assert!(accounts.requests()[0].starts_with("GET /accounts/u%2F1/tx?m=2026-10 HTTP/1.1"));
     let (to, text) = sink.see(|seen| seen.mails[0].clone());
     assert!(to == "ada@example.org" && text.contains("Dear Ada, 2026-10 of u/1 (en-GB)"), "{text}");

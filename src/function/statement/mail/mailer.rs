@@ -1,6 +1,7 @@
 //! The door of this folder: one mail in, a receipt or a fault out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use minijinja::value::Value;
 
@@ -37,6 +38,8 @@ pub struct Mail<'a> {
     pub context: Value,
     /// The PDF.
     pub attachment: &'a [u8],
+    /// The dialogue must begin within this time; until then the mail waits for a free connection.
+    pub begin_within: Duration,
 }
 
 impl Mailer {
@@ -61,6 +64,11 @@ impl Mailer {
         })
     }
 
+    /// A dialogue that has begun ends within this time, whatever the relay does.
+    pub fn dialogue_max(&self) -> Duration {
+        self.pool.dialogue_max()
+    }
+
     /// The Message-ID that a mail with this key has.
     pub fn message_id(&self, message_key: &str) -> String {
         self.composer.message_id(message_key)
@@ -74,7 +82,7 @@ impl Mailer {
     pub async fn send(&self, mail: &Mail<'_>) -> Result<Receipt, SendFault> {
         let words = self.templates.render(&mail.context).map_err(SendFault::Permanent)?;
         let (letter, message_id) = self.composer.compose(mail, words).map_err(SendFault::Permanent)?;
-        let reply = self.pool.send(letter).await?;
+        let reply = self.pool.send(letter, mail.begin_within).await?;
         Ok(Receipt { reply: Some(reply), message_id: Some(message_id), document_sha256: None })
     }
 }

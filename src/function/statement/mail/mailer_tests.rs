@@ -28,6 +28,7 @@ async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<Rec
         now: NOW,
         context: context(name, &BTreeMap::new()),
         attachment,
+        begin_within: std::time::Duration::from_secs(30),
     };
     mailer.send(&mail).await
 }

@@ -30,6 +30,7 @@ fn mail<'a>(to_name: &'a str, attachment: &'a [u8]) -> Mail<'a> {
         now: Timestamp::from_secs(784_111_777),
         context: context("Ada", &BTreeMap::new()),
         attachment,
+        begin_within: std::time::Duration::from_secs(30),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::SendFault;
 use super::connection::{Connection, Letter, Relay};
 use super::fault::{Step, Stop};
-use crate::base::Clock;
+use crate::base::{Clock, Failure};
 
 /// The reaper looks at parked sessions no more often than this.
 const REAP_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -41,8 +41,10 @@ impl Pool {
 
     /// Hands one mail to the relay; returns its final reply. Dropping the future while it waits for a free session
     /// sends nothing; later the dialogue goes on to its end without the caller.
-    pub(super) async fn send(self: &Arc<Self>, letter: Letter) -> Result<String, SendFault> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+    pub(super) async fn send(self: &Arc<Self>, letter: Letter, begin_within: Duration) -> Result<String, SendFault> {
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        let Ok(permit) = tokio::time::timeout(begin_within, permit).await else { return Err(self.busy()) };
+        let permit = permit.expect("the semaphore is never closed");
         let (answer, ended) = oneshot::channel();
         let pool = Arc::clone(self);
         tokio::spawn(async move {
@@ -53,6 +55,24 @@ impl Pool {
             let stop = Stop::broken(Step::Dot, "lost", "the dialogue ended without an answer");
             Err(stop.into_fault(&self.relay.address()))
         })
+    }
+
+    /// Session, EHLO and AUTH, three commands, the final dot at twice the limit, and a moment to spare. A parked session
+    /// that proves dead costs one command more.
+    pub(super) fn dialogue_max(&self) -> Duration {
+        let options = &self.relay.options;
+        options.connect_timeout + options.command_timeout * 6 + Duration::from_secs(2)
+    }
+
+    /// Nothing was said to the relay: the mail can wait without being charged.
+    fn busy(&self) -> SendFault {
+        let connections = self.relay.options.connections;
+        let relay = self.relay.address();
+        let text = format!(
+            "no connection to relay {relay} came free within the function's time limit (raise relay.connections, now \
+             {connections}, or lower the function's concurrency)"
+        );
+        SendFault::Deferred(Failure::new("smtp", "relay", "busy", text))
     }
 
     /// One mail from MAIL FROM to the final reply. The answer is given before the goodbye, the permit after it.
