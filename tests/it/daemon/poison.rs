@@ -1,0 +1,109 @@
+//! Messages that break their worker: the pool alone, over a store, with functions of the tests' own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use nightmail::base::attempt::AttemptEnd;
+use nightmail::base::{Backoff, Outcome, SystemClock};
+use nightmail::function::{Function, Invocation};
+use nightmail::queue::{Door, Send, catalog, stats};
+use nightmail::run::Ledger;
+use nightmail::store::{self, Store};
+use nightmail::work::pool::Drain;
+use nightmail::work::{Options, Pool};
+
+use crate::stage::{messages, until};
+use crate::support::{dying_after, forever};
+
+/// Breaks on some texts and counts every call.
+#[derive(Debug, Default)]
+struct Brittle {
+    poison: AtomicU32,
+    good: AtomicU32,
+}
+
+impl Function for Brittle {
+    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move {
+            match invocation.body.as_ref() {
+                b"panics" => {
+                    self.poison.fetch_add(1, Ordering::SeqCst);
+                    panic!("poison on purpose");
+                }
+                b"hangs" => {
+                    self.poison.fetch_add(1, Ordering::SeqCst);
+                    std::future::pending().await
+                }
+                _ => {
+                    self.good.fetch_add(1, Ordering::SeqCst);
+                    Outcome::done()
+                }
+            }
+        })
+    }
+}
+
+/// Works off `poison` and 50 good messages with `max` attempts each; answers how the poison died and how often each
+/// kind was called.
+async fn work_off(poison: &str, max: u32) -> (nightmail::queue::peek::Peeked, u32, u32) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&store::Options::at(dir.path().join("nightmail.redb"))).unwrap();
+    let door = Door::new(store, SystemClock::shared(), Arc::new(Ledger));
+    door.ensure("dead", &forever()).await.unwrap();
+    door.ensure("orders", &dying_after(max)).await.unwrap();
+    door.send("orders", Send::text(poison.to_owned())).await.unwrap();
+    for number in 0..50 {
+        door.send("orders", Send::text(format!("good {number}"))).await.unwrap();
+    }
+    let backoff = Backoff { first: Duration::from_millis(5), max: Duration::from_millis(20) };
+    let options = Options {
+        function: "brittle".into(),
+        queue: "orders".into(),
+        concurrency: 2,
+        timeout: Duration::from_millis(100),
+        backoff,
+        deferral_pause: Duration::from_millis(10),
+        deferral_max: Duration::from_secs(60),
+    };
+    let (brittle, drain) = (Arc::new(Brittle::default()), Drain::default());
+    let pool = tokio::spawn(Pool::new(door.clone(), options, brittle.clone(), drain.clone()).run());
+    until("an empty queue", async || {
+        let snapshot = door.store().snapshot().unwrap();
+        let queue = catalog::look_up(&snapshot, "orders").unwrap();
+        (stats::stats(&snapshot, &queue, door.now()).unwrap().total() == 0).then_some(())
+    })
+    .await;
+    drain.stop.cancel();
+    pool.await.unwrap().unwrap();
+    let mut dead = messages(&door, "dead");
+    assert_eq!(dead.len(), 1);
+    (dead.remove(0), brittle.poison.load(Ordering::SeqCst), brittle.good.load(Ordering::SeqCst))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_panics_its_function_dies_after_exactly_its_attempts_and_the_others_go_on() {
+    let (letter, poison, good) = work_off("panics", 3).await;
+    assert_eq!((letter.body.as_str(), poison, good), ("panics", 3, 50));
+    let ends: Vec<AttemptEnd> = letter.history.iter().map(|attempt| attempt.end).collect();
+    assert_eq!(ends, [AttemptEnd::Retry, AttemptEnd::Retry, AttemptEnd::Dead]);
+    for attempt in &letter.history {
+        let why = attempt.failure.as_ref().unwrap();
+        assert_eq!(why.class(), "panic brittle attempt");
+        assert!(why.text.contains("poison on purpose"), "{}", why.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_hangs_is_ended_by_its_time_limit_and_the_others_go_on() {
+    let (letter, poison, good) = work_off("hangs", 2).await;
+    assert_eq!((letter.body.as_str(), poison, good), ("hangs", 2, 50));
+    assert_eq!(letter.history.len(), 2);
+    for attempt in &letter.history {
+        let why = attempt.failure.as_ref().unwrap();
+        assert_eq!(why.class(), "timeout brittle attempt");
+        assert!(why.text.contains("functions.brittle.timeout (100ms)"), "{}", why.text);
+        assert!(attempt.ended_at.since(attempt.started_at) >= Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,88 @@
+//! SIGTERM under load: the daemon ends in time, loses nothing, doubles nothing and charges nothing that it gives back.
+//!
+//! `NIGHTMAIL_TERMS=100` is the full size; `NIGHTMAIL_SEED` replays the moments.
+
+use std::time::Duration;
+
+use nightmail::base::{Clock, SystemClock};
+use nightmail::demo::{bank, sink};
+
+use crate::stage::{Dice, Stage, assert_recounted, messages, say, size, until};
+
+/// Every end must come within the drain time and this much for closing the store on a busy machine.
+const DRAIN: Duration = Duration::from_secs(10);
+const MARGIN: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_term_under_load_ends_in_time_and_nobody_is_lost_or_doubled_after_the_restart() {
+    let terms = size("NIGHTMAIL_TERMS", 3);
+    let users = 60 * terms;
+    let latency = Some(Duration::from_millis(30));
+    let options = bank::Options { users, latency, page_size: 50, ..bank::Options::default() };
+    let mut stage = Stage::set(options, sink::Options::default()).await;
+    stage.set_key("DAEMON__DRAIN", format_args!("{}s", DRAIN.as_secs()));
+    let (mut dice, clock) = (Dice::new(), SystemClock::new());
+    let (mut run, mut longest, mut under_load) = (None, Duration::ZERO, 0);
+    for _ in 0..terms {
+        let child = stage.child().await;
+        let id = match run {
+            Some(id) => id,
+            None => child.operator.start().await,
+        };
+        run = Some(id);
+        let busy = async || {
+            let is_over = child.operator.report(id).await.is_complete();
+            (is_over || child.operator.queue("statements").await.in_flight > 0).then_some(!is_over)
+        };
+        under_load += u32::from(until("work in hand", busy).await);
+        tokio::time::sleep(dice.span(250)).await;
+        let before = clock.monotonic();
+        let end = child.terminate(DRAIN + MARGIN).await;
+        longest = longest.max(clock.monotonic() - before);
+        assert_eq!(end.code(), Some(0), "{end:?}\n{}", stage.log());
+        assert_given_back(&stage, id);
+    }
+    let child = stage.child().await;
+    let report = child.operator.complete(run.unwrap()).await;
+    assert_eq!((report.sent, report.dead, report.interrupted), (u64::from(users), 0, 0));
+    stage.assert_one_mail_each(users);
+    child.operator.assert_empty().await;
+    assert!(child.terminate(DRAIN + MARGIN).await.success());
+    assert!(under_load > 0, "no signal came under load");
+    say(format_args!("{terms} terms, {under_load} under load, over {users} users: the longest end took {longest:.2?}"));
+}
+
+/// After a drain nobody holds a message, and only attempts that failed by themselves are charged: none here.
+fn assert_given_back(stage: &Stage, run: u64) {
+    let door = stage.door();
+    assert_recounted(&door, run);
+    for queue in ["statements", "fan-out"] {
+        for message in messages(&door, queue) {
+            assert_eq!((message.place.as_str(), message.charged), ("ready", 0), "{queue}: {message:?}");
+            assert!(message.history.is_empty(), "{queue}: {message:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_outlasts_the_grace_is_given_back_without_a_charge() {
+    const USERS: u32 = 40;
+    let mut stage = Stage::with_users(USERS).await;
+    stage.set_key("DAEMON__DRAIN", "300ms");
+    stage.bank.set(bank::Route::Account, bank::Behaviour::Silent);
+    let child = stage.child().await;
+    let run = child.operator.start().await;
+    until("a full pool", async || (child.operator.queue("statements").await.in_flight == 8).then_some(())).await;
+    until("all users", async || child.operator.report(run).await.fetched_at).await;
+    let end = child.terminate(Duration::from_millis(300) + MARGIN).await;
+    assert_eq!(end.code(), Some(0), "{end:?}\n{}", stage.log());
+    assert_given_back(&stage, run);
+    assert_eq!(messages(&stage.door(), "statements").len(), USERS as usize);
+
+    stage.bank.set(bank::Route::Account, bank::Behaviour::Normal);
+    let child = stage.child().await;
+    let report = child.operator.complete(run).await;
+    assert_eq!((report.sent, report.dead), (u64::from(USERS), 0));
+    stage.assert_one_mail_each(USERS);
+    child.kill().await;
+}
