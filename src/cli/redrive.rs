@@ -28,7 +28,7 @@ pub(super) struct Redrive {
     /// Where the letters go [default: each one's own source queue]
     #[arg(long, value_name = "QUEUE")]
     to: Option<String>,
-    /// Only letters of one fault: fingerprint=XXXXXXXX
+    /// Only letters of one fault: fingerprint=<8 hex digits>
     #[arg(long = "where", value_name = "fingerprint=…", value_parser = parse_where)]
     fingerprint: Option<Fingerprint>,
     /// Only these messages
@@ -52,7 +52,7 @@ fn parse_where(text: &str) -> Result<Fingerprint, String> {
     match text.split_once('=') {
         Some(("fingerprint", value)) => value.parse().map_err(|error| format!("{error}")),
         Some((key, _)) => Err(format!("unknown condition {key:?} (known: fingerprint)")),
-        None => Err("write fingerprint=XXXXXXXX, as `nightmail dead <queue>` prints it".into()),
+        None => Err("write fingerprint=<8 hex digits>, as `nightmail dead <queue>` prints it".into()),
     }
 }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{MessageId, Timestamp};
+use crate::base::{Attempt, AttemptEnd, Failure, MessageId, Timestamp};
 use crate::store::record::{MessageState, Owner, Place, QueueRecord};
 use crate::store::{self, Tx};
 
-use super::{Error, ReceiptHandle, Witness, catalog, place, recover};
+use super::{Error, ReceiptHandle, Witness, catalog, place, recover, settle};
 
 /// The longest visibility timeout, as in SQS.
 pub const VISIBILITY_MAX: Duration = Duration::from_secs(43_200);
@@ -139,12 +139,27 @@ fn leaves(
         place::withdraw(tx, witness, key, state, "expired", now)?;
         return Ok(true);
     }
-    let is_exhausted = queue.attributes.redrive.as_ref().is_some_and(|(_, max)| state.charged >= *max);
-    if is_exhausted && let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, queue)? {
-        place::bury(tx, witness, key, state, &dead_letter_queue, now)?;
-        return Ok(true);
+    let max = queue.attributes.redrive.as_ref().map(|(_, max)| *max);
+    let Some(max) = max.filter(|max| state.charged >= *max) else { return Ok(false) };
+    let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, queue)? else { return Ok(false) };
+    if place::last_fingerprint(tx, state)?.is_none() {
+        settle::remember(tx, state, &never_deleted(state, max, now))?;
     }
-    Ok(false)
+    place::bury(tx, witness, key, state, &dead_letter_queue, now)?;
+    Ok(true)
+}
+
+/// The last attempt of a message whose receivers never said what went wrong, so that its letter has a class too.
+fn never_deleted(state: &MessageState, max: u32, now: Timestamp) -> Attempt {
+    let text = format!("received {} times and never deleted (max_receive_count is {max})", state.charged);
+    Attempt {
+        number: state.attempts,
+        function: String::new(),
+        started_at: state.received_at,
+        ended_at: now,
+        end: AttemptEnd::Dead,
+        failure: Some(Failure::new("receive", "client", "max-receive-count", text)),
+    }
 }
 
 fn hand_out(

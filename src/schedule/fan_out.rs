@@ -46,6 +46,9 @@ struct Malformed {
     page: u32,
     index: usize,
     raw: String,
+    /// Where its page is, so that it can be fetched again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<PageAddress>,
 }
 
 /// The message that one user gets.
@@ -131,9 +134,9 @@ impl FanOut {
 
     /// A record that died as malformed and was driven back: when it is valid by now, its user gets a message.
     async fn look_again(&self, run: RunRecord, record: Malformed) -> Outcome {
-        let user = match User::check(&record.raw) {
+        let user = match self.user_by_now(&run, &record).await {
             Ok(user) => user,
-            Err(why) => return Outcome::Dead { why },
+            Err(end) => return end,
         };
         let (target, now) = (self.options.target.clone(), self.clock.now());
         let step = move |tx: &mut Tx<'_>| {
@@ -147,6 +150,39 @@ impl FanOut {
             Ok(()) => Outcome::done(),
             Err(error) => failed(&error),
         }
+    }
+
+    /// The user that a malformed record has become: as it was kept, when it passes by now, or as the users API tells it
+    /// today, found by its id or, when it has none, by its place.
+    async fn user_by_now(&self, run: &RunRecord, record: &Malformed) -> Result<User, Outcome> {
+        let dead = |why| Outcome::Dead { why };
+        let why = match User::check(&record.raw) {
+            Ok(user) => return Ok(user),
+            Err(why) => why,
+        };
+        let Some(address) = &record.address else { return Err(dead(why)) };
+        let page = self.users.page(address, &run.params).await;
+        let mut records = page.map_err(|fault| fault.into_outcome(self.clock.now()))?.records;
+        let id = kept_id(&record.raw);
+        let is_it = |found: &Record| matches!((found, &id), (Record::User(user), Some(id)) if user.id == *id);
+        let place = records.iter().position(is_it).unwrap_or(record.index);
+        let found = (place < records.len()).then(|| records.swap_remove(place));
+        match found {
+            Some(Record::Malformed { why, .. }) => Err(dead(why)),
+            Some(Record::User(user)) if id.as_ref().is_none_or(|id| user.id == *id) => {
+                match self.is_recipient(run.id, &user) {
+                    Ok(true) if id.is_none() => Err(dead(gone(record))),
+                    Ok(_) => Ok(user),
+                    Err(error) => Err(failed(&error)),
+                }
+            }
+            _ => Err(dead(gone(record))),
+        }
+    }
+
+    fn is_recipient(&self, run: u64, user: &User) -> Result<bool, Error> {
+        let row = self.door.store().snapshot()?.recipients()?.get(&(run, ledger::user_key(&user.id)))?;
+        Ok(row.is_some())
     }
 
     fn too_many_pages(&self) -> Failure {
@@ -179,10 +215,9 @@ fn commit_page(
         return Err(Error::Overtaken);
     }
     // All messages are made and checked before the first write, so that a refusal leaves no trace.
-    let number = run.fan_out.pages;
-    let records =
-        page.records.into_iter().enumerate().map(|(index, record)| prepare(index, record, &target, &run, number));
-    let prepared: Vec<Prepared> = records.collect();
+    let address = address(&run).ok();
+    let prepare = |(index, record)| prepare(index, record, &target, &run, address.as_ref());
+    let prepared: Vec<Prepared> = page.records.into_iter().enumerate().map(prepare).collect();
     for record in &prepared {
         if let Prepared::Malformed(_, letter, _) = record {
             send::check(&own, letter)?;
@@ -213,9 +248,15 @@ enum Prepared {
     Malformed(Malformed, Send, Failure),
 }
 
-fn prepare(index: usize, record: Record, target: &QueueRecord, run: &RunRecord, page: u32) -> Prepared {
+fn prepare(
+    index: usize,
+    record: Record,
+    target: &QueueRecord,
+    run: &RunRecord,
+    address: Option<&PageAddress>,
+) -> Prepared {
     let malformed = |raw, why| {
-        let record = Malformed { page, index, raw };
+        let record = Malformed { page: run.fan_out.pages, index, raw, address: address.cloned() };
         let letter = malformed_message(run, &record);
         Prepared::Malformed(record, letter, why)
     };
@@ -275,6 +316,22 @@ fn bury_record(
     ledger::add(tx, run.id, letter.recipient, &name, ended.at)?;
     send::send_dead(tx, &ledger::Ledger, own, letter, ended)?;
     Ok(())
+}
+
+/// The id that a malformed record names all the same.
+fn kept_id(raw: &str) -> Option<String> {
+    match serde_json::from_str::<serde_json::Value>(raw).ok()?.get("id")? {
+        serde_json::Value::String(id) => Some(id.clone()),
+        serde_json::Value::Number(id) => Some(id.to_string()),
+        _ => None,
+    }
+}
+
+/// The page has no such record any more, or another user stands in its place.
+fn gone(record: &Malformed) -> Failure {
+    let (page, index) = (record.page + 1, record.index + 1);
+    let text = format!("record {index} of page {page} is not there any more (fetch the users anew in another run)");
+    Failure::new("data", "users", "record-gone", text)
 }
 
 fn address(run: &RunRecord) -> Result<PageAddress, Failure> {

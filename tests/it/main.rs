@@ -17,6 +17,8 @@ mod queue;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod schedule;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

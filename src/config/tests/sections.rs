@@ -132,7 +132,8 @@ fn templates_are_checked_before_the_first_mail() {
     let with = |line: &str| fault_of(from, &format!("{from}\n{line}"));
     assert!(with("subject = \"{{ user.name\"").contains("is not a template"));
     assert!(
-        with("subject = \"{{ usr.name }}\"").contains("uses \"usr\", which is not set (known: user, params, document)")
+        with("subject = \"{{ usr.name }}\"")
+            .contains("uses \"usr\", which is not set (known: run, user, params, document)")
     );
     assert!(with("subject = \"a\\nb\"").contains("must be one line"));
     let loops = format!("{from}\ntext = \"{{% for i in range(2) %}}{{{{ i }}}}{{% endfor %}}\"");

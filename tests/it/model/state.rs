@@ -170,6 +170,10 @@ impl Model {
             if self.is_expired(index, now) {
                 expired.push(index);
             } else if queue == ORDERS && self.messages[index].charged >= MAX_RECEIVE_COUNT {
+                let message = &mut self.messages[index];
+                if message.history.is_empty() {
+                    message.history.push((message.attempts, "Dead", "max-receive-count"));
+                }
                 self.bury(index);
             } else {
                 texts.push(self.hand_out(index, Where::InFlight(until, owner), handle, now));

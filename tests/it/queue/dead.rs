@@ -23,6 +23,7 @@ async fn a_client_gets_a_message_max_receive_count_times_and_then_it_is_dead() {
     insta::assert_snapshot!(world.picture("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
       ready | received 3 charged 3 | hello
+        #3 Dead receive client max-receive-count
     ");
     assert_eq!(world.witness.take(), ["hello died"]);
     let letter = world.take_one("dead").await;

@@ -300,35 +300,6 @@ fn hostile_texts_stay_inside_the_page() {
     assert!(text_of("hostile.pdf", &rendered).is_none_or(|text| text.contains('…')));
 }
 
-#[test]
-#[ignore = "a measurement: cargo test --release --lib speed_of -- --ignored --nocapture"]
-#[expect(clippy::print_stderr, reason = "it prints what it measured")]
-fn speed_of_a_page_of_thirty_rows() {
-    use crate::base::Clock;
-    let clock = crate::base::SystemClock::new();
-    let started = clock.monotonic();
-    Renderer::new().unwrap();
-    eprintln!("fonts loaded in {:?}", clock.monotonic() - started);
-    let account = account(30);
-    for holder in
-        ["Zoë Quinn", "Łukasz Żółć", "Анна Каренина", "Nguyễn Thị Minh Khai", "محمد بن عبد الله", "山田太郎", "김철수"]
-    {
-        render(&account, holder);
-        let started = clock.monotonic();
-        for _ in 0..500 {
-            std::hint::black_box(render(&account, holder));
-        }
-        let each = (clock.monotonic() - started) / 500;
-        let size = render(&account, holder).bytes.len();
-        eprintln!("{each:?} and {size} bytes for {holder}");
-        assert!(each < std::time::Duration::from_millis(100), "{each:?} for {holder}");
-    }
-    let many = self::account(5_000);
-    let started = clock.monotonic();
-    render(&many, "Zoë Quinn");
-    eprintln!("{:?} for 5,000 rows", clock.monotonic() - started);
-}
-
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(96))]
     #[test]
