@@ -33,18 +33,21 @@ impl Output {
         when_empty: &str,
         text: impl FnOnce(&[T]) -> String,
     ) -> anyhow::Result<()> {
-        if rows.is_empty() {
+        if rows.is_empty() && !self.is_json {
             note(when_empty);
+            return Ok(());
         }
-        if rows.is_empty() && !self.is_json { Ok(()) } else { self.show(&rows, |rows| text(rows)) }
+        self.show(&rows, |rows| text(rows))
     }
 
     /// Shows text that is the story around the data; with `--json` it is left out.
+    #[cfg(feature = "demo")]
     pub(super) fn text(self, text: impl Display) -> anyhow::Result<()> {
         if self.is_json { Ok(()) } else { print(&text.to_string()) }
     }
 
     /// Shows data with `--json` alone: what the text around it has told already.
+    #[cfg(feature = "demo")]
     pub(super) fn json<T: Serialize>(self, data: &T) -> anyhow::Result<()> {
         if self.is_json { print(&serde_json::to_string_pretty(data)?) } else { Ok(()) }
     }

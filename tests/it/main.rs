@@ -1,8 +1,11 @@
-//! The rooms through their public doors: a real store in a temporary directory, time by a manual clock; and the whole
-//! daemon from end to end, with a bank and a mail sink on loopback.
+//! The rooms through their public doors: a real store in a temporary directory, time by a manual clock; the whole daemon
+//! from end to end, with a bank and a mail sink on loopback; and the binary as its users meet it.
 
 #[cfg(test)]
 mod bad_input;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod commands;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
@@ -13,8 +16,14 @@ mod format;
 mod kills;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod process;
 #[cfg(test)]
 mod queue;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod relay;
 #[cfg(test)]
 mod schedule;
 #[cfg(test)]

@@ -1,0 +1,453 @@
+//! Each documented command, used as a stranger would: the real binary, a bank and a mail sink as processes.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::process::{Process, Stage, has_tools, timed, until};
+
+/// Twenty users, of whom four have broken accounts (one of each kind) and one is no user at all.
+const BANK: &[&str] = &["--users", "20", "--fail", "20%", "--malformed", "1"];
+
+fn finished() -> (Stage, Process) {
+    let stage = Stage::with_bank_and_sink(BANK);
+    stage.append("\n[queues.notes]\n");
+    let mut daemon = stage.serve();
+    stage.run_to_the_end(&mut daemon);
+    (stage, daemon)
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn every_data_command_prints_one_json_value_and_nothing_else() {
+    let (stage, _daemon) = finished();
+    let ask = |words: &str| {
+        let said = stage.run(&words.split(' ').chain(["--json"]).collect::<Vec<_>>());
+        assert_eq!(said.err, "", "{words}");
+        said.json()
+    };
+    assert_eq!(keys(&ask("check")), ["file", "functions", "queues", "schedules", "valid", "warnings"]);
+    assert!(ask("example").as_str().unwrap().contains("[schedules.monthly-statements]"));
+    let queues = ask("queues");
+    let stats = ["bytes", "dead_letter_queue", "delayed", "in_flight", "name", "oldest_age_s", "ready"];
+    assert_eq!(keys(&queues[0]), stats);
+    let run = ask("run show 1");
+    for name in ["fetched", "sent", "dead", "withdrawn", "open", "interrupted"] {
+        assert!(run[name].is_u64(), "{name}: {run}");
+    }
+    assert_eq!(ask("run list"), json!([run]));
+    assert_eq!((&run["fetched"], &run["open"], &run["params"]), (&json!(20), &json!(0), &json!({"period": "2026-10"})));
+    let dead = ask("dead statements");
+    let group = ["class", "count", "fingerprint", "first_at", "last_at", "sample", "sample_id"];
+    assert_eq!(keys(&dead[0]), group);
+    let dead_count: u64 = dead.as_array().unwrap().iter().map(|group| group["count"].as_u64().unwrap()).sum();
+    assert_eq!(dead_count + 1, run["dead"].as_u64().unwrap(), "the letters and the malformed record");
+    assert_eq!(ask("run recipients 1 --state dead").as_array().unwrap().len() as u64, dead_count + 1);
+    assert_eq!(ask("run recipients 1 --state open"), json!([]));
+    assert_eq!(ask("peek statements-dead -n 1")[0]["history"][0]["end"], "dead");
+    assert_eq!(ask("peek statements"), json!([]));
+    let malformed = &ask("peek fan-out-dead")[0]["history"][0];
+    assert_eq!(malformed["started_at"], malformed["ended_at"], "a record that was never received took no time");
+    assert_eq!(keys(&ask("schedules")[0]), ["name", "next", "past", "rule", "timezone"]);
+    assert_eq!(ask("redrives"), json!([]));
+    assert_eq!(ask("redrive statements-dead --preview")["matching"], dead_count);
+    assert!(ask("redrive statements-dead --detach")["redrive"].is_u64());
+    assert_eq!(keys(&ask("send notes hello")), ["message_id"]);
+    assert_eq!(ask("purge notes --yes"), json!({"queue": "notes", "deleted": 1}));
+    assert_eq!(ask("run start monthly-statements --param period=2026-09"), json!({"run": 2}));
+}
+
+#[test]
+fn errors_go_to_standard_error_with_the_documented_exit_code() {
+    let (stage, _daemon) = finished();
+    let example = std::fs::read_to_string(stage.dir.path().join("config.toml")).unwrap();
+    let bad =
+        example.replace("# level = ", "levl = ").replace("visibility_timeout = \"2m\"", "visibility_timeout = \"13h\"");
+    stage.write("bad.toml", &bad);
+    let long = "x".repeat(1_048_577);
+    for (words, code, text) in [
+        ("peek nope", 1, "queue \"nope\" not found (known: fan-out,"),
+        ("dead nope", 1, "queue \"nope\" not found"),
+        ("send nope hello", 1, "queue \"nope\" not found"),
+        ("purge nope --yes", 1, "queue \"nope\" not found"),
+        ("purge statements", 1, "say --yes"),
+        ("run show 99", 1, "run 99 not found"),
+        ("run recipients 99", 1, "run 99 not found"),
+        ("run start nope", 1, "schedule \"nope\" not found (known: monthly-statements)"),
+        ("run start monthly-statements --param period=2026-10", 1, "was started before as run 1"),
+        (
+            "run start monthly-statements --param peroid=2026-10",
+            1,
+            "\"peroid\" is not one of this schedule (known: period)",
+        ),
+        ("redrive statements", 1, "is not a dead-letter queue"),
+        ("redrive statements-dead --to nope", 1, "queue \"nope\" not found"),
+        ("redrive --cancel 99", 1, "redrive 99 not found or not running"),
+        ("", 64, "Usage: nightmail"),
+        ("quues", 64, "'queues'"),
+        ("peek statements -n 0", 64, "1..=1000"),
+        ("run start monthly-statements --param period", 64, "is not KEY=VALUE"),
+        ("redrive statements-dead --rate 0", 64, "1..=100000"),
+        ("redrive statements-dead --where fp=1", 64, "known: fingerprint"),
+        ("redrive statements-dead --where fingerprint=xyz", 64, "is not 8 hex digits"),
+        ("redrive statements-dead --id 12", 64, "is not a UUID"),
+        ("redrive", 64, "<FROM>"),
+        ("demo --fail 3", 64, "write a percentage"),
+        ("check --config none.toml", 78, "start from `nightmail example`"),
+        ("serve --config none.toml", 78, "none.toml: cannot be read"),
+        ("check --config bad.toml", 78, "log.levl: unknown key (did you mean \"level\"?)"),
+        ("serve --config bad.toml", 78, "the configuration has 2 faults"),
+        ("queues --config bad.toml", 78, "queues.statements.visibility_timeout: must be 0s to 12h (got \"13h\")"),
+    ] {
+        for json in [false, true] {
+            let mut words: Vec<_> = words.split(' ').filter(|word| !word.is_empty()).collect();
+            words.extend(json.then_some("--json"));
+            let said = stage.run(&words);
+            assert_eq!((said.code, said.out.as_str()), (code, ""), "{words:?}: {}", said.err);
+            assert!(said.err.contains(text), "{words:?} must say {text:?}: {}", said.err);
+        }
+    }
+    let said = stage.run_with_input(&["send", "notes"], long.as_bytes());
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("standard input has more than 1.0 MiB"), "{}", said.err);
+    let said = stage.run_with_input(&["send", "notes"], b"ab\xff");
+    assert!(said.code == 1 && said.err.contains("not UTF-8 at byte 2"), "{}", said.err);
+    assert!(stage.run(&["queues", "--json"]).json().as_array().unwrap().iter().any(|queue| queue["name"] == "notes"));
+}
+
+#[test]
+fn without_a_daemon_readers_answer_and_changers_say_what_to_do() {
+    let stage = Stage::with_bank_and_sink(BANK);
+    let said = stage.run(&["queues"]);
+    assert_eq!(said.code, 69);
+    assert!(said.err.contains("no store at data/nightmail.redb (start one with `nightmail serve`)"), "{}", said.err);
+    let mut daemon = stage.serve();
+    stage.run_to_the_end(&mut daemon);
+    let before = stage.run(&["run", "show", "1", "--json"]).json();
+    daemon.kill();
+    let readers = [
+        "queues",
+        "peek statements-dead",
+        "dead statements",
+        "redrive statements-dead --preview",
+        "redrives",
+        "run list",
+        "run show 1",
+        "run recipients 1",
+        "schedules",
+    ];
+    for words in readers {
+        let mut words: Vec<_> = words.split(' ').collect();
+        let said = stage.run(&words);
+        assert_eq!(said.code, 0, "{words:?}: {}", said.err);
+        assert!(said.err.contains("no daemon runs; reading data/nightmail.redb directly"), "{}", said.err);
+        words.push("--json");
+        stage.run(&words).json();
+    }
+    assert_eq!(stage.run(&["run", "show", "1", "--json"]).json(), before);
+    for words in
+        ["send statements x", "purge statements --yes", "redrive statements-dead", "run start monthly-statements"]
+    {
+        let said = stage.run(&words.split(' ').collect::<Vec<_>>());
+        assert_eq!((said.code, said.out.as_str()), (69, ""), "{words}");
+        assert!(said.err.contains("needs one (start it with `nightmail serve`"), "{words}: {}", said.err);
+    }
+}
+
+#[test]
+fn a_second_daemon_names_the_first_and_exits_at_once() {
+    let stage = Stage::empty();
+    let first = stage.serve();
+    let (second, took) = timed(|| stage.run(&["serve"]));
+    assert_eq!((second.code, second.out.as_str()), (69, ""));
+    let holder = format!("in use by nightmail with pid {}", first.pid());
+    assert!(second.err.contains(&holder), "{}", second.err);
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
+    stage.run(&["queues"]).good();
+    assert!(first.stop().iter().any(|line| line.contains("stopped")));
+}
+
+#[test]
+fn a_stale_control_socket_is_replaced_and_owner_and_group_may_use_it() {
+    let stage = Stage::empty();
+    let path = stage.dir.path().join("data/control.sock");
+    let mode = || {
+        let socket = std::fs::metadata(&path).unwrap();
+        assert!(socket.file_type().is_socket());
+        socket.mode() & 0o777
+    };
+    let first = stage.serve();
+    assert_eq!(mode(), 0o660);
+    first.kill();
+    assert!(path.exists(), "a killed daemon leaves its socket behind");
+    let second = stage.serve();
+    assert_eq!(mode(), 0o660);
+    let said = stage.run(&["queues"]);
+    assert_eq!(said.err, "", "the daemon answers, not the store");
+    second.stop();
+}
+
+#[test]
+fn a_second_signal_stops_at_once_and_the_work_goes_back() {
+    let stage = Stage::with_bank_and_sink(&["--users", "4", "--latency", "8000"]);
+    let mut daemon = stage.serve();
+    stage.run(&["run", "start", "monthly-statements"]).good();
+    daemon.wait_for("all users are fetched");
+    until("four accounts are being fetched", || {
+        let queues = stage.run(&["queues", "--json"]).json();
+        let statements = queues.as_array().unwrap().iter().find(|queue| queue["name"] == "statements").cloned();
+        (statements?["in_flight"] == 4).then_some(())
+    });
+    daemon.terminate();
+    daemon.wait_for("draining");
+    daemon.terminate();
+    let (code, took) = timed(|| daemon.end());
+    assert_eq!(code, 0, "{}", daemon.seen.join("\n"));
+    assert!(took < Duration::from_secs(4), "the bank answers after 8 s; the stop took {took:?}");
+    let messages = stage.run(&["peek", "statements", "--json"]).json();
+    for message in messages.as_array().unwrap() {
+        assert_eq!((&message["place"], &message["charged"]), (&json!("ready"), &json!(0)), "{message}");
+    }
+    assert_eq!(messages.as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn serve_says_each_milestone_in_one_line() {
+    let mut stage = Stage::with_bank_and_sink(BANK);
+    stage.set("LOG__FORMAT", "text");
+    stage.set("SCHEDULES__MONTHLY_STATEMENTS__CRON", "* * * * * *");
+    stage.set("SCHEDULES__MONTHLY_STATEMENTS__PARAMS__PERIOD", "2026-10");
+    let mut daemon = stage.serve();
+    for milestone in ["the tick started a run", "all users are fetched", "the run is complete"] {
+        let line = daemon.wait_for(milestone);
+        assert!(line.contains(" INFO ") && line.contains("run=1"), "{line}");
+    }
+    stage.run(&["run", "start", "monthly-statements", "--param", "period=2026-09"]).good();
+    daemon.wait_for("a run was started by hand");
+    let lines = daemon.stop();
+    let at = |text: &str| lines.iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text:?}"));
+    assert!(at("ready: 4 queues, 2 functions (8 statements at once), 1 schedule") < at("the tick started"));
+    assert!(at("draining") < at(" stopped"));
+    assert!(!lines.iter().any(|line| line.contains('\u{1b}')), "colours without a terminal");
+}
+
+#[test]
+fn without_a_terminal_each_log_line_is_json() {
+    let stage = Stage::empty();
+    for line in stage.serve().stop() {
+        let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn peek_cuts_long_bodies_and_keeps_a_message_on_its_line() {
+    let stage = Stage::empty();
+    stage.append("\n[queues.notes]\n");
+    let _daemon = stage.serve();
+    let body = format!("first\nsecond {}", "x".repeat(200_000));
+    let id = stage.run_with_input(&["send", "notes"], body.as_bytes());
+    let peeked = stage.run(&["peek", "notes"]);
+    assert!(peeked.good().starts_with(id.good().trim()), "{peeked:?}");
+    assert!(peeked.out.len() < 800, "{} bytes for one message", peeked.out.len());
+    assert!(peeked.out.contains("195.3 KiB") && peeked.out.contains("first\\nsecond xxx"), "{}", peeked.out);
+    let messages = stage.run(&["peek", "notes", "--json"]).json();
+    assert_eq!(messages[0]["body_bytes"], body.len());
+    assert_eq!(messages[0]["body"].as_str().unwrap(), &body[..4096]);
+}
+
+#[test]
+fn a_purge_asks_on_a_terminal_and_a_no_leaves_everything() {
+    let stage = Stage::empty();
+    stage.append("\n[queues.notes]\n");
+    let _daemon = stage.serve();
+    stage.run(&["send", "notes", "kept"]).good();
+    let count = || stage.run(&["peek", "notes", "--json"]).json().as_array().unwrap().len();
+    let Some(no) = stage.run_on_terminal(&["purge", "notes"], "n\n") else { return };
+    assert_eq!((no.code, count()), (1, 1), "{no:?}");
+    assert!(no.out.contains("Delete all messages of notes") && no.out.contains("nothing was done"), "{no:?}");
+    let yes = stage.run_on_terminal(&["purge", "notes"], "y\n").unwrap();
+    assert_eq!((yes.code, count()), (0, 0), "{yes:?}");
+    assert!(yes.out.contains("1 message of notes deleted"), "{yes:?}");
+}
+
+#[test]
+fn colours_are_for_terminals_and_not_with_no_color() {
+    let mut stage = Stage::empty();
+    assert!(!stage.run(&["check"]).good().contains('\u{1b}'));
+    let Some(said) = stage.run_on_terminal(&["check"], "") else { return };
+    assert!(said.good().contains("\u{1b}[1m\u{1b}[32mconfig.toml is valid"), "{said:?}");
+    stage.set_variable("NO_COLOR", "1");
+    let said = stage.run_on_terminal(&["check"], "").unwrap();
+    assert!(said.good().contains("config.toml is valid") && !said.out.contains('\u{1b}'), "{said:?}");
+}
+
+#[test]
+fn letters_are_redriven_by_fault_by_id_at_a_rate_and_elsewhere() {
+    let (stage, _daemon) = finished();
+    let letters = || stage.run(&["peek", "statements-dead", "--json"]).json().as_array().unwrap().clone();
+    let all = letters().len();
+    assert!(all >= 3, "the bank breaks a fifth of its accounts");
+    let fingerprint = stage.run(&["dead", "statements-dead", "--json"]).json()[0].clone();
+    let count = fingerprint["count"].as_u64().unwrap();
+    let condition = format!("fingerprint={}", fingerprint["fingerprint"].as_str().unwrap());
+    let preview = stage.run(&["redrive", "statements-dead", "--where", &condition, "--preview", "--json"]).json();
+    assert_eq!(preview, json!({"letters": all, "matching": count, "destinations": {"statements": count}}));
+
+    let id = letters()[0]["message_id"].as_str().unwrap().to_owned();
+    let moved = stage.run(&["redrive", "statements-dead", "--id", &id, "--to", "notes", "--json"]).json();
+    assert_eq!((&moved["state"], &moved["moved"]), (&json!("completed"), &json!(1)));
+    assert_eq!(stage.run(&["peek", "notes", "--json"]).json().as_array().unwrap().len(), 1);
+
+    let slow = ["redrive", "statements-dead", "--to", "notes", "--rate", "1", "--detach", "--json"];
+    let number = stage.run(&slow).json()["redrive"].to_string();
+    let said = stage.run(&["redrive", "statements-dead"]);
+    assert!(said.code == 1 && said.err.contains(&format!("redrive {number} ")), "{said:?}");
+    let cancelled = stage.run(&["redrive", "--cancel", &number, "--json"]).json();
+    assert!(cancelled["moved"].as_u64().unwrap() < all as u64 - 1, "{cancelled}");
+    assert_eq!(stage.run(&["redrives", "--json"]).json()[0]["state"], "cancelled");
+
+    // What is driven back unmended dies again; the books balance all the time.
+    let said = stage.run(&["redrive", "statements-dead"]);
+    assert!(said.good().contains("completed"), "{said:?}");
+    until("the letters died again", || {
+        let queues = stage.run(&["queues", "--json"]).json();
+        let statements = queues.as_array().unwrap().iter().find(|queue| queue["name"] == "statements").cloned()?;
+        let waiting =
+            ["ready", "delayed", "in_flight"].iter().filter_map(|place| statements[place].as_u64()).sum::<u64>();
+        (waiting == 0).then_some(())
+    });
+    let run = stage.run(&["run", "show", "1"]);
+    assert!(run.good().contains("balance: fetched 20 = ") && !run.out.contains("NOT BALANCE"), "{run:?}");
+}
+
+#[test]
+fn an_operator_who_cannot_read_the_daemons_secrets_can_speak_to_it() {
+    let mut stage = Stage::empty();
+    stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__USERNAME", "nightmail");
+    stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PASSWORD__ENV", "RELAY_PASSWORD");
+    let mut daemon = Process::start(stage.command(&["serve"]).env("RELAY_PASSWORD", "hunter2-secret"));
+    daemon.wait_for("ready: ");
+    stage.run(&["queues"]).good();
+    stage.run(&["redrive", "statements-dead", "--preview"]).good();
+    let said = stage.run(&["check"]);
+    assert_eq!(said.code, 78, "check is about the daemon's own view");
+    assert!(said.err.contains("environment variable RELAY_PASSWORD is not set"), "{}", said.err);
+    assert_eq!(stage.run(&["serve"]).code, 78, "a daemon never starts without its secrets");
+    assert!(!daemon.stop().join("\n").contains("hunter2-secret"));
+}
+
+#[test]
+fn schedules_show_the_wall_clock_of_their_zone_and_a_mistyped_period_starts_nothing() {
+    let stage = Stage::empty();
+    let _daemon = stage.serve();
+    let said = stage.run(&["schedules"]);
+    let first = said.good().lines().next().unwrap();
+    assert_eq!(first, "monthly-statements: At 02:00, on day 1 of the month (Europe/Berlin)");
+    let next: Vec<_> = said.out.lines().filter(|line| line.starts_with("  next")).collect();
+    assert_eq!(next.len(), 5);
+    assert!(next.iter().all(|line| line.contains("-01 02:00:00 +0")), "{next:?}");
+    assert_eq!(stage.run(&["run", "start", "monthly-statements", "--param", "periode=2026-10"]).code, 1);
+    assert_eq!(stage.run(&["run", "list", "--json"]).json(), json!([]));
+}
+
+#[test]
+fn the_demo_balances_and_leaves_its_mails_and_nothing_else() {
+    let mut stage = Stage::empty();
+    let temporary = tempfile::tempdir().unwrap();
+    stage.set_variable("TMPDIR", temporary.path().to_str().unwrap());
+    let said = stage.run(&["demo", "--users", "40", "--fail", "10%"]);
+    assert!(said.good().contains("balance: fetched 40 = sent 40 + dead 0"), "{said:?}");
+    assert!(said.out.contains("the mail sink took 40 mails to 40 recipients, 0 of them twice"), "{said:?}");
+    assert!(said.err.contains("fetched 40"), "without a terminal progress is lines: {said:?}");
+    let left: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let mut kept: Vec<_> = std::fs::read_dir(&left[0]).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    kept.sort();
+    assert_eq!(kept, ["mails", "pdfs"]);
+    for (kind, start) in [("mail", "a mail:"), ("PDF", "a PDF:")] {
+        let line = said.out.lines().find(|line| line.starts_with(start)).unwrap();
+        let path = line.trim_start_matches(start).trim();
+        assert!(std::fs::metadata(path).is_ok_and(|file| file.len() > 1000), "the {kind} {path} is there");
+    }
+}
+
+#[test]
+fn the_demo_shows_bars_on_a_terminal() {
+    let mut stage = Stage::empty();
+    let temporary = tempfile::tempdir().unwrap();
+    stage.set_variable("TMPDIR", temporary.path().to_str().unwrap());
+    let Some(said) = stage.run_on_terminal(&["demo", "--users", "20", "--fail", "10%"], "") else { return };
+    let text = said.good();
+    assert!(text.contains("balance: fetched 20 = sent 20 + dead 0"), "{text}");
+    for stage in ["fetched", "sent", "dead"] {
+        assert!(text.lines().any(|line| line.contains(stage) && line.contains('█') && line.contains("/20")), "{text}");
+    }
+}
+
+#[test]
+fn a_demo_that_is_stopped_leaves_nothing() {
+    let mut stage = Stage::empty();
+    let temporary = tempfile::tempdir().unwrap();
+    stage.set_variable("TMPDIR", temporary.path().to_str().unwrap());
+    let mut demo = Process::start(&mut stage.command(&["demo", "--users", "500"]));
+    demo.wait_for("fires in 2s");
+    demo.terminate();
+    assert_eq!(demo.end(), 1);
+    assert!(demo.seen.iter().any(|line| line == "error: stopped before its end"), "{:?}", demo.seen);
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn systemd_hears_ready_status_watchdog_and_stopping() {
+    let stage = Stage::empty();
+    let path = stage.dir.path().join("notify.sock");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    // WATCHDOG_PID must be the daemon's own number, which a shell that becomes the daemon knows before.
+    let mut command = stage.bare("sh");
+    command.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" serve", env!("CARGO_BIN_EXE_nightmail")]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    let daemon = Process::start(&mut command);
+    let mut told = String::new();
+    let hear = |told: &mut String| {
+        let mut buffer = [0; 4096];
+        let bytes = socket.recv(&mut buffer).expect("the daemon speaks within 30 s");
+        told.push_str(std::str::from_utf8(&buffer[..bytes]).unwrap());
+        told.push('\n');
+    };
+    while told.matches("WATCHDOG=1").count() < 3 {
+        hear(&mut told);
+    }
+    assert!(told.starts_with("READY=1\n"), "{told}");
+    assert!(told.contains("STATUS=ready: 4 queues"), "{told}");
+    daemon.terminate();
+    while !told.contains("STOPPING=1") {
+        hear(&mut told);
+    }
+    assert!(told.contains("STATUS=draining"), "{told}");
+    daemon.stop();
+}
+
+#[test]
+fn the_unit_file_allows_the_drain_its_time_and_does_not_restart_a_wrong_configuration() {
+    let unit = include_str!("../../systemd/nightmail.service");
+    let value = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("the unit has no {key}")).to_owned()
+    };
+    // 25 s is the default of daemon.drain, 5 s more give the work back, 2 s more end the control socket.
+    assert!(value("TimeoutStopSec").parse::<u32>().unwrap() > 25 + 5 + 2);
+    assert_eq!((value("Type"), value("RestartPreventExitStatus")), ("notify".into(), "78".into()));
+    if has_tools(&["systemd-analyze"]) {
+        let check = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/check-unit");
+        let output = std::process::Command::new(check).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}

@@ -1,0 +1,195 @@
+//! A real foreign SMTP server takes the mails: aiosmtpd, which reads them back with Python's own email package.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nightmail::demo::people::People;
+use serde_json::{Value, json};
+
+use crate::process::{Process, Stage, has_tools};
+
+const USERS: u32 = 24;
+const PASSWORD: &str = "correct-horse-battery";
+
+/// The relay, the directory of its mails, and a stage that leads to it.
+struct Foreign {
+    stage: Stage,
+    relay: Process,
+    mails: PathBuf,
+}
+
+impl Foreign {
+    fn start(users: u32, options: &[&str]) -> Self {
+        let mut stage = Stage::with_bank(&["--users", &users.to_string()]);
+        let mails = stage.dir.path().join("mails");
+        std::fs::create_dir(&mails).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/relay.py");
+        let mut command = Command::new("python3");
+        command.current_dir(stage.dir.path()).arg(script).arg(&mails).args(options);
+        let mut relay = Process::start(&mut command);
+        stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", relay.wait_for("").trim());
+        Self { stage, relay, mails }
+    }
+
+    /// With STARTTLS, a certificate that nobody issued, and AUTH.
+    fn start_secured(users: u32) -> Self {
+        let signed = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = (dir.path().join("relay.cert"), dir.path().join("relay.key"));
+        std::fs::write(&cert, signed.cert.der()).unwrap();
+        std::fs::write(&key, signed.signing_key.serialize_der()).unwrap();
+        let login = format!("nightmail:{PASSWORD}");
+        let paths = [cert.to_str().unwrap(), key.to_str().unwrap()];
+        let mut foreign = Self::start(users, &["--cert", paths[0], "--key", paths[1], "--login", &login]);
+        let trusted = foreign.stage.dir.path().join("relay.pem");
+        std::fs::copy(dir.path().join("relay.cert.pem"), trusted).unwrap();
+        foreign.stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__TLS", "starttls");
+        foreign.stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__USERNAME", "nightmail");
+        foreign.stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PASSWORD__ENV", "RELAY_PASSWORD");
+        foreign.stage.set_variable("RELAY_PASSWORD", PASSWORD);
+        foreign
+    }
+
+    /// Each mail with its attachment's file, by the address that it came to.
+    fn received(&self) -> Vec<(Value, PathBuf)> {
+        let files = std::fs::read_dir(&self.mails).unwrap().map(|entry| entry.unwrap().path());
+        let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        let read = |path: PathBuf| {
+            let mail: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            (mail, path.with_extension("pdf"))
+        };
+        let mut mails: Vec<_> = files.map(read).collect();
+        mails.sort_by_key(|(mail, _)| mail["envelope"]["to"].to_string());
+        mails
+    }
+
+    /// Every mail is whole, in order, and for the one whom it reached.
+    fn check(&self, users: u32) -> Vec<Value> {
+        let received = self.received();
+        assert_eq!(received.len(), users as usize);
+        let mut ids: Vec<_> = received.iter().map(|(mail, _)| mail["headers"]["message-id"].to_string()).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), users as usize, "each mail has a Message-ID of its own");
+        let people = People::new(1);
+        for (index, (mail, pdf)) in (0..users).zip(&received) {
+            check_mail(mail, &people.user(index));
+            check_document(pdf, &people.user(index).id);
+        }
+        received.into_iter().map(|(mail, _)| mail).collect()
+    }
+}
+
+fn check_mail(mail: &Value, user: &nightmail::demo::people::User) {
+    let id = &user.id;
+    assert_eq!(mail["envelope"], json!({"from": "statements@bank.example", "to": [user.email]}));
+    assert_eq!(mail["to"], json!([{"name": user.name, "address": user.email}]), "{id}");
+    assert_eq!(mail["from"], json!([{"name": "Example Bank", "address": "statements@bank.example"}]));
+    let headers = &mail["headers"];
+    assert_eq!(headers["subject"], "Your Example Bank statement for 2026-10");
+    assert_eq!(headers["auto-submitted"], "auto-generated");
+    assert_eq!(headers["mime-version"], "1.0");
+    assert!(headers["message-id"].as_str().unwrap().ends_with("@bank.example>"), "{headers}");
+    assert_eq!(mail["headers_doubled"], 0);
+    let text = mail["text"].as_str().unwrap();
+    assert!(text.contains(&format!("Dear {},", user.name)), "{id}: {text}");
+    assert!(text.contains(&format!("This mail was sent to {}.", user.email)), "{text}");
+    let html = mail["html"].as_str().unwrap();
+    let escaped = user.name.replace('&', "&amp;").replace('\'', "&#x27;");
+    assert!(html.contains(&format!("<p>Dear {escaped},</p>")) && html.contains("</html>"), "{id}: {html}");
+    let attachments = mail["attachments"].as_array().unwrap();
+    assert_eq!(attachments.len(), 1);
+    assert_eq!(attachments[0]["name"], "statement-2026-10.pdf");
+    assert_eq!(attachments[0]["type"], "application/pdf");
+    assert_eq!(mail["defects"], json!([]), "{id}: what Python finds wrong");
+    assert_eq!(mail["is_ascii"], true, "the relay offers no SMTPUTF8");
+    assert!(mail["longest_line"].as_u64().unwrap() <= 998, "RFC 5322 section 2.1.1");
+}
+
+/// The attachment opens, and is this account's statement of the month.
+fn check_document(pdf: &Path, account: &str) {
+    let output = Command::new("pdftotext").args(["-layout", pdf.to_str().unwrap(), "-"]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{account}: {output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(account) && text.contains("Example Bank"), "{account}: {text}");
+}
+
+#[test]
+fn a_foreign_relay_reads_every_mail_as_it_was_meant() {
+    if !has_tools(&["python3", "aiosmtpd", "pdftotext"]) {
+        return;
+    }
+    let foreign = Foreign::start(USERS, &[]);
+    let mut daemon = foreign.stage.serve();
+    foreign.stage.run_to_the_end(&mut daemon);
+    for mail in foreign.check(USERS) {
+        assert_eq!(mail["tls"], false);
+    }
+    let run = foreign.stage.run(&["run", "show", "1", "--json"]).json();
+    assert_eq!((&run["sent"], &run["interrupted"]), (&json!(USERS), &json!(0)));
+    let rows = foreign.stage.run(&["run", "recipients", "1", "--state", "sent", "--json"]).json();
+    for row in rows.as_array().unwrap() {
+        assert!(row["detail"].as_str().unwrap().starts_with("250 2.0.0 kept as "), "the relay's own words: {row}");
+    }
+    daemon.stop();
+    drop(foreign.relay);
+}
+
+#[test]
+fn a_relay_with_starttls_and_a_password_is_used_when_its_certificate_is_trusted() {
+    if !has_tools(&["python3", "aiosmtpd", "pdftotext"]) {
+        return;
+    }
+    let mut foreign = Foreign::start_secured(USERS);
+    foreign.stage.set_variable("SSL_CERT_FILE", "relay.pem");
+    let mut daemon = foreign.stage.serve();
+    foreign.stage.run_to_the_end(&mut daemon);
+    for mail in foreign.check(USERS) {
+        assert_eq!((&mail["tls"], &mail["login"]), (&json!(true), &json!("nightmail")));
+    }
+    assert!(!daemon.stop().join("\n").contains(PASSWORD));
+}
+
+#[test]
+fn a_relay_that_nobody_vouches_for_gets_neither_password_nor_mail_and_the_letters_say_what_to_do() {
+    if !has_tools(&["python3", "aiosmtpd"]) {
+        return;
+    }
+    let foreign = Foreign::start_secured(3);
+    let mut daemon = foreign.stage.serve();
+    foreign.stage.run_to_the_end(&mut daemon);
+    assert_eq!(foreign.received().len(), 0);
+    assert!(!foreign.mails.join("logins").exists(), "the password left the house");
+    let dead = foreign.stage.run(&["dead", "statements", "--json"]).json();
+    let sample = dead[0]["sample"].as_str().unwrap();
+    assert_eq!((dead.as_array().unwrap().len(), &dead[0]["count"]), (1, &json!(3)), "one fault, one fingerprint");
+    assert!(sample.contains("UnknownIssuer"), "{sample}");
+    assert!(sample.contains("the relay's certificate is not trusted") && sample.contains("SSL_CERT_FILE"), "{sample}");
+    daemon.stop();
+}
+
+#[test]
+fn a_wrong_password_is_named_and_never_shown() {
+    if !has_tools(&["python3", "aiosmtpd"]) {
+        return;
+    }
+    let mut foreign = Foreign::start_secured(2);
+    foreign.stage.set_variable("SSL_CERT_FILE", "relay.pem");
+    foreign.stage.set_variable("RELAY_PASSWORD", "not-the-right-one");
+    let mut daemon = foreign.stage.serve();
+    foreign.stage.run_to_the_end(&mut daemon);
+    assert_eq!(foreign.received().len(), 0);
+    let said = foreign.stage.run(&["peek", "statements-dead"]);
+    assert!(said.good().contains("535"), "{said:?}");
+    assert!(!said.out.contains("not-the-right-one") && !daemon.stop().join("\n").contains("not-the-right-one"));
+}
+
+#[test]
+fn certificates_that_are_named_and_missing_keep_the_daemon_from_starting() {
+    let mut stage = Stage::empty();
+    stage.set_variable("SSL_CERT_FILE", "missing.pem");
+    stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__TLS", "starttls");
+    let said = stage.run(&["serve"]);
+    assert_eq!(said.code, 78, "{said:?}");
+    assert!(said.err.contains("missing.pem") && said.err.contains("SSL_CERT_FILE"), "{said:?}");
+}
