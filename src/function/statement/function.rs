@@ -75,9 +75,9 @@ struct Body<'a> {
     /// The run's number; 0 outside a run.
     #[serde(default)]
     run: u64,
-    /// What the run is, whatever its number; decides the Message-ID.
+    /// What the run is, whatever its number; decides the Message-ID. It holds quotes, so it cannot be borrowed from JSON.
     #[serde(default)]
-    identity: Option<&'a str>,
+    identity: Option<String>,
     /// Checked again: messages may come over the SQS API.
     #[serde(borrow)]
     user: &'a RawValue,
@@ -147,7 +147,7 @@ impl Statement {
 impl Body<'_> {
     /// What makes a mail this mail: the run, the user's account and the purpose, told apart by a byte that none has.
     fn message_key(&self, user: &User) -> String {
-        let run = self.identity.map_or_else(|| format!("run {}", self.run), str::to_owned);
+        let run = self.identity.clone().unwrap_or_else(|| format!("run {}", self.run));
         [&run, &user.id, user.account(), self.purpose.as_deref().unwrap_or(PURPOSE)].join("\0")
     }
 

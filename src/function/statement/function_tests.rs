@@ -109,3 +109,11 @@ async fn each_stage_ends_the_work_with_its_own_class() {
     let refusing = Sink::faulty(At::Rcpt, Fault::Reply("550 5.1.1 unknown"), 0..1).await;
     assert_eq!(end(&good, &refusing, message(USER)).await, ("dead", "smtp relay 550 5.1.1".into()));
 }
+
+#[test]
+fn the_identity_of_a_run_is_read_with_its_quotes() {
+    let identity = r#"monthly-statements period="2026-10""#;
+    let body = serde_json::json!({"run": 12, "identity": identity, "user": {"id": "u-1"}}).to_string();
+    let body = Body::parse(body.as_bytes()).unwrap();
+    assert_eq!(body.identity.as_deref(), Some(identity));
+}
