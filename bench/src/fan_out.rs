@@ -1,0 +1,59 @@
+//! The fan-out: users per second into the queue and the process's peak memory, alone and with the statements at work.
+
+use anyhow::ensure;
+
+use crate::child::{self, Figures};
+use crate::output::{count, median, note, table};
+use crate::stage::Stage;
+
+/// A daemon must never have more memory than this, in MB.
+const PEAK_MB_MAX: f64 = 150.0;
+
+/// Measures both and prints them.
+pub(crate) async fn run(full: bool) -> anyhow::Result<()> {
+    let users = if full { 100_000 } else { 5_000 };
+    let mut stage = Stage::set(users).await?;
+    let mut alone = Vec::new();
+    for _ in 0..3 {
+        alone.push(one(&stage, &["--fan-out-alone".into()]).await?);
+        note(format_args!("fan-out alone: {:.0} users/s", alone.last().map_or(0.0, Figures::users_per_second)));
+    }
+    let before = stage.seen().await?;
+    let whole = one(&stage, &[]).await?;
+    stage.check(before, users).await?;
+    show(users, &alone, &whole)?;
+    let peak = alone.iter().chain([&whole]).map(|figures| figures.peak_mb).fold(0.0, f64::max);
+    ensure!(peak < PEAK_MB_MAX, "the daemon had {peak:.0} MB; it must stay under {PEAK_MB_MAX} MB");
+    Ok(())
+}
+
+async fn one(stage: &Stage, more: &[String]) -> anyhow::Result<Figures> {
+    let dir = tempfile::tempdir()?;
+    child::measure("run-daemon", [stage.side(dir.path()).arguments(), more.to_vec()].concat()).await
+}
+
+fn show(users: u32, alone: &[Figures], whole: &Figures) -> anyhow::Result<()> {
+    let of = |figure: &dyn Fn(&Figures) -> f64| median(alone.iter().map(figure));
+    let fetched = |figures: &Figures| figures.users as f64 / figures.fetched_seconds;
+    let most = |figures: &[Figures]| figures.iter().map(|figures| figures.peak_mb).fold(0.0, f64::max);
+    let rows = [
+        vec![
+            format!("fan-out alone, median of {}", alone.len()),
+            count(of(&fetched)),
+            "-".into(),
+            count(of(&|figures| figures.commits as f64)),
+            format!("{:.0}", most(alone)),
+            format!("{:.2}", most(alone) / PEAK_MB_MAX),
+        ],
+        vec![
+            "whole run, statements mailed meanwhile".into(),
+            count(fetched(whole)),
+            count(whole.users_per_second()),
+            count(whole.commits as f64),
+            format!("{:.0}", whole.peak_mb),
+            format!("{:.2}", whole.peak_mb / PEAK_MB_MAX),
+        ],
+    ];
+    let head = ["", "fetched users/s", "mailed users/s", "commits", "peak MB", "share of 150 MB"];
+    table(&format!("fan-out: {users} users"), &head, &rows)
+}
