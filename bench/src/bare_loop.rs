@@ -89,6 +89,8 @@ async fn call(function: Arc<dyn Function>, body: Bytes, now: Timestamp) -> anyho
         run: Some(1),
         receive_count: 1,
         received_at: now,
+        deadline: Timestamp::MAX,
+        receipt_handle: String::new(),
     };
     let outcome = tokio::spawn(async move { function.call(invocation).await }).await.context("a call panicked")?;
     match outcome {

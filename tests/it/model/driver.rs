@@ -159,7 +159,7 @@ impl Driver {
         let preview = redrive::preview(&self.world.snapshot(), &what).unwrap();
         match (self.world.door().start_redrive(what).await, &self.drive) {
             (Ok(id), None) => {
-                let drive = Drive { id, started: self.model.next(), code, to };
+                let drive = Drive { id, started: self.model.next(), code, to, done: 0 };
                 self.same(preview.matching, self.model.waiting(&drive).len() as u64);
                 self.drive = Some(drive);
             }
@@ -173,8 +173,9 @@ impl Driver {
         let (witness, now) = (self.world.witness.clone(), self.world.now());
         let before = redrive::list(&self.world.snapshot()).unwrap().remove(0).moved;
         let record = self.world.step(move |tx| redrive::step(tx, &*witness, drive.id, budget, now)).await.unwrap();
-        let drive = self.drive.clone().expect("it runs");
-        let moved = self.model.drive(&drive, budget, now);
+        let mut drive = self.drive.clone().expect("it runs");
+        let moved = self.model.drive(&mut drive, budget, now);
+        self.drive = Some(drive.clone());
         self.same(record.moved - before, moved);
         if record.state != RedriveState::Running {
             let left = self.model.waiting(&drive);

@@ -18,6 +18,8 @@ pub(super) struct Drive {
     pub(super) code: Option<&'static str>,
     /// Where they go, or each to its source.
     pub(super) to: Option<usize>,
+    /// Letters up to this sequence number were looked at and are not looked at again, whatever becomes of them.
+    pub(super) done: u64,
 }
 
 impl Model {
@@ -80,20 +82,31 @@ impl Model {
         let is_meant = |index: &usize| {
             let letter = &self.messages[*index];
             let last = letter.history.last().map(|(_, _, code)| *code);
-            letter.entered <= drive.started && drive.code.is_none_or(|code| last == Some(code))
+            letter.sequence > drive.done && letter.entered <= drive.started && drive.code.is_none_or(|code| last == Some(code))
         };
         self.of(DEAD).into_iter().filter(is_meant).collect()
     }
 
     /// Moves up to `budget` letters; answers how many, stopping before one without a way back.
-    pub(super) fn drive(&mut self, drive: &Drive, budget: usize, now: Timestamp) -> u64 {
+    pub(super) fn drive(&mut self, drive: &mut Drive, budget: usize, now: Timestamp) -> u64 {
         let mut moved = 0;
-        for index in self.waiting(drive).into_iter().take(budget) {
-            let Some(to) = drive.to.or(self.messages[index].source) else { break };
-            self.revive(index, to, now);
-            moved += 1;
+        let meant = self.waiting(drive);
+        for index in self.of(DEAD) {
+            let sequence = self.messages[index].sequence;
+            if sequence <= drive.done {
+                continue;
+            }
+            if moved == budget {
+                break;
+            }
+            if meant.contains(&index) {
+                let Some(to) = drive.to.or(self.messages[index].source) else { break };
+                self.revive(index, to, now);
+                moved += 1;
+            }
+            drive.done = sequence;
         }
-        moved
+        moved as u64
     }
 
     fn revive(&mut self, index: usize, to: usize, now: Timestamp) {
