@@ -82,7 +82,9 @@ impl Model {
         let is_meant = |index: &usize| {
             let letter = &self.messages[*index];
             let last = letter.history.last().map(|(_, _, code)| *code);
-            letter.sequence > drive.done && letter.entered <= drive.started && drive.code.is_none_or(|code| last == Some(code))
+            letter.sequence > drive.done
+                && letter.entered <= drive.started
+                && drive.code.is_none_or(|code| last == Some(code))
         };
         self.of(DEAD).into_iter().filter(is_meant).collect()
     }
