@@ -31,7 +31,7 @@ const fn key(path: &'static str, scope: Scope, shape: Shape, fallback: Fallback,
 /// Every key, in the order of `config.toml`.
 #[rustfmt::skip] // One key, one entry: path, scope, shape and fallback on the first line, its meaning on the second.
 pub(super) const KEYS: &[Key] = &[
-    key("data_dir", All, Shape::Path, Told("$STATE_DIRECTORY, else ./data"),
+    key("data_dir", All, Shape::Path, Told("$STATE_DIRECTORY, else /var/lib/nightmail for a file in /etc/nightmail, else ./data"),
         "The directory of the store, `nightmail.redb`."),
     key("log.level", All, Shape::LogFilter, Toml("\"info\""),
         "What is logged: a level, or a filter such as `info,nightmail::work=debug`."),
@@ -39,7 +39,7 @@ pub(super) const KEYS: &[Key] = &[
         "The shape of a log line; auto is text on a terminal and JSON otherwise."),
     key("daemon.drain", All, Shape::Span(Duration::ZERO, hours(1)), Toml("\"25s\""),
         "At shutdown, messages in work have this long to end."),
-    key("control.socket", All, Shape::Path, Told("$RUNTIME_DIRECTORY/control.sock, else control.sock in data_dir"),
+    key("control.socket", All, Shape::Path, Told("control.sock in $RUNTIME_DIRECTORY, else in /run/nightmail for a file in /etc/nightmail, else in data_dir"),
         "The Unix socket of the command line; at most 107 bytes."),
     key("store.cache", All, Shape::Size(MIB, 64 * GIB), Toml("\"64MiB\""),
         "The page cache of the store."),

@@ -26,6 +26,9 @@ pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// The longest path that a Unix socket can be bound to, in bytes (`sun_path` less its final NUL).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+/// Where the unit's configuration is.
+const UNIT_CONFIGURATION: &str = "/etc/nightmail";
+
 /// Reads a configuration file, or the embedded [`EXAMPLE`] when there is none, with the environment's overrides, and
 /// fetches its secrets and template files.
 ///
@@ -174,15 +177,22 @@ fn systemd_directory(values: &Values<'_>, variable: &str) -> Option<PathBuf> {
     told.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
 }
 
+/// Where the unit keeps its things, for a command that reads the unit's file outside the unit.
+fn unit_directory(values: &Values<'_>, directory: &str) -> Option<PathBuf> {
+    (values.source.base == Path::new(UNIT_CONFIGURATION)).then(|| directory.into())
+}
+
 fn data_dir(values: &mut Values<'_>) -> PathBuf {
-    let default = systemd_directory(values, "STATE_DIRECTORY").unwrap_or_else(|| "data".into());
+    let default = systemd_directory(values, "STATE_DIRECTORY");
+    let default = default.or_else(|| unit_directory(values, "/var/lib/nightmail")).unwrap_or_else(|| "data".into());
     let data_dir = values.path("data_dir").unwrap_or(default);
     values.note("data_dir", &data_dir.display().to_string());
     data_dir
 }
 
 fn control_socket(values: &mut Values<'_>, data_dir: &Path) -> PathBuf {
-    let directory = systemd_directory(values, "RUNTIME_DIRECTORY").unwrap_or_else(|| data_dir.into());
+    let directory = systemd_directory(values, "RUNTIME_DIRECTORY");
+    let directory = directory.or_else(|| unit_directory(values, "/run/nightmail")).unwrap_or_else(|| data_dir.into());
     let socket = values.path("control.socket").unwrap_or_else(|| directory.join("control.sock"));
     values.note("control.socket", &socket.display().to_string());
     let bytes = socket.as_os_str().len();

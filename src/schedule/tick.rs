@@ -1,5 +1,7 @@
 //! Durable ticks: what is decided about a due moment is a row, and the run that it starts is in the same commit.
 
+use sha2::{Digest, Sha256};
+
 use crate::base::Timestamp;
 use crate::queue;
 use crate::run::{self, Start};
@@ -36,8 +38,13 @@ pub struct Look {
 /// A storage fault, or the fan-out's queue is not there.
 pub fn look(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Timestamp) -> Result<Look, run::Error> {
     let rows = (options.name.clone(), 0)..=(options.name.clone(), u64::MAX);
-    let Some(((_, first), _)) = tx.ticks()?.first(rows.clone(), 1)?.into_iter().next() else {
+    let first = tx.ticks()?.first(rows.clone(), 1)?.into_iter().next();
+    let rule = (rule_row(options), rule_hash(options));
+    let is_new_rule = tx.meta()?.get(&rule.0)? != Some(rule.1);
+    let Some(((_, first), _)) = first.filter(|_| !is_new_rule) else {
+        // A schedule that was never seen, or whose rule was edited, owes nothing for the time before.
         write(tx, options, now, TickVerdict::Known, now)?;
+        tx.meta()?.insert(&rule.0, &rule.1)?;
         return Ok(Look { decided: Vec::new(), more: false, next: options.rule.next_after(now) });
     };
     let last = tx.ticks()?.last(rows)?.map(|((_, at), _)| Timestamp::from_millis(at));
@@ -57,6 +64,17 @@ pub fn look(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Timest
     }
     let more = !decided.is_empty();
     Ok(Look { decided, more, next })
+}
+
+/// The row of `meta` that tells by which rule the schedule's ticks were decided.
+fn rule_row(options: &Options) -> String {
+    format!("rule {}", options.name)
+}
+
+fn rule_hash(options: &Options) -> u64 {
+    let digest = Sha256::digest(options.rule.to_string());
+    let (head, _) = digest.split_first_chunk::<8>().expect("a SHA-256 has 32 bytes");
+    u64::from_be_bytes(*head)
 }
 
 fn fire(

@@ -160,3 +160,13 @@ async fn a_tick_whose_run_was_started_by_hand_starts_no_second_one() {
     let (_, tick) = tick::newest(&snapshot, "hourly", 1).unwrap().remove(0);
     assert!(matches!(&tick.verdict, TickVerdict::Skipped { why } if why.contains("run 1")), "{tick:?}");
 }
+
+#[tokio::test]
+async fn an_edited_rule_fires_for_nothing_before_the_edit() {
+    let world = world().await;
+    settle(&world, &schedule("0 2 * * *", Misfire::Once, DAY)).await;
+    world.clock.advance(HOUR * 10);
+    assert_eq!(settle(&world, &schedule("0 8 * * *", Misfire::Once, DAY)).await, [], "08:00 was before the edit");
+    world.clock.advance(DAY);
+    assert_eq!(settle(&world, &schedule("0 8 * * *", Misfire::Once, DAY)).await, [at(24 + 8)]);
+}

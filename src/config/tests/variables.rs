@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::{Environment, Kind, Origin};
+use super::super::{Environment, Kind, Origin, load_text};
 use super::{SMALL, load_with};
 
 fn with(variables: &[(&str, &str)]) -> Environment {
@@ -81,6 +81,15 @@ fn systemd_directories_are_the_defaults() {
     assert_eq!(settings.data_dir, Path::new("/var/lib/nightmail"));
     assert_eq!(settings.store.path, Path::new("/var/lib/nightmail/nightmail.redb"));
     assert_eq!(settings.control_socket, Path::new("/run/nightmail/control.sock"));
+}
+
+#[test]
+fn a_command_that_reads_the_units_file_finds_the_units_directories() {
+    let none = Environment::default();
+    let of = |base: &str| load_text("config.toml", Path::new(base), SMALL, &none).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(of("/etc/nightmail").control_socket, Path::new("/run/nightmail/control.sock"));
+    assert_eq!(of("/etc/nightmail").data_dir, Path::new("/var/lib/nightmail"));
+    assert_eq!(of("/srv").data_dir, Path::new("data"));
 }
 
 #[test]

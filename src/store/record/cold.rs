@@ -124,7 +124,7 @@ pub enum TickVerdict {
         /// The run's number.
         run: u64,
     },
-    /// The schedule was first seen at this moment; ticks before it are not its own.
+    /// The schedule was first seen, or its rule was edited, at this moment; ticks before it are not its own.
     Known,
     /// It started nothing.
     Skipped {
