@@ -12,7 +12,7 @@ use crate::run::report::{ROWS_SHOWN_MAX, Row};
 
 use super::args::Context;
 use super::ask::{ask, strange};
-use super::output::{Output, note, table, tame};
+use super::output::{Output, table, tame};
 
 /// `nightmail run …`
 #[derive(Debug, Subcommand)]
@@ -85,19 +85,23 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
 }
 
 async fn recipients(context: &Context, what: Recipients) -> anyhow::Result<()> {
-    let request = Request::Recipients { id: what.run, state: what.state, interrupted: what.in_doubt };
-    match ask(context, request).await? {
-        Answer::Recipients(mut rows) => {
-            rows.sort_by(|a, b| a.user.cmp(&b.user));
-            if rows.len() == ROWS_SHOWN_MAX {
-                note(format_args!(
-                    "only {ROWS_SHOWN_MAX} recipients are shown (narrow it down with --state or --in-doubt)"
-                ));
-            }
-            context.output.list(&rows, "no such recipients", recipients_table)
+    let mut rows: Vec<Row> = Vec::new();
+    loop {
+        let after = rows.last().map(|row| row.key.clone());
+        let request =
+            Request::Recipients { id: what.run, state: what.state.clone(), interrupted: what.in_doubt, after };
+        let part = match ask(context, request).await? {
+            Answer::Recipients(part) => part,
+            other => return Err(strange(&other)),
+        };
+        let is_last = part.len() < ROWS_SHOWN_MAX;
+        rows.extend(part);
+        if is_last {
+            break;
         }
-        other => Err(strange(&other)),
     }
+    rows.sort_by(|a, b| a.user.cmp(&b.user));
+    context.output.list(&rows, "no such recipients", recipients_table)
 }
 
 fn runs_table(runs: &[Report]) -> String {

@@ -73,6 +73,8 @@ impl Report {
 /// One recipient as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
+    /// Its place in the list, in hex: the next part of a list begins after the last one.
+    pub key: String,
     /// The user's id.
     pub user: String,
     /// `open`, `sent`, `dead` or `withdrawn`.
@@ -129,17 +131,27 @@ pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> 
     Ok(totals)
 }
 
-/// Up to [`ROWS_SHOWN_MAX`] rows, only those in `state` or, with `interrupted`, only those with unfinished attempts.
+/// Up to [`ROWS_SHOWN_MAX`] rows, only those in `state` or, with `interrupted`, only those with unfinished attempts;
+/// those behind the row `after` when the list goes on.
 ///
 /// # Errors
 /// [`Error::NotFound`], or a storage fault.
-pub fn rows(snapshot: &Snapshot, id: u64, state: Option<&str>, interrupted: bool) -> Result<Vec<Row>, Error> {
+pub fn rows(
+    snapshot: &Snapshot,
+    id: u64,
+    state: Option<&str>,
+    interrupted: bool,
+    after: Option<&str>,
+) -> Result<Vec<Row>, Error> {
+    let last = after.and_then(|after| u128::from_str_radix(after, 16).ok());
+    let Some(from) = last.map_or(Some(0), |last| last.checked_add(1)) else { return Ok(Vec::new()) };
     snapshot.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
     let mut rows = Vec::new();
-    snapshot.recipients()?.scan((id, [0; 16])..=(id, [0xff; 16]), |_, row| {
+    snapshot.recipients()?.scan((id, from.to_be_bytes())..=(id, [0xff; 16]), |(_, key), row| {
         let is_wanted = state.is_none_or(|state| row.state.name() == state) && (!interrupted || row.interrupted > 0);
         if is_wanted {
             rows.push(Row {
+                key: format!("{:032x}", u128::from_be_bytes(key)),
                 user: row.user,
                 state: row.state.name().into(),
                 updated_at: row.updated_at,

@@ -307,7 +307,7 @@ impl Operator {
 
     /// The recipients whose attempts were cut off.
     pub(crate) async fn in_doubt(&self, id: u64) -> Vec<Row> {
-        self.rows(Request::Recipients { id, state: None, interrupted: true }).await
+        self.rows(Request::Recipients { id, state: None, interrupted: true, after: None }).await
     }
 
     async fn rows(&self, request: Request) -> Vec<Row> {

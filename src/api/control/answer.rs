@@ -71,8 +71,9 @@ impl Control {
             Request::Redrives => Answer::Redrives(redrives(&snapshot)?),
             Request::Runs { max } => Answer::Runs(report::list(&snapshot, max)?),
             Request::Run { id } => Answer::Run(report::report(&snapshot, id)?),
-            Request::Recipients { id, state, interrupted } => {
-                Answer::Recipients(report::rows(&snapshot, id, state.as_deref(), interrupted)?)
+            Request::Recipients { id, state, interrupted, after } => {
+                let (state, after) = (state.as_deref(), after.as_deref());
+                Answer::Recipients(report::rows(&snapshot, id, state, interrupted, after)?)
             }
             Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now)?),
             _ => Answer::Status(self.status(now)),

@@ -80,6 +80,9 @@ pub enum Request {
         state: Option<String>,
         /// Only those with unfinished attempts.
         interrupted: bool,
+        /// Only those behind the row of this key: an answer holds 1,000 rows, the list goes on behind the last one.
+        #[serde(default)]
+        after: Option<String>,
     },
     /// The schedules with their next ticks and the newest past ones.
     Schedules,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::units;
@@ -89,14 +90,14 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 pub(super) fn until_told() -> CancellationToken {
     let token = CancellationToken::new();
     let told = token.clone();
+    // The signals are caught from here on, not only when the loop first runs.
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     tokio::spawn(async move {
-        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-        match terminate {
-            Ok(mut terminate) => tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
+        if let (Ok(mut terminate), Ok(mut interrupt)) = signals {
+            tokio::select! {
                 _ = terminate.recv() => {}
-            },
-            Err(_) => drop(tokio::signal::ctrl_c().await),
+                _ = interrupt.recv() => {}
+            }
         }
         told.cancel();
     });

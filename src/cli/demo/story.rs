@@ -51,12 +51,13 @@ struct Stage {
 
 /// Tells the story and checks its end.
 pub(super) async fn tell(context: &Context, story: Story) -> anyhow::Result<()> {
+    let stopped = super::servers::until_told();
     let dir = make_dir()?;
     let clock = SystemClock::shared();
     let stage = Stage::set(context, story, &dir, clock).await?;
     let told = tokio::select! {
         told = stage.play(context, story) => told,
-        () = super::servers::until_told().cancelled_owned() => Err(anyhow::anyhow!("stopped before its end")),
+        () = stopped.cancelled() => Err(anyhow::anyhow!("stopped before its end")),
     };
     let sink = stage.sink.clone();
     let cleared = stage.clear().await;
