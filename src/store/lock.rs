@@ -11,7 +11,7 @@ use super::Error;
 #[derive(Debug)]
 pub(super) struct Lock {
     /// Held open for as long as the store is.
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -40,6 +40,14 @@ impl Lock {
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;
         writeln!(file, "nightmail with pid {}", std::process::id()).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would not do: a child process that is just being started holds a copy of it until it runs
+        // its own program. When unlocking fails, closing is what is left.
+        let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
     }
 }
