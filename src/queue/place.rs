@@ -6,7 +6,7 @@ use crate::base::{Fingerprint, MessageId, Timestamp};
 use crate::store::record::{Body, Counts, MessageState, Owner, Place, QueueRecord};
 use crate::store::{self, Tx};
 
-use super::{Event, Witness};
+use super::{News, Witness};
 
 /// A queue and a sequence number: the key of a message.
 pub(super) type Key = (u32, u64);
@@ -74,7 +74,7 @@ pub(super) fn withdraw(
     why: &str,
     now: Timestamp,
 ) -> Result<(), store::Error> {
-    tell(tx, witness, state, Event::Withdrawn(why), now)?;
+    tell(tx, witness, state, News::Withdrawn(why), now)?;
     erase(tx, key, state)
 }
 
@@ -93,7 +93,7 @@ pub(super) fn bury(
     let entered = tx.fresh_id()?;
     let letter = MessageState { source: key.0, entered, ..settled(state, Place::Ready, Timestamp::ZERO) };
     put(tx, (to.id, key.1), &letter)?;
-    tell(tx, witness, state, Event::Died(fingerprint), now)
+    tell(tx, witness, state, News::Died(fingerprint), now)
 }
 
 /// Tells the witness, when the message belongs to a run.
@@ -101,11 +101,11 @@ pub(super) fn tell(
     tx: &mut Tx<'_>,
     witness: &dyn Witness,
     state: &MessageState,
-    event: Event<'_>,
+    news: News<'_>,
     now: Timestamp,
 ) -> Result<(), store::Error> {
     match tx.bodies()?.get(&state.body)? {
-        Some(body) if body.run != 0 => witness.hear(tx, &body, event, now),
+        Some(body) if body.run != 0 => witness.hear(tx, &body, news, now),
         _ => Ok(()),
     }
 }

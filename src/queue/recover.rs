@@ -4,7 +4,7 @@ use crate::base::{Attempt, AttemptEnd, Failure, Timestamp};
 use crate::store::record::{MessageState, Owner, Place};
 use crate::store::{self, Tx};
 
-use super::{Event, Witness, place, settle};
+use super::{News, Witness, place, settle};
 
 /// One step of [`end_worker_leases`] looks at this many messages.
 const STEP_MAX: usize = 1000;
@@ -59,7 +59,7 @@ pub(super) fn lose(
         failure: Some(why),
     };
     settle::remember(tx, state, &attempt)?;
-    place::tell(tx, witness, state, Event::Interrupted, now)?;
+    place::tell(tx, witness, state, News::Interrupted, now)?;
     let back = MessageState { deferred_since: Timestamp::ZERO, ..place::settled(state, Place::Ready, Timestamp::ZERO) };
     place::shift(tx, key, state, &back)
 }

@@ -11,7 +11,7 @@ use crate::base::{Fingerprint, MessageId, Timestamp};
 use crate::store::record::{MessageState, QueueRecord, RedriveRecord, RedriveState};
 use crate::store::{self, Snapshot, Tx};
 
-use super::{Error, Event, Witness, catalog, place, purge};
+use super::{Error, News, Witness, catalog, place, purge};
 
 /// The topic that is signalled when a redrive starts or ends.
 pub const TOPIC: u64 = 0;
@@ -223,7 +223,7 @@ fn revive(
     let back = MessageState { attempts: state.attempts, ..fresh };
     place::take(tx, key, state)?;
     place::put(tx, (to, sequence), &back)?;
-    place::tell(tx, witness, state, Event::Revived, now)
+    place::tell(tx, witness, state, News::Revived, now)
 }
 
 /// Ids in the order that [`matches`] searches.

@@ -7,7 +7,7 @@ use crate::base::{Attempt, AttemptEnd, Failure, Timestamp};
 use crate::store::record::{Body, MessageState, Place};
 use crate::store::{self, Tx};
 
-use super::{Error, Event, ReceiptHandle, Witness, catalog, place};
+use super::{Error, News, ReceiptHandle, Witness, catalog, place};
 
 /// The history of one message keeps its worker attempts among the last this many; older ones go.
 pub const HISTORY_MAX: u32 = 100;
@@ -149,7 +149,7 @@ pub fn progress(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<(), Error> {
 /// A storage fault.
 pub fn doubt(tx: &mut Tx<'_>, witness: &dyn Witness, handle: ReceiptHandle, now: Timestamp) -> Result<(), Error> {
     match held(tx, handle)? {
-        Some((_, state)) => Ok(place::tell(tx, witness, &state, Event::Interrupted, now)?),
+        Some((_, state)) => Ok(place::tell(tx, witness, &state, News::Interrupted, now)?),
         None => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use crate::store::{self, Tx};
 
 /// What happened to a message that belongs to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum News<'a> {
     /// It went into a dead-letter queue.
     Died(Fingerprint),
     /// It came back from a dead-letter queue.
@@ -19,11 +19,11 @@ pub enum Event<'a> {
 
 /// Keeps books on messages; the room `run` is one.
 pub trait Witness: std::marker::Send + Sync + std::fmt::Debug {
-    /// Hears of an event. What it writes stands or falls with the step.
+    /// hears of a turn. What it writes stands or falls with the step.
     ///
     /// # Errors
     /// A storage fault.
-    fn hear(&self, tx: &mut Tx<'_>, body: &Body, event: Event<'_>, now: Timestamp) -> Result<(), store::Error>;
+    fn hear(&self, tx: &mut Tx<'_>, body: &Body, news: News<'_>, now: Timestamp) -> Result<(), store::Error>;
 }
 
 /// Keeps no books.
@@ -31,7 +31,7 @@ pub trait Witness: std::marker::Send + Sync + std::fmt::Debug {
 pub struct NoWitness;
 
 impl Witness for NoWitness {
-    fn hear(&self, _: &mut Tx<'_>, _: &Body, _: Event<'_>, _: Timestamp) -> Result<(), store::Error> {
+    fn hear(&self, _: &mut Tx<'_>, _: &Body, _: News<'_>, _: Timestamp) -> Result<(), store::Error> {
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::Timestamp;
 use crate::base::outcome::Receipt;
-use crate::queue::{Event, Witness};
+use crate::queue::{News, Witness};
 use crate::store::record::{Body, RecipientRecord, RecipientState, RunTotals};
 use crate::store::{self, Tx};
 
@@ -23,12 +23,12 @@ pub enum Added {
 pub struct Ledger;
 
 impl Witness for Ledger {
-    fn hear(&self, tx: &mut Tx<'_>, body: &Body, event: Event<'_>, now: Timestamp) -> Result<(), store::Error> {
-        match event {
-            Event::Died(fingerprint) => turn(tx, (body.run, body.recipient), RecipientState::Dead(fingerprint), now),
-            Event::Revived => turn(tx, (body.run, body.recipient), RecipientState::Open, now),
-            Event::Withdrawn(why) => turn(tx, (body.run, body.recipient), RecipientState::Withdrawn(why.into()), now),
-            Event::Interrupted => interrupted(tx, body, now),
+    fn hear(&self, tx: &mut Tx<'_>, body: &Body, news: News<'_>, now: Timestamp) -> Result<(), store::Error> {
+        match news {
+            News::Died(fingerprint) => turn(tx, (body.run, body.recipient), RecipientState::Dead(fingerprint), now),
+            News::Revived => turn(tx, (body.run, body.recipient), RecipientState::Open, now),
+            News::Withdrawn(why) => turn(tx, (body.run, body.recipient), RecipientState::Withdrawn(why.into()), now),
+            News::Interrupted => interrupted(tx, body, now),
         }
     }
 }

@@ -22,7 +22,7 @@ pub const FORMAT: u64 = 1;
 pub struct Store {
     /// Steps on their way to the writer; bounded, so that callers wait when the disk is slow. Stands before `open`:
     /// the writer ends when the last sender is gone.
-    steps: mpsc::Sender<Box<dyn super::writer::Job>>,
+    steps: mpsc::Sender<Box<dyn super::writer::Waiting>>,
     signals: Arc<Signals>,
     /// Counts commits; moved by the writer.
     commits: Arc<AtomicU64>,

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Error, Tx};
 
 /// A step that waits for its turn, and the caller that waits for its answer.
-pub(super) trait Job: Send {
+pub(super) trait Waiting: Send {
     /// Runs the step and keeps its result.
     fn run(&mut self, tx: &mut Tx<'_>) -> Ran;
     /// Answers the caller: with the result when the group was committed, else with the fault.
@@ -42,7 +42,7 @@ impl<F, T, E> Step<F, T, E> {
     }
 }
 
-impl<F, T, E> Job for Step<F, T, E>
+impl<F, T, E> Waiting for Step<F, T, E>
 where
     F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send,
     T: Send,
@@ -91,7 +91,7 @@ impl Signals {
 /// What the writer thread owns.
 pub(super) struct Writer {
     pub(super) db: Arc<Database>,
-    pub(super) waiting: mpsc::Receiver<Box<dyn Job>>,
+    pub(super) waiting: mpsc::Receiver<Box<dyn Waiting>>,
     pub(super) group_max: usize,
     pub(super) signals: Arc<Signals>,
     /// Counts the commits of this life.
@@ -103,14 +103,14 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until all handles are gone or a write fails; then refuses what still waits.
     pub(super) fn run(mut self) {
-        let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(self.group_max);
+        let mut group: Vec<Box<dyn Waiting>> = Vec::with_capacity(self.group_max);
         while self.waiting.blocking_recv_many(&mut group, self.group_max) > 0 {
             let end = self.commit(&mut group);
             if let Err(error) = &end {
                 self.stopped.send_replace(Some(error.clone()));
             }
-            for job in group.drain(..) {
-                job.answer(end.clone());
+            for waiting in group.drain(..) {
+                waiting.answer(end.clone());
             }
             if let Err(error) = end {
                 return self.refuse(&Error::Stopped(error.to_string()));
@@ -118,13 +118,13 @@ impl Writer {
         }
     }
 
-    fn commit(&self, group: &mut [Box<dyn Job>]) -> Result<(), Error> {
+    fn commit(&self, group: &mut [Box<dyn Waiting>]) -> Result<(), Error> {
         let mut transaction = self.db.begin_write()?;
         transaction.set_quick_repair(true);
         let mut tx = Tx::new(&transaction);
-        for job in group {
+        for waiting in group {
             let before = tx.writes();
-            let ran = job.run(&mut tx);
+            let ran = waiting.run(&mut tx);
             if let Some(error) = tx.failure() {
                 return Err(error.clone());
             }
@@ -144,8 +144,8 @@ impl Writer {
 
     fn refuse(&mut self, error: &Error) {
         self.waiting.close();
-        while let Some(job) = self.waiting.blocking_recv() {
-            job.answer(Err(error.clone()));
+        while let Some(waiting) = self.waiting.blocking_recv() {
+            waiting.answer(Err(error.clone()));
         }
     }
 }

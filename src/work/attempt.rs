@@ -9,6 +9,7 @@ use std::time::Duration;
 use apalis::layers::catch_panic::PanicError;
 use apalis_core::error::BoxDynError;
 use apalis_core::task::Task;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::timeout::error::Elapsed;
 use tower::{Layer, Service};
@@ -16,10 +17,11 @@ use tracing::Instrument;
 
 use crate::base::{Effect, Failure, Outcome, units};
 use crate::function::{Function, Invocation};
-use crate::queue::{Door, Received, Settled};
+use crate::queue::{Door, Received};
 
-use super::backend::Delivery;
-use super::{Options, settle};
+use super::Options;
+use super::exchange::{Delivery, Finished};
+use super::settle::End;
 
 /// The future of an attempt.
 pub(super) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxDynError>> + Send>>;
@@ -58,11 +60,13 @@ impl Service<Task<Delivery>> for Call {
     }
 }
 
-/// The outermost layer: turns whatever the attempt came to into one commit.
+/// The outermost layer: hands whatever the attempt came to over to be settled.
 #[derive(Clone, Debug)]
 pub(super) struct SettleLayer {
     pub(super) door: Door,
     pub(super) options: Arc<Options>,
+    /// To the exchange. Bounded by the places.
+    pub(super) finished: mpsc::Sender<Finished>,
     /// Cancelled when the grace of a drain is over: attempts in hand are given back.
     pub(super) cut: CancellationToken,
 }
@@ -107,22 +111,29 @@ where
             run = delivery.message.run,
             receive_count = delivery.message.receive_count,
         );
+        let seen = span.clone();
         let attempt = async move {
-            tokio::select! {
+            let end = tokio::select! {
                 // An attempt that has ended is settled, also when the cut comes at the same moment.
                 biased;
-                answer = call => layer.settle(&delivery.message, answer.map_err(Into::into)).await,
-                () = layer.cut.cancelled() => layer.give_back(&delivery.message).await,
+                answer = call => End::Outcome(layer.outcome(&delivery.message, answer.map_err(Into::into))),
+                () = layer.cut.cancelled() => {
+                    tracing::info!("given back: the drain's grace is over");
+                    End::Cut
+                }
+            };
+            let finished = Finished { delivery, end, at: layer.door.now(), span };
+            if layer.finished.send(finished).await.is_err() {
+                tracing::error!("the attempt could not be settled: its pool has stopped");
             }
-            drop(delivery.place);
             Ok(())
         };
-        Box::pin(attempt.instrument(span))
+        Box::pin(attempt.instrument(seen))
     }
 }
 
 impl SettleLayer {
-    async fn settle(&self, message: &Received, answer: Result<Outcome, BoxDynError>) {
+    fn outcome(&self, message: &Received, answer: Result<Outcome, BoxDynError>) -> Outcome {
         let outcome = answer.unwrap_or_else(|error| self.broken(&error));
         let took = self.door.now().since(message.received_at);
         let name = outcome.name();
@@ -131,18 +142,7 @@ impl SettleLayer {
         } else {
             tracing::debug!(outcome = name, took_ms = took.as_millis(), "done");
         }
-        match settle::settle(&self.door, &self.options, message, outcome).await {
-            Ok(Settled::Fenced) => tracing::warn!(outcome = name, "the message was taken from this attempt meanwhile"),
-            Ok(settled) => tracing::trace!(?settled, "settled"),
-            Err(error) => tracing::error!("the attempt could not be settled: {error}"),
-        }
-    }
-
-    async fn give_back(&self, message: &Received) {
-        match settle::give_back(&self.door, message).await {
-            Ok(_) => tracing::info!("given back: the drain's grace is over"),
-            Err(error) => tracing::error!("the message could not be given back: {error}"),
-        }
+        outcome
     }
 
     /// A function that panicked or ran out of time. Both are tried again: the next machine state may be better, and

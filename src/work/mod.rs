@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod backend;
+mod exchange;
 pub mod options;
 pub mod pool;
 mod settle;

@@ -7,7 +7,7 @@ use apalis::layers::catch_panic::CatchPanicLayer;
 use apalis_core::error::BoxDynError;
 use apalis_core::worker::builder::WorkerBuilder;
 use apalis_core::worker::ext::parallelize::ParallelizeExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
@@ -17,7 +17,8 @@ use crate::queue::{self, Door, catalog};
 
 use super::Options;
 use super::attempt::{Answer, Call, SettleLayer, panic_text};
-use super::backend::{Feed, QueueBackend};
+use super::backend::QueueBackend;
+use super::exchange::{Exchange, Finished};
 
 /// After an unexpected end the worker is built anew after this pause.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -61,10 +62,18 @@ impl Pool {
         let places = Arc::new(Semaphore::new(self.options.concurrency));
         loop {
             let (backend, deliveries) = QueueBackend::new(self.options.concurrency);
-            let feed =
-                Feed { door: self.door.clone(), queue, places: places.clone(), timeout: self.time_limit(), deliveries };
-            let (fed, worked) = tokio::join!(feed.run(self.drain.stop.clone()), self.work(backend));
-            fed?;
+            let (sender, finished) = mpsc::channel(self.options.concurrency);
+            let exchange = Exchange {
+                door: self.door.clone(),
+                options: self.options.clone(),
+                queue,
+                places: places.clone(),
+                time_limit: self.time_limit(),
+                finished,
+            };
+            let stop = self.drain.stop.clone();
+            let (exchanged, worked) = tokio::join!(exchange.run(deliveries, stop), self.work(backend, sender));
+            exchanged?;
             match worked {
                 Ok(()) if self.drain.stop.is_cancelled() => return Ok(()),
                 Ok(()) => {
@@ -78,9 +87,17 @@ impl Pool {
         }
     }
 
-    async fn work(&self, backend: QueueBackend) -> Result<(), apalis_core::error::WorkerError> {
-        let settle =
-            SettleLayer { door: self.door.clone(), options: self.options.clone(), cut: self.drain.cut.clone() };
+    async fn work(
+        &self,
+        backend: QueueBackend,
+        finished: mpsc::Sender<Finished>,
+    ) -> Result<(), apalis_core::error::WorkerError> {
+        let settle = SettleLayer {
+            door: self.door.clone(),
+            options: self.options.clone(),
+            finished,
+            cut: self.drain.cut.clone(),
+        };
         let call = Call {
             function: self.function.clone(),
             queue: self.options.queue.as_str().into(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Effect, Outcome};
+use crate::base::{Effect, Outcome, Timestamp};
 use crate::queue;
 use crate::queue::settle::{self, Ended};
 use crate::queue::{Door, Received, Settled};
@@ -11,17 +11,51 @@ use crate::store::Tx;
 
 use super::Options;
 
-/// Ends an attempt as its outcome says.
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The function answered, panicked, or ran out of time.
+    Outcome(Outcome),
+    /// A drain cut it short.
+    Cut,
+}
+
+impl End {
+    /// Its name in the log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Outcome(outcome) => outcome.name(),
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// Settles an attempt that ended at `now`.
 ///
 /// # Errors
 /// The store failed; the attempt then counts as lost when the daemon starts anew.
 pub(super) async fn settle(
     door: &Door,
     options: &Options,
+    message: Received,
+    end: End,
+    now: Timestamp,
+) -> Result<Settled, queue::Error> {
+    match end {
+        End::Outcome(outcome) => conclude(door, options, &message, outcome, now).await,
+        End::Cut => give_back(door, &message, now).await,
+    }
+}
+
+/// Ends an attempt as its outcome says.
+async fn conclude(
+    door: &Door,
+    options: &Options,
     message: &Received,
     outcome: Outcome,
+    now: Timestamp,
 ) -> Result<Settled, queue::Error> {
-    let (handle, now, witness) = (message.handle, door.now(), door.witness());
+    let (handle, witness) = (message.handle, door.witness());
     let (at_most, back_off) = (options.deferral_max, back_off(options, message.charged));
     let pause = options.deferral_pause;
     let ended = |why| Ended { function: options.function.clone(), why, at: now };
@@ -59,11 +93,8 @@ pub(super) async fn settle(
 
 /// Gives back a message whose attempt a drain cut short: nothing is charged, and the run's books say that the effect
 /// is in doubt.
-///
-/// # Errors
-/// The store failed.
-pub(super) async fn give_back(door: &Door, message: &Received) -> Result<Settled, queue::Error> {
-    let (handle, now, witness) = (message.handle, door.now(), door.witness());
+async fn give_back(door: &Door, message: &Received, now: Timestamp) -> Result<Settled, queue::Error> {
+    let (handle, witness) = (message.handle, door.witness());
     let step = move |tx: &mut Tx<'_>| {
         settle::doubt(tx, &*witness, handle, now)?;
         settle::release(tx, handle)

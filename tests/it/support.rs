@@ -7,7 +7,7 @@ use std::time::Duration;
 use nightmail::base::{Clock, Failure, ManualClock, Timestamp};
 use nightmail::queue::receive::Receiving;
 use nightmail::queue::settle::{self, Ended, Settled};
-use nightmail::queue::{Door, Error, Event, Options, ReceiptHandle, Receive, Received, RedrivePolicy, Send, Witness};
+use nightmail::queue::{Door, Error, News, Options, ReceiptHandle, Receive, Received, RedrivePolicy, Send, Witness};
 use nightmail::queue::{catalog, picture, stats};
 use nightmail::store::record::{Body, Counts, MessageState, Owner, Place, QueueRecord};
 use nightmail::store::{self, Snapshot, Store, Tx};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// 2026-11-01T00:00:00Z, when every world begins.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_793_491_200);
 
-/// Writes down what it hears: the message's text and the event.
+/// Writes down what it hears: the message's text and the news.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder(Mutex<Vec<String>>);
 
@@ -28,14 +28,14 @@ impl Recorder {
 }
 
 impl Witness for Recorder {
-    fn hear(&self, _: &mut Tx<'_>, body: &Body, event: Event<'_>, _: Timestamp) -> Result<(), store::Error> {
-        let event = match event {
-            Event::Died(_) => "died".to_owned(),
-            Event::Revived => "revived".to_owned(),
-            Event::Withdrawn(why) => format!("withdrawn: {why}"),
-            Event::Interrupted => "interrupted".to_owned(),
+    fn hear(&self, _: &mut Tx<'_>, body: &Body, news: News<'_>, _: Timestamp) -> Result<(), store::Error> {
+        let news = match news {
+            News::Died(_) => "died".to_owned(),
+            News::Revived => "revived".to_owned(),
+            News::Withdrawn(why) => format!("withdrawn: {why}"),
+            News::Interrupted => "interrupted".to_owned(),
         };
-        self.0.lock().unwrap().push(format!("{} {event}", String::from_utf8_lossy(&body.bytes)));
+        self.0.lock().unwrap().push(format!("{} {news}", String::from_utf8_lossy(&body.bytes)));
         Ok(())
     }
 }

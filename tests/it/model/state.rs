@@ -104,8 +104,8 @@ impl Model {
         self.messages.iter().position(|message| message.handle == Some(handle))
     }
 
-    pub(super) fn hear(&mut self, index: usize, event: &str) {
-        self.heard.push(format!("{} {event}", self.messages[index].text));
+    pub(super) fn hear(&mut self, index: usize, news: &str) {
+        self.heard.push(format!("{} {news}", self.messages[index].text));
     }
 
     /// Removes messages without an outcome.
