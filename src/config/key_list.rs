@@ -70,7 +70,7 @@ pub(super) const KEYS: &[Key] = &[
         "The queue whose messages it takes; each queue has at most one function."),
     key("functions.*.concurrency", FanOut, Shape::Count(1, 1024), Toml("1"),
         "At most this many messages are in work at once."),
-    key("functions.*.concurrency", Statement, Shape::Count(1, 1024), Toml("16"),
+    key("functions.*.concurrency", Statement, Shape::Count(1, 1024), Toml("24"),
         "At most this many messages are in work at once."),
     key("functions.*.timeout", FanOut, Shape::Span(MS, hours(12)), Toml("\"1h\""),
         "One attempt may take this long."),
