@@ -1,7 +1,8 @@
 //! `nightmail check`: every error of the configuration at once.
 
-use crate::base::units;
+use crate::base::{SystemClock, units};
 use crate::config::Settings;
+use crate::daemon::functions;
 
 use super::args::Context;
 use super::output::note;
@@ -9,6 +10,7 @@ use super::output::note;
 /// Checks the configuration and shows what it comes to.
 pub(super) fn check(context: &Context) -> anyhow::Result<()> {
     let settings = context.settings()?;
+    functions::check(&settings, &SystemClock::shared())?;
     for warning in &settings.warnings {
         note(format_args!("warning: {warning}"));
     }

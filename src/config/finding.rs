@@ -88,6 +88,11 @@ impl Report {
         self.errors.push((place.clone(), field.into(), text.to_string()));
     }
 
+    /// Whether a fault of this key is known already.
+    pub(super) fn has_error(&self, field: &str) -> bool {
+        self.errors.iter().any(|(_, known, _)| known == field)
+    }
+
     /// Adds advice.
     pub(super) fn warning(&mut self, place: &Place, field: impl Into<String>, text: impl fmt::Display) {
         self.warnings.push((place.clone(), field.into(), text.to_string()));

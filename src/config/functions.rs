@@ -8,8 +8,8 @@ use super::settings::{FunctionSettings, Kind};
 use super::values::Values;
 use crate::base::Backoff;
 use crate::base::units::show_duration;
-use crate::function::statement::{self, AccountOptions, DocumentOptions, UsersOptions};
-use crate::function::upstream;
+use crate::function::statement::{self, AccountOptions, DocumentOptions, Statement, UsersOptions};
+use crate::function::{Error, upstream};
 use crate::{queue, schedule, work};
 
 /// The queues that a function serves or fills.
@@ -146,7 +146,7 @@ fn statement(values: &mut Values<'_>, at: &str) -> statement::Options {
     if values.maybe_text(&url).is_some_and(|url| !names_account(url)) {
         values.error(&url, "must name the account: put {account_id} or {user_id} into the address");
     }
-    statement::Options {
+    let options = statement::Options {
         account: AccountOptions { url: values.text(&url), upstream: upstream(values, &account) },
         document: DocumentOptions {
             issuer: values.text(&format!("{document}.issuer")),
@@ -156,6 +156,27 @@ fn statement(values: &mut Values<'_>, at: &str) -> statement::Options {
             pages_max: values.count(&format!("{document}.pages_max")),
         },
         mail: mail::build(values, at),
+    };
+    check_statement(values, at, &options);
+    options
+}
+
+/// What the function itself finds wrong with its settings.
+fn check_statement(values: &mut Values<'_>, at: &str, options: &statement::Options) {
+    let schedules = values.found.names("schedules");
+    let params = schedules.iter().flat_map(|name| values.found.names(&format!("schedules.{name}.params")));
+    let params: BTreeSet<String> = params.collect();
+    let params: Vec<&str> = params.iter().map(String::as_str).collect();
+    for fault in Statement::faults(options, &params) {
+        let path = match &fault {
+            Error::Url { .. } => format!("{at}.account.url"),
+            Error::Template { name, .. } if values.is_set(&format!("{at}.mail.{name}_file")) => {
+                format!("{at}.mail.{name}_file")
+            }
+            Error::Template { name: field, .. } | Error::Mailbox { field, .. } => format!("{at}.mail.{field}"),
+            _ => at.to_owned(),
+        };
+        values.error_if_sound(&path, fault);
     }
 }
 

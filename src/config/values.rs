@@ -139,6 +139,13 @@ impl Values<'_> {
         self.report.error(&self.found.place(path), path, text);
     }
 
+    /// Reports a fault of a key, unless one is known.
+    pub(super) fn error_if_sound(&mut self, path: &str, text: impl std::fmt::Display) {
+        if !self.report.has_error(path) {
+            self.error(path, text);
+        }
+    }
+
     /// Gives advice on a key.
     pub(super) fn warning(&mut self, path: &str, text: impl std::fmt::Display) {
         self.report.warning(&self.found.place(path), path, text);

@@ -18,14 +18,9 @@ pub enum Error {
     /// The control socket cannot be served.
     #[error(transparent)]
     Socket(#[from] server::Error),
-    /// A function cannot be made from its settings.
-    #[error("functions.{function}: {reason}")]
-    Function {
-        /// Its name.
-        function: String,
-        /// What is wrong.
-        reason: function::Error,
-    },
+    /// Functions cannot be made from their settings.
+    #[error("{}", list(.0))]
+    Functions(Vec<FunctionFault>),
     /// Something that must not fail did; the daemon restarts from disk.
     #[error("{part} ended unexpectedly: {reason}")]
     Broken {
@@ -34,4 +29,18 @@ pub enum Error {
         /// How.
         reason: String,
     },
+}
+
+/// A function that cannot be made from its settings.
+#[derive(Debug, thiserror::Error)]
+#[error("functions.{function}: {reason}")]
+pub struct FunctionFault {
+    /// Its name.
+    pub function: String,
+    /// What is wrong.
+    pub reason: function::Error,
+}
+
+fn list(faults: &[FunctionFault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

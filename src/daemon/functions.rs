@@ -3,33 +3,73 @@
 use std::sync::Arc;
 
 use crate::base::Clock;
-use crate::config::{FunctionSettings, Kind};
-use crate::function::Function;
-use crate::function::statement::{PdfPress, Statement, Users};
+use crate::config::{FunctionSettings, Kind, Settings};
+use crate::function::statement::{self, PdfPress, Statement, Users};
+use crate::function::{self, Function};
 use crate::queue::Door;
-use crate::schedule::FanOut;
+use crate::schedule::{FanOut, FanOutOptions};
 
 use super::Error;
+use super::error::FunctionFault;
 
-/// Makes the function of these settings. `params` are the names of the runs' parameters, for addresses that use them.
+/// Makes every function and throws it away: this shows what only the machine can tell, such as missing root
+/// certificates.
 ///
 /// # Errors
-/// The settings do not fit together: a template names what is not there, a certificate cannot be read.
-pub(super) fn make(
-    settings: &FunctionSettings,
-    params: &[&str],
-    door: &Door,
-    clock: &Arc<dyn Clock>,
-) -> Result<Arc<dyn Function>, Error> {
-    let failed = |reason| Error::Function { function: settings.pool.function.clone(), reason };
-    Ok(match &settings.kind {
-        Kind::Statement(options) => {
-            let press = Box::new(PdfPress::new(&options.document).map_err(failed)?);
-            Arc::new(Statement::new(options, params, press, clock.clone()).map_err(failed)?)
-        }
-        Kind::FanOut(options) => {
-            let users = Users::new(&options.users, params).map_err(failed)?;
-            Arc::new(FanOut::new(options.clone(), users, door.clone(), clock.clone()))
+/// The faults of all functions, at most one each.
+pub fn check(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<(), Error> {
+    each(settings, |function, params| match &function.kind {
+        Kind::Statement(options) => statement(options, params, clock).map(drop),
+        Kind::FanOut(options) => users(options, params).map(drop),
+    })?;
+    Ok(())
+}
+
+/// Makes all functions in the order of their settings, before the first one takes a message.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn make(settings: &Settings, door: &Door, clock: &Arc<dyn Clock>) -> Result<Vec<Arc<dyn Function>>, Error> {
+    each(settings, |function, params| -> Result<Arc<dyn Function>, _> {
+        match &function.kind {
+            Kind::Statement(options) => Ok(Arc::new(statement(options, params, clock)?)),
+            Kind::FanOut(options) => {
+                let users = users(options, params)?;
+                Ok(Arc::new(FanOut::new(options.clone(), users, door.clone(), clock.clone())))
+            }
         }
     })
+}
+
+/// Makes something of each function: all of them, or all faults.
+fn each<T>(
+    settings: &Settings,
+    make: impl Fn(&FunctionSettings, &[&str]) -> Result<T, function::Error>,
+) -> Result<Vec<T>, Error> {
+    let params = params(settings);
+    let (mut made, mut faults) = (Vec::new(), Vec::new());
+    for function in &settings.functions {
+        match make(function, &params) {
+            Ok(one) => made.push(one),
+            Err(reason) => faults.push(FunctionFault { function: function.pool.function.clone(), reason }),
+        }
+    }
+    if faults.is_empty() { Ok(made) } else { Err(Error::Functions(faults)) }
+}
+
+/// The names of the runs' parameters, for addresses that use them.
+fn params(settings: &Settings) -> Vec<&str> {
+    settings.schedules.iter().flat_map(|schedule| schedule.params.keys().map(String::as_str)).collect()
+}
+
+fn statement(
+    options: &statement::Options,
+    params: &[&str],
+    clock: &Arc<dyn Clock>,
+) -> Result<Statement, function::Error> {
+    Statement::new(options, params, Box::new(PdfPress::new(&options.document)?), clock.clone())
+}
+
+fn users(options: &FanOutOptions, params: &[&str]) -> Result<Users, function::Error> {
+    Users::new(&options.users, params)
 }

@@ -71,12 +71,8 @@ impl Daemon {
         let end = CancellationToken::new();
         let signals = Drain::default();
         let mut pools = JoinSet::new();
-        let params: Vec<&str> =
-            settings.schedules.iter().flat_map(|schedule| schedule.params.keys().map(String::as_str)).collect();
-        // All functions are made before the first one takes a message.
-        let make = |function| Ok((function, functions::make(function, &params, &door, &clock)?));
-        let made: Vec<_> = settings.functions.iter().map(make).collect::<Result<_, Error>>()?;
-        for (function, made) in made {
+        let made = functions::make(&settings, &door, &clock)?;
+        for (function, made) in settings.functions.iter().zip(made) {
             pools.spawn(Pool::new(door.clone(), function.pool.clone(), made, signals.clone()).run());
         }
         let mut parts = JoinSet::new();

@@ -64,6 +64,7 @@ pub(super) struct Exchange {
 }
 
 /// Why the exchange has something to do.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack of one loop")]
 enum Reason {
     /// An attempt is over.
     Finished(Finished),

@@ -278,6 +278,20 @@ fn a_purge_asks_on_a_terminal_and_a_no_leaves_everything() {
 }
 
 #[test]
+fn check_finds_what_only_the_machine_can_tell_and_serve_says_the_same() {
+    let mut stage = Stage::empty();
+    stage.set_variable("SSL_CERT_FILE", "/nonexistent/roots.pem");
+    let said = stage.run(&["check"]);
+    assert_eq!(said.code, 78, "{said:?}");
+    for function in ["fan-out", "statement"] {
+        assert!(said.err.contains(&format!("functions.{function}: TLS cannot be set up")), "{}", said.err);
+    }
+    assert!(said.err.contains("SSL_CERT_FILE"), "{}", said.err);
+    let serve = stage.run(&["serve"]);
+    assert_eq!((serve.code, serve.err.contains("TLS cannot be set up")), (78, true), "{serve:?}");
+}
+
+#[test]
 fn colours_are_for_terminals_and_not_with_no_color() {
     let mut stage = Stage::empty();
     assert!(!stage.run(&["check"]).good().contains('\u{1b}'));

@@ -44,6 +44,26 @@ fn faults_of_syntax_name_line_and_column() {
 }
 
 #[test]
+fn what_a_function_cannot_work_with_is_found_before_it_is_made() {
+    let text = SMALL.replace("{account_id}", "{account_id}/{mnth}").replace(
+        "[functions.letter.mail]\n",
+        "[functions.letter.mail]\nsubject = \"{{ user.nmae }}\"\ntext = \"{{ documnt }}\"\n",
+    );
+    let Err(errors) = load(&text) else { panic!("must be refused") };
+    insta::assert_snapshot!(errors, @r#"
+    config.toml:17:7: functions.letter.account.url: url "https://bank.example/accounts/{account_id}/{mnth}": {mnth} is unknown (known: user_id, account_id)
+       17 | url = "https://bank.example/accounts/{account_id}/{mnth}"
+          |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    config.toml:21:11: functions.letter.mail.subject: template subject: line 1: undefined value; known: run, user.*, params.*, document.*
+       21 | subject = "{{ user.nmae }}"
+          |           ^^^^^^^^^^^^^^^^^
+    config.toml:22:8: functions.letter.mail.text: the template uses "documnt", which is not set (known: run, user, params, document)
+       22 | text = "{{ documnt }}"
+          |        ^^^^^^^^^^^^^^^
+    "#);
+}
+
+#[test]
 fn a_missing_key_is_reported_at_its_section() {
     assert_eq!(
         fault_of("issuer = \"Bank\"\n", ""),

@@ -88,6 +88,11 @@ struct Body<'a> {
 }
 
 impl Statement {
+    /// What is wrong with the settings, as far as text alone tells: no certificate is read.
+    pub fn faults(options: &Options, params: &[&str]) -> Vec<Error> {
+        account_url(options, params).err().into_iter().chain(Mailer::faults(&options.mail)).collect()
+    }
+
     /// Checks the settings; opens no connection. `params` are the names of the run's parameters that the account's
     /// address may use beside `user_id` and `account_id`.
     ///
@@ -99,9 +104,8 @@ impl Statement {
         press: Box<dyn Press>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
-        let known: Vec<&str> = ["user_id", "account_id"].into_iter().chain(params.iter().copied()).collect();
         Ok(Self {
-            account_url: UrlTemplate::new(&options.account.url, &known)?,
+            account_url: account_url(options, params)?,
             accounts: upstream::Client::new(&options.account.upstream)?,
             press,
             mailer: Mailer::new(&options.mail, Arc::clone(&clock))?,
@@ -142,6 +146,11 @@ impl Statement {
         receipt.document_sha256 = Some(print.sha256);
         Ok(Outcome::Done(receipt))
     }
+}
+
+fn account_url(options: &Options, params: &[&str]) -> Result<UrlTemplate, Error> {
+    let known: Vec<&str> = ["user_id", "account_id"].into_iter().chain(params.iter().copied()).collect();
+    UrlTemplate::new(&options.account.url, &known)
 }
 
 impl Body<'_> {

@@ -107,15 +107,26 @@ impl Templates {
     /// # Errors
     /// [`Error::Template`] with the template, the line and the reason: a syntax error or an undefined name.
     pub fn new(options: &MailOptions) -> Result<Self, Error> {
+        let (templates, faults) = Self::try_all(options);
+        faults.into_iter().next().map_or(Ok(templates), Err)
+    }
+
+    /// What is wrong with the templates, at most one fault each.
+    pub(super) fn faults(options: &MailOptions) -> Vec<Error> {
+        Self::try_all(options).1
+    }
+
+    fn try_all(options: &MailOptions) -> (Self, Vec<Error>) {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         let sources = [&options.subject, &options.text, &options.html, &options.attachment_name];
+        let mut faults = Vec::new();
         for (name, source) in NAMES.into_iter().zip(sources) {
-            environment.add_template_owned(name, source.clone()).map_err(|e| error(name, &e))?;
+            let added = environment.add_template_owned(name, source.clone());
+            let rendered = added.and_then(|()| environment.get_template(name)?.render(sample()));
+            faults.extend(rendered.err().map(|fault| error(name, &fault)));
         }
-        let templates = Self { environment };
-        templates.render_all(&sample()).map_err(|(name, e)| error(name, &e))?;
-        Ok(templates)
+        (Self { environment }, faults)
     }
 
     /// Renders the four templates for one mail.

@@ -64,6 +64,11 @@ impl Mailer {
         })
     }
 
+    /// What is wrong with the words and the senders.
+    pub fn faults(options: &MailOptions) -> Vec<Error> {
+        Templates::faults(options).into_iter().chain(Composer::faults(options)).collect()
+    }
+
     /// A dialogue that has begun ends within this time, whatever the relay does.
     pub fn dialogue_max(&self) -> Duration {
         self.pool.dialogue_max()

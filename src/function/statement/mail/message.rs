@@ -41,6 +41,13 @@ impl Composer {
         Ok(Self { from, reply_to, message_id_domain: domain })
     }
 
+    /// What is wrong with the mailboxes and the domain.
+    pub(super) fn faults(options: &MailOptions) -> Vec<Error> {
+        let reply_to = options.reply_to.as_deref().and_then(|text| mailbox("reply_to", text).err());
+        let alone = MailOptions { reply_to: None, ..options.clone() };
+        reply_to.into_iter().chain(Self::new(&alone).err()).collect()
+    }
+
     /// The Message-ID of the mail with this key, the same each time: an attempt that is repeated can be recognised.
     pub(super) fn message_id(&self, key: &str) -> String {
         format!("<{}@{}>", hex32(&[key.as_bytes()]), self.message_id_domain)
