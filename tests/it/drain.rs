@@ -69,6 +69,7 @@ async fn work_that_outlasts_the_grace_is_given_back_without_a_charge() {
     const USERS: u32 = 40;
     let mut stage = Stage::with_users(USERS).await;
     stage.set_key("DAEMON__DRAIN", "300ms");
+    stage.set_key("FUNCTIONS__STATEMENT__CONCURRENCY", 8);
     stage.bank.set(bank::Route::Account, bank::Behaviour::Silent);
     let child = stage.child().await;
     let run = child.operator.start().await;

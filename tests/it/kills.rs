@@ -50,9 +50,9 @@ async fn start_run(stage: &Stage) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_kill_loses_a_user_and_every_mail_that_comes_twice_is_listed_as_in_doubt() {
     let (kills, users) = (size("NIGHTMAIL_KILLS", 4), size("NIGHTMAIL_KILL_USERS", 200));
-    /// The bank's latency; with 8 attempts at once it makes the work last as long as the kills need.
-    const LATENCY_MS: u64 = 50;
-    const AT_ONCE: u64 = 8;
+    /// The bank's latency; with the default of attempts at once it makes the work last as long as the kills need.
+    const LATENCY_MS: u64 = 150;
+    const AT_ONCE: u64 = 24;
     let latency = Some(Duration::from_millis(LATENCY_MS));
     let options = bank::Options { users, latency, page_size: 100, ..bank::Options::default() };
     let stage = Stage::set(options, sink::Options::default()).await;
