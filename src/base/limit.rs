@@ -4,7 +4,5 @@
 pub const BODY_BYTES_MAX: usize = 1_048_576;
 /// The longest queue name, in characters, as in SQS.
 pub const QUEUE_NAME_CHARS_MAX: usize = 80;
-/// The most messages in one batch call, as in SQS.
-pub const BATCH_MESSAGES_MAX: usize = 10;
 /// The longest user id, in bytes.
 pub const USER_ID_BYTES_MAX: usize = 256;

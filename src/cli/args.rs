@@ -40,6 +40,9 @@ enum Command {
     Serve,
     /// Check the configuration and show every error at once
     Check,
+    /// Show what the configuration comes to
+    #[command(subcommand)]
+    Config(super::config::Command),
     /// Print the example configuration: every key with its default and a comment
     Example,
     /// Start runs and see how they stand
@@ -81,6 +84,11 @@ impl Context {
     /// The checked settings with their secrets, for the daemon and for `check`.
     pub(super) fn settings(&self) -> anyhow::Result<Settings> {
         Ok(config::load(self.path.as_deref(), &self.environment)?)
+    }
+
+    /// What messages call the configuration.
+    pub(super) fn name(&self) -> String {
+        self.path.as_ref().map_or_else(|| "the built-in example".into(), |path| path.display().to_string())
     }
 
     /// The checked settings without secrets: an operator speaks to the daemon without being able to read its passwords.
@@ -144,6 +152,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Box::pin(serve::serve(settings)).await
         }
         Command::Check => check::check(&context),
+        Command::Config(command) => super::config::run(&context, &command),
         Command::Example => context.output.show(&config::EXAMPLE, ToString::to_string),
         Command::Run(command) => runs::run(&context, command).await,
         Command::Queues => queues::list(&context).await,

@@ -9,6 +9,9 @@ use crate::daemon::serve;
 use super::args::Context;
 use super::output::note;
 
+/// A strange answer is shown up to this many characters.
+const ANSWER_CHARS_MAX: usize = 80;
+
 /// Asks and waits for the answer.
 pub(super) async fn ask(context: &Context, request: Request) -> anyhow::Result<Answer> {
     let settings = context.settings_without_secrets()?;
@@ -36,5 +39,6 @@ pub(super) async fn ask_with(settings: &Settings, request: Request) -> anyhow::R
 
 /// An answer of another kind than was asked for: the daemon is of another version.
 pub(super) fn strange(answer: &Answer) -> anyhow::Error {
-    anyhow::anyhow!("the daemon answered something else ({answer:?}); is it the same version as this command?")
+    let start: String = format!("{answer:?}").chars().take(ANSWER_CHARS_MAX).collect();
+    anyhow::anyhow!("the daemon answered something else ({start}…); is it the same version as this command?")
 }

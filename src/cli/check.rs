@@ -14,7 +14,7 @@ pub(super) fn check(context: &Context) -> anyhow::Result<()> {
     for warning in &settings.warnings {
         note(format_args!("warning: {warning}"));
     }
-    let name = context.path.as_ref().map_or_else(|| "the built-in example".into(), |path| path.display().to_string());
+    let name = context.name();
     let valid = serde_json::json!({
         "file": name,
         "valid": true,

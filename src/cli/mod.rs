@@ -5,6 +5,7 @@
 mod args;
 mod ask;
 mod check;
+mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;

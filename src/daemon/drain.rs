@@ -11,6 +11,14 @@ use crate::work::pool::Drain;
 /// After the grace, attempts that are cut short get this long to be given back.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
+/// After the last attempt, closing the store takes less than this.
+const CLOSE_GRACE: Duration = Duration::from_secs(10);
+
+/// From the signal to the end of the process, at the longest.
+pub(super) fn longest(grace: Duration) -> Duration {
+    grace + CUT_GRACE + CLOSE_GRACE
+}
+
 /// Stops the pools. `hurry` ends the grace early: a second signal.
 pub(super) async fn drain(
     pools: &mut JoinSet<Result<(), queue::Error>>,

@@ -1,11 +1,14 @@
 //! What systemd is told: ready, status, stopping, and that the daemon still works.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::Clock;
 use crate::queue::Door;
+use crate::schedule::Pulse;
 use crate::store::{self, Tx};
 
 /// Without a watchdog the store is still probed this often, so that a dead disk is noticed when nothing else writes.
@@ -18,8 +21,13 @@ pub(super) fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Feeds the watchdog for as long as the store answers a probe; also when idle.
-pub(super) async fn watch(door: Door, shutdown: CancellationToken) -> Result<(), store::Error> {
+/// Feeds the watchdog for as long as the store answers a probe and every scheduler looks; also when idle.
+pub(super) async fn watch(
+    door: Door,
+    pulses: Vec<Pulse>,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) -> Result<(), store::Error> {
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(PROBE_EVERY, |limit| limit / 3);
     loop {
@@ -28,7 +36,10 @@ pub(super) async fn watch(door: Door, shutdown: CancellationToken) -> Result<(),
             () = tokio::time::sleep(every) => {}
         }
         door.store().write(|_: &mut Tx<'_>| Ok::<_, store::Error>(())).await?;
-        if watchdog.is_some() {
+        let stuck = pulses.iter().find(|pulse| pulse.is_stuck(clock.monotonic()));
+        if let Some(stuck) = stuck {
+            tracing::error!(schedule = stuck.schedule(), "the scheduler is stuck; systemd's watchdog is not fed");
+        } else if watchdog.is_some() {
             tell(&[NotifyState::Watchdog]);
         }
     }

@@ -77,13 +77,15 @@ impl Daemon {
         }
         let mut parts = JoinSet::new();
         let schedules = schedules(&settings);
+        let mut pulses = Vec::new();
         for (options, queue) in schedules.clone() {
             let service = Service::new(door.store().clone(), clock.clone(), options, queue);
+            pulses.push(service.pulse());
             let stop = signals.stop.clone();
             parts.spawn(async move { service.run(stop).await.map_err(Error::from) });
         }
         spawn(&mut parts, upkeep::run(door.clone(), end.clone()));
-        spawn(&mut parts, notify::watch(door.clone(), end.clone()));
+        spawn(&mut parts, notify::watch(door.clone(), pulses, clock.clone(), end.clone()));
         let (driver, driver_stop) = (door.clone(), signals.stop.clone());
         parts.spawn(async move { driver.drive_all(driver_stop).await.map_err(Error::from) });
         let control = server::serve(control, Control::of_daemon(door.clone(), schedules), end.clone());
@@ -100,7 +102,10 @@ impl Daemon {
             Some(part) = parts.join_next() => Err(ended("a service", part)),
             Some(pool) = pools.join_next() => Err(ended("a pool", pool.map(|end| end.map_err(Error::from)))),
         };
-        notify::tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        let longest = drain::longest(settings.daemon.drain);
+        let usec = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
+        // systemd waits as long as the drain may take, whatever TimeoutStopSec= says.
+        notify::tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(usec), NotifyState::Status("draining")]);
         if let Err(error) = &reason {
             tracing::error!("stopping: {error}");
         } else {

@@ -76,7 +76,7 @@ pub enum Error {
         queue: String,
     },
     /// There is no such redrive.
-    #[error("redrive {0} not found or not running")]
+    #[error("redrive {0} is not there or not running any more (see `nightmail redrives`)")]
     RedriveNotFound(u64),
     /// The store failed.
     #[error(transparent)]

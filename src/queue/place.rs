@@ -32,9 +32,8 @@ pub(super) fn take(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<()
     unlink(tx, key, state)?;
     tx.states()?.remove(&key)?;
     let counts = tx.counts_mut(key.0)?;
-    uncount(slot(counts, state.place), 1);
-    uncount(&mut counts.bytes, u64::from(state.body_bytes));
-    Ok(())
+    let is_covered = uncount(slot(counts, state.place), 1) && uncount(&mut counts.bytes, u64::from(state.body_bytes));
+    if is_covered { Ok(()) } else { Err(not_counted(tx, key)) }
 }
 
 /// Moves a message within its queue.
@@ -46,7 +45,9 @@ pub(super) fn shift(tx: &mut Tx<'_>, key: Key, old: &MessageState, new: &Message
     };
     tx.states()?.insert(&key, new)?;
     let counts = tx.counts_mut(key.0)?;
-    uncount(slot(counts, old.place), 1);
+    if !uncount(slot(counts, old.place), 1) {
+        return Err(not_counted(tx, key));
+    }
     *slot(counts, new.place) += 1;
     if new.place != Place::InFlight {
         tx.signal(u64::from(key.0));
@@ -160,17 +161,26 @@ fn unlink(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::
         Place::Ready => tx.ready()?.remove(&key)?,
         Place::Delayed | Place::InFlight => tx.timed()?.remove(&timed_key(key, state))?,
     };
-    assert!(was_there, "message {} of queue {} must stand in the index of its place", state.message_id, key.0);
-    Ok(())
+    if was_there {
+        return Ok(());
+    }
+    let reason = format!("message {} of queue {} does not stand in the index of its place", state.message_id, key.0);
+    Err(tx.damaged("states", reason))
 }
 
 fn timed_key(key: Key, state: &MessageState) -> (u32, u64, u64) {
     (key.0, state.visible_at.as_millis(), key.1)
 }
 
-/// Counts cover every message, so they cannot fall below zero; a wrapped count would be served for ever.
-fn uncount(count: &mut u64, by: u64) {
-    *count = count.checked_sub(by).expect("the counts of a queue cover each of its messages");
+/// Takes from a count; false when it does not cover what is taken, and a wrapped count would be served for ever.
+fn uncount(count: &mut u64, by: u64) -> bool {
+    let left = count.checked_sub(by);
+    *count = left.unwrap_or(0);
+    left.is_some()
+}
+
+fn not_counted(tx: &Tx<'_>, key: Key) -> store::Error {
+    tx.damaged("counts", format!("the counts of queue {} do not cover message {}", key.0, key.1))
 }
 
 fn slot(counts: &mut Counts, place: Place) -> &mut u64 {

@@ -12,4 +12,4 @@ pub mod tick;
 
 pub use fan_out::FanOut;
 pub use options::{FanOutOptions, Misfire, Options};
-pub use service::Service;
+pub use service::{Pulse, Service};

@@ -29,6 +29,8 @@ pub struct Look {
     pub more: bool,
     /// The next due moment.
     pub next: Option<Timestamp>,
+    /// The newest tick that is decided though the clock has not come to it: it was set back since.
+    pub ahead: Option<Timestamp>,
 }
 
 /// Decides about all moments of a schedule that came due, writes the rows and starts the runs. A moment that has a row
@@ -45,7 +47,7 @@ pub fn look(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Timest
         // A schedule that was never seen, or whose rule was edited, owes nothing for the time before.
         write(tx, options, now, TickVerdict::Known, now)?;
         tx.meta()?.insert(&rule.0, &rule.1)?;
-        return Ok(Look { decided: Vec::new(), more: false, next: options.rule.next_after(now) });
+        return Ok(Look { decided: Vec::new(), more: false, next: options.rule.next_after(now), ahead: None });
     };
     let last = tx.ticks()?.last(rows)?.map(|((_, at), _)| Timestamp::from_millis(at));
     let first = Timestamp::from_millis(first);
@@ -63,7 +65,7 @@ pub fn look(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Timest
         decided.push(Decided { scheduled_for: tick.scheduled_for, verdict });
     }
     let more = !decided.is_empty();
-    Ok(Look { decided, more, next })
+    Ok(Look { decided, more, next, ahead: last.filter(|last| *last > now) })
 }
 
 /// The row of `meta` that tells by which rule the schedule's ticks were decided.

@@ -197,16 +197,6 @@ impl<'t> Tx<'t> {
         Ok(self.touched_totals.entry(run).or_insert(totals))
     }
 
-    /// Forgets the counts of a queue that is gone.
-    ///
-    /// # Errors
-    /// A storage fault.
-    pub fn drop_counts(&mut self, queue: u32) -> Result<(), Error> {
-        self.touched_counts.remove(&queue);
-        self.counts()?.remove(&queue)?;
-        Ok(())
-    }
-
     /// Wakes whoever waits for `topic`, after the commit.
     pub fn signal(&mut self, topic: u64) {
         self.signals.insert(topic);

@@ -34,6 +34,12 @@ fn every_data_command_prints_one_json_value_and_nothing_else() {
     };
     assert_eq!(keys(&ask("check")), ["file", "functions", "queues", "schedules", "valid", "warnings"]);
     assert!(ask("example").as_str().unwrap().contains("[schedules.monthly-statements]"));
+    let shown = ask("config show");
+    assert_eq!(keys(&shown[0]), ["key", "origin", "value"]);
+    let origin = |key: &str| shown.as_array().unwrap().iter().find(|row| row["key"] == key).unwrap()["origin"].clone();
+    assert_eq!(origin("data_dir"), "$NIGHTMAIL__DATA_DIR");
+    assert_eq!(origin("store.cache"), "default");
+    assert!(origin("functions.statement.kind").as_str().unwrap().contains("config.toml:"), "{shown}");
     let queues = ask("queues");
     let stats = ["bytes", "dead_letter_queue", "delayed", "in_flight", "name", "oldest_age_s", "ready"];
     assert_eq!(keys(&queues[0]), stats);
@@ -446,6 +452,8 @@ fn systemd_hears_ready_status_watchdog_and_stopping() {
         hear(&mut told);
     }
     assert!(told.contains("STATUS=draining"), "{told}");
+    // 25 s of drain, 5 s to give back, 10 s to close: systemd waits for them also when TimeoutStopSec= is shorter.
+    assert!(told.contains("EXTEND_TIMEOUT_USEC=40000000"), "{told}");
     daemon.stop();
 }
 

@@ -135,7 +135,9 @@ async fn a_clock_that_is_set_back_and_runs_again_fires_no_tick_twice() {
         world.clock.advance(HOUR);
         fired.extend(settle(&world, &options).await);
     }
+    assert_eq!(look(&world, &options).await.ahead, None);
     world.clock.set(at(1));
+    assert_eq!(look(&world, &options).await.ahead, Some(at(3)), "the quiet has a reason that can be told");
     for _ in 0..4 {
         fired.extend(settle(&world, &options).await);
         world.clock.advance(HOUR);

@@ -84,7 +84,12 @@ impl Control {
         Ok(match request {
             Request::StartRedrive(what) => Answer::Started(self.door.start_redrive(what).await?),
             Request::CancelRedrive { id } => Answer::Count(self.door.cancel_redrive(id).await?),
-            Request::Purge { queue } => Answer::Count(self.door.purge(&queue).await?),
+            Request::Purge { queue } => {
+                let door = self.door.clone();
+                // On its own: a purge that has begun goes on when its client goes away.
+                let purged = tokio::spawn(async move { door.purge(&queue).await }).await;
+                Answer::Count(purged.map_err(|error| failure(FailureKind::Store, error))??)
+            }
             Request::Send { queue, body } => Answer::Sent(self.door.send(&queue, Send::text(body)).await?.message_id),
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
             _ => Answer::Status(self.status(self.door.now())),
@@ -108,8 +113,10 @@ impl Control {
     fn schedules(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<ScheduleView>, Failure> {
         let view = |(options, _): &(schedule::Options, String)| {
             let past = tick::newest(snapshot, &options.name, TICKS_SHOWN)?;
+            // A decided tick is never decided again, wherever the clock is set.
+            let from = past.first().map_or(now, |(newest, _)| now.max(*newest));
             let past = past.into_iter().map(|(at, tick)| (at, verdict(&tick.verdict)));
-            let next = std::iter::successors(options.rule.next_after(now), |at| options.rule.next_after(*at));
+            let next = std::iter::successors(options.rule.next_after(from), |at| options.rule.next_after(*at));
             Ok(ScheduleView {
                 name: options.name.clone(),
                 rule: options.rule.describe(),

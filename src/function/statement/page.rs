@@ -65,7 +65,7 @@ pub(super) fn parse(body: &[u8], content_type: Option<&str>, pointers: &Pointers
     }
     let named_lines = ["ndjson", "jsonl", "json-lines", "jsonlines"].iter().any(|name| media_type.contains(name));
     let record = |(index, json)| record(index, json, broken_utf8);
-    if named_lines || looks_like_lines(text) {
+    if named_lines || looks_like_lines(text) || (pointers.items.is_none() && is_one_line(text)) {
         let lines = lines(text)?;
         return Ok(Parsed { records: lines.into_iter().enumerate().map(record).collect(), next: None });
     }
@@ -95,6 +95,13 @@ fn cut(text: &str) -> &str {
 fn looks_like_lines(text: &str) -> bool {
     let Some((first, _)) = text.split_once('\n') else { return false };
     first.starts_with('{') && serde_json::from_str::<&RawValue>(first).is_ok()
+}
+
+/// JSON Lines of one user, such as a last page: an object with an id and without an array of users.
+fn is_one_line(text: &str) -> bool {
+    let Ok(fields) = serde_json::from_str::<Fields<'_>>(text) else { return false };
+    let is_page = ITEMS.iter().filter_map(|pointer| find(&fields, pointer)).any(is_array);
+    fields.contains_key("id") && !is_page
 }
 
 /// The lines of JSON Lines. Only the last one can show that the page was cut off.
@@ -206,6 +213,8 @@ mod tests {
         }
         let one = parse(ADA.as_bytes(), Some("application/x-ndjson; charset=utf-8"), &Pointers::default());
         assert_eq!(shape(&one.unwrap()), ["1"]);
+        assert_eq!(shape(&page(ADA).unwrap()), ["1"]);
+        assert_eq!(shape(&page(format!(r#"{{"id":"page-1","users":[{BOB}]}}"#)).unwrap()), ["2"]);
         assert_eq!(shape(&page("[]").unwrap()), Vec::<String>::new());
         assert_eq!(shape(&page(r#"{"items":[]}"#).unwrap()), Vec::<String>::new());
     }

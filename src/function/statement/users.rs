@@ -71,6 +71,10 @@ impl Users {
         let first = self.first.fill("users", |name| params.get(name).map(String::as_str)).map_err(Fault::permanent)?;
         let url = self.resolve(&first, address)?;
         let answer = self.client.get(&url, "users").await?;
+        if answer.is_no_content && *address != PageAddress::First {
+            // Behind the last full page there is nothing: some services say so with a page of its own.
+            return Ok(Page { records: Vec::new(), next: None });
+        }
         let parsed = page::parse(&answer.body, answer.content_type.as_deref(), &self.pointers)?;
         let next = match self.next_text(&answer, parsed.next) {
             Some(text) => Some(next_address(&first, &url, text)?),

@@ -48,6 +48,8 @@ pub struct Answer {
     pub link_next: Option<String>,
     /// The `Content-Type` header.
     pub content_type: Option<String>,
+    /// Whether the status is 204: the service says itself that there is no body.
+    pub is_no_content: bool,
 }
 
 impl Client {
@@ -114,8 +116,9 @@ impl Client {
         }
         let link_next = response.headers().get_all(LINK).iter().find_map(|value| link::next(value.to_str().ok()?));
         let content_type = header(&response, &CONTENT_TYPE);
+        let is_no_content = response.status() == StatusCode::NO_CONTENT;
         let body = self.read(call, &mut response).await?;
-        Ok(Answer { body, link_next, content_type })
+        Ok(Answer { body, link_next, content_type, is_no_content })
     }
 
     /// Reads the body chunk by chunk, so that never more than the limit and one chunk are held.
