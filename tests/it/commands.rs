@@ -37,7 +37,8 @@ fn every_data_command_prints_one_json_value_and_nothing_else() {
     let shown = ask("config show");
     assert_eq!(keys(&shown[0]), ["key", "origin", "value"]);
     let origin = |key: &str| shown.as_array().unwrap().iter().find(|row| row["key"] == key).unwrap()["origin"].clone();
-    assert_eq!(origin("data_dir"), "$NIGHTMAIL__DATA_DIR");
+    let port = "functions.statement.mail.relay.port";
+    assert_eq!(origin(port), "$NIGHTMAIL__FUNCTIONS__STATEMENT__MAIL__RELAY__PORT");
     assert_eq!(origin("store.cache"), "default");
     assert!(origin("functions.statement.kind").as_str().unwrap().contains("config.toml:"), "{shown}");
     let queues = ask("queues");
@@ -94,7 +95,7 @@ fn errors_go_to_standard_error_with_the_documented_exit_code() {
         ),
         ("redrive statements", 1, "is not a dead-letter queue"),
         ("redrive statements-dead --to nope", 1, "queue \"nope\" not found"),
-        ("redrive --cancel 99", 1, "redrive 99 not found or not running"),
+        ("redrive --cancel 99", 1, "redrive 99 is not there or not running any more (see `nightmail redrives`)"),
         ("", 64, "Usage: nightmail"),
         ("quues", 64, "'queues'"),
         ("peek statements -n 0", 64, "1..=1000"),
