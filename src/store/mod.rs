@@ -3,6 +3,7 @@
 //! Floor 1, and the only room that knows redb. It stores what it is given and knows none of the rules: those are the
 //! steps of the rooms above. The bytes are described in `docs/format.md`.
 
+pub mod disk;
 pub mod error;
 pub mod key;
 pub mod lock;
@@ -14,6 +15,7 @@ pub mod table;
 pub mod tx;
 pub mod writer;
 
+pub use disk::Disk;
 pub use error::Error;
 pub use open::Store;
 pub use options::Options;

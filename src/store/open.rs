@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::disk::{Backend, Disk};
 use super::lock::Lock;
 use super::writer::{Signals, Step, Writer};
 use super::{Error, Options, Snapshot, Tx, tx};
@@ -37,8 +38,8 @@ struct Open {
     /// Joined first: it holds the file too. `None` only while closing.
     writer: Option<JoinHandle<()>>,
     db: Arc<Database>,
-    /// Freed last, when the file is closed.
-    _lock: Lock,
+    /// Freed last, when the file is closed; none on a [`Disk`] that was handed in.
+    _lock: Option<Lock>,
 }
 
 impl Drop for Open {
@@ -71,10 +72,26 @@ impl Store {
         let lock = Lock::take(dir)?;
         let db = Arc::new(open_file(options)?);
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-        Ok(Self::start(db, lock, options))
+        Ok(Self::start(db, Some(lock), options))
     }
 
-    fn start(db: Arc<Database>, lock: Lock, options: &Options) -> Self {
+    /// Opens the store on a disk of the caller's, or makes it when the disk is empty; takes no lock. `options.path` is
+    /// what errors call it.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, options: &Options) -> Result<Self, Error> {
+        let path = &options.path;
+        let bytes = disk.bytes().map_err(|error| Error::Open { path: path.clone(), reason: error.to_string() })?;
+        let db = builder(options).create_with_backend(Backend(disk)).map_err(|error| refused(path, error))?;
+        if bytes == 0 {
+            make_tables(&db)?;
+        }
+        check_format(&Snapshot::new(db.begin_read()?), path)?;
+        Ok(Self::start(Arc::new(db), None, options))
+    }
+
+    fn start(db: Arc<Database>, lock: Option<Lock>, options: &Options) -> Self {
         let (steps, waiting) = mpsc::channel(options.waiting_max);
         let (stopped_sender, stopped) = watch::channel(None);
         let signals = Arc::new(Signals::default());

@@ -16,6 +16,8 @@ mod format;
 mod kills;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod power_cut;
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod process;

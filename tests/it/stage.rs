@@ -55,16 +55,21 @@ pub(crate) fn has(tool: &str) -> bool {
     found
 }
 
+/// The seed of the environment, or a new one; it is printed.
+pub(crate) fn seed() -> u64 {
+    let seed = std::env::var("NIGHTMAIL_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| SystemClock::new().now().as_millis());
+    say(format_args!("NIGHTMAIL_SEED={seed}"));
+    seed
+}
+
 /// A stream of numbers whose seed is printed; `NIGHTMAIL_SEED` replays it.
 pub(crate) struct Dice(u64);
 
 impl Dice {
     /// Throws with the seed of the environment, or with a new one.
     pub(crate) fn new() -> Self {
-        let seed = std::env::var("NIGHTMAIL_SEED").ok().and_then(|text| text.parse().ok());
-        let seed = seed.unwrap_or_else(|| SystemClock::new().now().as_millis());
-        say(format_args!("NIGHTMAIL_SEED={seed}"));
-        Self(seed)
+        Self(seed())
     }
 
     /// A number below `end` (SplitMix64).

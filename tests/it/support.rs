@@ -10,7 +10,7 @@ use nightmail::queue::settle::{self, Ended, Settled};
 use nightmail::queue::{Door, Error, News, Options, ReceiptHandle, Receive, Received, RedrivePolicy, Send, Witness};
 use nightmail::queue::{catalog, picture, stats};
 use nightmail::store::record::{Body, Counts, MessageState, Owner, Place, QueueRecord};
-use nightmail::store::{self, Snapshot, Store, Tx};
+use nightmail::store::{self, Disk, Snapshot, Store, Tx};
 use tempfile::TempDir;
 
 /// 2026-11-01T00:00:00Z, when every world begins.
@@ -45,15 +45,26 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) witness: Arc<Recorder>,
+    /// What the store stands on instead of a file in `dir`.
+    disk: Option<Arc<dyn Disk>>,
     /// `None` only while reopening.
     door: Option<Door>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::make(None)
+    }
+
+    /// A world whose store stands on that disk.
+    pub(crate) fn on(disk: Arc<dyn Disk>) -> Self {
+        Self::make(Some(disk))
+    }
+
+    fn make(disk: Option<Arc<dyn Disk>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (clock, witness) = (ManualClock::new(START), Arc::new(Recorder::default()));
-        let mut world = Self { dir, clock, witness, door: None };
+        let mut world = Self { dir, clock, witness, disk, door: None };
         world.open();
         world
     }
@@ -61,13 +72,21 @@ impl World {
     /// A world with queue `orders`, whose letters go to `dead` at the third receive.
     pub(crate) async fn with_orders() -> Self {
         let world = Self::new();
-        world.door().ensure("dead", &forever()).await.unwrap();
-        world.door().ensure("orders", &dying_after(3)).await.unwrap();
+        world.make_orders().await;
         world
     }
 
+    /// Makes queue `orders`, whose letters go to `dead` at the third receive.
+    pub(crate) async fn make_orders(&self) {
+        self.door().ensure("dead", &forever()).await.unwrap();
+        self.door().ensure("orders", &dying_after(3)).await.unwrap();
+    }
+
     fn open(&mut self) {
-        let store = Store::open(&self.options()).unwrap();
+        let store = match &self.disk {
+            Some(disk) => Store::open_on(disk.clone(), &self.options()).unwrap(),
+            None => Store::open(&self.options()).unwrap(),
+        };
         self.door = Some(Door::new(store, self.clock.clone(), self.witness.clone()));
     }
 

@@ -1,0 +1,225 @@
+//! The work during which the power goes: steps of every kind through the engine, each acknowledged before the next.
+
+use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nightmail::queue::redrive::{self, Redrive};
+use nightmail::queue::{ReceiptHandle, Receive, Send, settle};
+use nightmail::store::Snapshot;
+use nightmail::store::record::Owner;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::disk::{Call, RecordingDisk};
+use crate::support::World;
+
+/// What the disk was told, and what the store held after each step.
+#[derive(Clone, Debug)]
+pub(super) struct Recording {
+    /// The disk before the first step.
+    pub(super) start: Vec<u8>,
+    pub(super) calls: Vec<Call>,
+    /// All that was in the store: before the first step, and after each.
+    pub(super) states: Vec<String>,
+    /// How many calls there were when each step was answered.
+    answered: Vec<usize>,
+}
+
+impl Recording {
+    /// Runs a workload of that many steps.
+    pub(super) async fn make(seed: u64, steps: usize) -> Self {
+        let disk = Arc::new(RecordingDisk::default());
+        let world = World::on(disk.clone());
+        world.make_orders().await;
+        let start = disk.bytes();
+        disk.take_calls();
+        let mut workload = Workload { rng: StdRng::seed_from_u64(seed), world, handles: Vec::new(), redrive: None };
+        let (mut states, mut answered) = (vec![whole(&workload.world.snapshot())], Vec::new());
+        for _ in 0..steps {
+            workload.step().await;
+            answered.push(disk.calls());
+            states.push(whole(&workload.world.snapshot()));
+        }
+        workload.world.check();
+        Self { start, calls: disk.take_calls(), states, answered }
+    }
+
+    /// How many steps were answered within the first calls.
+    pub(super) fn acknowledged(&self, calls: usize) -> usize {
+        self.answered.partition_point(|answered| *answered <= calls)
+    }
+
+    /// A fault: the disk says that it has synced, and has not.
+    pub(super) fn forget_syncs(&mut self) {
+        self.without_syncs(|_| false);
+    }
+
+    /// A fault: one commit's sync is left out, the next one's is not.
+    pub(super) fn skip_syncs(&mut self) {
+        self.without_syncs(|nth| nth % 4 >= 2);
+    }
+
+    fn without_syncs(&mut self, is_kept: impl Fn(usize) -> bool) {
+        let mut syncs = 0;
+        for call in &mut self.calls {
+            if matches!(call, Call::Sync) {
+                syncs += 1;
+                if !is_kept(syncs) {
+                    // It changes nothing and makes nothing safe.
+                    *call = Call::Write { offset: 0, data: Vec::new() };
+                }
+            }
+        }
+    }
+
+    /// A fault: a step is answered when its commit begins.
+    pub(super) fn answer_early(&mut self) {
+        let begins: Vec<usize> = std::iter::once(0).chain(self.answered.iter().copied()).collect();
+        self.answered = begins[..begins.len() - 1].iter().map(|begin| begin + 1).collect();
+    }
+
+    /// A fault: what should be one step is two commits.
+    pub(super) fn split_steps(&mut self) {
+        let odd = |at: &usize| at % 2 == 1;
+        self.answered = (0..self.answered.len()).filter(odd).map(|at| self.answered[at]).collect();
+        self.states = (0..self.states.len()).filter(|at| !odd(at)).map(|at| self.states[at].clone()).collect();
+    }
+}
+
+struct Workload {
+    rng: StdRng,
+    world: World,
+    handles: Vec<ReceiptHandle>,
+    redrive: Option<u64>,
+}
+
+impl Workload {
+    async fn step(&mut self) {
+        match self.rng.random_range(0..100) {
+            0..25 => self.send().await,
+            25..32 => self.send_in_one_group().await,
+            32..56 => self.receive().await,
+            56..66 => {
+                if let Some(handle) = self.handle() {
+                    self.world.door().delete(handle).await.unwrap();
+                }
+            }
+            66..90 => self.settle().await,
+            90..93 => self.start_redrive().await,
+            93..97 => self.carry_redrive_on().await,
+            _ => self.world.pass(self.rng.random_range(1..90)),
+        }
+    }
+
+    fn text(&mut self) -> String {
+        let length = self.rng.random_range(1..60) * self.rng.random_range(1..60);
+        let word = self.rng.random_range(b'a'..=b'z');
+        String::from_utf8(vec![word; length]).unwrap()
+    }
+
+    async fn send(&mut self) {
+        let count = self.rng.random_range(1..5);
+        let delay = Duration::from_secs(self.rng.random_range(0..2) * 30);
+        let message = |text: String| Send { delay: Some(delay), ..Send::text(text) };
+        let messages = (0..count).map(|_| message(self.text())).collect();
+        self.world.door().send_all("orders", messages).await.unwrap();
+    }
+
+    /// Three steps of different callers that share a commit: they wait in the writer together.
+    async fn send_in_one_group(&mut self) {
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let door = self.world.door();
+        let closed = self.world.step(move |_| {
+            let _ = gate.recv();
+            Ok(())
+        });
+        let texts = [self.rng.random::<u32>(), self.rng.random(), self.rng.random()].map(|number| number.to_string());
+        let [a, b, c] = texts.map(|text| door.send("orders", Send::text(text)));
+        let open = async {
+            // The writer is held by the first step; the others are on their way by now.
+            tokio::task::yield_now().await;
+            drop(open);
+        };
+        let (closed, a, b, c, ()) = tokio::join!(closed, a, b, c, open);
+        closed.unwrap();
+        for sent in [a, b, c] {
+            sent.unwrap();
+        }
+    }
+
+    async fn receive(&mut self) {
+        let queue = if self.rng.random_range(0..5) == 0 { "dead" } else { "orders" };
+        let owner = if self.rng.random_bool(0.5) { Owner::Worker } else { Owner::Client };
+        let what = Receive { max: self.rng.random_range(1..6), visibility: Some(Duration::from_secs(60)), owner };
+        let taken = self.world.receive(queue, what).await.unwrap().messages;
+        self.handles.extend(taken.into_iter().map(|message| message.handle));
+    }
+
+    fn handle(&mut self) -> Option<ReceiptHandle> {
+        if self.handles.is_empty() {
+            return None;
+        }
+        let at = self.rng.random_range(0..self.handles.len());
+        Some(self.handles.swap_remove(at))
+    }
+
+    async fn settle(&mut self) {
+        let Some(handle) = self.handle() else { return };
+        let world = &self.world;
+        match self.rng.random_range(0..5) {
+            0 => drop(world.step(move |tx| settle::done(tx, handle)).await.unwrap()),
+            1 => drop(world.retry(handle).await),
+            2 | 3 => drop(world.bury(handle, "404").await),
+            _ => drop(world.defer(handle).await),
+        }
+    }
+
+    async fn start_redrive(&mut self) {
+        let (to, fingerprint, ids, per_second) = (None, None, Vec::new(), None);
+        let dead = Redrive { from: "dead".into(), to, fingerprint, ids, per_second };
+        // Refused while one runs, or when there is nothing to drive back: then nothing is written.
+        if let Ok(id) = self.world.door().start_redrive(dead).await {
+            self.redrive = Some(id);
+        }
+    }
+
+    async fn carry_redrive_on(&mut self) {
+        let Some(id) = self.redrive else { return };
+        let (now, witness) = (self.world.now(), self.world.witness.clone());
+        let carried = self.world.step(move |tx| redrive::step(tx, &*witness, id, 2, now)).await;
+        if carried.is_err() {
+            self.redrive = None;
+        }
+    }
+}
+
+/// Everything that the store holds, as text.
+pub(super) fn whole(snapshot: &Snapshot) -> String {
+    let mut out = String::new();
+    macro_rules! add {
+        ($($table:ident: $range:expr;)+) => {
+            $(snapshot.$table().unwrap().scan($range, |key, record| {
+                // Writing to a String cannot fail.
+                let _ = writeln!(out, "{} {key:?} {record:?}", stringify!($table));
+                ControlFlow::Continue(())
+            }).unwrap();)+
+        };
+    }
+    let words = || String::new()..=char::MAX.to_string();
+    let (long, short) = (u64::MAX, u32::MAX);
+    add! {
+        meta: words();
+        queues: 0..=short;
+        queue_names: words();
+        counts: 0..=short;
+        bodies: 0..=long;
+        states: (0, 0)..=(short, long);
+        ready: (0, 0)..=(short, long);
+        timed: (0, 0, 0)..=(short, long, long);
+        history: (0, 0)..=(long, short);
+        redrives: 0..=long;
+    }
+    out
+}
