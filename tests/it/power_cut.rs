@@ -6,6 +6,7 @@
 //! `NIGHTMAIL_SEED` replays them.
 
 mod disk;
+mod failing;
 mod image;
 mod workload;
 

@@ -41,7 +41,7 @@ impl RecordingDisk {
     }
 
     /// What the disk holds now.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(super) fn content(&self) -> Vec<u8> {
         self.0.lock().unwrap().bytes.clone()
     }
 }

@@ -33,7 +33,7 @@ impl Recording {
         let disk = Arc::new(RecordingDisk::default());
         let world = World::on(disk.clone());
         world.make_orders().await;
-        let start = disk.bytes();
+        let start = disk.content();
         disk.take_calls();
         let mut workload = Workload { rng: StdRng::seed_from_u64(seed), world, handles: Vec::new(), redrive: None };
         let (mut states, mut answered) = (vec![whole(&workload.world.snapshot())], Vec::new());

@@ -1,0 +1,196 @@
+//! A disk that fails at one of its calls: nothing is acknowledged after that, and what the disk holds still opens.
+//!
+//! `NIGHTMAIL_DISK_FAULTS_EVERY=1` lets every call fail, not only each tenth.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nightmail::base::ManualClock;
+use nightmail::queue::{Door, Error, Receive, Send, peek};
+use nightmail::run::Ledger;
+use nightmail::store::{self, Disk, Store};
+
+use super::disk::RecordingDisk;
+use crate::stage::{say, size};
+use crate::support::{START, World};
+
+/// Steps of each life: sends, receives and deletes.
+const STEPS: usize = 75;
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// EIO once, as a cable that comes loose.
+    Once,
+    /// EIO from then on.
+    ForEver,
+    /// Half of a write comes through, then EIO from then on.
+    Half,
+    /// No space for writes and growth, but syncs work.
+    Full,
+}
+
+#[derive(Debug)]
+struct FailingDisk {
+    inner: RecordingDisk,
+    fault: Fault,
+    /// The first call that fails.
+    fails_at: usize,
+    /// Calls that change the disk, so far.
+    calls: AtomicUsize,
+}
+
+impl FailingDisk {
+    fn fails_now(&self) -> bool {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.fault {
+            Fault::Once => call == self.fails_at,
+            Fault::ForEver | Fault::Half | Fault::Full => call >= self.fails_at,
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.calls.load(Ordering::SeqCst) > self.fails_at
+    }
+
+    fn error(&self) -> io::Error {
+        match self.fault {
+            Fault::Full => io::ErrorKind::StorageFull.into(),
+            _ => io::Error::other("input/output error"),
+        }
+    }
+}
+
+impl Disk for FailingDisk {
+    fn bytes(&self) -> io::Result<u64> {
+        self.inner.bytes()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        if self.fails_now() { Err(self.error()) } else { self.inner.set_bytes(bytes) }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if !self.fails_now() {
+            return self.inner.write(offset, data);
+        }
+        if matches!(self.fault, Fault::Half) {
+            self.inner.write(offset, &data[..data.len() / 2])?;
+        }
+        Err(self.error())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let fails = self.fails_now() && !matches!(self.fault, Fault::Full);
+        if fails { Err(self.error()) } else { self.inner.sync() }
+    }
+}
+
+/// What is in the queue as its client knows it, and the change that is on its way.
+#[derive(Default)]
+struct Client {
+    acknowledged: BTreeSet<String>,
+    in_doubt: Option<BTreeSet<String>>,
+}
+
+impl Client {
+    /// Works until something fails; answers what failed.
+    async fn work(&mut self, door: &Door) -> Option<Error> {
+        for step in 0..STEPS {
+            let after = self.change(step);
+            self.in_doubt = Some(after.clone());
+            if let Err(error) = self.step(door, step, &after).await {
+                return Some(error);
+            }
+            self.acknowledged = after;
+            self.in_doubt = None;
+        }
+        None
+    }
+
+    /// What the queue holds after a step.
+    fn change(&self, step: usize) -> BTreeSet<String> {
+        let mut after = self.acknowledged.clone();
+        if step % 3 == 2 {
+            after.pop_first();
+        } else {
+            after.extend((0..=step % 3).map(|nth| format!("{step:02}-{nth} {}", "x".repeat(step * 150))));
+        }
+        after
+    }
+
+    async fn step(&self, door: &Door, step: usize, after: &BTreeSet<String>) -> Result<(), Error> {
+        if step % 3 == 2 {
+            let queue = nightmail::queue::catalog::look_up(&door.store().snapshot()?, "orders")?.id;
+            let taken = door.receive_now(queue, Receive::for_client(1)).await?.messages;
+            door.delete(taken[0].handle).await?;
+        } else {
+            let new = after.difference(&self.acknowledged).map(|text| Send::text(text.clone())).collect();
+            door.send_all("orders", new).await?;
+        }
+        Ok(())
+    }
+}
+
+fn open(disk: Arc<dyn Disk>) -> Result<Door, store::Error> {
+    let options = store::Options { cache_bytes: 1 << 20, ..store::Options::at("(disk)") };
+    Ok(Door::new(Store::open_on(disk, &options)?, ManualClock::new(START), Arc::new(Ledger)))
+}
+
+fn texts(door: &Door) -> BTreeSet<String> {
+    let snapshot = door.store().snapshot().unwrap();
+    let queue = nightmail::queue::catalog::look_up(&snapshot, "orders").unwrap();
+    let messages = peek::peek(&snapshot, &queue, 1000, 1 << 20, START).unwrap();
+    messages.into_iter().map(|message| message.body).collect()
+}
+
+/// One life on a disk that fails at that call; false when the life needs fewer calls.
+async fn live(start: &[u8], fault: Fault, fails_at: usize) -> bool {
+    let place = format!("{fault:?} at call {fails_at}");
+    let inner = RecordingDisk::holding(start.to_vec());
+    let disk = Arc::new(FailingDisk { inner, fault, fails_at, calls: AtomicUsize::new(0) });
+    let mut client = Client::default();
+    if let Ok(door) = open(disk.clone()) {
+        let failed = client.work(&door).await;
+        assert!(failed.is_none() || disk.has_failed(), "{place}: {failed:?} without a fault");
+        if let Some(error) = failed {
+            assert!(matches!(error, Error::Store(_)), "{place}: {error:?}");
+            assert!(matches!(door.send("orders", Send::text("late")).await, Err(Error::Store(_))), "{place}");
+            let reason = tokio::time::timeout(std::time::Duration::from_secs(10), door.store().stopped()).await;
+            reason.unwrap_or_else(|_| panic!("{place}: the store does not say that it stopped"));
+        }
+    }
+    let found = open(Arc::new(RecordingDisk::holding(disk.inner.content())));
+    let door = found.unwrap_or_else(|error| panic!("{place}: does not open: {error}"));
+    let found = texts(&door);
+    let is_right = found == client.acknowledged || client.in_doubt.as_ref() == Some(&found);
+    assert!(is_right, "{place}: {found:?}, acknowledged {:?}, in doubt {:?}", client.acknowledged, client.in_doubt);
+    door.send("orders", Send::text("again")).await.unwrap_or_else(|error| panic!("{place}: {error}"));
+    disk.has_failed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_at_any_call_ends_the_store_and_loses_nothing_that_was_acknowledged() {
+    let made = Arc::new(RecordingDisk::default());
+    let world = World::on(made.clone());
+    world.make_orders().await;
+    drop(world);
+    let start = made.content();
+    let every = size("NIGHTMAIL_DISK_FAULTS_EVERY", 10) as usize;
+    let mut lives = 0;
+    for fault in [Fault::Once, Fault::ForEver, Fault::Half, Fault::Full] {
+        for call in (0..).step_by(every) {
+            lives += 1;
+            if !live(&start, fault, call).await {
+                break;
+            }
+        }
+    }
+    say(format_args!("{lives} lives of {STEPS} steps, each on a disk that failed at another call"));
+}
