@@ -5,6 +5,7 @@
 //! `NIGHTMAIL_CRASH_IMAGES` is the number of images (6,000 by default, 1,000,000 on a patient machine);
 //! `NIGHTMAIL_SEED` replays them.
 
+mod damage;
 mod disk;
 mod failing;
 mod image;

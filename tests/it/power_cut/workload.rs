@@ -12,7 +12,7 @@ use nightmail::store::record::Owner;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::disk::{Call, RecordingDisk};
+use super::disk::{Call, RecordingDisk, apply};
 use crate::support::World;
 
 /// What the disk was told, and what the store held after each step.
@@ -44,6 +44,13 @@ impl Recording {
         }
         workload.world.check();
         Self { start, calls: disk.take_calls(), states, answered }
+    }
+
+    /// The disk after the last step.
+    pub(super) fn end(&self) -> Vec<u8> {
+        let mut bytes = self.start.clone();
+        self.calls.iter().for_each(|call| apply(&mut bytes, call));
+        bytes
     }
 
     /// How many steps were answered within the first calls.

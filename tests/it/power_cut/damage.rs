@@ -1,0 +1,37 @@
+//! Files that something else has spoilt: a clear refusal, never a panic and never an empty store.
+
+use std::sync::Arc;
+
+use nightmail::store::{self, Store};
+
+use super::disk::RecordingDisk;
+use super::workload::{Recording, whole};
+use crate::stage::{say, seed};
+
+/// At how many lengths the file is cut off.
+const LENGTHS: usize = 100;
+
+fn open(bytes: Vec<u8>) -> Result<String, store::Error> {
+    let options = store::Options { cache_bytes: 1 << 20, ..store::Options::at("(disk)") };
+    let store = Store::open_on(Arc::new(RecordingDisk::holding(bytes)), &options)?;
+    Ok(whole(&store.snapshot()?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_cut_off_is_refused_or_whole_and_never_an_empty_store() {
+    let recording = Recording::make(seed(), 200).await;
+    let (file, right) = (recording.end(), recording.states.last().unwrap());
+    let mut refused = 0;
+    for nth in 1..=LENGTHS {
+        let length = file.len() * nth / (LENGTHS + 1);
+        match open(file[..length].to_vec()) {
+            Err(error @ (store::Error::Damaged { .. } | store::Error::Open { .. })) => {
+                assert!(error.to_string().contains("(disk)"), "{length} bytes: {error}");
+                refused += 1;
+            }
+            Err(error) => panic!("{length} of {} bytes: {error:?}", file.len()),
+            Ok(found) => assert!(found == *right, "{length} of {} bytes open as something else", file.len()),
+        }
+    }
+    say(format_args!("{refused} of {LENGTHS} lengths are refused"));
+}
