@@ -9,7 +9,9 @@ use crate::config::{LogFormat, LogOptions};
 /// Starts logging for the whole process. A second call changes nothing.
 pub fn start(options: &LogOptions) {
     let filter = EnvFilter::try_new(&options.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written must not end an attempt: reporting that would panic on a closed standard error.
+    let builder = tracing_subscriber::fmt().log_internal_errors(false);
+    let builder = builder.with_env_filter(filter).with_writer(std::io::stderr);
     let is_terminal = std::io::stderr().is_terminal();
     let has_colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let started = match options.format {

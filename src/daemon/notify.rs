@@ -11,7 +11,7 @@ use crate::queue::Door;
 use crate::schedule::Pulse;
 use crate::store::{self, Tx};
 
-/// Without a watchdog the store is still probed this often, so that a dead disk is noticed when nothing else writes.
+/// Without a watchdog the store's writer is still probed this often.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 
 /// Tells systemd, when there is one, and nobody else.
@@ -38,7 +38,7 @@ pub(super) async fn watch(
         door.store().write(|_: &mut Tx<'_>| Ok::<_, store::Error>(())).await?;
         let stuck = pulses.iter().find(|pulse| pulse.is_stuck(clock.monotonic()));
         if let Some(stuck) = stuck {
-            tracing::error!(schedule = stuck.schedule(), "the scheduler is stuck; systemd's watchdog is not fed");
+            tracing::error!(schedule = stuck.schedule(), "the scheduler is stuck; a watchdog is not fed");
         } else if watchdog.is_some() {
             tell(&[NotifyState::Watchdog]);
         }

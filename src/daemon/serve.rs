@@ -114,7 +114,11 @@ impl Daemon {
         // Without a store nothing that an attempt does can be written down: it must not go on.
         match &reason {
             Ok(()) => drain::drain(&mut pools, &signals, settings.daemon.drain, &hurry).await,
-            Err(_) => pools.shutdown().await,
+            Err(_) => {
+                signals.stop.cancel();
+                signals.cut.cancel();
+                pools.shutdown().await;
+            }
         }
         end.cancel();
         while let Some(part) = parts.join_next().await {

@@ -19,7 +19,7 @@ pub enum News<'a> {
 
 /// Keeps books on messages; the room `run` is one.
 pub trait Witness: std::marker::Send + Sync + std::fmt::Debug {
-    /// hears of a turn. What it writes stands or falls with the step.
+    /// Hears the news. What it writes stands or falls with the step.
     ///
     /// # Errors
     /// A storage fault.

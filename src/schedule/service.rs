@@ -130,9 +130,9 @@ impl Service {
             for decided in &look.decided {
                 self.tell(decided.scheduled_for, &decided.verdict);
             }
+            self.pulse.beat(self.clock.monotonic());
             if !look.more {
                 self.warn_of(look.ahead);
-                self.pulse.beat(self.clock.monotonic());
                 return Ok(());
             }
         }

@@ -1,6 +1,7 @@
 //! Opening and making the store, and the handle that the rooms share.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,7 +71,7 @@ impl Store {
         let failed = |reason: std::io::Error| Error::Open { path: dir.to_owned(), reason: reason.to_string() };
         std::fs::create_dir_all(dir).map_err(failed)?;
         let lock = Lock::take(dir)?;
-        let db = Arc::new(open_file(options)?);
+        let db = Arc::new(guarded(&options.path, || open_file(options))?);
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         Ok(Self::start(db, Some(lock), options))
     }
@@ -83,11 +84,14 @@ impl Store {
     pub fn open_on(disk: Arc<dyn Disk>, options: &Options) -> Result<Self, Error> {
         let path = &options.path;
         let bytes = disk.bytes().map_err(|error| Error::Open { path: path.clone(), reason: error.to_string() })?;
-        let db = builder(options).create_with_backend(Backend(disk)).map_err(|error| refused(path, error))?;
-        if bytes == 0 {
-            make_tables(&db)?;
-        }
-        check_format(&Snapshot::new(db.begin_read()?), path)?;
+        let db = guarded(path, || {
+            let db = builder(options).create_with_backend(Backend(disk)).map_err(|error| refused(path, error))?;
+            if bytes == 0 {
+                make_tables(&db)?;
+            }
+            check_format(&Snapshot::new(db.begin_read()?), path)?;
+            Ok(db)
+        })?;
         Ok(Self::start(Arc::new(db), None, options))
     }
 
@@ -163,6 +167,14 @@ impl Store {
             None => Error::Stopped("the writer ended unexpectedly".into()),
         }
     }
+}
+
+/// redb panics on some files that it has not written so: the operator gets a refusal that names the file instead.
+fn guarded(path: &Path, open: impl FnOnce() -> Result<Database, Error>) -> Result<Database, Error> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
+        let reason = "redb cannot make sense of its pages (its own words stand above)".to_owned();
+        Err(Error::Damaged { path: path.to_owned(), reason })
+    })
 }
 
 fn open_file(options: &Options) -> Result<Database, Error> {

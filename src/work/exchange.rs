@@ -31,7 +31,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 pub(super) struct Delivery {
     /// The message.
     pub(super) message: Received,
-    /// Given back when the attempt is settled.
+    /// Given back when the attempt is about to be settled.
     pub(super) place: Arc<OwnedSemaphorePermit>,
 }
 
@@ -119,17 +119,18 @@ impl Exchange {
         look_at: Option<Timestamp>,
     ) -> Reason {
         let messages = async {
+            // Places also come back without an outcome, when an attempt panics outside of its layers.
+            drop(self.places.acquire().await);
             tokio::select! {
                 _ = changed.changed() => {}
                 () = self.door.until(look_at) => {}
             }
         };
-        let takes_messages = deliveries.is_some() && self.places.available_permits() > 0;
         tokio::select! {
             biased;
             Some(()) = OptionFuture::from(deliveries.map(|deliveries| closing(stop, deliveries))) => Reason::Closing,
             finished = self.finished.recv() => finished.map_or(Reason::Over, Reason::Finished),
-            () = messages, if takes_messages => Reason::Messages,
+            () = messages, if deliveries.is_some() => Reason::Messages,
         }
     }
 
@@ -152,7 +153,6 @@ impl Exchange {
             tokio::select! {
                 Some(next) = self.finished.recv() => group.push(next),
                 () = &mut wait_is_over => break,
-                else => break,
             }
         }
         group

@@ -285,6 +285,31 @@ fn a_purge_asks_on_a_terminal_and_a_no_leaves_everything() {
 }
 
 #[test]
+fn a_daemon_whose_disk_fails_ends_at_once_with_its_exit_code_and_goes_on_where_it_stood() {
+    if !has_tools(&["prlimit"]) {
+        return;
+    }
+    let stage = Stage::empty();
+    stage.append("[queues.notes]\n");
+    // Without the signal, a write beyond the limit is an error, as on a broken disk.
+    let mut command = stage.bare("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" serve", env!("CARGO_BIN_EXE_nightmail")]);
+    let mut daemon = Process::start(&mut command);
+    daemon.wait_for("ready: ");
+    stage.run(&["send", "notes", "acknowledged"]).good();
+    let pid = format!("--pid={}", daemon.pid());
+    assert!(std::process::Command::new("prlimit").args([&pid, "--fsize=0"]).status().unwrap().success());
+    let said = stage.run(&["send", "notes", "in doubt"]);
+    assert_eq!(said.code, 74, "{said:?}");
+    let (code, took) = timed(|| daemon.end());
+    assert_eq!(code, 74);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let daemon = stage.serve();
+    assert!(stage.run(&["peek", "notes"]).good().contains("acknowledged"));
+    daemon.stop();
+}
+
+#[test]
 fn check_finds_what_only_the_machine_can_tell_and_serve_says_the_same() {
     let mut stage = Stage::empty();
     stage.set_variable("SSL_CERT_FILE", "/nonexistent/roots.pem");

@@ -97,11 +97,10 @@ fn looks_like_lines(text: &str) -> bool {
     first.starts_with('{') && serde_json::from_str::<&RawValue>(first).is_ok()
 }
 
-/// JSON Lines of one user, such as a last page: an object with an id and without an array of users.
+/// JSON Lines of one user, such as a last page: a valid user on one line. Anything else may be an error that the service
+/// answers with status 200, and the pages behind it would be lost.
 fn is_one_line(text: &str) -> bool {
-    let Ok(fields) = serde_json::from_str::<Fields<'_>>(text) else { return false };
-    let is_page = ITEMS.iter().filter_map(|pointer| find(&fields, pointer)).any(is_array);
-    fields.contains_key("id") && !is_page
+    !text.contains('\n') && User::check(text).is_ok() && object(text, &Pointers::default()).is_err()
 }
 
 /// The lines of JSON Lines. Only the last one can show that the page was cut off.
@@ -214,6 +213,9 @@ mod tests {
         let one = parse(ADA.as_bytes(), Some("application/x-ndjson; charset=utf-8"), &Pointers::default());
         assert_eq!(shape(&one.unwrap()), ["1"]);
         assert_eq!(shape(&page(ADA).unwrap()), ["1"]);
+        for no_page in [r#"{"id":"req-77","error":"internal"}"#, &ADA.replace(',', ",\n")] {
+            assert!(page(no_page).unwrap_err().is_permanent(), "{no_page}");
+        }
         assert_eq!(shape(&page(format!(r#"{{"id":"page-1","users":[{BOB}]}}"#)).unwrap()), ["2"]);
         assert_eq!(shape(&page("[]").unwrap()), Vec::<String>::new());
         assert_eq!(shape(&page(r#"{"items":[]}"#).unwrap()), Vec::<String>::new());
