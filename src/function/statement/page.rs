@@ -65,11 +65,17 @@ pub(super) fn parse(body: &[u8], content_type: Option<&str>, pointers: &Pointers
     }
     let named_lines = ["ndjson", "jsonl", "json-lines", "jsonlines"].iter().any(|name| media_type.contains(name));
     let record = |(index, json)| record(index, json, broken_utf8);
-    if named_lines || looks_like_lines(text) || (pointers.items.is_none() && is_one_line(text)) {
+    if named_lines || looks_like_lines(text) {
         let lines = lines(text)?;
         return Ok(Parsed { records: lines.into_iter().enumerate().map(record).collect(), next: None });
     }
-    let (items, next) = if text.starts_with('[') { (array(text)?, None) } else { object(text, pointers)? };
+    let found = if text.starts_with('[') { array(text).map(|items| (items, None)) } else { object(text, pointers) };
+    let (items, next) = match found {
+        Err(_) if pointers.items.is_none() && is_one_line(text) => {
+            return Ok(Parsed { records: vec![record((0, text))], next: None });
+        }
+        found => found?,
+    };
     let records = items.iter().map(|item| item.get()).enumerate().map(record).collect();
     Ok(Parsed { records, next })
 }
@@ -100,7 +106,7 @@ fn looks_like_lines(text: &str) -> bool {
 /// JSON Lines of one user, such as a last page: a valid user on one line. Anything else may be an error that the service
 /// answers with status 200, and the pages behind it would be lost.
 fn is_one_line(text: &str) -> bool {
-    !text.contains('\n') && User::check(text).is_ok() && object(text, &Pointers::default()).is_err()
+    !text.contains('\n') && User::check(text).is_ok()
 }
 
 /// The lines of JSON Lines. Only the last one can show that the page was cut off.
