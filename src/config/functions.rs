@@ -174,6 +174,7 @@ fn check_statement(values: &mut Values<'_>, at: &str, options: &statement::Optio
                 format!("{at}.mail.{name}_file")
             }
             Error::Template { name: field, .. } | Error::Mailbox { field, .. } => format!("{at}.mail.{field}"),
+            Error::MessageIdDomain(_) => format!("{at}.mail.message_id_domain"),
             _ => at.to_owned(),
         };
         values.error_if_sound(&path, fault);

@@ -41,6 +41,11 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The domain of the Message-IDs is wrong.
+    #[error(
+        "message_id_domain {0:?} is not a domain in ASCII (write what stands behind the @ of from, e.g. \"bank.example\")"
+    )]
+    MessageIdDomain(String),
     /// A setting of the relay is wrong.
     #[error("relay {0}")]
     Relay(String),

@@ -35,8 +35,7 @@ impl Composer {
         let reply_to = options.reply_to.as_deref().map(|text| mailbox("reply_to", text)).transpose()?;
         let domain = options.message_id_domain.clone().unwrap_or_else(|| from.email.domain().to_owned());
         if lettre::Address::new("id", &domain).is_err() || !domain.is_ascii() {
-            let why = "the domain on the right of Message-ID is not one".to_owned();
-            return Err(Error::Mailbox { field: "message_id_domain", value: domain, why });
+            return Err(Error::MessageIdDomain(domain));
         }
         Ok(Self { from, reply_to, message_id_domain: domain })
     }

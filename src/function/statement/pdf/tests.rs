@@ -69,10 +69,13 @@ fn render(account: &Account, holder: &str) -> Rendered {
     render_in(account, holder, "en-GB").unwrap()
 }
 
-/// Whether a tool of the machine is there; a test without it says so and checks nothing.
+/// Whether a tool of the machine is there; a test without it says so and checks nothing, unless
+/// `NIGHTMAIL_TEST_TOOLS=required`.
 #[expect(clippy::print_stderr, reason = "a skipped check must say why")]
 fn has(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
+    let is_required = std::env::var("NIGHTMAIL_TEST_TOOLS").is_ok_and(|value| value == "required");
+    assert!(found || !is_required, "{tool} is not installed (scripts/install-test-tools installs it)");
     if !found {
         eprintln!("skipped: {tool} is not installed (Debian packages poppler-utils and qpdf)");
     }
