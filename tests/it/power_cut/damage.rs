@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use nightmail::store::{self, Store};
 
-use super::disk::RecordingDisk;
+use super::disk::{RecordingDisk, open};
 use super::workload::{Recording, whole};
 use crate::stage::{say, seed};
 
 /// At how many lengths the file is cut off.
 const LENGTHS: usize = 100;
 
-fn open(bytes: Vec<u8>) -> Result<Store, store::Error> {
-    let options = store::Options { cache_bytes: 1 << 20, ..store::Options::at("(disk)") };
-    Store::open_on(Arc::new(RecordingDisk::holding(bytes)), &options)
+fn open_bytes(bytes: Vec<u8>) -> Result<Store, store::Error> {
+    open(Arc::new(RecordingDisk::holding(bytes)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +22,7 @@ async fn a_file_that_was_cut_off_is_refused_or_whole_and_never_an_empty_store() 
     let mut refused = 0;
     for nth in 1..=LENGTHS {
         let length = file.len() * nth / (LENGTHS + 1);
-        match open(file[..length].to_vec()) {
+        match open_bytes(file[..length].to_vec()) {
             Err(error @ (store::Error::Damaged { .. } | store::Error::Open { .. })) => {
                 assert!(error.to_string().contains("(disk)"), "{length} bytes: {error}");
                 refused += 1;
@@ -45,7 +44,7 @@ async fn a_flipped_bit_anywhere_never_ends_the_start_in_a_panic() {
     for at in (0..file.len()).step_by(701) {
         let mut bytes = file.clone();
         bytes[at] ^= 0x10;
-        match open(bytes) {
+        match open_bytes(bytes) {
             Err(error) => {
                 assert!(error.to_string().contains("(disk)"), "byte {at}: {error}");
                 refused += 1;

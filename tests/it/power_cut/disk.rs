@@ -1,9 +1,15 @@
 //! A disk in memory that keeps every call.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use nightmail::store::Disk;
+use nightmail::store::{self, Disk, Store};
+
+/// Opens the store on that disk.
+pub(super) fn open(disk: Arc<dyn Disk>) -> Result<Store, store::Error> {
+    let options = store::Options { cache_bytes: 1 << 20, ..store::Options::at("(disk)") };
+    Store::open_on(disk, &options)
+}
 
 /// One call that changes the disk.
 #[derive(Clone, Debug)]

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nightmail::base::ManualClock;
 use nightmail::queue::{Door, Error, Receive, Send, peek};
 use nightmail::run::Ledger;
-use nightmail::store::{self, Disk, Store};
+use nightmail::store::{self, Disk};
 
-use super::disk::RecordingDisk;
+use super::disk::{RecordingDisk, open};
 use crate::stage::{say, size};
 use crate::support::{START, World};
 
@@ -138,9 +138,8 @@ impl Client {
     }
 }
 
-fn open(disk: Arc<dyn Disk>) -> Result<Door, store::Error> {
-    let options = store::Options { cache_bytes: 1 << 20, ..store::Options::at("(disk)") };
-    Ok(Door::new(Store::open_on(disk, &options)?, ManualClock::new(START), Arc::new(Ledger)))
+fn door_on(disk: Arc<dyn Disk>) -> Result<Door, store::Error> {
+    Ok(Door::new(open(disk)?, ManualClock::new(START), Arc::new(Ledger)))
 }
 
 fn texts(door: &Door) -> BTreeSet<String> {
@@ -156,7 +155,7 @@ async fn live(start: &[u8], fault: Fault, fails_at: usize) -> bool {
     let inner = RecordingDisk::holding(start.to_vec());
     let disk = Arc::new(FailingDisk { inner, fault, fails_at, calls: AtomicUsize::new(0) });
     let mut client = Client::default();
-    if let Ok(door) = open(disk.clone()) {
+    if let Ok(door) = door_on(disk.clone()) {
         let failed = client.work(&door).await;
         assert!(failed.is_none() || disk.has_failed(), "{place}: {failed:?} without a fault");
         if let Some(error) = failed {
@@ -166,7 +165,7 @@ async fn live(start: &[u8], fault: Fault, fails_at: usize) -> bool {
             reason.unwrap_or_else(|_| panic!("{place}: the store does not say that it stopped"));
         }
     }
-    let found = open(Arc::new(RecordingDisk::holding(disk.inner.content())));
+    let found = door_on(Arc::new(RecordingDisk::holding(disk.inner.content())));
     let door = found.unwrap_or_else(|error| panic!("{place}: does not open: {error}"));
     let found = texts(&door);
     let is_right = found == client.acknowledged || client.in_doubt.as_ref() == Some(&found);

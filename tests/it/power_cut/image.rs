@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use nightmail::store::{self, Store};
+use nightmail::store;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::disk::{Call, RecordingDisk, apply};
+use super::disk::{Call, RecordingDisk, apply, open};
 use super::workload::{Recording, whole};
 
 /// A disk writes this many bytes whole.
@@ -59,7 +59,7 @@ impl Cuts {
         let allowed = &recording.states[acknowledged..recording.states.len().min(acknowledged + 2)];
         let place = format!("cut after call {cut} of {}, step {acknowledged}, {how}", recording.calls.len());
         let disk = Arc::new(RecordingDisk::holding(image.clone()));
-        let found = open(&disk).map_err(|error| format!("{place}: does not open: {error}"))?;
+        let found = content(&disk).map_err(|error| format!("{place}: does not open: {error}"))?;
         let Some(state) = allowed.iter().find(|state| **state == found) else {
             return Err(format!(
                 "{place}: the store is in no state that it may be in:\n{found}\nallowed: {allowed:#?}"
@@ -76,7 +76,7 @@ impl Cuts {
         recovery[..synced].iter().for_each(|call| apply(&mut bytes, call));
         let (image, how) = lose(&bytes, &recovery[synced..again], rng);
         let place = format!("{place}, and again after call {again} of {} of the recovery, {how}", recovery.len());
-        let found = open(&Arc::new(RecordingDisk::holding(image))).map_err(|error| format!("{place}: {error}"))?;
+        let found = content(&Arc::new(RecordingDisk::holding(image))).map_err(|error| format!("{place}: {error}"))?;
         if found == *state {
             Ok(Found { was_cut_again: true })
         } else {
@@ -86,9 +86,8 @@ impl Cuts {
 }
 
 /// Opens the store and writes down all that is in it.
-fn open(disk: &Arc<RecordingDisk>) -> Result<String, store::Error> {
-    let options = store::Options { cache_bytes: 1 << 20, ..store::Options::at("(disk)") };
-    let store = Store::open_on(disk.clone(), &options)?;
+fn content(disk: &Arc<RecordingDisk>) -> Result<String, store::Error> {
+    let store = open(disk.clone())?;
     let found = whole(&store.snapshot()?);
     Ok(found)
 }
