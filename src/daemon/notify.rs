@@ -38,7 +38,10 @@ pub(super) async fn watch(
         door.store().write(|_: &mut Tx<'_>| Ok::<_, store::Error>(())).await?;
         let stuck = pulses.iter().find(|pulse| pulse.is_stuck(clock.monotonic()));
         if let Some(stuck) = stuck {
-            tracing::error!(schedule = stuck.schedule(), "the scheduler is stuck; a watchdog is not fed");
+            tracing::error!(
+                schedule = stuck.schedule(),
+                "the scheduler has not looked at its clock for minutes; without systemd's watchdog, restart the daemon"
+            );
         } else if watchdog.is_some() {
             tell(&[NotifyState::Watchdog]);
         }

@@ -98,7 +98,7 @@ impl Exchange {
                 }
                 Reason::Over => return Ok(()),
             };
-            // The steps of both wait in the writer together, so that they are one commit.
+            // The steps of both go to the writer together, so that they are one commit as a rule.
             let settled = self.settle(group);
             match &deliveries {
                 Some(deliveries) if !stop.is_cancelled() => {
