@@ -62,6 +62,10 @@ enum Command {
     Purge(queues::Purge),
     /// Send one message
     Send(queues::Send),
+    /// Stop receives from a queue, also over restarts; sends go on
+    Pause(queues::Pause),
+    /// Let receives from a paused queue go on
+    Resume(queues::Resume),
     /// Show the schedules with their next and past ticks
     Schedules,
     /// The whole pipeline on this machine, with a bank and a mail sink inside the binary
@@ -158,6 +162,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Queues => queues::list(&context).await,
         Command::Peek(peek) => queues::peek(&context, peek).await,
         Command::Dead(dead) => queues::dead(&context, dead).await,
+        Command::Pause(what) => queues::pause(&context, what).await,
+        Command::Resume(what) => queues::resume(&context, what).await,
         Command::Redrive(what) => redrive::redrive(&context, what).await,
         Command::Redrives => redrive::list(&context).await,
         Command::Purge(purge) => queues::purge(&context, purge).await,

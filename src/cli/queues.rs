@@ -1,4 +1,4 @@
-//! `nightmail queues`, `peek`, `dead`, `purge` and `send`.
+//! `nightmail queues`, `peek`, `dead`, `purge`, `send`, `pause` and `resume`.
 
 use std::io::{IsTerminal, Read};
 use std::time::Duration;
@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::api::control::{Answer, Request};
+use crate::api::control::{Answer, Request, request};
 use crate::base::attempt::{Attempt, AttemptEnd};
-use crate::base::{limit, units};
+use crate::base::{SystemClock, limit, units};
 use crate::queue::dead::Group;
 use crate::queue::peek::Peeked;
 use crate::queue::stats::Stats;
+use crate::queue::unique::{Mode, Unique};
 
 use super::args::{Context, Sure};
 use super::ask::{ask, strange};
@@ -55,6 +56,85 @@ pub(super) struct Send {
     queue: String,
     /// The text; read from standard input when it is not given
     body: Option<String>,
+    #[command(flatten)]
+    with: With,
+}
+
+/// What goes with the message
+#[derive(Debug, Args)]
+struct With {
+    /// It stays invisible for this long, at most 15m [default: the queue's delay]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    delay: Option<Duration>,
+    /// A message attribute of the type String; may be given several times
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = parse_attribute)]
+    attributes: Vec<(String, String)>,
+    /// Its message group
+    #[arg(long, value_name = "ID")]
+    group: Option<String>,
+    /// Its deduplication id, for FIFO queues
+    #[arg(long, value_name = "ID")]
+    deduplication_id: Option<String>,
+    /// Lower ones go first, 1 to 2097152; 0 goes before all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    priority: u32,
+    /// At most one message of the queue holds this key
+    #[arg(long, value_name = "KEY")]
+    unique: Option<String>,
+    /// What a second send under the key does: simple (nothing), throttle=<duration> (nothing for so long), debounce
+    /// (replaces one that is delayed), keep-last (replaces one that nobody received, else waits for its end)
+    #[arg(long, value_name = "MODE", value_parser = parse_mode, default_value = "simple", requires = "unique")]
+    unique_mode: Mode,
+    /// It is not worth doing any more after this long
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    expires_in: Option<Duration>,
+}
+
+impl With {
+    fn into_words(self) -> request::With {
+        let now = SystemClock::shared().now();
+        request::With {
+            delay: self.delay,
+            attributes: self.attributes.into_iter().collect(),
+            group: self.group,
+            deduplication_id: self.deduplication_id,
+            priority: self.priority,
+            unique: self.unique.map(|key| Unique { key, mode: self.unique_mode }),
+            expires_at: self.expires_in.map(|span| now.after(span)),
+        }
+    }
+}
+
+fn parse_attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.into(), value.into()))
+}
+
+fn parse_mode(text: &str) -> Result<Mode, String> {
+    match text.split_once('=') {
+        Some(("throttle", span)) => units::duration(span).map(Mode::Throttle).map_err(|error| error.to_string()),
+        None if text == "simple" => Ok(Mode::Simple),
+        None if text == "debounce" => Ok(Mode::Debounce),
+        None if text == "keep-last" => Ok(Mode::KeepLast),
+        _ => Err(format!("must be simple, throttle=<duration>, debounce or keep-last (got {text:?})")),
+    }
+}
+
+/// `nightmail pause`
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    /// The queue
+    queue: String,
+    /// Who pauses it, for those who wonder [default: the user's name]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+/// `nightmail resume`
+#[derive(Debug, Args)]
+pub(super) struct Resume {
+    /// The queue
+    queue: String,
 }
 
 pub(super) async fn list(context: &Context) -> anyhow::Result<()> {
@@ -67,7 +147,10 @@ pub(super) async fn list(context: &Context) -> anyhow::Result<()> {
 fn queues_table(queues: &[Stats]) -> String {
     let row = |queue: &Stats| {
         vec![
-            queue.name.clone(),
+            match &queue.paused {
+                Some(pause) => format!("{} (paused by {} since {})", queue.name, tame(&pause.by, 40), pause.since),
+                None => queue.name.clone(),
+            },
             queue.ready.to_string(),
             queue.delayed.to_string(),
             queue.in_flight.to_string(),
@@ -190,8 +273,29 @@ pub(super) async fn send(context: &Context, send: Send) -> anyhow::Result<()> {
             })?
         }
     };
-    match ask(context, Request::Send { queue: send.queue, body }).await? {
+    let with = Box::new(send.with.into_words());
+    match ask(context, Request::Send { queue: send.queue, body, with }).await? {
         Answer::Sent(id) => context.output.show(&serde_json::json!({ "message_id": id }), |_| id.to_string()),
+        other => Err(strange(&other)),
+    }
+}
+
+pub(super) async fn pause(context: &Context, pause: Pause) -> anyhow::Result<()> {
+    let user = || context.environment.get("USER").unwrap_or("an operator").to_owned();
+    let by = pause.by.unwrap_or_else(user);
+    let text =
+        format!("{} is paused by {by}: nothing is received from it (`nightmail resume` lets it go on)", pause.queue);
+    done(context, Request::Pause { queue: pause.queue, by }, "paused", &text).await
+}
+
+pub(super) async fn resume(context: &Context, resume: Resume) -> anyhow::Result<()> {
+    let text = format!("{} goes on", resume.queue);
+    done(context, Request::Resume { queue: resume.queue }, "resumed", &text).await
+}
+
+async fn done(context: &Context, request: Request, what: &str, text: &str) -> anyhow::Result<()> {
+    match ask(context, request).await? {
+        Answer::Done => context.output.show(&serde_json::json!({ "done": what }), |_| text.to_owned()),
         other => Err(strange(&other)),
     }
 }

@@ -3,14 +3,15 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::api::control::request::RedriveView;
 use crate::api::control::{Answer, Request};
-use crate::base::{Fingerprint, MessageId, units};
+use crate::base::{Fingerprint, MessageId, SystemClock, Timestamp, units};
 use crate::config::Settings;
-use crate::queue::redrive::{Preview, RATE_MAX, Redrive as What};
+use crate::queue::redrive::{Caution, Preview, RATE_MAX, Redrive as What};
+use crate::store::record::Selection;
 
 use super::args::Context;
 use super::ask::{ask, ask_with, strange};
@@ -21,16 +22,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// `nightmail redrive`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Redrive {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The dead-letter queue
     #[arg(required_unless_present = "cancel")]
     from: Option<String>,
     /// Where the letters go [default: each one's own source queue]
     #[arg(long, value_name = "QUEUE")]
     to: Option<String>,
-    /// Only letters of one fault: fingerprint=<8 hex digits>
-    #[arg(long = "where", value_name = "fingerprint=…", value_parser = parse_where)]
-    fingerprint: Option<Fingerprint>,
+    /// Only letters of which this is true; may be given several times. One of fingerprint=<8 hex digits>, error=<part of
+    /// its text>, run=<number>, attribute.<name>=<value>, older=<duration>, newer=<duration> (since the letter died)
+    #[arg(long = "where", value_name = "CONDITION", value_parser = parse_where)]
+    conditions: Vec<Condition>,
     /// Only these messages
     #[arg(long = "id", value_name = "MESSAGE ID")]
     ids: Vec<MessageId>,
@@ -40,20 +45,88 @@ pub(super) struct Redrive {
     /// Say what would move, and move nothing
     #[arg(long)]
     preview: bool,
+    /// Exactly the letters of a preview, which names this number
+    #[arg(long, value_name = "N")]
+    as_of: Option<u64>,
+    /// First this share of the letters, then ten times as many, and so on, each step when the one before has ended
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    canary: Option<u32>,
+    /// With --canary: stop when more than this share of the letters died again
+    #[arg(long, value_name = "SHARE", value_parser = parse_share, default_value = "10%", requires = "canary")]
+    max_failed: u32,
     /// Start it and return at once
     #[arg(long)]
     detach: bool,
     /// Stop a running redrive; what was moved stays moved
-    #[arg(long, value_name = "REDRIVE", conflicts_with_all = ["from", "to", "fingerprint", "ids", "rate", "preview"])]
+    #[arg(long, value_name = "REDRIVE", conflicts_with_all = ["from", "to", "conditions", "ids", "rate", "preview", "as_of", "canary"])]
     cancel: Option<u64>,
 }
 
-fn parse_where(text: &str) -> Result<Fingerprint, String> {
-    match text.split_once('=') {
-        Some(("fingerprint", value)) => value.parse().map_err(|error| format!("{error}")),
-        Some((key, _)) => Err(format!("unknown condition {key:?} (known: fingerprint)")),
-        None => Err("write fingerprint=<8 hex digits>, as `nightmail dead <queue>` prints it".into()),
+/// What can be done to a redrive that has ended.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take back the letters of a redrive that nobody has received since
+    Undo {
+        /// The redrive, as `nightmail redrives` numbers it
+        redrive: u64,
+    },
+}
+
+/// One thing that must be true of a letter.
+#[derive(Clone, Debug)]
+enum Condition {
+    Fingerprint(Fingerprint),
+    Error(String),
+    Run(u64),
+    Attribute(String, String),
+    Older(Duration),
+    Newer(Duration),
+}
+
+fn parse_where(text: &str) -> Result<Condition, String> {
+    const KNOWN: &str = "fingerprint, error, run, attribute.<name>, older, newer";
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("write one of {KNOWN}, =, and the value"))?;
+    let duration = || units::duration(value).map_err(|error| error.to_string());
+    match key {
+        "fingerprint" => value.parse().map(Condition::Fingerprint).map_err(|error| format!("{error}")),
+        "error" => Ok(Condition::Error(value.into())),
+        "run" => value.parse().map(Condition::Run).map_err(|_| format!("run {value:?} is not a number")),
+        "older" => duration().map(Condition::Older),
+        "newer" => duration().map(Condition::Newer),
+        other => match other.strip_prefix("attribute.") {
+            Some(name) => Ok(Condition::Attribute(name.into(), value.into())),
+            None => Err(format!("unknown condition {other:?} (known: {KNOWN})")),
+        },
     }
+}
+
+/// A share such as `1%` or `0.5%`, in thousandths.
+fn parse_share(text: &str) -> Result<u32, String> {
+    let share = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match share.filter(|share| (0.0..=100.0).contains(share)).map(|share| share * 10.0) {
+        Some(permille) if permille == 0.0 || permille >= 1.0 => Ok(permille.round() as u32),
+        _ => Err(format!("must be 0%, or 0.1% to 100% (got {text:?})")),
+    }
+}
+
+fn selection(conditions: Vec<Condition>, ids: Vec<MessageId>) -> Selection {
+    let now = SystemClock::shared().now();
+    let before = |span: Duration| {
+        let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Timestamp::from_millis(now.as_millis().saturating_sub(span))
+    };
+    let mut selection = Selection { ids, ..Selection::default() };
+    for condition in conditions {
+        match condition {
+            Condition::Fingerprint(fingerprint) => selection.fingerprint = Some(fingerprint),
+            Condition::Error(part) => selection.error_contains = Some(part),
+            Condition::Run(run) => selection.run = Some(run),
+            Condition::Attribute(name, value) => selection.attribute = Some((name, value)),
+            Condition::Older(span) => selection.died_before = Some(before(span)),
+            Condition::Newer(span) => selection.died_from = Some(before(span)),
+        }
+    }
+    selection
 }
 
 pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Result<()> {
@@ -68,12 +141,19 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
             other => Err(strange(&other)),
         };
     }
+    if let Some(Command::Undo { redrive: id }) = redrive.command {
+        let id = started(ask_with(&settings, Request::UndoRedrive { id }).await?)?;
+        return finish(context, &settings, id, 0).await;
+    }
     let what = What {
         from: redrive.from.unwrap_or_default(),
         to: redrive.to,
-        fingerprint: redrive.fingerprint,
-        ids: redrive.ids,
+        selection: selection(redrive.conditions, redrive.ids),
         per_second: redrive.rate,
+        as_of: redrive.as_of,
+        canary: redrive
+            .canary
+            .map(|first_permille| Caution { first_permille, failed_permille_max: redrive.max_failed }),
     };
     let preview = match ask_with(&settings, Request::PreviewRedrive(what.clone())).await? {
         Answer::Preview(preview) => preview,
@@ -82,19 +162,32 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
     if redrive.preview {
         return context.output.show(&preview, |preview| preview_text(&what.from, preview));
     }
-    let id = match ask_with(&settings, Request::StartRedrive(what)).await? {
-        Answer::Started(id) => id,
-        other => return Err(strange(&other)),
-    };
+    let what = What { as_of: Some(preview.as_of), ..what };
+    let id = started(ask_with(&settings, Request::StartRedrive(what)).await?)?;
     if redrive.detach {
         let started = serde_json::json!({ "redrive": id });
         return context.output.show(&started, |_| {
             format!("redrive {id} started (`nightmail redrives` shows it, `nightmail redrive --cancel {id}` stops it)")
         });
     }
-    let end = follow(&settings, id, preview.matching).await?;
+    finish(context, &settings, id, preview.matching).await
+}
+
+fn started(answer: Answer) -> anyhow::Result<u64> {
+    match answer {
+        Answer::Started(id) => Ok(id),
+        other => Err(strange(&other)),
+    }
+}
+
+/// Waits for the end and says how it was.
+async fn finish(context: &Context, settings: &Settings, id: u64, letters: u64) -> anyhow::Result<()> {
+    let end = follow(settings, id, letters).await?;
     anyhow::ensure!(end.state != "failed", "redrive {id} failed: {}", end.why.unwrap_or_default());
-    context.output.show(&end, |end| format!("redrive {id} {}: {} moved", end.state, units::count(end.moved, "letter")))
+    context.output.show(&end, |end| {
+        let what = if end.undoes.is_some() { "taken back" } else { "moved" };
+        format!("redrive {id} {}: {} {what}", end.state, units::count(end.moved, "letter"))
+    })
 }
 
 fn preview_text(from: &str, preview: &Preview) -> String {
@@ -103,6 +196,13 @@ fn preview_text(from: &str, preview: &Preview) -> String {
         let queue = if queue.is_empty() { "(no source: name a destination with --to)" } else { queue };
         out += &format!("  {count} to {queue}\n");
     }
+    for id in &preview.sample {
+        out += &format!("  {id}\n");
+    }
+    if preview.matching > preview.sample.len() as u64 {
+        out += "  …\n";
+    }
+    out += &format!("exactly these, whatever dies in the meantime: --as-of {}\n", preview.as_of);
     out
 }
 
@@ -138,13 +238,18 @@ fn redrives_table(redrives: &[RedriveView]) -> String {
         vec![
             redrive.id.to_string(),
             redrive.from.clone(),
-            redrive.state.clone(),
+            match redrive.undoes {
+                Some(id) => format!("{}, undoes {id}", redrive.state),
+                None => redrive.state.clone(),
+            },
             redrive.moved.to_string(),
+            redrive.succeeded.to_string(),
+            redrive.failed.to_string(),
             redrive.started_at.to_string(),
             redrive.ended_at.map(|at| at.to_string()).unwrap_or_default(),
             redrive.why.clone().unwrap_or_default(),
         ]
     };
-    let header = ["redrive", "from", "state", "moved", "started", "ended", "why"];
-    table(&header, &[0, 3], redrives.iter().map(row).collect())
+    let header = ["redrive", "from", "state", "moved", "done", "died again", "started", "ended", "why"];
+    table(&header, &[0, 3, 4, 5], redrives.iter().map(row).collect())
 }

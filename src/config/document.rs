@@ -34,7 +34,9 @@ pub(super) enum Node {
     Array(Vec<Node>),
     /// A table.
     Table(Table),
-    /// What no key of ours takes: a float, a boolean or a date, named with its article.
+    /// A boolean.
+    Flag(bool),
+    /// What no key of ours takes: a float or a date, named with its article.
     Other(&'static str),
 }
 
@@ -46,6 +48,7 @@ impl Node {
             Self::Integer(_) => "an integer",
             Self::Array(_) => "an array",
             Self::Table(_) => "a table",
+            Self::Flag(_) => "a boolean",
             Self::Other(name) => name,
         }
     }
@@ -103,7 +106,7 @@ fn node(value: DeValue<'_>, place: &dyn Fn(std::ops::Range<usize>) -> Place) -> 
         DeValue::Array(items) => Node::Array(items.into_iter().map(|item| node(item.into_inner(), place)).collect()),
         DeValue::Table(entries) => Node::Table(table(entries, place)),
         DeValue::Float(_) => Node::Other("a float"),
-        DeValue::Boolean(_) => Node::Other("a boolean"),
+        DeValue::Boolean(flag) => Node::Flag(flag),
         DeValue::Datetime(_) => Node::Other("a date"),
     }
 }

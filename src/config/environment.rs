@@ -11,7 +11,7 @@ use super::finding::{Report, nearest};
 use super::key_list::KEYS;
 use super::keys::{self, Key, Shape};
 use super::source::Place;
-use super::walk::expand;
+use super::walk::{expand, joined};
 
 /// What the name of every overriding variable starts with.
 const PREFIX: &str = "NIGHTMAIL__";
@@ -85,9 +85,9 @@ pub(super) fn overlay(document: &mut Table, environment: &Environment, report: &
         match (targets.get(name).map(Vec::as_slice), value) {
             (None | Some([]), _) => report.error(&place, "", unknown(name, &targets)),
             (Some([target]), Some(text)) => set(document, &target.path, item(target, text, &place)),
-            (Some([target]), None) => report.error(&place, target.path.join("."), "must be UTF-8"),
+            (Some([target]), None) => report.error(&place, joined(&target.path), "must be UTF-8"),
             (Some([first, second, ..]), _) => {
-                let (first, second) = (first.path.join("."), second.path.join("."));
+                let (first, second) = (joined(&first.path), joined(&second.path));
                 report.error(&place, "", format!("stands for both {first} and {second}; rename one of them"));
             }
         }
@@ -127,7 +127,7 @@ fn targets(document: &Table) -> BTreeMap<String, Vec<Target>> {
 }
 
 fn upper(part: &str) -> String {
-    part.to_ascii_uppercase().replace('-', "_")
+    part.to_ascii_uppercase().replace(['-', '.'], "_")
 }
 
 fn item(target: &Target, text: &str, place: &Place) -> Item {
@@ -136,7 +136,8 @@ fn item(target: &Target, text: &str, place: &Place) -> Item {
         return at(Node::Table(Table::from([(form.to_owned(), at(Node::Text(text.into())))])));
     }
     let node = Node::of_variable(text);
-    let structured = matches!(target.key.shape, Shape::Count(..) | Shape::Lines | Shape::Secret | Shape::Header);
+    let structured =
+        matches!(target.key.shape, Shape::Count(..) | Shape::Flag | Shape::Lines | Shape::Secret | Shape::Header);
     at(if structured || node.as_text().is_some() { node } else { Node::Text(text.into()) })
 }
 

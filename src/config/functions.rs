@@ -6,10 +6,12 @@ use super::mail;
 use super::queues::missing;
 use super::settings::{FunctionSettings, Kind};
 use super::values::Values;
+use super::walk::segment;
 use crate::base::Backoff;
 use crate::base::units::show_duration;
 use crate::function::statement::{self, AccountOptions, DocumentOptions, Statement, UsersOptions};
 use crate::function::{Error, upstream};
+use crate::queue::catalog::FIFO_SUFFIX;
 use crate::{queue, schedule, work};
 
 /// The queues that a function serves or fills.
@@ -46,6 +48,7 @@ fn check_queues(values: &mut Values<'_>, names: &[String], queues: &BTreeMap<Str
         if !known.contains(&queue) {
             values.error(&path, missing("queue", &queue, &known));
         }
+        refuse_fifo(values, &path, &queue);
         if let Some(other) = served.get(&queue) {
             values.error(&path, format!("queue {queue:?} is served by function {other:?} already; give each its own"));
         } else {
@@ -62,6 +65,13 @@ fn check_queues(values: &mut Values<'_>, names: &[String], queues: &BTreeMap<Str
         } else if !served.contains_key(&target) {
             values.error(&path, format!("no function serves queue {target:?}; add one with queue = {target:?}"));
         }
+    }
+}
+
+/// The messages of fan-outs and schedules have no group, which a FIFO queue wants.
+fn refuse_fifo(values: &mut Values<'_>, path: &str, queue: &str) {
+    if queue.ends_with(FIFO_SUFFIX) {
+        values.error(path, format!("queue {queue:?} is a FIFO queue; this kind of function takes a standard one"));
     }
 }
 
@@ -190,7 +200,7 @@ fn advise(values: &mut Values<'_>, at: &str, pool: &work::Options, queues: &BTre
             "is shorter ({visible}) than the timeout of function {:?} ({timeout}); a message could be received twice at once: raise it to {timeout} or more",
             pool.function
         );
-        values.warning(&format!("queues.{}.visibility_timeout", pool.queue), text);
+        values.warning(&format!("queues.{}.visibility_timeout", segment(&pool.queue)), text);
     }
     if queue.redrive.is_none() {
         let text =

@@ -69,6 +69,8 @@ pub(super) enum Shape {
     Size(u64, u64),
     /// A whole number.
     Count(u64, u64),
+    /// `true` or `false`.
+    Flag,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// An array of lines.

@@ -3,12 +3,18 @@
 //! Pure. Each check answers with what is wrong as a lowercase fragment that never repeats a credential.
 
 use crate::base::limit::QUEUE_NAME_CHARS_MAX;
+use crate::queue::catalog::FIFO_SUFFIX;
 
-/// A name by SQS's grammar for queues: 1 to 80 of A-Z a-z 0-9 _ -.
-pub(super) fn name(text: &str) -> Result<(), String> {
-    if text.ends_with(".fifo") {
-        return Err(format!("{text:?} names a FIFO queue, and FIFO queues are not supported yet; drop \".fifo\""));
+/// A name by SQS's grammar for queues: as [`name`], and `.fifo` at the end of FIFO queues.
+pub(super) fn queue_name(text: &str) -> Result<(), String> {
+    match text.strip_suffix(FIFO_SUFFIX) {
+        Some(stem) if text.len() <= QUEUE_NAME_CHARS_MAX => name(stem),
+        _ => name(text),
     }
+}
+
+/// 1 to 80 of A-Z a-z 0-9 _ -.
+pub(super) fn name(text: &str) -> Result<(), String> {
     let well_formed = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if well_formed && (1..=QUEUE_NAME_CHARS_MAX).contains(&text.len()) {
         return Ok(());

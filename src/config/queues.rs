@@ -5,18 +5,25 @@ use std::time::Duration;
 
 use super::shape::show_span;
 use super::values::Values;
-use super::walk::quote;
+use super::walk::{quote, segment};
 use crate::queue;
+use crate::queue::catalog::FIFO_SUFFIX;
+use crate::store::record::{Fifo, RedriveAllow, Scope};
 
 /// SQS's default retention, for queues that no function serves.
 const RETENTION: Duration = Duration::from_secs(4 * 86_400);
+
+/// SQS's RedriveAllowPolicy names at most this many queues.
+const REDRIVE_SOURCES_MAX: usize = 10;
 
 /// Builds the options of every queue. `serving` are the queues of functions: what they hold is kept for ever unless
 /// the file says otherwise, and so are their dead letters.
 pub(super) fn build(values: &mut Values<'_>, serving: &BTreeSet<String>) -> BTreeMap<String, queue::Options> {
     let names = values.found.names("queues");
-    let dead_letters: BTreeSet<String> =
-        serving.iter().filter_map(|name| values.maybe_text(&format!("queues.{name}.dead_letter_queue"))).collect();
+    let dead_letters: BTreeSet<String> = serving
+        .iter()
+        .filter_map(|name| values.maybe_text(&format!("queues.{}.dead_letter_queue", segment(name))))
+        .collect();
     let mut queues = BTreeMap::new();
     for name in &names {
         let kept = serving.contains(name) || dead_letters.contains(name);
@@ -30,7 +37,7 @@ pub(super) fn build(values: &mut Values<'_>, serving: &BTreeSet<String>) -> BTre
 }
 
 fn one(values: &mut Values<'_>, name: &str, kept: bool, names: &[String]) -> queue::Options {
-    let at = |key: &str| format!("queues.{name}.{key}");
+    let at = |key: &str| format!("queues.{}.{key}", segment(name));
     let default = if kept { None } else { Some(RETENTION) };
     values.note(&at("retention"), if kept { "forever" } else { "4d" });
     queue::Options {
@@ -40,11 +47,58 @@ fn one(values: &mut Values<'_>, name: &str, kept: bool, names: &[String]) -> que
         receive_wait: values.span(&at("receive_wait")),
         message_bytes_max: values.count(&at("message_max")),
         redrive: redrive(values, name, names),
+        redrive_allow: redrive_allow(values, &at("redrive_allow"), names),
+        fifo: fifo(values, name),
+        messages_max: values.maybe_count(&at("max_messages")),
+        bytes_max: values.maybe_count(&at("max_bytes")),
     }
 }
 
+/// A queue whose name says that it is one is a FIFO queue; the keys of FIFO queues are refused on others.
+fn fifo(values: &mut Values<'_>, name: &str) -> Option<Fifo> {
+    let at = |key: &str| format!("queues.{}.{key}", segment(name));
+    if !name.ends_with(FIFO_SUFFIX) {
+        for key in ["content_based_deduplication", "deduplication_scope", "fifo_throughput_limit"] {
+            if values.is_set(&at(key)) {
+                let text = format!(
+                    "only FIFO queues have it, whose names end in .fifo: [queues.{:?}]",
+                    format!("{name}.fifo")
+                );
+                values.error(&at(key), text);
+            }
+        }
+        return None;
+    }
+    let scope = |values: &Values<'_>, key: &str, group: &str| match values.maybe_text(&at(key)) {
+        Some(word) if word == group => Scope::Group,
+        _ => Scope::Queue,
+    };
+    let throughput_limit = scope(values, "fifo_throughput_limit", "perMessageGroupId");
+    let deduplication_scope = scope(values, "deduplication_scope", "messageGroup");
+    if throughput_limit == Scope::Group && deduplication_scope == Scope::Queue {
+        values.error(&at("fifo_throughput_limit"), "perMessageGroupId needs deduplication_scope = \"messageGroup\"");
+    }
+    let content_based_deduplication = values.flag(&at("content_based_deduplication"));
+    Some(Fifo { content_based_deduplication, deduplication_scope, throughput_limit })
+}
+
+fn redrive_allow(values: &mut Values<'_>, path: &str, names: &[String]) -> RedriveAllow {
+    let Some(sources) = values.maybe_lines(path) else { return RedriveAllow::All };
+    if sources.is_empty() {
+        return RedriveAllow::Nobody;
+    }
+    if sources.len() > REDRIVE_SOURCES_MAX {
+        values.error(path, format!("must name at most {REDRIVE_SOURCES_MAX} queues (got {})", sources.len()));
+    }
+    for source in sources.iter().filter(|source| !names.contains(source)) {
+        values.error(path, missing("queue", source, names));
+    }
+    RedriveAllow::Only(sources)
+}
+
 fn redrive(values: &mut Values<'_>, name: &str, names: &[String]) -> Option<queue::RedrivePolicy> {
-    let (to, count) = (format!("queues.{name}.dead_letter_queue"), format!("queues.{name}.max_receive_count"));
+    let at = |key: &str| format!("queues.{}.{key}", segment(name));
+    let (to, count) = (at("dead_letter_queue"), at("max_receive_count"));
     match (values.is_set(&to), values.is_set(&count)) {
         (true, false) => values.error(&to, "needs max_receive_count beside it, e.g. max_receive_count = 5"),
         (false, true) => values.error(&count, "needs dead_letter_queue beside it"),
@@ -63,7 +117,7 @@ fn redrive(values: &mut Values<'_>, name: &str, names: &[String]) -> Option<queu
 fn check_chain(values: &mut Values<'_>, name: &str, queues: &BTreeMap<String, queue::Options>) {
     let next =
         |name: &str| queues.get(name).and_then(|options| options.redrive.as_ref()).map(|to| &to.dead_letter_queue);
-    let field = format!("queues.{name}.dead_letter_queue");
+    let field = format!("queues.{}.dead_letter_queue", segment(name));
     let Some(first) = next(name).filter(|first| *first != name) else { return };
     let mut at = first;
     for _ in 0..queues.len() {
@@ -75,6 +129,20 @@ fn check_chain(values: &mut Values<'_>, name: &str, queues: &BTreeMap<String, qu
         at = further;
     }
     let (Some(source), Some(target)) = (queues.get(name), queues.get(first)) else { return };
+    if source.fifo.is_some() != target.fifo.is_some() {
+        values.error(&field, format!("{first:?} must be of the same kind: both FIFO queues, or both standard ones"));
+    }
+    let is_allowed = match &target.redrive_allow {
+        RedriveAllow::All => true,
+        RedriveAllow::Nobody => false,
+        RedriveAllow::Only(sources) => sources.iter().any(|source| source == name),
+    };
+    if !is_allowed {
+        values.error(
+            &field,
+            format!("{first:?} takes no letters of this queue; see queues.{}.redrive_allow", segment(first)),
+        );
+    }
     let shorter = match (source.retention, target.retention) {
         (None, Some(_)) => true,
         (Some(source), Some(target)) => target < source,

@@ -59,7 +59,7 @@ fn shape(shape: Shape) -> (&'static str, String) {
     match shape {
         Shape::Text => ("string", "any text".into()),
         Shape::Line => ("string", "one line, not empty".into()),
-        Shape::Name => ("name", "1 to 80 of A-Z a-z 0-9 _ -".into()),
+        Shape::Name => ("name", "1 to 80 of A-Z a-z 0-9 _ -, .fifo at the end of FIFO queues".into()),
         Shape::Path => ("path", "one line, not empty".into()),
         Shape::Span(min, max) => ("duration", format!("{} to {}", show_span(min), show_span(max))),
         Shape::SpanOrForever(min, max) => {
@@ -68,6 +68,7 @@ fn shape(shape: Shape) -> (&'static str, String) {
         Shape::Size(min, max) => ("size", format!("{} to {}", show_size(min), show_size(max))),
         Shape::Count(min, max) => ("integer", format!("{min} to {max}")),
         Shape::Choice(words) => ("word", words.join(", ")),
+        Shape::Flag => ("boolean", "true, false".into()),
         Shape::Lines => ("array of strings", "one line each".into()),
         Shape::Url => ("URL template", "http or https; no placeholder in the host, no user or password".into()),
         Shape::Mailbox => ("mailbox", "exactly one @".into()),

@@ -22,6 +22,8 @@ pub(super) enum Value {
     Span(Option<Duration>),
     /// A number or a size in bytes.
     Count(u64),
+    /// Yes or no.
+    Flag(bool),
     /// Where a secret is.
     Secret(Reference),
 }
@@ -46,6 +48,7 @@ const SECRET_FORMS: &str = "{ env = \"NAME\" }, { file = \"/path\" } or { creden
 pub(super) fn check(shape: Shape, name: &str, node: &Node) -> Result<Value, String> {
     match shape {
         Shape::Count(min, max) => count(node, min, max),
+        Shape::Flag => flag(node),
         Shape::Lines => lines(node),
         Shape::Secret => secret(node),
         Shape::Header => header(name, node),
@@ -62,7 +65,7 @@ pub(super) fn check(shape: Shape, name: &str, node: &Node) -> Result<Value, Stri
 fn text(shape: Shape, text: &str) -> Result<Value, String> {
     match shape {
         Shape::Line | Shape::Path => plausible::line(text)?,
-        Shape::Name => plausible::name(text)?,
+        Shape::Name => plausible::queue_name(text)?,
         Shape::Url => plausible::url(text)?,
         Shape::Mailbox => plausible::mailbox(text)?,
         Shape::Host => plausible::host(text)?,
@@ -85,6 +88,13 @@ fn text(shape: Shape, text: &str) -> Result<Value, String> {
 
 fn of_text<'a>(node: &'a Node, wanted: &str) -> Result<&'a str, String> {
     node.as_text().ok_or_else(|| format!("must be {wanted} (got {})", node.type_name()))
+}
+
+fn flag(node: &Node) -> Result<Value, String> {
+    match node {
+        Node::Flag(flag) => Ok(Value::Flag(*flag)),
+        other => Err(format!("must be true or false (got {})", other.type_name())),
+    }
 }
 
 fn count(node: &Node, min: u64, max: u64) -> Result<Value, String> {

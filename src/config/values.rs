@@ -83,6 +83,19 @@ impl Values<'_> {
         self.maybe_count(path).and_then(|count| N::try_from(count).ok()).unwrap_or_default()
     }
 
+    /// Whether a key says yes; no unless it is set.
+    pub(super) fn flag(&self, path: &str) -> bool {
+        matches!(self.value(path), Some(Value::Flag(true)))
+    }
+
+    /// Lines; `None` when they are not set or wrong.
+    pub(super) fn maybe_lines(&self, path: &str) -> Option<Vec<String>> {
+        match self.value(path) {
+            Some(Value::Lines(lines)) => Some(lines.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether a key is set, rightly or wrongly.
     pub(super) fn is_set(&self, path: &str) -> bool {
         self.found.leaves.get(path).is_some_and(|leaf| leaf.place != Place::Nowhere)

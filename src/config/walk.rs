@@ -35,8 +35,8 @@ pub(super) struct Found {
 impl Found {
     /// The names below a section such as `queues`.
     pub(super) fn names(&self, section: &str) -> Vec<String> {
-        let below = |path: &String| path.strip_prefix(section)?.strip_prefix('.').map(str::to_owned);
-        self.sections.keys().chain(self.leaves.keys()).filter_map(below).filter(|name| !name.contains('.')).collect()
+        let below = |path: &String| only_segment(path.strip_prefix(section)?.strip_prefix('.')?);
+        self.sections.keys().chain(self.leaves.keys()).filter_map(below).collect()
     }
 
     /// Where a key stands; for one that is not set, where its section does.
@@ -64,7 +64,7 @@ pub(super) fn walk(document: &Table, example: &dyn Fn(&str) -> Option<String>, r
     for key in KEYS {
         for path in expand(&segments(key.path), document) {
             if has(document, &path, key.scope) {
-                fall_back(key, &path.join("."), &mut found, example, report);
+                fall_back(key, &joined(&path), &mut found, example, report);
             }
         }
     }
@@ -161,13 +161,13 @@ impl Walker<'_> {
             match (keys::find(&pattern, scope), &item.node) {
                 (Some(key), _) => self.leaf(key, &below, item),
                 (None, Node::Table(inner)) => {
-                    self.found.sections.insert(below.join("."), item.key.clone());
+                    self.found.sections.insert(joined(&below), item.key.clone());
                     self.table(&below, &pattern, inner, scope);
                 }
                 (None, other) => {
                     self.report.mask(&item.place);
                     let text = format!("must be a table (got {})", other.type_name());
-                    self.report.error(&item.key, below.join("."), text);
+                    self.report.error(&item.key, joined(&below), text);
                 }
             }
         }
@@ -192,6 +192,7 @@ impl Walker<'_> {
         let checked = match pattern {
             [.., "params", "*"] => plausible::parameter_name(name),
             [.., "headers", "*"] => plausible::header_name(name),
+            ["queues", "*"] => plausible::queue_name(name),
             _ => plausible::name(name),
         };
         if let Err(why) = &checked {
@@ -211,21 +212,35 @@ impl Walker<'_> {
         let name = path.last().copied().unwrap_or_default();
         let value = shape::check(key.shape, name, &item.node);
         if let Err(why) = &value {
-            self.report.error(&item.place, path.join("."), why);
+            self.report.error(&item.place, joined(path), why);
         }
         let shown = show(key.shape, &item.node);
-        self.found.leaves.insert(path.join("."), Leaf { value: value.ok(), place: item.place.clone(), shown });
+        self.found.leaves.insert(joined(path), Leaf { value: value.ok(), place: item.place.clone(), shown });
     }
 }
 
 /// A path for a message; a name that is no bare key is cut and quoted.
 fn shown_path(path: &[&str]) -> String {
-    let bare =
-        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    let parts = path
-        .iter()
-        .map(|part| if bare(part) { plausible::start(part) } else { format!("{:?}", plausible::start(part)) });
-    parts.collect::<Vec<_>>().join(".")
+    joined(&path.iter().map(|part| plausible::start(part)).collect::<Vec<_>>())
+}
+
+/// The path of a key as TOML writes it: a name that is no bare key is quoted.
+pub(super) fn joined<S: AsRef<str>>(path: &[S]) -> String {
+    path.iter().map(|part| segment(part.as_ref())).collect::<Vec<_>>().join(".")
+}
+
+/// One name as a path of [`joined`] has it.
+pub(super) fn segment(name: &str) -> String {
+    let is_bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if is_bare { name.to_owned() } else { format!("{name:?}") }
+}
+
+/// The name that the rest of a path comes to; `None` when more than one name is left.
+fn only_segment(rest: &str) -> Option<String> {
+    match rest.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"').filter(|name| !name.contains('"')).map(str::to_owned),
+        None => (!rest.contains('.')).then(|| rest.to_owned()),
+    }
 }
 
 /// A value in TOML, without secrets.
@@ -241,6 +256,7 @@ fn show(shape: Shape, node: &Node) -> String {
     match node {
         Node::Text(text) => quote(text),
         Node::Integer(Some(number)) => number.to_string(),
+        Node::Flag(flag) => flag.to_string(),
         Node::Array(items) => {
             let items: Vec<String> = items.iter().map(|item| show(shape, item)).collect();
             format!("[{}]", items.join(", "))

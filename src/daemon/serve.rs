@@ -52,6 +52,7 @@ impl Daemon {
         for (name, options) in &settings.queues {
             door.ensure(name, options).await?;
         }
+        door.finish_deletions().await?;
         door.end_worker_leases().await?;
         let control = server::bind(&settings.control_socket)?;
         Ok(Self { settings, clock, door, control })

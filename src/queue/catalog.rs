@@ -1,13 +1,15 @@
 //! The queues that there are: made, changed, found by name.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::base::{Timestamp, limit};
-use crate::store::record::{QueueAttributes, QueueRecord};
+use crate::store::record::{Digest, Pause, QueueAttributes, QueueRecord, Recent, RecentRecord, RedriveAllow};
 use crate::store::tx::u32_record::U32;
 use crate::store::{Snapshot, Tx};
 
-use super::{Error, Options, RedrivePolicy};
+use super::{Error, Options, RedrivePolicy, recent};
 
 /// A key after every queue name.
 const LAST_NAME: &str = "\u{10FFFF}";
@@ -15,20 +17,219 @@ const LAST_NAME: &str = "\u{10FFFF}";
 /// Makes the queue, or gives the one of that name these attributes. Answers its number.
 ///
 /// # Errors
-/// [`Error::Name`] when the name does not fit SQS's grammar.
+/// [`Error::Name`] when the name does not fit SQS's grammar, [`Error::Exists`] when the queue is of the other kind,
+/// [`Error::Kinds`] and [`Error::NotAllowed`] when its dead letters cannot go where it says.
 pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Timestamp) -> Result<u32, Error> {
-    check_name(name)?;
-    let known = tx.queue_names()?.get(&name.to_owned())?;
-    let (id, created_at) = match known {
-        Some(U32(id)) => (id, tx.queues()?.get(&id)?.map_or(now, |queue| queue.created_at)),
-        None => (tx.fresh_queue()?, now),
+    check_name(name, options)?;
+    let known = match tx.queue_names()?.get(&name.to_owned())? {
+        Some(U32(id)) => tx.queues()?.get(&id)?,
+        None => None,
     };
-    let record = QueueRecord { id, name: name.to_owned(), created_at, attributes: attributes(options) };
-    if tx.queues()?.get(&id)?.as_ref() != Some(&record) {
-        tx.queues()?.insert(&id, &record)?;
-        tx.queue_names()?.insert(&name.to_owned(), &U32(id))?;
+    if known.as_ref().is_some_and(|queue| queue.attributes.fifo.is_some() != options.fifo.is_some()) {
+        return Err(Error::Exists { name: name.to_owned(), what: "kind" });
     }
+    check_dead_letter_queue(tx, name, options)?;
+    match known {
+        Some(queue) => change(tx, queue, options, now),
+        None => make(tx, name, options, &BTreeMap::new(), now),
+    }
+}
+
+/// Makes a queue as SQS's CreateQueue does: one of that name with the same attributes is answered.
+///
+/// # Errors
+/// As [`ensure`]; [`Error::Exists`] when it has other attributes, [`Error::DeletedRecently`] within 60 seconds of its end.
+pub fn create(
+    tx: &mut Tx<'_>,
+    name: &str,
+    options: &Options,
+    tags: &BTreeMap<String, String>,
+    now: Timestamp,
+) -> Result<u32, Error> {
+    check_name(name, options)?;
+    if let Some(U32(id)) = tx.queue_names()?.get(&name.to_owned())? {
+        let queue = by_id(tx, id)?;
+        return match difference(&queue.attributes, &attributes(options)) {
+            None => Ok(id),
+            Some(what) => Err(Error::Exists { name: name.to_owned(), what }),
+        };
+    }
+    check_dead_letter_queue(tx, name, options)?;
+    check_tags(tags)?;
+    if recent::recall(tx, NO_QUEUE, deleted(name), now)?.is_some() {
+        return Err(Error::DeletedRecently(name.to_owned()));
+    }
+    make(tx, name, options, tags, now)
+}
+
+fn make(
+    tx: &mut Tx<'_>,
+    name: &str,
+    options: &Options,
+    tags: &BTreeMap<String, String>,
+    now: Timestamp,
+) -> Result<u32, Error> {
+    let id = tx.fresh_queue()?;
+    let record = QueueRecord {
+        id,
+        name: name.to_owned(),
+        created_at: now,
+        modified_at: now,
+        attributes: attributes(options),
+        tags: tags.clone(),
+        paused: None,
+        deleted_at: None,
+    };
+    tx.queues()?.insert(&id, &record)?;
+    tx.queue_names()?.insert(&name.to_owned(), &U32(id))?;
     Ok(id)
+}
+
+fn change(tx: &mut Tx<'_>, queue: QueueRecord, options: &Options, now: Timestamp) -> Result<u32, Error> {
+    let attributes = attributes(options);
+    if queue.attributes != attributes {
+        tx.queues()?.insert(&queue.id, &QueueRecord { attributes, modified_at: now, ..queue.clone() })?;
+    }
+    Ok(queue.id)
+}
+
+/// A queue may name a dead-letter queue that is not there yet; one that is must be of its kind and take its letters.
+fn check_dead_letter_queue(tx: &mut Tx<'_>, name: &str, options: &Options) -> Result<(), Error> {
+    let Some(redrive) = &options.redrive else { return Ok(()) };
+    let Some(U32(id)) = tx.queue_names()?.get(&redrive.dead_letter_queue)? else { return Ok(()) };
+    let to = by_id(tx, id)?;
+    if to.attributes.fifo.is_some() != options.fifo.is_some() {
+        return Err(Error::Kinds { from: name.to_owned(), to: to.name });
+    }
+    let is_allowed = match &to.attributes.redrive_allow {
+        RedriveAllow::All => true,
+        RedriveAllow::Nobody => false,
+        RedriveAllow::Only(sources) => sources.iter().any(|source| source == name),
+    };
+    if is_allowed { Ok(()) } else { Err(Error::NotAllowed { from: name.to_owned(), to: to.name }) }
+}
+
+/// Stops receives from the queue until [`resume`]; sends go on. A second pause keeps the first one's name and moment.
+///
+/// # Errors
+/// The queue is not there.
+pub fn pause(tx: &mut Tx<'_>, name: &str, by: &str, now: Timestamp) -> Result<(), Error> {
+    let queue = find(tx, name)?;
+    if queue.paused.is_none() {
+        let by = by.chars().take(PAUSED_BY_CHARS_MAX).collect();
+        let paused = Some(Pause { by, since: now });
+        tx.queues()?.insert(&queue.id, &QueueRecord { paused, ..queue.clone() })?;
+    }
+    Ok(())
+}
+
+/// Lets receives go on.
+///
+/// # Errors
+/// The queue is not there.
+pub fn resume(tx: &mut Tx<'_>, name: &str) -> Result<(), Error> {
+    let queue = find(tx, name)?;
+    tx.queues()?.insert(&queue.id, &QueueRecord { paused: None, ..queue.clone() })?;
+    tx.signal(u64::from(queue.id));
+    Ok(())
+}
+
+/// Adds tags to a queue; those of the same keys are replaced.
+///
+/// # Errors
+/// The queue is not there, or would have more than 50 tags, or one is out of SQS's limits.
+pub fn tag(tx: &mut Tx<'_>, name: &str, tags: BTreeMap<String, String>) -> Result<(), Error> {
+    let mut queue = find(tx, name)?;
+    queue.tags.extend(tags);
+    check_tags(&queue.tags)?;
+    tx.queues()?.insert(&queue.id, &queue)?;
+    Ok(())
+}
+
+/// Takes tags off a queue; those that it has not are passed over.
+///
+/// # Errors
+/// The queue is not there.
+pub fn untag(tx: &mut Tx<'_>, name: &str, keys: &[String]) -> Result<(), Error> {
+    let mut queue = find(tx, name)?;
+    queue.tags.retain(|key, _| !keys.contains(key));
+    tx.queues()?.insert(&queue.id, &queue)?;
+    Ok(())
+}
+
+/// Deletes a queue: its name is gone at once, its messages go in steps of [`super::purge`], and then [`bury`] takes the
+/// record. Answers its number.
+///
+/// # Errors
+/// The queue is not there.
+pub fn delete(tx: &mut Tx<'_>, name: &str, now: Timestamp) -> Result<u32, Error> {
+    let queue = find(tx, name)?;
+    tx.queue_names()?.remove(&queue.name)?;
+    tx.queues()?.insert(&queue.id, &QueueRecord { deleted_at: Some(now), ..queue.clone() })?;
+    let record = RecentRecord { until: now.after(NAME_KEPT), what: Recent::Deleted };
+    recent::remember(tx, NO_QUEUE, deleted(name), &record, now)?;
+    tx.signal(u64::from(queue.id));
+    Ok(queue.id)
+}
+
+/// Removes what a deleted queue without messages leaves: its record, its counts, what it remembers. False when there is
+/// more to do.
+///
+/// # Errors
+/// A storage fault.
+pub fn bury(tx: &mut Tx<'_>, id: u32) -> Result<bool, Error> {
+    if recent::forget(tx, id, Timestamp::from_millis(u64::MAX), BURIED_PER_STEP)? == BURIED_PER_STEP {
+        return Ok(false);
+    }
+    tx.forget_counts(id)?;
+    tx.queues()?.remove(&id)?;
+    Ok(true)
+}
+
+/// A deleted queue's name is not used again for this long, as in SQS.
+const NAME_KEPT: Duration = Duration::from_secs(60);
+/// The number of no queue: what is remembered across queues stands under it.
+const NO_QUEUE: u32 = 0;
+const PAUSED_BY_CHARS_MAX: usize = 200;
+const BURIED_PER_STEP: usize = 1000;
+/// SQS's limits of tags.
+const TAGS_MAX: usize = 50;
+const TAG_KEY_CHARS: RangeInclusive<usize> = 1..=128;
+const TAG_VALUE_CHARS_MAX: usize = 256;
+
+fn deleted(name: &str) -> Digest {
+    recent::digest(&["deleted", name])
+}
+
+fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), Error> {
+    let range = |what, min, max: usize, got: usize| Error::OutOfRange { what, min, max: max as u64, got: got as u64 };
+    if tags.len() > TAGS_MAX {
+        return Err(range("tags", 0, TAGS_MAX, tags.len()));
+    }
+    tags.iter().try_for_each(|(key, value)| match (key.chars().count(), value.chars().count()) {
+        (key, _) if !TAG_KEY_CHARS.contains(&key) => Err(range("characters of a tag's key", 1, 128, key)),
+        (_, value) if value > TAG_VALUE_CHARS_MAX => {
+            Err(range("characters of a tag's value", 0, TAG_VALUE_CHARS_MAX, value))
+        }
+        _ => Ok(()),
+    })
+}
+
+/// The first attribute in which the two differ, by its name in the configuration.
+fn difference(a: &QueueAttributes, b: &QueueAttributes) -> Option<&'static str> {
+    let checks = [
+        (a.fifo == b.fifo, "kind or deduplication"),
+        (a.visibility_timeout_ms == b.visibility_timeout_ms, "visibility_timeout"),
+        (a.delay_ms == b.delay_ms, "delay"),
+        (a.retention_ms == b.retention_ms, "retention"),
+        (a.receive_wait_ms == b.receive_wait_ms, "receive_wait"),
+        (a.message_bytes_max == b.message_bytes_max, "message_max"),
+        (a.redrive == b.redrive, "dead_letter_queue"),
+        (a.redrive_allow == b.redrive_allow, "redrive_allow"),
+        (a.messages_max == b.messages_max, "max_messages"),
+        (a.bytes_max == b.bytes_max, "max_bytes"),
+    ];
+    checks.into_iter().find(|(is_same, _)| !is_same).map(|(_, what)| what)
 }
 
 /// The queue of that name.
@@ -75,15 +276,23 @@ pub fn look_up(snapshot: &Snapshot, name: &str) -> Result<QueueRecord, Error> {
     }
 }
 
-/// All queues by name.
+/// All queues by name, without those that were deleted.
 ///
 /// # Errors
 /// A storage fault.
 pub fn list(snapshot: &Snapshot) -> Result<Vec<QueueRecord>, Error> {
-    let mut queues: Vec<_> =
-        snapshot.queues()?.first(0..=u32::MAX, usize::MAX)?.into_iter().map(|(_, queue)| queue).collect();
+    let mut queues = all(snapshot)?;
+    queues.retain(|queue| queue.deleted_at.is_none());
     queues.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(queues)
+}
+
+/// All queues by number, with those whose deletion is under way.
+///
+/// # Errors
+/// A storage fault.
+pub fn all(snapshot: &Snapshot) -> Result<Vec<QueueRecord>, Error> {
+    Ok(snapshot.queues()?.first(0..=u32::MAX, usize::MAX)?.into_iter().map(|(_, queue)| queue).collect())
 }
 
 /// The names of the queues whose dead letters go to `dead_letter_queue`.
@@ -93,18 +302,26 @@ pub fn sources(queues: &[QueueRecord], dead_letter_queue: &str) -> Vec<String> {
     queues.iter().filter(names_it).map(|queue| queue.name.clone()).collect()
 }
 
-/// Checks a name against SQS's grammar.
+/// Checks a name against SQS's grammar: FIFO queues, and they alone, end in `.fifo`.
 ///
 /// # Errors
 /// [`Error::Name`] with the name and the grammar.
-pub fn check_name(name: &str) -> Result<(), Error> {
+pub fn check_name(name: &str, options: &Options) -> Result<(), Error> {
+    let stem = match name.strip_suffix(FIFO_SUFFIX) {
+        Some(stem) if options.fifo.is_some() => stem,
+        None if options.fifo.is_none() => name,
+        _ => "",
+    };
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if (1..=limit::QUEUE_NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(is_allowed) {
+    if !stem.is_empty() && name.len() <= limit::QUEUE_NAME_CHARS_MAX && stem.bytes().all(is_allowed) {
         Ok(())
     } else {
         Err(Error::Name(name.chars().take(100).collect()))
     }
 }
+
+/// What the name of a FIFO queue ends in; it counts among the name's characters.
+pub const FIFO_SUFFIX: &str = ".fifo";
 
 /// An error names at most this many queues.
 const KNOWN_SHOWN_MAX: usize = 20;
@@ -126,5 +343,9 @@ fn attributes(options: &Options) -> QueueAttributes {
         redrive: options.redrive.as_ref().map(|RedrivePolicy { dead_letter_queue, max_receive_count }| {
             (dead_letter_queue.clone(), *max_receive_count)
         }),
+        redrive_allow: options.redrive_allow.clone(),
+        fifo: options.fifo,
+        messages_max: options.messages_max,
+        bytes_max: options.bytes_max,
     }
 }

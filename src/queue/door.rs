@@ -1,7 +1,7 @@
 //! The door: what the rooms above call. Each call is one step in the store's next group, and answers once it is on
 //! disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::receive::Receiving;
 use super::redrive::{self, Redrive};
 use super::{
     Error, Options, ReceiptHandle, Receive, Received, Send, Sent, Witness, catalog, delete, expire, purge, receive,
-    recover, send, visibility,
+    recover, send, valid, visibility,
 };
 
 /// The queues of one store. Clones share it.
@@ -84,10 +84,130 @@ impl Door {
         let (queue, now) = (queue.to_owned(), self.now());
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::find(tx, &queue)?;
-            messages.iter().try_for_each(|message| send::check(&queue, message))?;
-            messages.into_iter().map(|message| send::send(tx, &queue, message, now)).collect()
+            send::send_all(tx, &queue, messages, now)
         };
         self.store.write(step).await
+    }
+
+    /// Sends a batch as SQS does: each message is taken or refused on its own. Answers in the order given.
+    ///
+    /// # Errors
+    /// The queue is not there, there are more than ten messages, together they are larger than 1 MiB, or the store failed.
+    pub async fn send_batch(&self, queue: &str, messages: Vec<Send>) -> Result<Vec<Result<Sent, Error>>, Error> {
+        check_batch(messages.len())?;
+        let bytes = messages.iter().map(send::size).sum();
+        if bytes > valid::BATCH_BYTES_MAX {
+            return Err(Error::BatchTooLong { bytes, max: valid::BATCH_BYTES_MAX });
+        }
+        let (queue, now) = (queue.to_owned(), self.now());
+        let step = move |tx: &mut Tx<'_>| {
+            let queue = catalog::find(tx, &queue)?;
+            Ok(messages.into_iter().map(|message| send::send(tx, &queue, message, now)).collect())
+        };
+        self.store.write(step).await
+    }
+
+    /// Deletes a batch of messages, each on its own. Answers in the order given.
+    ///
+    /// # Errors
+    /// There are more than ten, or the store failed.
+    pub async fn delete_batch(&self, handles: Vec<ReceiptHandle>) -> Result<Vec<Result<bool, Error>>, Error> {
+        check_batch(handles.len())?;
+        let (now, witness) = (self.now(), self.witness.clone());
+        let step = move |tx: &mut Tx<'_>| {
+            Ok(handles.into_iter().map(|handle| delete::delete(tx, &*witness, handle, now)).collect())
+        };
+        self.store.write(step).await
+    }
+
+    /// Changes the visibility of a batch of messages, each on its own. Answers in the order given.
+    ///
+    /// # Errors
+    /// There are more than ten, or the store failed.
+    pub async fn change_visibility_batch(
+        &self,
+        changes: Vec<(ReceiptHandle, Duration)>,
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        check_batch(changes.len())?;
+        let now = self.now();
+        let step = move |tx: &mut Tx<'_>| {
+            let change = |(handle, timeout)| visibility::change(tx, handle, timeout, now);
+            Ok(changes.into_iter().map(change).collect())
+        };
+        self.store.write(step).await
+    }
+
+    /// Makes a queue as SQS's CreateQueue does; answers its number.
+    ///
+    /// # Errors
+    /// See [`catalog::create`].
+    pub async fn create(&self, name: &str, options: &Options, tags: BTreeMap<String, String>) -> Result<u32, Error> {
+        let (name, options, now) = (name.to_owned(), options.clone(), self.now());
+        self.store.write(move |tx| catalog::create(tx, &name, &options, &tags, now)).await
+    }
+
+    /// Deletes a queue and all its messages; answers how many those were. Its name is gone at once; a crash in the middle
+    /// is made good by [`Door::finish_deletions`].
+    ///
+    /// # Errors
+    /// The queue is not there, or the store failed.
+    pub async fn delete_queue(&self, name: &str) -> Result<u64, Error> {
+        let (name, now) = (name.to_owned(), self.now());
+        let id = self.store.write(move |tx| catalog::delete(tx, &name, now)).await?;
+        self.remove(id).await
+    }
+
+    /// Carries on the deletions of queues that an earlier life did not finish; to be called once, at start.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn finish_deletions(&self) -> Result<(), Error> {
+        for queue in catalog::all(&self.store.snapshot()?)?.into_iter().filter(|queue| queue.deleted_at.is_some()) {
+            self.remove(queue.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, id: u32) -> Result<u64, Error> {
+        let removed = self.purge_number(id).await?;
+        while !self.store.write(move |tx| catalog::bury(tx, id)).await? {}
+        Ok(removed)
+    }
+
+    /// Adds tags to a queue.
+    ///
+    /// # Errors
+    /// See [`catalog::tag`].
+    pub async fn tag(&self, queue: &str, tags: BTreeMap<String, String>) -> Result<(), Error> {
+        let queue = queue.to_owned();
+        self.store.write(move |tx| catalog::tag(tx, &queue, tags)).await
+    }
+
+    /// Takes tags off a queue.
+    ///
+    /// # Errors
+    /// The queue is not there, or the store failed.
+    pub async fn untag(&self, queue: &str, keys: Vec<String>) -> Result<(), Error> {
+        let queue = queue.to_owned();
+        self.store.write(move |tx| catalog::untag(tx, &queue, &keys)).await
+    }
+
+    /// Stops receives from the queue, also over restarts, until [`Door::resume`]; sends go on. `by` says who did it.
+    ///
+    /// # Errors
+    /// The queue is not there, or the store failed.
+    pub async fn pause(&self, queue: &str, by: &str) -> Result<(), Error> {
+        let (queue, by, now) = (queue.to_owned(), by.to_owned(), self.now());
+        self.store.write(move |tx| catalog::pause(tx, &queue, &by, now)).await
+    }
+
+    /// Lets receives from the queue go on.
+    ///
+    /// # Errors
+    /// The queue is not there, or the store failed.
+    pub async fn resume(&self, queue: &str) -> Result<(), Error> {
+        let queue = queue.to_owned();
+        self.store.write(move |tx| catalog::resume(tx, &queue)).await
     }
 
     /// Receives what is there now.
@@ -103,17 +223,34 @@ impl Door {
         self.store.write(step).await
     }
 
+    /// Receives from a FIFO queue what is there now, as the attempt of that id; see [`receive::receive_attempt`].
+    ///
+    /// # Errors
+    /// As [`Door::receive_now`]; the queue is not a FIFO queue.
+    pub async fn receive_attempt(&self, queue: u32, what: Receive, attempt: &str) -> Result<Receiving, Error> {
+        let (now, witness, attempt) = (self.now(), self.witness.clone(), attempt.to_owned());
+        let step = move |tx: &mut Tx<'_>| {
+            let queue = catalog::by_id(tx, queue)?;
+            receive::receive_attempt(tx, &*witness, &queue, what, &attempt, now)
+        };
+        self.store.write(step).await
+    }
+
     /// Receives, waiting up to `wait` for the first message (a long poll). A wait wakes at once on a send.
     ///
     /// # Errors
-    /// As [`Door::receive_now`].
+    /// As [`Door::receive_now`]; SQS's limit of messages in flight is reached.
     pub async fn receive(&self, queue: &str, what: Receive, wait: Duration) -> Result<Vec<Received>, Error> {
+        let name = queue;
         let queue = catalog::look_up(&self.store.snapshot()?, queue)?.id;
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
         loop {
             let mut changed = self.store.subscribe(u64::from(queue));
             let found = self.receive_now(queue, what).await?;
+            if found.is_over_limit {
+                return Err(Error::OverLimit { queue: name.to_owned(), max: receive::IN_FLIGHT_MAX });
+            }
             if !found.messages.is_empty() || wait.is_zero() {
                 return Ok(found.messages);
             }
@@ -161,6 +298,10 @@ impl Door {
     /// The queue is not there, or the store failed.
     pub async fn purge(&self, queue: &str) -> Result<u64, Error> {
         let id = catalog::look_up(&self.store.snapshot()?, queue)?.id;
+        self.purge_number(id).await
+    }
+
+    async fn purge_number(&self, id: u32) -> Result<u64, Error> {
         let mut left = Some(self.store.write::<_, Error, _>(move |tx| purge::begin(tx, id)).await?);
         let mut removed = 0;
         while let Some(extent) = left {
@@ -214,7 +355,18 @@ impl Door {
     /// See [`redrive::start`].
     pub async fn start_redrive(&self, redrive: Redrive) -> Result<u64, Error> {
         let now = self.now();
-        self.store.write(move |tx| redrive::start(tx, &redrive, now)).await
+        let preview = redrive::preview(&self.store.snapshot()?, &redrive)?;
+        self.store.write(move |tx| redrive::start(tx, &redrive, &preview, now)).await
+    }
+
+    /// Takes back the letters of a redrive that nobody has received since; [`Door::drive`] carries it on. Answers the
+    /// number of the undo.
+    ///
+    /// # Errors
+    /// See [`redrive::undo`].
+    pub async fn undo_redrive(&self, id: u64) -> Result<u64, Error> {
+        let now = self.now();
+        self.store.write(move |tx| redrive::undo(tx, id, now)).await
     }
 
     /// Stops a running redrive; answers how many letters it had moved.
@@ -243,8 +395,15 @@ impl Door {
             if record.state != RedriveState::Running {
                 return Ok(());
             }
-            let Some(rate) = record.per_second else {
+            let is_waiting = record.canary.is_some_and(|canary| record.moved >= canary.allowed);
+            let Some(rate) = record.per_second.filter(|_| !is_waiting) else {
                 budget = redrive::LOOK_MAX;
+                if is_waiting {
+                    tokio::select! {
+                        () = tokio::time::sleep(JUDGED_EVERY) => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                }
                 continue;
             };
             // Ten steps a second; a slower rate waits longer for its single letter.
@@ -286,5 +445,17 @@ impl Receive {
     /// One to ten messages for a client, with the queue's visibility timeout.
     pub fn for_client(max: usize) -> Self {
         Self { max, visibility: None, owner: Owner::Client }
+    }
+}
+
+/// How often a redrive in steps looks whether the letters of its last step are at their end.
+const JUDGED_EVERY: Duration = Duration::from_millis(500);
+/// A batch holds at most this many, as in SQS.
+const BATCH_MAX: u64 = 10;
+
+fn check_batch(entries: usize) -> Result<(), Error> {
+    match entries as u64 {
+        1..=BATCH_MAX => Ok(()),
+        got => Err(Error::OutOfRange { what: "entries of a batch", min: 1, max: BATCH_MAX, got }),
     }
 }

@@ -18,30 +18,135 @@ pub enum Error {
     #[error("queue number {0} is gone (it was deleted while the call was under way)")]
     Gone(u32),
     /// The name does not fit SQS's grammar.
-    #[error("queue name {0:?}: must be 1 to {max} of A-Z a-z 0-9 _ -", max = limit::QUEUE_NAME_CHARS_MAX)]
+    #[error(
+        "queue name {0:?}: must be 1 to {max} of A-Z a-z 0-9 _ -, with .fifo at the end on FIFO queues alone",
+        max = limit::QUEUE_NAME_CHARS_MAX
+    )]
     Name(String),
     /// The body has no byte.
     #[error("message body is empty (SQS wants at least one character)")]
     BodyEmpty,
-    /// The body is larger than the queue takes.
+    /// The message is larger than the queue takes.
     #[error(
-        "message body has {bytes} bytes, queue {queue:?} takes {max} (send a reference to the data, or raise message_max, which may be 1MiB)"
+        "message has {bytes} bytes (text and attributes), queue {queue:?} takes {max} (send a reference to the data, or raise message_max, which may be 1MiB)"
     )]
-    BodyTooLarge {
+    TooLarge {
         /// The queue.
         queue: String,
-        /// The size of the body.
+        /// The size of the message.
         bytes: usize,
         /// The queue's limit.
         max: u32,
     },
-    /// The body is not text, or has characters that SQS does not take.
+    /// The messages of a batch are together larger than SQS takes.
+    #[error("batch has {bytes} bytes, at most {max} go in one (send it in parts)")]
+    BatchTooLong {
+        /// The size of all messages.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A text is not UTF-8, or has characters that SQS does not take.
     #[error(
-        "message body has a character that SQS does not take at byte {at} (allowed: UTF-8 without control characters other than tab, line feed and carriage return)"
+        "message {what} has a character that SQS does not take at byte {at} (allowed: UTF-8 without control characters other than tab, line feed and carriage return)"
     )]
-    BodyCharacters {
+    Characters {
+        /// The text.
+        what: &'static str,
         /// Where.
         at: usize,
+    },
+    /// A message attribute does not fit SQS's rules.
+    #[error("message attribute {name:?}: {why}")]
+    Attribute {
+        /// Its name.
+        name: String,
+        /// The rule.
+        why: &'static str,
+    },
+    /// A group's or deduplication id does not fit SQS's rules.
+    #[error("{what} {got:?}: must be 1 to 128 letters, digits and punctuation marks of ASCII")]
+    Identifier {
+        /// Which id.
+        what: &'static str,
+        /// The value given.
+        got: String,
+    },
+    /// A FIFO queue's message needs a group.
+    #[error("queue {0:?} is a FIFO queue: MessageGroupId is missing")]
+    GroupMissing(String),
+    /// A FIFO queue's message needs a deduplication id.
+    #[error(
+        "queue {0:?} is a FIFO queue: MessageDeduplicationId is missing (give one, or set content_based_deduplication on the queue)"
+    )]
+    DeduplicationMissing(String),
+    /// A FIFO queue's message cannot have that.
+    #[error("queue {queue:?} is a FIFO queue and takes no {what} for a message ({why})")]
+    NotOnFifo {
+        /// The queue.
+        queue: String,
+        /// The parameter.
+        what: &'static str,
+        /// What to do instead.
+        why: &'static str,
+    },
+    /// Only FIFO queues have that.
+    #[error("queue {queue:?} is a standard queue and takes no {what} (only FIFO queues do)")]
+    OnlyOnFifo {
+        /// The queue.
+        queue: String,
+        /// The parameter.
+        what: &'static str,
+    },
+    /// The queue's own limit is reached.
+    #[error("queue {queue:?} is full: it takes {max} {what} (wait until some are done, or raise max_{what})")]
+    Full {
+        /// The queue.
+        queue: String,
+        /// `messages` or `bytes`.
+        what: &'static str,
+        /// The limit.
+        max: u64,
+    },
+    /// Too much of the queue is in flight.
+    #[error(
+        "queue {queue:?} has {max} messages in flight, which is SQS's limit (delete some, or wait for their timeout)"
+    )]
+    OverLimit {
+        /// The queue.
+        queue: String,
+        /// The limit.
+        max: u64,
+    },
+    /// The receive of a FIFO queue's message is over.
+    #[error("receipt handle {0:?} has expired (the visibility timeout ran out; receive the message again)")]
+    HandleExpired(String),
+    /// There is a queue of that name with other attributes.
+    #[error("queue {name:?} exists with another {what} (change it there, or choose another name)")]
+    Exists {
+        /// The queue.
+        name: String,
+        /// The attribute.
+        what: &'static str,
+    },
+    /// A queue of that name was deleted a moment ago.
+    #[error("queue {0:?} was deleted less than 60 seconds ago (wait before you make it again)")]
+    DeletedRecently(String),
+    /// A queue and the one that its letters go to are of different kinds.
+    #[error("queue {from:?} and queue {to:?} must both be FIFO queues or both standard ones")]
+    Kinds {
+        /// Where messages come from.
+        from: String,
+        /// Where they would go.
+        to: String,
+    },
+    /// The dead-letter queue takes no letters of that queue.
+    #[error("queue {to:?} takes no dead letters of queue {from:?} (see its redrive_allow)")]
+    NotAllowed {
+        /// The source.
+        from: String,
+        /// The dead-letter queue.
+        to: String,
     },
     /// A number is out of its range.
     #[error("{what}: must be {min} to {max} (got {got})")]

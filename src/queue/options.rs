@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::record::{Fifo, RedriveAllow};
+
 /// What a queue can be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
@@ -19,6 +21,14 @@ pub struct Options {
     pub message_bytes_max: u32,
     /// Where messages go that fail for good, and when.
     pub redrive: Option<RedrivePolicy>,
+    /// Which queues may name this one as their dead-letter queue.
+    pub redrive_allow: RedriveAllow,
+    /// Makes it a FIFO queue; its name then ends in `.fifo`.
+    pub fifo: Option<Fifo>,
+    /// The queue takes no more messages than this; no limit when `None`.
+    pub messages_max: Option<u64>,
+    /// The queue takes no more bytes than this, texts and attributes together; no limit when `None`.
+    pub bytes_max: Option<u64>,
 }
 
 impl Default for Options {
@@ -31,6 +41,10 @@ impl Default for Options {
             receive_wait: Duration::ZERO,
             message_bytes_max: 1_048_576,
             redrive: None,
+            redrive_allow: RedriveAllow::All,
+            fifo: None,
+            messages_max: None,
+            bytes_max: None,
         }
     }
 }

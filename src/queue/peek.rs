@@ -76,7 +76,7 @@ fn look(
         charged: state.charged,
         run: body.as_ref().map(|body| body.run).filter(|run| *run != 0),
         body: String::from_utf8_lossy(text).into_owned(),
-        body_bytes: state.body_bytes,
+        body_bytes: body.as_ref().map_or(0, |body| u32::try_from(body.bytes.len()).unwrap_or(u32::MAX)),
         history: history.into_iter().map(|(_, attempt)| attempt).collect(),
     })
 }

@@ -3,7 +3,8 @@
 use crate::base::Timestamp;
 use crate::store::Tx;
 
-use super::{Error, Witness, place};
+use super::place::Withdrawal;
+use super::{Error, Witness, place, unique};
 
 /// One step looks at this many messages.
 pub const STEP_MAX: usize = 1000;
@@ -55,7 +56,8 @@ pub fn purge(
     let rest = found.last().filter(|_| more).map(|(key, _)| Extent { from: key.1 + 1, ..extent });
     let mut removed = 0;
     for (key, state) in found.into_iter().filter(|(_, state)| state.entered < extent.entered_before) {
-        place::withdraw(tx, witness, key, &state, "purged", now)?;
+        unique::drop_follower(tx, key, &state)?;
+        place::withdraw(tx, witness, key, &state, Withdrawal::Purged, now)?;
         removed += 1;
     }
     Ok((removed, rest))

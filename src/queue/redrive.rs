@@ -1,17 +1,23 @@
 //! Redrive: letters go back from a dead-letter queue to where they died, in bounded steps that survive a crash.
 //!
-//! A redrive takes the letters that are in the queue when it starts; later ones stay. As in SQS a letter gets a new
-//! message id and a new sent time, and its attempts start anew; the body, the history and the run's books stay.
+//! A redrive takes the letters that its selection names and that were in the queue at one moment: when the preview was
+//! made, or when it starts. Later ones stay. As in SQS a letter gets a new message id and a new sent time, and its attempts
+//! start anew; the body, the history and the run's books stay. An undo takes back what nobody has received yet.
+
+mod select;
+mod step;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Fingerprint, MessageId, Timestamp};
-use crate::store::record::{MessageState, QueueRecord, RedriveRecord, RedriveState};
-use crate::store::{self, Snapshot, Tx};
+use crate::base::{MessageId, Timestamp};
+use crate::store::record::{Canary, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, Selection};
+use crate::store::{Snapshot, Tx};
 
-use super::{Error, News, Witness, catalog, place, purge};
+use super::{Error, catalog, purge};
+
+pub use step::step;
 
 /// The topic that is signalled when a redrive starts or ends.
 pub const TOPIC: u64 = 0;
@@ -23,6 +29,8 @@ pub const IDS_MAX: usize = 10_000;
 pub const ENDED_KEPT_MAX: usize = 100;
 /// The fastest rate that can be asked for, in letters per second.
 pub const RATE_MAX: u32 = 100_000;
+/// A preview names this many of its letters.
+pub const SAMPLE_MAX: usize = 10;
 
 /// Which letters go back, where to, and how fast.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,12 +39,26 @@ pub struct Redrive {
     pub from: String,
     /// Where they go; each letter's own source when `None`.
     pub to: Option<String>,
-    /// Only letters whose last failure has this fingerprint.
-    pub fingerprint: Option<Fingerprint>,
-    /// Only these messages; all when empty. At most [`IDS_MAX`].
-    pub ids: Vec<MessageId>,
+    /// Which letters; all when empty.
+    #[serde(flatten)]
+    pub selection: Selection,
     /// At most this many letters per second, 1 to [`RATE_MAX`].
     pub per_second: Option<u32>,
+    /// Only letters that were there at a preview: its `as_of`. When the redrive starts when `None`.
+    #[serde(default)]
+    pub as_of: Option<u64>,
+    /// In steps, each judged before the next.
+    #[serde(default)]
+    pub canary: Option<Caution>,
+}
+
+/// How carefully a redrive goes: a first share, then ten times as many, and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caution {
+    /// The share of the first step in thousandths, 1 to 1000; one letter at least.
+    pub first_permille: u32,
+    /// It stops when more than this share of the letters that came to an end died again, in thousandths, 0 to 1000.
+    pub failed_permille_max: u32,
 }
 
 /// What a redrive would move.
@@ -48,6 +70,12 @@ pub struct Preview {
     pub matching: u64,
     /// Where they would go: the name of the queue and how many. Letters without a source stand under `""`.
     pub destinations: BTreeMap<String, u64>,
+    /// Names the moment: a redrive with this `as_of` moves exactly these letters, whatever dies in the meantime.
+    #[serde(default)]
+    pub as_of: u64,
+    /// The first few of the letters.
+    #[serde(default)]
+    pub sample: Vec<MessageId>,
 }
 
 /// Says what the redrive would move now, and moves nothing.
@@ -61,9 +89,9 @@ pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error>
     let queues = catalog::list(snapshot)?;
     check_source(redrive, &queues)?;
     let names: BTreeMap<u32, String> = queues.into_iter().map(|queue| (queue.id, queue.name)).collect();
-    let ids = sorted(&redrive.ids);
-    let mut preview = Preview::default();
-    let history = snapshot.history()?;
+    let selection = sorted(&redrive.selection);
+    let last_id = snapshot.last_id()?;
+    let mut preview = Preview { as_of: redrive.as_of.unwrap_or(last_id).min(last_id), ..Preview::default() };
     let mut next = 0;
     loop {
         let letters = snapshot.states()?.first((from.id, next)..=(from.id, u64::MAX), LOOK_MAX)?;
@@ -71,14 +99,11 @@ pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error>
         next = last + 1;
         for (_, state) in &letters {
             preview.letters += 1;
-            let fingerprint = match redrive.fingerprint {
-                None => None,
-                Some(_) => history
-                    .last((state.body, 0)..=(state.body, u32::MAX))?
-                    .and_then(|(_, attempt)| attempt.fingerprint()),
-            };
-            if matches(redrive.fingerprint, &ids, state, fingerprint) {
+            if state.entered <= preview.as_of && select::matches(&mut &*snapshot, &selection, state)? {
                 preview.matching += 1;
+                if preview.sample.len() < SAMPLE_MAX {
+                    preview.sample.push(state.message_id);
+                }
                 let destination = to.as_ref().map(|queue| queue.name.clone());
                 let destination = destination.or_else(|| names.get(&state.source).cloned()).unwrap_or_default();
                 *preview.destinations.entry(destination).or_default() += 1;
@@ -87,105 +112,91 @@ pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error>
     }
 }
 
-/// Starts a redrive; [`step`] carries it on. Answers its number.
+/// Starts a redrive of the letters that `preview` counted; [`step`] carries it on. Answers its number.
 ///
 /// # Errors
-/// A queue is not there, the source is not a dead-letter queue or the destination too, or one is running from it
-/// already.
-pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, now: Timestamp) -> Result<u64, Error> {
+/// A queue is not there or of another kind, the source is not a dead-letter queue or the destination too, or one is
+/// running from it already.
+pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, preview: &Preview, now: Timestamp) -> Result<u64, Error> {
     check(redrive)?;
     let from = catalog::find(tx, &redrive.from)?;
     let to = redrive.to.as_deref().map(|name| catalog::find(tx, name)).transpose()?;
+    if let Some(to) = to.as_ref().filter(|to| to.attributes.fifo.is_some() != from.attributes.fifo.is_some()) {
+        return Err(Error::Kinds { from: from.name, to: to.name.clone() });
+    }
     let queues: Vec<QueueRecord> = tx.queues()?.first(0..=u32::MAX, usize::MAX)?.into_iter().map(|(_, q)| q).collect();
     check_source(redrive, &queues)?;
+    let last = purge::newest(tx, from.id)?;
+    begin(tx, &from, |id| RedriveRecord {
+        id,
+        from: from.id,
+        to: to.map(|queue| queue.id),
+        selection: sorted(&redrive.selection),
+        as_of: redrive.as_of.unwrap_or(id).min(id),
+        matching: preview.matching,
+        per_second: redrive.per_second,
+        canary: redrive.canary.map(|caution| Canary {
+            first_permille: caution.first_permille,
+            failed_permille_max: caution.failed_permille_max,
+            allowed: (preview.matching * u64::from(caution.first_permille)).div_ceil(1000).max(1),
+        }),
+        undoes: None,
+        last,
+        at_queue: from.id,
+        done: 0,
+        moved: 0,
+        started_at: now,
+        state: RedriveState::Running,
+    })
+}
+
+/// Starts taking back the letters of a redrive that has ended: those that nobody has received since go to the dead-letter
+/// queue again, as they were. Answers the number of the undo, which [`step`] carries on.
+///
+/// # Errors
+/// [`Error::RedriveNotFound`] when it is not known, [`Error::RedriveRunning`] while it or another one of the queue runs.
+pub fn undo(tx: &mut Tx<'_>, id: u64, now: Timestamp) -> Result<u64, Error> {
+    let undone = tx.redrives()?.get(&id)?.filter(|record| record.undoes.is_none()).ok_or(Error::RedriveNotFound(id))?;
+    let from = catalog::by_id(tx, undone.from)?;
+    let totals = tx.redrive_totals()?.get(&id)?.unwrap_or_default();
+    begin(tx, &from, |number| RedriveRecord {
+        id: number,
+        to: None,
+        selection: Selection::default(),
+        as_of: number,
+        matching: undone.moved.saturating_sub(totals.ended()),
+        canary: None,
+        undoes: Some(id),
+        last: number,
+        at_queue: 0,
+        done: id,
+        moved: 0,
+        started_at: now,
+        state: RedriveState::Running,
+        ..undone
+    })
+}
+
+fn begin(tx: &mut Tx<'_>, from: &QueueRecord, record: impl FnOnce(u64) -> RedriveRecord) -> Result<u64, Error> {
     let (running, ended): (Vec<_>, Vec<_>) = tx
         .redrives()?
         .first(0..=u64::MAX, usize::MAX)?
         .into_iter()
         .partition(|(_, record)| record.state == RedriveState::Running);
     if let Some((id, _)) = running.into_iter().find(|(_, record)| record.from == from.id) {
-        return Err(Error::RedriveRunning { id, queue: from.name });
+        return Err(Error::RedriveRunning { id, queue: from.name.clone() });
     }
     // One starts now and will end too.
     let forgotten = (ended.len() + 1).saturating_sub(ENDED_KEPT_MAX);
     for (id, _) in ended.into_iter().take(forgotten) {
         tx.redrives()?.remove(&id)?;
+        tx.redrive_totals()?.remove(&id)?;
     }
-    let last = purge::newest(tx, from.id)?;
     let id = tx.fresh_id()?;
-    let record = RedriveRecord {
-        id,
-        from: from.id,
-        to: to.map(|queue| queue.id),
-        fingerprint: redrive.fingerprint,
-        ids: sorted(&redrive.ids),
-        per_second: redrive.per_second,
-        last,
-        done: 0,
-        moved: 0,
-        started_at: now,
-        state: RedriveState::Running,
-    };
-    tx.redrives()?.insert(&id, &record)?;
+    tx.redrives()?.insert(&id, &record(id))?;
+    tx.redrive_totals()?.insert(&id, &RedriveTotals::default())?;
     tx.signal(TOPIC);
     Ok(id)
-}
-
-/// Moves up to `budget` letters of a running redrive. Answers how the redrive stands; the cursor and the moves are
-/// one commit, so that a crash in the middle neither loses nor doubles a letter.
-///
-/// # Errors
-/// A storage fault, or the redrive is not there.
-pub fn step(
-    tx: &mut Tx<'_>,
-    witness: &dyn Witness,
-    id: u64,
-    budget: usize,
-    now: Timestamp,
-) -> Result<RedriveRecord, Error> {
-    let mut record = tx.redrives()?.get(&id)?.ok_or(Error::RedriveNotFound(id))?;
-    if record.state != RedriveState::Running {
-        return Ok(record);
-    }
-    let from = record.done + 1;
-    let letters = tx.states()?.first((record.from, from)..=(record.from, record.last.max(from)), LOOK_MAX)?;
-    let seen_all = letters.len() < LOOK_MAX;
-    let mut left = budget;
-    let mut is_stopped = false;
-    for (key, state) in letters {
-        if key.1 > record.last {
-            break;
-        }
-        if left == 0 {
-            is_stopped = true;
-            break;
-        }
-        let fingerprint = match record.fingerprint {
-            Some(_) => place::last_fingerprint(tx, &state)?,
-            None => None,
-        };
-        // A letter that died after the start may be older than `last`: it keeps its place in the order of sending.
-        let was_there = state.entered < record.id;
-        if was_there && matches(record.fingerprint, &record.ids, &state, fingerprint) {
-            let to = record.to.unwrap_or(state.source);
-            if tx.queues()?.get(&to)?.is_none() {
-                record.state = RedriveState::Failed { at: now, why: no_destination(&state, to) };
-                break;
-            }
-            revive(tx, witness, key, &state, to, now)?;
-            record.moved += 1;
-            left -= 1;
-        }
-        record.done = key.1;
-    }
-    if record.state == RedriveState::Running && seen_all && !is_stopped {
-        record.state = RedriveState::Completed { at: now };
-    }
-    if record.state != RedriveState::Running {
-        tx.signal(TOPIC);
-    }
-    tx.redrives()?.insert(&id, &record)?;
-    Ok(record)
 }
 
 /// Stops a running redrive; what was moved stays moved. Answers how many were.
@@ -210,38 +221,22 @@ pub fn list(snapshot: &Snapshot) -> Result<Vec<RedriveRecord>, Error> {
     Ok(redrives.into_iter().rev().map(|(_, redrive)| redrive).collect())
 }
 
-fn revive(
-    tx: &mut Tx<'_>,
-    witness: &dyn Witness,
-    key: place::Key,
-    state: &MessageState,
-    to: u32,
-    now: Timestamp,
-) -> Result<(), store::Error> {
-    let sequence = tx.fresh_id()?;
-    let fresh = place::fresh(sequence, state.body, state.body_bytes, now);
-    let back = MessageState { attempts: state.attempts, ..fresh };
-    place::take(tx, key, state)?;
-    place::put(tx, (to, sequence), &back)?;
-    place::tell(tx, witness, state, News::Revived, now)
+/// The redrives as [`list`] gives them, each with how its letters fared.
+///
+/// # Errors
+/// A storage fault.
+pub fn fates(snapshot: &Snapshot) -> Result<Vec<(RedriveRecord, RedriveTotals)>, Error> {
+    let totals = snapshot.redrive_totals()?;
+    let with = |record: RedriveRecord| Ok((totals.get(&record.id)?.unwrap_or_default(), record));
+    list(snapshot)?.into_iter().map(with).map(|found| found.map(|(totals, record)| (record, totals))).collect()
 }
 
-/// Ids in the order that [`matches`] searches.
-fn sorted(ids: &[MessageId]) -> Vec<MessageId> {
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
-}
-
-/// `ids` are sorted.
-fn matches(
-    wanted: Option<Fingerprint>,
-    ids: &[MessageId],
-    state: &MessageState,
-    fingerprint: Option<Fingerprint>,
-) -> bool {
-    (wanted.is_none() || wanted == fingerprint) && (ids.is_empty() || ids.binary_search(&state.message_id).is_ok())
+/// The selection as [`select::matches`] reads it.
+fn sorted(selection: &Selection) -> Selection {
+    let mut selection = selection.clone();
+    selection.ids.sort_unstable();
+    selection.ids.dedup();
+    selection
 }
 
 fn check(redrive: &Redrive) -> Result<(), Error> {
@@ -252,11 +247,20 @@ fn check(redrive: &Redrive) -> Result<(), Error> {
         }
         _ => {}
     }
+    if let Some(caution) = redrive.canary {
+        let (first, failed) = (caution.first_permille, caution.failed_permille_max);
+        if !(1..=1000).contains(&first) {
+            return Err(range("first step of a canary in thousandths", 1000, u64::from(first)));
+        }
+        if failed > 1000 {
+            return Err(range("limit of a canary's failures in thousandths", 1000, u64::from(failed)));
+        }
+    }
     if redrive.to.as_ref() == Some(&redrive.from) {
         return Err(Error::RedriveToItself(redrive.from.clone()));
     }
-    if redrive.ids.len() > IDS_MAX {
-        return Err(range("ids", IDS_MAX as u64, redrive.ids.len() as u64));
+    if redrive.selection.ids.len() > IDS_MAX {
+        return Err(range("ids", IDS_MAX as u64, redrive.selection.ids.len() as u64));
     }
     Ok(())
 }
@@ -266,12 +270,4 @@ fn check_source(redrive: &Redrive, queues: &[QueueRecord]) -> Result<(), Error> 
         return Err(Error::NotDeadLetterQueue(redrive.from.clone()));
     }
     Ok(())
-}
-
-fn no_destination(state: &MessageState, to: u32) -> String {
-    let id = state.message_id;
-    match to {
-        0 => format!("letter {id} has no source queue: it was sent here directly (name a destination with --to)"),
-        _ => format!("letter {id}: queue number {to} is gone (name a destination with --to)"),
-    }
 }

@@ -1,30 +1,49 @@
 //! SendMessage: one message into one queue.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::base::{AttemptEnd, MessageId, Timestamp};
-use crate::store::Tx;
-use crate::store::record::{Body, Place, QueueRecord};
+use crate::store::record::{
+    Attribute, Body, Digest, Envelope, Group, MessageState, Place, QueueRecord, Recent, RecentRecord, Scope,
+};
+use crate::store::{self, Tx};
 
 use super::settle::{self, Ended};
-use super::{Error, Witness, catalog, place, receive};
-
-/// The longest delay of a message, as in SQS.
-pub const DELAY_MAX: Duration = Duration::from_secs(900);
+use super::unique::{self, Unique, Verdict};
+use super::{Error, Witness, catalog, place, receive, recent, valid};
 
 /// A message to be sent.
 #[derive(Clone, Debug, Default)]
 pub struct Send {
     /// The text, in UTF-8.
     pub body: Bytes,
-    /// How long it stays invisible, 0 s to 15 min; the queue's delay when `None`.
+    /// How long it stays invisible, 0 s to 15 min; the queue's delay when `None`. Not on FIFO queues.
     pub delay: Option<Duration>,
     /// The run that it belongs to; zero when none.
     pub run: u64,
     /// The key of its recipient's row; zeros when none.
     pub recipient: [u8; 16],
+    /// At most ten message attributes.
+    pub attributes: BTreeMap<String, Attribute>,
+    /// The system attribute AWSTraceHeader.
+    pub trace_header: Option<String>,
+    /// The system attribute SenderId.
+    pub sender: Option<String>,
+    /// MessageGroupId: on FIFO queues messages of a group go out in order; on others a group that has too much in flight
+    /// yields to the rest.
+    pub group: Option<String>,
+    /// MessageDeduplicationId: on FIFO queues a second message with it within five minutes is answered and not sent.
+    pub deduplication_id: Option<String>,
+    /// Messages with a lower one go first, 1 to 2^21; zero, the default, goes before all.
+    pub priority: u32,
+    /// At most one message of the queue holds this key.
+    pub unique: Option<Unique>,
+    /// Not received from this moment on.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Send {
@@ -37,61 +56,157 @@ impl Send {
 /// A message that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Its id.
+    /// Its id; the earlier message's when this one was not sent because of it.
     pub message_id: MessageId,
-    /// Its place in the order of sending.
+    /// Its place in the order of sending: SQS's SequenceNumber.
     pub sequence: u64,
+    /// Whether an earlier message stands for this one: the same deduplication id, or the same unique key.
+    pub is_duplicate: bool,
 }
 
 /// Sends one message.
 ///
 /// # Errors
-/// The body or the delay is out of its limits.
+/// The message is out of its limits, or the queue is full.
 pub fn send(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp) -> Result<Sent, Error> {
     check(queue, &message)?;
-    let delay = message.delay.unwrap_or(Duration::from_millis(queue.attributes.delay_ms));
-    let sequence = tx.fresh_id()?;
-    let body_bytes = u32::try_from(message.body.len()).expect("the size was checked against a 32-bit limit");
-    let mut state = place::fresh(sequence, sequence, body_bytes, now);
-    if !delay.is_zero() {
-        (state.place, state.visible_at) = (Place::Delayed, now.after(delay));
-    }
-    let body = Body { run: message.run, recipient: message.recipient, bytes: message.body };
-    tx.bodies()?.insert(&sequence, &body)?;
-    place::put(tx, (queue.id, sequence), &state)?;
-    Ok(Sent { message_id: state.message_id, sequence })
+    room(tx, queue, std::slice::from_ref(&message))?;
+    Ok(enter(tx, queue, message, now)?)
+}
+
+/// Sends all messages or, when one of them is refused, none.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_all(tx: &mut Tx<'_>, queue: &QueueRecord, messages: Vec<Send>, now: Timestamp) -> Result<Vec<Sent>, Error> {
+    messages.iter().try_for_each(|message| check(queue, message))?;
+    room(tx, queue, &messages)?;
+    messages.into_iter().map(|message| Ok(enter(tx, queue, message, now)?)).collect()
 }
 
 /// Checks a message against its queue's limits without sending it.
 ///
 /// # Errors
-/// The body or the delay is out of its limits.
+/// As [`valid::check`].
 pub fn check(queue: &QueueRecord, message: &Send) -> Result<(), Error> {
-    let bytes = message.body.len();
-    if bytes == 0 {
-        return Err(Error::BodyEmpty);
+    valid::check(queue, message)
+}
+
+/// Whether the queue takes these messages too.
+fn room(tx: &mut Tx<'_>, queue: &QueueRecord, messages: &[Send]) -> Result<(), Error> {
+    let attributes = &queue.attributes;
+    if attributes.messages_max.is_none() && attributes.bytes_max.is_none() {
+        return Ok(());
     }
-    if bytes > queue.attributes.message_bytes_max as usize {
-        return Err(Error::BodyTooLarge { queue: queue.name.clone(), bytes, max: queue.attributes.message_bytes_max });
-    }
-    check_characters(&message.body)?;
-    match message.delay {
-        Some(delay) if delay > DELAY_MAX => {
-            Err(Error::OutOfRange { what: "DelaySeconds", min: 0, max: DELAY_MAX.as_secs(), got: delay.as_secs() })
-        }
+    let counts = tx.counts_of(queue.id)?;
+    let bytes: u64 = messages.iter().map(|message| size(message) as u64).sum();
+    let full = |what, max| Err(Error::Full { queue: queue.name.clone(), what, max });
+    match (attributes.messages_max, attributes.bytes_max) {
+        (Some(max), _) if counts.total() + messages.len() as u64 > max => full("messages", max),
+        (_, Some(max)) if counts.bytes + bytes > max => full("bytes", max),
         _ => Ok(()),
     }
 }
 
-/// SQS takes #x9 #xA #xD #x20–#xD7FF #xE000–#xFFFD #x10000–#x10FFFF.
-fn check_characters(body: &[u8]) -> Result<(), Error> {
-    let text = std::str::from_utf8(body).map_err(|error| Error::BodyCharacters { at: error.valid_up_to() })?;
-    let is_refused =
-        |c: char| matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
-    match text.find(is_refused) {
-        Some(at) => Err(Error::BodyCharacters { at }),
-        None => Ok(()),
+/// Sends a message that was checked: a duplicate is answered with the message that stands for it.
+fn enter(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp) -> Result<Sent, store::Error> {
+    let (message, deduplication) = deduplicated(queue, message);
+    if let Some(digest) = deduplication
+        && let Some(Recent::Sent { message_id, sequence }) = recent::recall(tx, queue.id, digest, now)?
+    {
+        return Ok(Sent { message_id, sequence, is_duplicate: true });
     }
+    let verdict = match &message.unique {
+        Some(unique) => unique::judge(tx, queue, unique, now)?,
+        None => Verdict::New,
+    };
+    match verdict {
+        Verdict::Duplicate(sent) => return Ok(sent),
+        Verdict::Replace(at, old) => return unique::replace(tx, queue, (at, old), message, now),
+        Verdict::Wait(row) => return unique::follow(tx, queue, row, message, now),
+        Verdict::New => {}
+    }
+    let sequence = tx.fresh_id()?;
+    let state = state(queue, &message, sequence, now);
+    let sent = Sent { message_id: state.message_id, sequence, is_duplicate: false };
+    if let Some(unique) = &message.unique {
+        unique::hold(tx, queue, unique, sent, now)?;
+    }
+    if let Some(digest) = deduplication {
+        let what = Recent::Sent { message_id: sent.message_id, sequence };
+        recent::remember(tx, queue.id, digest, &RecentRecord { until: now.after(recent::REMEMBERED), what }, now)?;
+    }
+    tx.bodies()?.insert(&sequence, &body(message))?;
+    place::put(tx, (queue.id, sequence), &state)?;
+    Ok(sent)
+}
+
+/// A message of a FIFO queue with its deduplication id, and what the queue remembers it by.
+fn deduplicated(queue: &QueueRecord, mut message: Send) -> (Send, Option<Digest>) {
+    let Some(fifo) = queue.attributes.fifo else { return (message, None) };
+    let id = message.deduplication_id.get_or_insert_with(|| {
+        let digest = Sha256::digest(&message.body);
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    });
+    let group = match fifo.deduplication_scope {
+        Scope::Queue => "",
+        Scope::Group => message.group.as_deref().unwrap_or_default(),
+    };
+    let digest = recent::digest(&["deduplication", group, id]);
+    (message, Some(digest))
+}
+
+fn state(queue: &QueueRecord, message: &Send, sequence: u64, now: Timestamp) -> MessageState {
+    let fresh = place::fresh(sequence, sequence, size_bytes(message), now);
+    let delay = delay(queue, message);
+    let is_ordered = queue.attributes.fifo.is_some();
+    MessageState {
+        place: if delay.is_zero() { Place::Ready } else { Place::Delayed },
+        visible_at: if delay.is_zero() { Timestamp::ZERO } else { now.after(delay) },
+        group: group(message.group.as_deref(), is_ordered),
+        priority: message.priority,
+        expires_at: message.expires_at.unwrap_or(Timestamp::ZERO),
+        unique: message.unique.as_ref().and_then(|unique| unique::reference(queue, unique)),
+        ..fresh
+    }
+}
+
+/// The group as a message's state names it.
+pub(super) fn group(id: Option<&str>, is_ordered: bool) -> Option<Group> {
+    id.map(|id| Group { id: recent::digest(&["group", id]), is_ordered })
+}
+
+/// How long the message stays invisible. A FIFO queue's own delay is the only one there.
+pub(super) fn delay(queue: &QueueRecord, message: &Send) -> Duration {
+    let own = Duration::from_millis(queue.attributes.delay_ms);
+    if queue.attributes.fifo.is_some() { own } else { message.delay.unwrap_or(own) }
+}
+
+/// The size of a message as SQS counts it: the text, and the attributes' names, types and values.
+pub(super) fn size(message: &Send) -> usize {
+    let attributes = message.attributes.iter();
+    let of = |(name, attribute): (&String, &Attribute)| {
+        name.len() + attribute.data_type.len() + attribute.value.as_bytes().len()
+    };
+    message.body.len() + attributes.map(of).sum::<usize>()
+}
+
+/// As [`size`], of a message that was checked.
+pub(super) fn size_bytes(message: &Send) -> u32 {
+    u32::try_from(size(message)).expect("the size was checked against a 32-bit limit")
+}
+
+/// The part of a message that never changes.
+pub(super) fn body(message: Send) -> Body {
+    let envelope = Envelope {
+        attributes: message.attributes,
+        trace_header: message.trace_header,
+        sender: message.sender,
+        group: message.group,
+        deduplication_id: message.deduplication_id,
+        unique_key: message.unique.map(|unique| unique.key),
+    };
+    Body { run: message.run, recipient: message.recipient, envelope, bytes: message.body }
 }
 
 /// Sends a message that is known to be hopeless: it goes straight to the dead-letter queue of `queue`, with one
@@ -108,7 +223,7 @@ pub fn send_dead(
 ) -> Result<Sent, Error> {
     let dead_letter_queue = catalog::dead_letter_queue(tx, queue)?;
     let sent = send(tx, queue, Send { delay: Some(Duration::ZERO), ..message }, ended.at)?;
-    if let Some(dead_letter_queue) = dead_letter_queue {
+    if let Some(dead_letter_queue) = dead_letter_queue.filter(|_| !sent.is_duplicate) {
         let key = (queue.id, sent.sequence);
         let mut state = receive::state_of(tx, key)?;
         state.attempts = 1;

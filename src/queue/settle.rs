@@ -7,7 +7,7 @@ use crate::base::{Attempt, AttemptEnd, Failure, Timestamp};
 use crate::store::record::{Body, MessageState, Place};
 use crate::store::{self, Tx};
 
-use super::{Error, News, ReceiptHandle, Witness, catalog, place};
+use super::{Error, News, ReceiptHandle, Witness, catalog, place, tally};
 
 /// The history of one message keeps its worker attempts among the last this many; older ones go.
 pub const HISTORY_MAX: u32 = 100;
@@ -46,6 +46,7 @@ pub enum Settled {
 pub fn done(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Option<Body>, Error> {
     let Some((key, state)) = held(tx, handle)? else { return Ok(None) };
     let body = place::body(tx, &state)?;
+    tally::succeeded(tx, &state)?;
     place::erase(tx, key, &state)?;
     Ok(Some(body))
 }

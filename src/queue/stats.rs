@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Timestamp;
 use crate::store::Snapshot;
-use crate::store::record::{Place, QueueRecord};
+use crate::store::record::{Pause, Place, QueueRecord};
 
 use super::Error;
 
@@ -28,6 +28,8 @@ pub struct Stats {
     pub oldest_age_s: Option<u64>,
     /// The dead-letter queue.
     pub dead_letter_queue: Option<String>,
+    /// Set while nothing is received from it: who paused it and since when.
+    pub paused: Option<Pause>,
 }
 
 impl Stats {
@@ -70,5 +72,6 @@ pub fn stats(snapshot: &Snapshot, queue: &QueueRecord, now: Timestamp) -> Result
         bytes: counts.bytes,
         oldest_age_s: oldest.first().map(|(_, state)| now.since(state.sent_at)).as_ref().map(Duration::as_secs),
         dead_letter_queue: queue.attributes.redrive.as_ref().map(|(name, _)| name.clone()),
+        paused: queue.paused.clone(),
     })
 }

@@ -57,6 +57,50 @@ impl Key for (u32, u64, u64) {
     }
 }
 
+impl Key for (u32, u32, u64) {
+    fn to_bytes(&self) -> Vec<u8> {
+        [&self.0.to_be_bytes()[..], &self.1.to_be_bytes(), &self.2.to_be_bytes()].concat()
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, tail) = bytes.split_first_chunk::<4>()?;
+        let (middle, last) = tail.split_first_chunk::<4>()?;
+        Some((u32::from_be_bytes(*head), u32::from_be_bytes(*middle), u64::from_bytes(last)?))
+    }
+}
+
+impl Key for (u32, [u8; 16]) {
+    fn to_bytes(&self) -> Vec<u8> {
+        [&self.0.to_be_bytes()[..], &self.1].concat()
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, tail) = bytes.split_first_chunk::<4>()?;
+        Some((u32::from_be_bytes(*head), tail.try_into().ok()?))
+    }
+}
+
+impl Key for (u32, u64, [u8; 16]) {
+    fn to_bytes(&self) -> Vec<u8> {
+        [&self.0.to_be_bytes()[..], &self.1.to_be_bytes(), &self.2].concat()
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, tail) = bytes.split_first_chunk::<4>()?;
+        let (middle, last) = tail.split_first_chunk::<8>()?;
+        Some((u32::from_be_bytes(*head), u64::from_be_bytes(*middle), last.try_into().ok()?))
+    }
+}
+
+impl Key for (u32, [u8; 16], u32, u64) {
+    fn to_bytes(&self) -> Vec<u8> {
+        [&self.0.to_be_bytes()[..], &self.1, &self.2.to_be_bytes(), &self.3.to_be_bytes()].concat()
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (queue, rest) = bytes.split_first_chunk::<4>()?;
+        let (group, rest) = rest.split_first_chunk::<16>()?;
+        let (priority, rest) = rest.split_first_chunk::<4>()?;
+        Some((u32::from_be_bytes(*queue), *group, u32::from_be_bytes(*priority), u64::from_bytes(rest)?))
+    }
+}
+
 impl Key for (u64, [u8; 16]) {
     fn to_bytes(&self) -> Vec<u8> {
         [&self.0.to_be_bytes()[..], &self.1].concat()
@@ -102,5 +146,11 @@ mod tests {
         assert!(ticks.iter().map(Key::to_bytes).is_sorted());
         assert_eq!(<(String, u64)>::from_bytes(&ticks[2].to_bytes()), Some(ticks[2].clone()));
         assert_eq!(<(u32, u64)>::from_bytes(&[1, 2]), None);
+        let grouped = (1_u32, [2; 16], 3_u32, 4_u64);
+        assert_eq!(Key::from_bytes(&grouped.to_bytes()), Some(grouped));
+        let recent = (1_u32, 2_u64, [3; 16]);
+        assert_eq!(Key::from_bytes(&recent.to_bytes()), Some(recent));
+        let ready = (1_u32, 2_u32, 3_u64);
+        assert_eq!(Key::from_bytes(&ready.to_bytes()), Some(ready));
     }
 }

@@ -1,6 +1,7 @@
 //! A consistent view of the whole store for readers; it neither waits for the writer nor holds it up.
 
 use super::Error;
+use super::tx::LAST_ID;
 
 /// The store as it stood after one commit.
 pub struct Snapshot {
@@ -10,6 +11,14 @@ pub struct Snapshot {
 impl Snapshot {
     pub(super) fn new(transaction: redb::ReadTransaction) -> Self {
         Self { transaction }
+    }
+
+    /// The last number of the store's one series that was given out; see [`super::Tx::fresh_id`].
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn last_id(&self) -> Result<u64, Error> {
+        Ok(self.meta()?.get(&LAST_ID.to_owned())?.unwrap_or(0))
     }
 
     pub(super) fn open(&self, name: &'static str) -> Result<redb::ReadOnlyTable<&'static [u8], &'static [u8]>, Error> {

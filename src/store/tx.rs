@@ -7,7 +7,8 @@ use redb::WriteTransaction;
 use crate::base::Attempt;
 
 use super::record::{
-    Body, Counts, MessageState, QueueRecord, RecipientRecord, RedriveRecord, RunRecord, RunTotals, TickRecord,
+    Body, Counts, Digest, GroupRecord, MessageState, QueueRecord, RecentRecord, RecipientRecord, RedriveRecord,
+    RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord,
 };
 use super::table::{Ledger, Raw, TableMut, TableRef};
 use super::{Error, Snapshot};
@@ -60,10 +61,23 @@ tables! {
     bodies: u64 => Body;
     /// States by queue and sequence number, which is the order of sending.
     states: (u32, u64) => MessageState;
-    /// Ready messages by queue and sequence number.
-    ready: (u32, u64) => ();
+    /// Messages that can be received, by queue, priority and sequence number: those without a group, and one of each
+    /// group.
+    ready: (u32, u32, u64) => ();
     /// Delayed messages and messages in flight by queue, moment of becoming visible, and sequence number.
     timed: (u32, u64, u64) => ();
+    /// Message groups by queue and digest.
+    groups: (u32, Digest) => GroupRecord;
+    /// Messages of groups that wait their turn, by queue, group, priority and sequence number.
+    grouped: (u32, Digest, u32, u64) => ();
+    /// Messages that expire while they wait, by queue, moment and sequence number.
+    expiries: (u32, u64, u64) => ();
+    /// What queues remember for a while, by queue and digest.
+    recent: (u32, Digest) => RecentRecord;
+    /// When they forget it, by queue, moment and digest.
+    recent_times: (u32, u64, Digest) => ();
+    /// Unique keys by queue and digest.
+    uniques: (u32, Digest) => UniqueRecord;
     /// Attempts that failed by inner id and number.
     history: (u64, u32) => Attempt;
     /// Runs by number.
@@ -78,6 +92,8 @@ tables! {
     ticks: (String, u64) => TickRecord;
     /// Redrives by number.
     redrives: u64 => RedriveRecord;
+    /// How the letters of redrives fared since, by redrive.
+    redrive_totals: u64 => RedriveTotals;
 }
 
 /// The number of a queue behind its name.
@@ -184,6 +200,16 @@ impl<'t> Tx<'t> {
         Ok(self.touched_counts.entry(queue).or_insert(counts))
     }
 
+    /// Removes the counts of a queue that is gone.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn forget_counts(&mut self, queue: u32) -> Result<(), Error> {
+        self.touched_counts.remove(&queue);
+        self.counts()?.remove(&queue)?;
+        Ok(())
+    }
+
     /// The totals of a run, for writing.
     ///
     /// # Errors
@@ -228,7 +254,7 @@ impl<'t> Tx<'t> {
 }
 
 /// The row of `meta` that holds the last id given out.
-const LAST_ID: &str = "last-id";
+pub(super) const LAST_ID: &str = "last-id";
 /// The row of `meta` that holds the last number given to a queue.
 const LAST_QUEUE: &str = "last-queue";
 

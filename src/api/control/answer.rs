@@ -6,10 +6,12 @@ use crate::base::Timestamp;
 use crate::queue::{self, Door, Send, catalog, dead, peek, redrive, stats};
 use crate::run::{self, report};
 use crate::schedule::{self, tick};
-use crate::store::record::{QueueRecord, RedriveRecord, RedriveState, TickVerdict};
+use crate::store::record::{
+    Attribute, AttributeValue, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, TickVerdict,
+};
 use crate::store::{self, Snapshot, Tx};
 
-use super::request::{FailureKind, RedriveView, ScheduleView, Status};
+use super::request::{FailureKind, RedriveView, ScheduleView, Status, With};
 use super::{Answer, Failure, Request};
 
 /// A peek shows this many messages at most.
@@ -90,7 +92,20 @@ impl Control {
                 let purged = tokio::spawn(async move { door.purge(&queue).await }).await;
                 Answer::Count(purged.map_err(|error| failure(FailureKind::Store, error))??)
             }
-            Request::Send { queue, body } => Answer::Sent(self.door.send(&queue, Send::text(body)).await?.message_id),
+            Request::Send { queue, body, with } => {
+                Answer::Sent(self.door.send(&queue, message(body, *with)).await?.message_id)
+            }
+            Request::UndoRedrive { id } => Answer::Started(self.door.undo_redrive(id).await?),
+            Request::Pause { queue, by } => {
+                self.door.pause(&queue, &by).await?;
+                tracing::info!(queue, by, "a queue was paused");
+                Answer::Done
+            }
+            Request::Resume { queue } => {
+                self.door.resume(&queue).await?;
+                tracing::info!(queue, "a queue goes on");
+                Answer::Done
+            }
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
             _ => Answer::Status(self.status(self.door.now())),
         })
@@ -150,7 +165,7 @@ fn dead_letter_queue(snapshot: &Snapshot, name: &str) -> Result<QueueRecord, que
 fn redrives(snapshot: &Snapshot) -> Result<Vec<RedriveView>, queue::Error> {
     let names: BTreeMap<u32, String> =
         catalog::list(snapshot)?.into_iter().map(|queue| (queue.id, queue.name)).collect();
-    let view = |redrive: RedriveRecord| {
+    let view = |(redrive, totals): (RedriveRecord, RedriveTotals)| {
         let (state, ended_at, why) = match redrive.state {
             RedriveState::Running => ("running", None, None),
             RedriveState::Completed { at } => ("completed", Some(at), None),
@@ -165,9 +180,26 @@ fn redrives(snapshot: &Snapshot) -> Result<Vec<RedriveView>, queue::Error> {
             started_at: redrive.started_at,
             ended_at,
             why,
+            succeeded: totals.succeeded,
+            failed: totals.failed,
+            undoes: redrive.undoes,
         }
     };
-    Ok(redrive::list(snapshot)?.into_iter().map(view).collect())
+    Ok(redrive::fates(snapshot)?.into_iter().map(view).collect())
+}
+
+fn message(body: String, with: With) -> Send {
+    let text = |text: String| Attribute { data_type: "String".into(), value: AttributeValue::Text(text) };
+    Send {
+        delay: with.delay,
+        attributes: with.attributes.into_iter().map(|(name, value)| (name, text(value))).collect(),
+        group: with.group,
+        deduplication_id: with.deduplication_id,
+        priority: with.priority,
+        unique: with.unique,
+        expires_at: with.expires_at,
+        ..Send::text(body)
+    }
 }
 
 fn verdict(verdict: &TickVerdict) -> String {

@@ -1,6 +1,7 @@
 //! The words of the control interface. Fields are added, never renamed: an older CLI may meet a newer daemon.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,7 @@ use crate::queue::dead::Group;
 use crate::queue::peek::Peeked;
 use crate::queue::redrive::{Preview, Redrive};
 use crate::queue::stats::Stats;
+use crate::queue::unique::Unique;
 use crate::run::Report;
 use crate::run::report::Row;
 
@@ -41,8 +43,25 @@ pub enum Request {
         /// Its number.
         id: u64,
     },
+    /// Take back the letters of a redrive that nobody has received since.
+    UndoRedrive {
+        /// Its number.
+        id: u64,
+    },
     /// All redrives, the newest first.
     Redrives,
+    /// Stop receives from a queue.
+    Pause {
+        /// The queue.
+        queue: String,
+        /// Who asks.
+        by: String,
+    },
+    /// Let receives from a queue go on.
+    Resume {
+        /// The queue.
+        queue: String,
+    },
     /// Delete all messages of a queue.
     Purge {
         /// The queue.
@@ -54,6 +73,9 @@ pub enum Request {
         queue: String,
         /// The text.
         body: String,
+        /// What goes with it.
+        #[serde(default)]
+        with: Box<With>,
     },
     /// Start a run by hand.
     StartRun {
@@ -104,11 +126,34 @@ impl Request {
             | Self::Schedules => true,
             Self::StartRedrive(_)
             | Self::CancelRedrive { .. }
+            | Self::UndoRedrive { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
             | Self::Purge { .. }
             | Self::Send { .. }
             | Self::StartRun { .. } => false,
         }
     }
+}
+
+/// What goes with a message beside its text; see [`crate::queue::Send`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct With {
+    /// How long it stays invisible.
+    pub delay: Option<Duration>,
+    /// Message attributes of the type `String`.
+    pub attributes: BTreeMap<String, String>,
+    /// The message group.
+    pub group: Option<String>,
+    /// The deduplication id.
+    pub deduplication_id: Option<String>,
+    /// The priority.
+    pub priority: u32,
+    /// The unique key.
+    pub unique: Option<Unique>,
+    /// When it is not worth doing any more.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// What is answered.
@@ -131,8 +176,10 @@ pub enum Answer {
     Count(u64),
     /// See [`Request::Redrives`].
     Redrives(Vec<RedriveView>),
-    /// The id of the message that was sent.
+    /// The id of the message that was sent, or of the one that stands for it.
     Sent(MessageId),
+    /// It is done.
+    Done,
     /// See [`Request::Runs`].
     Runs(Vec<Report>),
     /// See [`Request::Run`].
@@ -173,6 +220,15 @@ pub struct RedriveView {
     pub ended_at: Option<Timestamp>,
     /// Why it failed.
     pub why: Option<String>,
+    /// Of the letters moved: how many were done since.
+    #[serde(default)]
+    pub succeeded: u64,
+    /// How many died again.
+    #[serde(default)]
+    pub failed: u64,
+    /// Set when it takes back the letters of that redrive.
+    #[serde(default)]
+    pub undoes: Option<u64>,
 }
 
 /// A schedule as lists show it.

@@ -5,39 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::outcome::Receipt;
-use crate::base::{Attempt, Fingerprint, MessageId, Timestamp};
+use crate::base::{Attempt, Fingerprint, Timestamp};
 
-use super::Record;
-
-/// A queue: its name, attributes and age.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueRecord {
-    /// The number that keys carry; never used twice.
-    pub id: u32,
-    /// The name that users see.
-    pub name: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// See [`QueueAttributes`].
-    pub attributes: QueueAttributes,
-}
-
-/// The attributes of a queue in stored units.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueAttributes {
-    /// Milliseconds.
-    pub visibility_timeout_ms: u64,
-    /// Milliseconds.
-    pub delay_ms: u64,
-    /// Milliseconds; `None` keeps messages for ever.
-    pub retention_ms: Option<u64>,
-    /// Milliseconds.
-    pub receive_wait_ms: u64,
-    /// Bytes.
-    pub message_bytes_max: u32,
-    /// The dead-letter queue's name and the receive count at which a message goes there.
-    pub redrive: Option<(String, u32)>,
-}
+use super::postcard::postcard_records;
 
 /// One execution of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,82 +103,4 @@ pub enum TickVerdict {
     },
 }
 
-/// The move of letters from a dead-letter queue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RedriveRecord {
-    /// Its number.
-    pub id: u64,
-    /// The dead-letter queue.
-    pub from: u32,
-    /// Where the letters go; each one's source when `None`.
-    pub to: Option<u32>,
-    /// Only letters whose last failure has this fingerprint.
-    pub fingerprint: Option<Fingerprint>,
-    /// Only these messages; all when empty.
-    pub ids: Vec<MessageId>,
-    /// At most this many letters per second.
-    pub per_second: Option<u32>,
-    /// Letters with a later sequence number came after the start and stay.
-    pub last: u64,
-    /// Letters up to this sequence number were looked at.
-    pub done: u64,
-    /// Letters moved so far.
-    pub moved: u64,
-    /// When it was started.
-    pub started_at: Timestamp,
-    /// How it stands.
-    pub state: RedriveState,
-}
-
-/// How a redrive stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RedriveState {
-    /// It goes on, also after a restart.
-    Running,
-    /// All letters of its set were moved.
-    Completed {
-        /// When.
-        at: Timestamp,
-    },
-    /// Somebody stopped it; what was moved stays moved.
-    Cancelled {
-        /// When.
-        at: Timestamp,
-    },
-    /// It could not go on.
-    Failed {
-        /// When.
-        at: Timestamp,
-        /// Why.
-        why: String,
-    },
-}
-
-const VERSION: u8 = 1;
-
-fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    postcard::to_extend(record, vec![VERSION]).expect("these records hold nothing that postcard cannot write")
-}
-
-fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|error| error.to_string()),
-        Some((version, _)) => Err(format!("version {version}, this build knows {VERSION}")),
-        None => Err("no bytes".into()),
-    }
-}
-
-macro_rules! postcard_records {
-    ($($record:ty),+ $(,)?) => {$(
-        impl Record for $record {
-            fn encode(&self) -> Vec<u8> {
-                encode(self)
-            }
-            fn decode(bytes: &[u8]) -> Result<Self, String> {
-                decode(bytes)
-            }
-        }
-    )+};
-}
-
-postcard_records!(Attempt, QueueRecord, RecipientRecord, RedriveRecord, RunRecord, TickRecord);
+postcard_records!(1: Attempt, RecipientRecord, RunRecord, TickRecord);

@@ -3,14 +3,26 @@
 //! The change ritual: describe the new bytes in `docs/format.md`, raise the version, keep decoding the old one, add a
 //! store file written by the old version to `tests/data/stores/`, and open it in a test.
 
+mod body;
 mod cold;
-mod hot;
+mod counts;
+mod group;
+mod layout;
+mod postcard;
+mod queue;
+mod redrive;
+mod state;
 
-pub use cold::{
-    FanOutProgress, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, RedriveRecord, RedriveState,
-    RunRecord, TickRecord, TickVerdict,
-};
-pub use hot::{Body, Counts, MessageState, Owner, Place, RunTotals};
+pub use body::{Attribute, AttributeValue, Body, Envelope};
+pub use cold::{FanOutProgress, RecipientRecord, RecipientState, RunRecord, TickRecord, TickVerdict};
+pub use counts::{Counts, RedriveTotals, RunTotals};
+pub use group::{Follower, GroupRecord, Recent, RecentRecord, UniqueRecord};
+pub use queue::{Fifo, Pause, QueueAttributes, QueueRecord, RedriveAllow, Scope};
+pub use redrive::{Canary, RedriveRecord, RedriveState, Selection};
+pub use state::{Group, MessageState, Owner, Place, Returned, UniqueRef};
+
+/// The first half of a SHA-256: of a message group's id, a deduplication id, a unique key.
+pub type Digest = [u8; 16];
 
 /// Something that the store keeps.
 pub trait Record: Sized {

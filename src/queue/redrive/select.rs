@@ -1,0 +1,75 @@
+//! Which letters a selection names.
+
+use crate::base::Attempt;
+use crate::store::record::{AttributeValue, Body, MessageState, Selection};
+use crate::store::{self, Snapshot, Tx};
+
+/// Where a letter's last attempt and body are read from.
+pub(super) trait Source {
+    /// The letter's last attempt.
+    fn last_attempt(&mut self, letter: &MessageState) -> Result<Option<Attempt>, store::Error>;
+    /// The letter's body.
+    fn body(&mut self, letter: &MessageState) -> Result<Option<Body>, store::Error>;
+}
+
+impl Source for &Snapshot {
+    fn last_attempt(&mut self, letter: &MessageState) -> Result<Option<Attempt>, store::Error> {
+        let last = self.history()?.last((letter.body, 0)..=(letter.body, u32::MAX))?;
+        Ok(last.map(|(_, attempt)| attempt))
+    }
+
+    fn body(&mut self, letter: &MessageState) -> Result<Option<Body>, store::Error> {
+        self.bodies()?.get(&letter.body)
+    }
+}
+
+impl Source for Tx<'_> {
+    fn last_attempt(&mut self, letter: &MessageState) -> Result<Option<Attempt>, store::Error> {
+        let last = self.history()?.last((letter.body, 0)..=(letter.body, u32::MAX))?;
+        Ok(last.map(|(_, attempt)| attempt))
+    }
+
+    fn body(&mut self, letter: &MessageState) -> Result<Option<Body>, store::Error> {
+        self.bodies()?.get(&letter.body)
+    }
+}
+
+/// Whether the selection, whose ids are sorted, names the letter. Reads no more than it asks about.
+pub(super) fn matches(
+    source: &mut impl Source,
+    selection: &Selection,
+    letter: &MessageState,
+) -> Result<bool, store::Error> {
+    if !selection.ids.is_empty() && selection.ids.binary_search(&letter.message_id).is_err() {
+        return Ok(false);
+    }
+    Ok(died_so(source, selection, letter)? && holds(source, selection, letter)?)
+}
+
+/// What the selection says about the letter's death. One that never failed died when it was sent here.
+fn died_so(source: &mut impl Source, selection: &Selection, letter: &MessageState) -> Result<bool, store::Error> {
+    let Selection { fingerprint, died_from, died_before, error_contains, .. } = selection;
+    if fingerprint.is_none() && died_from.is_none() && died_before.is_none() && error_contains.is_none() {
+        return Ok(true);
+    }
+    let last = source.last_attempt(letter)?;
+    let died_at = last.as_ref().map_or(letter.sent_at, |attempt| attempt.ended_at);
+    let text = last.as_ref().and_then(|attempt| attempt.failure.as_ref()).map(|failure| failure.text.as_str());
+    Ok(fingerprint.is_none_or(|wanted| last.as_ref().and_then(Attempt::fingerprint) == Some(wanted))
+        && died_from.is_none_or(|from| died_at >= from)
+        && died_before.is_none_or(|before| died_at < before)
+        && error_contains.as_ref().is_none_or(|part| text.is_some_and(|text| text.contains(part))))
+}
+
+/// What the selection says about the letter itself.
+fn holds(source: &mut impl Source, selection: &Selection, letter: &MessageState) -> Result<bool, store::Error> {
+    if selection.run.is_none() && selection.attribute.is_none() {
+        return Ok(true);
+    }
+    let Some(body) = source.body(letter)? else { return Ok(false) };
+    let has = |(name, value): &(String, String)| match body.envelope.attributes.get(name).map(|found| &found.value) {
+        Some(AttributeValue::Text(text)) => text == value,
+        _ => false,
+    };
+    Ok(selection.run.is_none_or(|run| body.run == run) && selection.attribute.as_ref().is_none_or(has))
+}

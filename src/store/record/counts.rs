@@ -1,0 +1,146 @@
+//! The small fixed records of sums: counts of a queue, totals of a run.
+
+use super::Record;
+use super::layout::{Reader, encode_numbers};
+
+/// How many messages a queue holds, exactly, by place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Ready messages.
+    pub ready: u64,
+    /// Delayed messages, those that are due but not yet looked at included.
+    pub delayed: u64,
+    /// Messages in flight, those whose lease ran out but were not yet looked at included.
+    pub in_flight: u64,
+    /// The bytes of all bodies.
+    pub bytes: u64,
+}
+
+impl Counts {
+    /// All messages of the queue.
+    pub const fn total(&self) -> u64 {
+        self.ready + self.delayed + self.in_flight
+    }
+}
+
+const COUNTS_VERSION: u8 = 1;
+const COUNTS_BYTES: usize = 1 + 4 * 8;
+
+impl Record for Counts {
+    fn encode(&self) -> Vec<u8> {
+        encode_numbers(COUNTS_VERSION, &[self.ready, self.delayed, self.in_flight, self.bytes])
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let mut read = Reader::new(bytes, COUNTS_VERSION, COUNTS_BYTES)?;
+        Ok(Self { ready: read.u64(), delayed: read.u64(), in_flight: read.u64(), bytes: read.u64() })
+    }
+}
+
+/// How the recipients of a run ended, by state. What is not counted here is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunTotals {
+    /// Recipients that the users API named, malformed ones included, repeated ones not.
+    pub fetched: u64,
+    /// Recipients whose mail the relay took.
+    pub sent: u64,
+    /// Recipients whose message is in a dead-letter queue.
+    pub dead: u64,
+    /// Recipients whose message was purged, expired or deleted.
+    pub withdrawn: u64,
+    /// Records that named a recipient again; not in `fetched`.
+    pub repeated: u64,
+    /// Attempts that a dying process left unfinished: each may have mailed.
+    pub interrupted: u64,
+}
+
+impl RunTotals {
+    /// Recipients without an end so far.
+    pub const fn open(&self) -> u64 {
+        self.fetched.saturating_sub(self.sent + self.dead + self.withdrawn)
+    }
+}
+
+const TOTALS_VERSION: u8 = 1;
+const TOTALS_BYTES: usize = 1 + 6 * 8;
+
+impl Record for RunTotals {
+    fn encode(&self) -> Vec<u8> {
+        let numbers = [self.fetched, self.sent, self.dead, self.withdrawn, self.repeated, self.interrupted];
+        encode_numbers(TOTALS_VERSION, &numbers)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let mut read = Reader::new(bytes, TOTALS_VERSION, TOTALS_BYTES)?;
+        Ok(Self {
+            fetched: read.u64(),
+            sent: read.u64(),
+            dead: read.u64(),
+            withdrawn: read.u64(),
+            repeated: read.u64(),
+            interrupted: read.u64(),
+        })
+    }
+}
+
+/// How the letters of one redrive fared since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RedriveTotals {
+    /// They were done.
+    pub succeeded: u64,
+    /// They died again.
+    pub failed: u64,
+    /// They were removed without an outcome: purged, expired, deleted by the run's end.
+    pub withdrawn: u64,
+    /// An undo took them back.
+    pub undone: u64,
+}
+
+impl RedriveTotals {
+    /// Letters that came to an end of any kind.
+    pub const fn ended(&self) -> u64 {
+        self.succeeded + self.failed + self.withdrawn + self.undone
+    }
+}
+
+const REDRIVE_TOTALS_VERSION: u8 = 1;
+const REDRIVE_TOTALS_BYTES: usize = 1 + 4 * 8;
+
+impl Record for RedriveTotals {
+    fn encode(&self) -> Vec<u8> {
+        encode_numbers(REDRIVE_TOTALS_VERSION, &[self.succeeded, self.failed, self.withdrawn, self.undone])
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let mut read = Reader::new(bytes, REDRIVE_TOTALS_VERSION, REDRIVE_TOTALS_BYTES)?;
+        Ok(Self { succeeded: read.u64(), failed: read.u64(), withdrawn: read.u64(), undone: read.u64() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_sum_reads_back_as_it_was_written() {
+        let counts = Counts { ready: 1, delayed: 2, in_flight: 3, bytes: 4 };
+        assert_eq!(Counts::decode(&counts.encode()), Ok(counts));
+        let totals = RunTotals { fetched: 9, sent: 1, dead: 2, withdrawn: 3, repeated: 4, interrupted: 5 };
+        assert_eq!(RunTotals::decode(&totals.encode()), Ok(totals));
+        assert_eq!(totals.open(), 3);
+        let totals = RedriveTotals { succeeded: 1, failed: 2, withdrawn: 3, undone: 4 };
+        assert_eq!(RedriveTotals::decode(&totals.encode()), Ok(totals));
+        assert_eq!(totals.ended(), 10);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Counts::decode(&bytes);
+            let _ = RunTotals::decode(&bytes);
+            let _ = RedriveTotals::decode(&bytes);
+        }
+    }
+}

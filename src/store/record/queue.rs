@@ -1,0 +1,159 @@
+//! The record of a queue: its name, attributes and age.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::Timestamp;
+
+use super::Record;
+use super::postcard::{decode, encode};
+
+/// A queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRecord {
+    /// The number that keys carry; never used twice.
+    pub id: u32,
+    /// The name that users see.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its attributes were last changed.
+    pub modified_at: Timestamp,
+    /// See [`QueueAttributes`].
+    pub attributes: QueueAttributes,
+    /// The tags that users put on it.
+    pub tags: BTreeMap<String, String>,
+    /// Set while nothing is received from it.
+    pub paused: Option<Pause>,
+    /// Set when the queue was deleted: its messages go in steps, then the record does.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// Why nothing is received from a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Who paused it.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The attributes of a queue in stored units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueAttributes {
+    /// Milliseconds.
+    pub visibility_timeout_ms: u64,
+    /// Milliseconds.
+    pub delay_ms: u64,
+    /// Milliseconds; `None` keeps messages for ever.
+    pub retention_ms: Option<u64>,
+    /// Milliseconds.
+    pub receive_wait_ms: u64,
+    /// Bytes.
+    pub message_bytes_max: u32,
+    /// The dead-letter queue's name and the receive count at which a message goes there.
+    pub redrive: Option<(String, u32)>,
+    /// Which queues may name this one as their dead-letter queue.
+    pub redrive_allow: RedriveAllow,
+    /// Set on FIFO queues.
+    pub fifo: Option<Fifo>,
+    /// The queue takes no more messages than this.
+    pub messages_max: Option<u64>,
+    /// The queue takes no more bytes than this.
+    pub bytes_max: Option<u64>,
+}
+
+/// SQS's RedriveAllowPolicy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RedriveAllow {
+    /// Any queue may.
+    #[default]
+    All,
+    /// None may.
+    Nobody,
+    /// Only those of these names, at most ten.
+    Only(Vec<String>),
+}
+
+/// What only FIFO queues have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fifo {
+    /// A message without a deduplication id takes the SHA-256 of its text.
+    pub content_based_deduplication: bool,
+    /// Within what deduplication ids are compared.
+    pub deduplication_scope: Scope,
+    /// To what SQS's throughput quota applies. Kept and answered; here nothing is throttled.
+    pub throughput_limit: Scope,
+}
+
+/// The whole queue or one message group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// The whole queue.
+    #[default]
+    Queue,
+    /// One message group.
+    Group,
+}
+
+const VERSION: u8 = 2;
+
+/// The record as version 1 had it.
+#[derive(Deserialize)]
+struct QueueRecord1 {
+    id: u32,
+    name: String,
+    created_at: Timestamp,
+    attributes: QueueAttributes1,
+}
+
+#[derive(Deserialize)]
+struct QueueAttributes1 {
+    visibility_timeout_ms: u64,
+    delay_ms: u64,
+    retention_ms: Option<u64>,
+    receive_wait_ms: u64,
+    message_bytes_max: u32,
+    redrive: Option<(String, u32)>,
+}
+
+impl From<QueueRecord1> for QueueRecord {
+    fn from(old: QueueRecord1) -> Self {
+        let attributes = QueueAttributes {
+            visibility_timeout_ms: old.attributes.visibility_timeout_ms,
+            delay_ms: old.attributes.delay_ms,
+            retention_ms: old.attributes.retention_ms,
+            receive_wait_ms: old.attributes.receive_wait_ms,
+            message_bytes_max: old.attributes.message_bytes_max,
+            redrive: old.attributes.redrive,
+            redrive_allow: RedriveAllow::All,
+            fifo: None,
+            messages_max: None,
+            bytes_max: None,
+        };
+        Self {
+            id: old.id,
+            name: old.name,
+            created_at: old.created_at,
+            modified_at: old.created_at,
+            attributes,
+            tags: BTreeMap::new(),
+            paused: None,
+            deleted_at: None,
+        }
+    }
+}
+
+impl Record for QueueRecord {
+    fn encode(&self) -> Vec<u8> {
+        encode(VERSION, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.first() {
+            Some(1) => decode::<QueueRecord1>(1, bytes).map(Self::from),
+            _ => decode(VERSION, bytes),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The record of a redrive: which letters, where to, how fast, how far.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Fingerprint, MessageId, Timestamp};
+
+use super::Record;
+use super::postcard::{decode, encode};
+
+/// The move of letters from a dead-letter queue, or the undoing of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedriveRecord {
+    /// Its number.
+    pub id: u64,
+    /// The dead-letter queue.
+    pub from: u32,
+    /// Where the letters go; each one's source when `None`.
+    pub to: Option<u32>,
+    /// Which letters go.
+    pub selection: Selection,
+    /// Letters that came into the queue after this number of the store's series stay.
+    pub as_of: u64,
+    /// How many letters the selection named when the redrive began.
+    pub matching: u64,
+    /// At most this many letters per second.
+    pub per_second: Option<u32>,
+    /// Goes in steps, each judged before the next; all at once when `None`.
+    pub canary: Option<Canary>,
+    /// Set when it takes back the letters of that redrive.
+    pub undoes: Option<u64>,
+    /// The latest sequence number that it looks at.
+    pub last: u64,
+    /// The queue that it looks at now: the dead-letter queue; an undo goes through all.
+    pub at_queue: u32,
+    /// Letters up to this sequence number were looked at.
+    pub done: u64,
+    /// Letters moved so far.
+    pub moved: u64,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// How it stands.
+    pub state: RedriveState,
+}
+
+/// Which letters of a dead-letter queue: those that everything set here is true of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    /// Their last failure has this fingerprint.
+    #[serde(default)]
+    pub fingerprint: Option<Fingerprint>,
+    /// They are among these; sorted, all when empty.
+    #[serde(default)]
+    pub ids: Vec<MessageId>,
+    /// They died at this moment or later.
+    #[serde(default)]
+    pub died_from: Option<Timestamp>,
+    /// They died before this moment.
+    #[serde(default)]
+    pub died_before: Option<Timestamp>,
+    /// They have a message attribute of this name and text value.
+    #[serde(default)]
+    pub attribute: Option<(String, String)>,
+    /// They belong to this run.
+    #[serde(default)]
+    pub run: Option<u64>,
+    /// The text of their last failure contains this.
+    #[serde(default)]
+    pub error_contains: Option<String>,
+}
+
+/// A redrive in steps: a few letters, then ten times as many, then all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canary {
+    /// The share of the first step, in thousandths of the letters, 1 to 1000.
+    pub first_permille: u32,
+    /// The redrive stops when more than this share of the letters that ended died again, in thousandths.
+    pub failed_permille_max: u32,
+    /// How many letters may have been moved before the next judgement.
+    pub allowed: u64,
+}
+
+/// How a redrive stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RedriveState {
+    /// It goes on, also after a restart.
+    Running,
+    /// All letters of its set were moved.
+    Completed {
+        /// When.
+        at: Timestamp,
+    },
+    /// Somebody stopped it; what was moved stays moved.
+    Cancelled {
+        /// When.
+        at: Timestamp,
+    },
+    /// It could not go on, or too many of its letters died again.
+    Failed {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        why: String,
+    },
+}
+
+const VERSION: u8 = 2;
+
+/// The record as version 1 had it.
+#[derive(Deserialize)]
+struct RedriveRecord1 {
+    id: u64,
+    from: u32,
+    to: Option<u32>,
+    fingerprint: Option<Fingerprint>,
+    ids: Vec<MessageId>,
+    per_second: Option<u32>,
+    last: u64,
+    done: u64,
+    moved: u64,
+    started_at: Timestamp,
+    state: RedriveState,
+}
+
+impl From<RedriveRecord1> for RedriveRecord {
+    fn from(old: RedriveRecord1) -> Self {
+        Self {
+            id: old.id,
+            from: old.from,
+            to: old.to,
+            selection: Selection { fingerprint: old.fingerprint, ids: old.ids, ..Selection::default() },
+            as_of: old.id,
+            matching: old.moved,
+            per_second: old.per_second,
+            canary: None,
+            undoes: None,
+            last: old.last,
+            at_queue: old.from,
+            done: old.done,
+            moved: old.moved,
+            started_at: old.started_at,
+            state: old.state,
+        }
+    }
+}
+
+impl Record for RedriveRecord {
+    fn encode(&self) -> Vec<u8> {
+        encode(VERSION, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.first() {
+            Some(1) => decode::<RedriveRecord1>(1, bytes).map(Self::from),
+            _ => decode(VERSION, bytes),
+        }
+    }
+}

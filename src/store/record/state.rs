@@ -1,0 +1,319 @@
+//! The changing part of a message, in a fixed layout: small, separate from the body, rewritten at each step.
+
+use crate::base::{MessageId, Timestamp};
+
+use super::layout::{Reader, unknown};
+use super::{Digest, Record};
+
+/// Where a message is within its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It can be received now.
+    Ready,
+    /// It was never received and becomes visible later, or waits for its next attempt.
+    Delayed,
+    /// Somebody received it; it becomes visible again unless it is deleted.
+    InFlight,
+}
+
+/// Who holds a message in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody.
+    Nobody,
+    /// A worker of this daemon; its lease ends when the daemon starts anew.
+    Worker,
+    /// A client of the API.
+    Client,
+}
+
+/// The message group of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The digest of the MessageGroupId.
+    pub id: Digest,
+    /// Whether the group is of a FIFO queue: then its messages go out in order, and none while one of them is held.
+    pub is_ordered: bool,
+}
+
+/// The unique key that a message holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UniqueRef {
+    /// The queue that the message was sent to: keys are unique there.
+    pub queue: u32,
+    /// The digest of the key.
+    pub key: Digest,
+}
+
+/// The redrive that brought a message back from a dead-letter queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Returned {
+    /// The redrive's number.
+    pub redrive: u64,
+    /// The queue that the letter had died from.
+    pub source: u32,
+}
+
+/// The changing part of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageState {
+    /// Set by each step; with `visible_at` it decides which index holds the message.
+    pub place: Place,
+    /// Set by receive; [`Owner::Nobody`] outside flight.
+    pub owner: Owner,
+    /// The body's key, our inner id: never changes, through retries, dead-letter queue and redrive; only a newer message
+    /// with the same unique key replaces it.
+    pub body: u64,
+    /// SQS's message id; a redrive gives a new one.
+    pub message_id: MessageId,
+    /// When it was sent; retention counts from here. A redrive gives a new one.
+    pub sent_at: Timestamp,
+    /// When it becomes visible; zero while it is ready.
+    pub visible_at: Timestamp,
+    /// The first receive; zero before it.
+    pub first_received_at: Timestamp,
+    /// The latest receive, the start of the attempt in hand; zero before it.
+    pub received_at: Timestamp,
+    /// The first of the deferrals that go on now; zero when the last attempt was not deferred.
+    pub deferred_since: Timestamp,
+    /// SQS's receive count; never falls.
+    pub receive_count: u32,
+    /// Attempts charged: what is compared with `max_receive_count`. A redrive sets it to zero.
+    pub charged: u32,
+    /// Attempts over the whole life; numbers the history.
+    pub attempts: u32,
+    /// The latest receive, as its receipt handle names it; set by receive, zero once a worker has settled it.
+    pub lease: u64,
+    /// When it came into its queue, as a number of the store's one series: its sequence number, and a greater one once
+    /// it died. A purge or redrive takes what came in before it began.
+    pub entered: u64,
+    /// The message's size as SQS counts it: text, and names, types and values of attributes. Counts need not read it.
+    pub size_bytes: u32,
+    /// The queue it died from, while it is in a dead-letter queue; zero elsewhere.
+    pub source: u32,
+    /// Set by send.
+    pub group: Option<Group>,
+    /// Set by send: messages with a lower one go first; zero goes before all.
+    pub priority: u32,
+    /// Set by send: not received from this moment on; zero for never.
+    pub expires_at: Timestamp,
+    /// Set by send.
+    pub unique: Option<UniqueRef>,
+    /// Set by a redrive; ends when the message does, or dies again.
+    pub returned: Option<Returned>,
+}
+
+const VERSION: u8 = 2;
+/// The fields that every state has.
+const BYTES: usize = 4 + 8 + 16 + 5 * 8 + 3 * 4 + 2 * 8 + 2 * 4;
+/// As version 1 had them: the same without the flags.
+const BYTES_1: usize = BYTES - 1;
+
+const HAS_GROUP: u8 = 1;
+const IS_ORDERED: u8 = 1 << 1;
+const HAS_PRIORITY: u8 = 1 << 2;
+const EXPIRES: u8 = 1 << 3;
+const IS_UNIQUE: u8 = 1 << 4;
+const WAS_RETURNED: u8 = 1 << 5;
+/// A flag, and the bytes of the field that it announces, in the order of the layout.
+const EXTRAS: [(u8, usize); 5] =
+    [(HAS_GROUP, 16), (HAS_PRIORITY, 4), (EXPIRES, 8), (IS_UNIQUE, 4 + 16), (WAS_RETURNED, 8 + 4)];
+const KNOWN: u8 = HAS_GROUP | IS_ORDERED | HAS_PRIORITY | EXPIRES | IS_UNIQUE | WAS_RETURNED;
+
+impl MessageState {
+    fn flags(&self) -> u8 {
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        flag(self.group.is_some(), HAS_GROUP)
+            | flag(self.group.is_some_and(|group| group.is_ordered), IS_ORDERED)
+            | flag(self.priority != 0, HAS_PRIORITY)
+            | flag(self.expires_at != Timestamp::ZERO, EXPIRES)
+            | flag(self.unique.is_some(), IS_UNIQUE)
+            | flag(self.returned.is_some(), WAS_RETURNED)
+    }
+
+    fn encode_extras(&self, out: &mut Vec<u8>) {
+        if let Some(group) = &self.group {
+            out.extend(group.id);
+        }
+        if self.priority != 0 {
+            out.extend(self.priority.to_be_bytes());
+        }
+        if self.expires_at != Timestamp::ZERO {
+            out.extend(self.expires_at.as_millis().to_be_bytes());
+        }
+        if let Some(unique) = &self.unique {
+            out.extend(unique.queue.to_be_bytes());
+            out.extend(unique.key);
+        }
+        if let Some(returned) = &self.returned {
+            out.extend(returned.redrive.to_be_bytes());
+            out.extend(returned.source.to_be_bytes());
+        }
+    }
+}
+
+impl Record for MessageState {
+    fn encode(&self) -> Vec<u8> {
+        let flags = self.flags();
+        let mut out = Vec::with_capacity(BYTES + extra_bytes(flags));
+        out.extend([VERSION, self.place as u8, self.owner as u8, flags]);
+        out.extend(self.body.to_be_bytes());
+        out.extend(self.message_id.as_bytes());
+        for moment in [self.sent_at, self.visible_at, self.first_received_at, self.received_at, self.deferred_since] {
+            out.extend(moment.as_millis().to_be_bytes());
+        }
+        for count in [self.receive_count, self.charged, self.attempts] {
+            out.extend(count.to_be_bytes());
+        }
+        out.extend(self.lease.to_be_bytes());
+        out.extend(self.entered.to_be_bytes());
+        out.extend(self.size_bytes.to_be_bytes());
+        out.extend(self.source.to_be_bytes());
+        self.encode_extras(&mut out);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let flags = match (bytes.first(), bytes.get(3)) {
+            (Some(1), _) => 0,
+            (Some(&VERSION), Some(flags)) => *flags,
+            (Some(&VERSION), None) | (None, _) => return Err(format!("expected {BYTES} bytes, found {}", bytes.len())),
+            (Some(&found), _) => return Err(unknown(found, VERSION)),
+        };
+        if flags & !KNOWN != 0 || (flags & IS_ORDERED != 0 && flags & HAS_GROUP == 0) {
+            return Err(format!("unknown flags {flags:#010b}"));
+        }
+        let length = if bytes[0] == VERSION { BYTES + extra_bytes(flags) } else { BYTES_1 };
+        let mut read = Reader::of(bytes, length)?;
+        let (place, owner) = (place(read.u8())?, owner(read.u8())?);
+        if bytes[0] == VERSION {
+            read.u8();
+        }
+        let has = |flag: u8| flags & flag != 0;
+        Ok(Self {
+            place,
+            owner,
+            body: read.u64(),
+            message_id: MessageId::from_bytes(read.array()),
+            sent_at: read.timestamp(),
+            visible_at: read.timestamp(),
+            first_received_at: read.timestamp(),
+            received_at: read.timestamp(),
+            deferred_since: read.timestamp(),
+            receive_count: read.u32(),
+            charged: read.u32(),
+            attempts: read.u32(),
+            lease: read.u64(),
+            entered: read.u64(),
+            size_bytes: read.u32(),
+            source: read.u32(),
+            group: has(HAS_GROUP).then(|| Group { id: read.array(), is_ordered: has(IS_ORDERED) }),
+            priority: if has(HAS_PRIORITY) { read.u32() } else { 0 },
+            expires_at: if has(EXPIRES) { read.timestamp() } else { Timestamp::ZERO },
+            unique: has(IS_UNIQUE).then(|| UniqueRef { queue: read.u32(), key: read.array() }),
+            returned: has(WAS_RETURNED).then(|| Returned { redrive: read.u64(), source: read.u32() }),
+        })
+    }
+}
+
+fn extra_bytes(flags: u8) -> usize {
+    EXTRAS.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, bytes)| bytes).sum()
+}
+
+fn place(byte: u8) -> Result<Place, String> {
+    match byte {
+        0 => Ok(Place::Ready),
+        1 => Ok(Place::Delayed),
+        2 => Ok(Place::InFlight),
+        other => Err(format!("unknown place {other}")),
+    }
+}
+
+fn owner(byte: u8) -> Result<Owner, String> {
+    match byte {
+        0 => Ok(Owner::Nobody),
+        1 => Ok(Owner::Worker),
+        2 => Ok(Owner::Client),
+        other => Err(format!("unknown owner {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plain() -> MessageState {
+        MessageState {
+            place: Place::InFlight,
+            owner: Owner::Worker,
+            body: 1,
+            message_id: MessageId::from_bytes([7; 16]),
+            sent_at: Timestamp::from_millis(2),
+            visible_at: Timestamp::from_millis(3),
+            first_received_at: Timestamp::from_millis(4),
+            received_at: Timestamp::from_millis(5),
+            deferred_since: Timestamp::from_millis(6),
+            receive_count: 8,
+            charged: 9,
+            attempts: 10,
+            lease: 11,
+            entered: 14,
+            size_bytes: 13,
+            source: 12,
+            group: None,
+            priority: 0,
+            expires_at: Timestamp::ZERO,
+            unique: None,
+            returned: None,
+        }
+    }
+
+    /// A state with those of the five extras whose bit is set.
+    fn with(extras: u8) -> MessageState {
+        let has = |bit: u8| extras & (1 << bit) != 0;
+        MessageState {
+            group: has(0).then_some(Group { id: [1; 16], is_ordered: has(5) }),
+            priority: if has(1) { 5 } else { 0 },
+            expires_at: Timestamp::from_millis(if has(2) { 77 } else { 0 }),
+            unique: has(3).then_some(UniqueRef { queue: 3, key: [9; 16] }),
+            returned: has(4).then_some(Returned { redrive: 4, source: 6 }),
+            ..plain()
+        }
+    }
+
+    #[test]
+    fn a_state_reads_back_as_it_was_written_with_any_of_its_extras() {
+        for extras in 0..64 {
+            let state = with(extras);
+            assert_eq!(MessageState::decode(&state.encode()), Ok(state));
+        }
+    }
+
+    #[test]
+    fn a_state_of_version_1_is_read_and_a_later_one_refused_by_name() {
+        let mut bytes = plain().encode();
+        bytes.remove(3);
+        bytes[0] = 1;
+        assert_eq!(MessageState::decode(&bytes), Ok(plain()));
+        bytes[0] = 9;
+        assert_eq!(MessageState::decode(&bytes), Err("version 9, this build knows 2".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = MessageState::decode(&bytes);
+        }
+
+        #[test]
+        fn a_changed_byte_is_refused_or_read_as_it_stands(at in 0_usize..104, to: u8) {
+            let mut bytes = plain().encode();
+            bytes[at] = to;
+            if let Ok(state) = MessageState::decode(&bytes) {
+                prop_assert_eq!(state.encode(), bytes);
+            }
+        }
+    }
+}
