@@ -13,6 +13,7 @@ pub mod record;
 pub mod snapshot;
 pub mod table;
 pub mod tx;
+mod upgrade;
 pub mod writer;
 
 pub use disk::Disk;

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::disk::{Backend, Disk};
 use super::lock::Lock;
 use super::writer::{Signals, Step, Writer};
-use super::{Error, Options, Snapshot, Tx, tx};
+use super::{Error, Options, Snapshot, Tx, tx, upgrade};
 
 /// The newest format that this version reads, and the one that it writes. See `docs/format.md`.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 /// The open store. Clones share it. When the last one is dropped, the steps that wait are committed, the file is
 /// closed and the lock is free: the drop takes as long as those commits.
@@ -89,8 +89,7 @@ impl Store {
             if bytes == 0 {
                 make_tables(&db)?;
             }
-            check_format(&Snapshot::new(db.begin_read()?), path)?;
-            Ok(db)
+            present(db, path)
         })?;
         Ok(Self::start(Arc::new(db), None, options))
     }
@@ -192,12 +191,19 @@ fn open_file(options: &Options) -> Result<Database, Error> {
 fn open_known(options: &Options) -> Result<Database, Error> {
     let path = &options.path;
     match builder(options).open_read_only(path) {
-        Ok(seen) => check_format(&Snapshot::new(seen.begin_read()?), path)?,
+        Ok(seen) => drop(check_format(&Snapshot::new(seen.begin_read()?), path)?),
         Err(redb::DatabaseError::RepairAborted) => {}
         Err(error) => return Err(refused(path, error)),
     }
     let db = builder(options).open(path).map_err(|error| refused(path, error))?;
-    check_format(&Snapshot::new(db.begin_read()?), path)?;
+    present(db, path)
+}
+
+/// The store in its present format: one of an earlier format is rewritten.
+fn present(db: Database, path: &Path) -> Result<Database, Error> {
+    if check_format(&Snapshot::new(db.begin_read()?), path)? < FORMAT {
+        upgrade::from_1(&db)?;
+    }
     Ok(db)
 }
 
@@ -255,11 +261,12 @@ fn make_tables(db: &Database) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_format(snapshot: &Snapshot, path: &Path) -> Result<(), Error> {
+/// The file's format, when this version reads it.
+fn check_format(snapshot: &Snapshot, path: &Path) -> Result<u64, Error> {
     let damaged = |reason: &str| Error::Damaged { path: path.to_owned(), reason: reason.into() };
     let meta = snapshot.meta().map_err(|_| damaged("it is a redb file without Nightmail's tables"))?;
     match meta.get(&"format".to_owned()).map_err(|error| damaged(&error.to_string()))? {
-        Some(FORMAT) => Ok(()),
+        Some(found @ 1..=FORMAT) => Ok(found),
         Some(0) => Err(damaged("it names format 0, which never was")),
         Some(found) => Err(Error::Newer {
             path: path.to_owned(),

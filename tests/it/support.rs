@@ -192,7 +192,7 @@ impl World {
     /// Checks every index and count against the states, each of which must stand in exactly one place.
     pub(crate) fn check(&self) {
         let (snapshot, now) = (self.snapshot(), self.now());
-        let mut bodies = BTreeSet::new();
+        let mut bodies = followers(&snapshot);
         for queue in catalog::list(&snapshot).unwrap() {
             let states = snapshot.states().unwrap().first((queue.id, 0)..=(queue.id, u64::MAX), usize::MAX).unwrap();
             check_indexes(&snapshot, queue.id, &states);
@@ -212,20 +212,81 @@ impl World {
 }
 
 fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]) {
-    let (mut ready, mut timed) = (Vec::new(), Vec::new());
+    let (mut ready, mut timed, mut expiries) = (Vec::new(), Vec::new(), Vec::new());
     for ((_, sequence), state) in states {
         match state.place {
-            Place::Ready => ready.push((queue, *sequence)),
+            Place::Ready if state.group.is_some() => {}
+            Place::Ready => ready.push((queue, state.priority, *sequence)),
             Place::Delayed | Place::InFlight => timed.push((queue, state.visible_at.as_millis(), *sequence)),
+        }
+        if state.expires_at != Timestamp::ZERO && state.place != Place::InFlight && state.source == 0 {
+            expiries.push((queue, state.expires_at.as_millis(), *sequence));
         }
         assert_eq!(state.owner != Owner::Nobody, state.place == Place::InFlight, "an owner is of a message in flight");
     }
+    ready.extend(groups(snapshot, queue, states));
+    ready.sort_unstable();
     timed.sort_unstable();
-    let index = snapshot.ready().unwrap().first((queue, 0)..=(queue, u64::MAX), usize::MAX).unwrap();
+    expiries.sort_unstable();
+    let index = snapshot.ready().unwrap().first((queue, 0, 0)..=(queue, u32::MAX, u64::MAX), usize::MAX).unwrap();
     assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), ready, "the ready index is out of step");
     let all = (queue, 0, 0)..=(queue, u64::MAX, u64::MAX);
     let index = snapshot.timed().unwrap().first(all, usize::MAX).unwrap();
     assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), timed, "the timed index is out of step");
+    let all = (queue, 0, 0)..=(queue, u64::MAX, u64::MAX);
+    let index = snapshot.expiries().unwrap().first(all, usize::MAX).unwrap();
+    assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), expiries, "the expiries are out of step");
+}
+
+/// Checks the groups of a queue against its states; answers what each has in the ready index: its first message, unless
+/// it is a FIFO queue's group that is held up.
+fn groups(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]) -> Vec<(u32, u32, u64)> {
+    let mut members: BTreeMap<[u8; 16], Vec<(u64, &MessageState)>> = BTreeMap::new();
+    for ((_, sequence), state) in states {
+        if let Some(group) = state.group {
+            members.entry(group.id).or_default().push((*sequence, state));
+        }
+    }
+    let mut shown = Vec::new();
+    for (id, members) in &members {
+        let is_ordered = members[0].1.group.unwrap().is_ordered;
+        let is_held = |state: &MessageState| is_ordered && state.place != Place::Ready && state.receive_count > 0;
+        let waits = |state: &MessageState| match state.place {
+            Place::Ready => true,
+            Place::Delayed => is_ordered && state.receive_count == 0,
+            Place::InFlight => false,
+        };
+        let mut waiting: Vec<_> = members.iter().filter(|(_, state)| waits(state)).collect();
+        waiting.sort_by_key(|(sequence, state)| (state.priority, *sequence));
+        let held = members.iter().filter(|(_, state)| is_held(state)).count() as u64;
+        let head = waiting.first().filter(|(_, state)| held == 0 && state.place == Place::Ready);
+        let row = snapshot.groups().unwrap().get(&(queue, *id)).unwrap().expect("a group with messages has a row");
+        let in_flight = members.iter().filter(|(_, state)| state.place == Place::InFlight).count() as u64;
+        let head = head.map(|(sequence, state)| (state.priority, *sequence)).unwrap_or_default();
+        let expected = (in_flight, held, waiting.len() as u64, head);
+        assert_eq!((row.in_flight, row.held, row.waiting, row.shown), expected, "a group's row");
+        let all = (queue, *id, 0, 0)..=(queue, *id, u32::MAX, u64::MAX);
+        let index = snapshot.grouped().unwrap().first(all, usize::MAX).unwrap();
+        let index: Vec<_> = index.into_iter().map(|((_, _, priority, sequence), ())| (priority, sequence)).collect();
+        let waiting: Vec<_> = waiting.iter().map(|(sequence, state)| (state.priority, *sequence)).collect();
+        assert_eq!(index, waiting, "a group's index is out of step");
+        shown.extend((head.1 != 0).then_some((queue, head.0, head.1)));
+    }
+    let rows = snapshot.groups().unwrap().first((queue, [0; 16])..=(queue, [u8::MAX; 16]), usize::MAX).unwrap();
+    assert_eq!(rows.len(), members.len(), "a group without messages has no row");
+    shown
+}
+
+/// The bodies that wait for the end of the message that holds their unique key.
+fn followers(snapshot: &Snapshot) -> BTreeSet<u64> {
+    let all = (0, [0; 16])..=(u32::MAX, [u8::MAX; 16]);
+    let uniques = snapshot.uniques().unwrap().first(all, usize::MAX).unwrap();
+    for ((queue, key), row) in &uniques {
+        let holder = snapshot.states().unwrap().get(&(row.queue, row.sequence)).unwrap();
+        let unique = holder.expect("a unique key is held by a message that is there").unique;
+        assert_eq!(unique.map(|unique| (unique.queue, unique.key)), Some((*queue, *key)));
+    }
+    uniques.into_iter().filter_map(|(_, row)| row.follower).map(|follower| follower.body).collect()
 }
 
 fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64), MessageState)], now: Timestamp) {
@@ -237,7 +298,7 @@ fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64),
             Place::Delayed => &mut counts.delayed,
             Place::InFlight => &mut counts.in_flight,
         } += 1;
-        counts.bytes += u64::from(state.body_bytes);
+        counts.bytes += u64::from(state.size_bytes);
         let is_hidden = state.place != Place::Ready && state.visible_at > now;
         let place = match state.place {
             Place::InFlight if is_hidden => Seen::InFlight,

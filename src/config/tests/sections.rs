@@ -6,9 +6,12 @@ use super::super::key_list::KEYS;
 use super::super::keys::{Key, segments};
 use super::super::{Environment, load as load_file, load_text};
 use super::{SMALL, fault_of, faults, load};
+use crate::store::record::Scope;
 
 /// The key of a path in settings.
 pub(super) fn key_of(path: &str) -> Option<&'static Key> {
+    // A quoted name may hold a dot.
+    let path = path.replace(".fifo\"", "\"");
     let parts: Vec<&str> = path.split('.').collect();
     KEYS.iter().find(|key| {
         let pattern = segments(key.path);
@@ -29,12 +32,29 @@ fn names_follow_sqs() {
         ("ü", "is not a name"),
         ("", "is not a name"),
         (long.as_str(), "is not a name"),
-        ("a.fifo", "FIFO queues are not supported yet"),
+        (".fifo", "is not a name"),
+        ("a.b", "is not a name"),
     ] {
         let list = faults(&format!("[queues.\"{name}\"]"));
         assert!(list.len() == 1 && list[0].contains(why), "{list:?}");
     }
     assert!(load(&format!("[queues.{}]", "q".repeat(80))).is_ok());
+    assert!(load("[functions.\"a.fifo\"]").is_err());
+}
+
+#[test]
+fn a_queue_whose_name_ends_in_fifo_is_a_fifo_queue_and_has_its_keys() {
+    let text = "[queues.\"orders.fifo\"]\ncontent_based_deduplication = true\ndeduplication_scope = \"messageGroup\"\n";
+    let settings = load(text).unwrap_or_else(|errors| panic!("{errors}"));
+    let fifo = settings.queues["orders.fifo"].fifo.unwrap();
+    assert!(fifo.content_based_deduplication);
+    assert_eq!(fifo.deduplication_scope, Scope::Group);
+    let list = faults("[queues.orders]\ncontent_based_deduplication = true");
+    assert!(list.len() == 1 && list[0].contains("[queues.\"orders.fifo\"]"), "{list:?}");
+    let list = faults("[queues.\"a.fifo\"]\ndead_letter_queue = \"b\"\nmax_receive_count = 1\n[queues.b]");
+    assert!(list.len() == 1 && list[0].contains("of the same kind"), "{list:?}");
+    let list = faults("[queues.a]\ndead_letter_queue = \"b\"\nmax_receive_count = 1\n[queues.b]\nredrive_allow = []");
+    assert!(list.len() == 1 && list[0].contains("takes no letters"), "{list:?}");
 }
 
 #[test]
