@@ -168,7 +168,7 @@ fn unlink(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::
     Err(tx.damaged("states", reason))
 }
 
-fn timed_key(key: Key, state: &MessageState) -> (u32, u64, u64) {
+pub(super) fn timed_key(key: Key, state: &MessageState) -> (u32, u64, u64) {
     (key.0, state.visible_at.as_millis(), key.1)
 }
 
@@ -183,7 +183,7 @@ fn not_counted(tx: &Tx<'_>, key: Key) -> store::Error {
     tx.damaged("counts", format!("the counts of queue {} do not cover message {}", key.0, key.1))
 }
 
-fn slot(counts: &mut Counts, place: Place) -> &mut u64 {
+pub(super) fn slot(counts: &mut Counts, place: Place) -> &mut u64 {
     match place {
         Place::Ready => &mut counts.ready,
         Place::Delayed => &mut counts.delayed,
