@@ -45,7 +45,7 @@ pub enum Error {
     },
     /// The disk of the store is nearly full.
     #[error(
-        "queue {queue:?} takes no message now: {free} are free on the disk of the store, less than the {least} that are kept (free some space, by deleting messages or elsewhere; or lower store.reserve)"
+        "queue {queue:?} takes no message now: {free} are free on the disk of the store, less than the {least} that are kept (free some space there; `nightmail compact` gives back what deleted messages took; or lower store.reserve)"
     )]
     DiskFull {
         /// The queue.

@@ -81,7 +81,7 @@ mod tests {
         let space = Space::new(256 * MIB, BTreeSet::new());
         assert_eq!(space.admit("notes"), Ok(()), "nobody has looked at the disk yet");
         space.saw(12 * MIB);
-        insta::assert_snapshot!(space.admit("notes").unwrap_err());
+        insta::assert_snapshot!(space.admit("notes").unwrap_err(), @r#"queue "notes" takes no message now: 12.0 MiB are free on the disk of the store, less than the 256.0 MiB that are kept (free some space there; `nightmail compact` gives back what deleted messages took; or lower store.reserve)"#);
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Store {
         let place = Place::check(order, self.path())?;
         let store_bytes = || self.disk_bytes().map_err(|reason| place.failed(self.path(), reason));
         let store_bytes_before = store_bytes()?;
+        place.make()?;
         let copied = copy(&self.snapshot()?, &place, order, stop).and_then(|tables| Ok((tables, place.keep()?)));
         let (tables, bytes) = copied.inspect_err(|_| {
             // What cannot be removed now is removed by the next backup to this name.
@@ -291,5 +292,29 @@ impl Place {
 
     fn failed(&self, path: &Path, reason: impl std::fmt::Display) -> Error {
         Error::Target { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_reads_back_as_something_else_is_told_by_its_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&crate::store::Options::at(dir.path().join("nightmail.redb"))).unwrap();
+        let (order, stop) =
+            (Order { file: dir.path().join("copy"), replace: false, verify: true }, CancellationToken::new());
+        let place = Place::check(&order, store.path()).unwrap();
+        place.make().unwrap();
+        let tables = copy(&store.snapshot().unwrap(), &place, &order, &stop).unwrap();
+        let failed = |reason: redb::Error| place.failed(&place.new, reason);
+        let db = Database::open(&place.new).unwrap();
+        let transaction = db.begin_write().unwrap();
+        transaction.open_table(definition("meta")).unwrap().insert(&b"format"[..], &[0_u8; 8][..]).unwrap();
+        transaction.commit().unwrap();
+        drop(db);
+        let refused = verify(&place, &tables, &stop, &failed);
+        assert!(matches!(&refused, Err(Error::Differs { table, .. }) if table == "meta"), "{refused:?}");
     }
 }
