@@ -6,13 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use nightmail::queue::{self, Door, Receive, Send};
+use nightmail::queue::{Door, Receive, Send};
 use nightmail::store::backup::{Error, Order};
-use nightmail::store::check::{self, Findings};
 use nightmail::store::{Options, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::stage::{say, size};
+use crate::stage::{assert_sound, say, size};
 use crate::support::{World, forever};
 
 fn order(file: &Path) -> Order {
@@ -30,14 +29,6 @@ fn restored(world: &World, file: &Path) -> (tempfile::TempDir, Door) {
     std::fs::copy(file, &options.path).unwrap();
     let store = Store::open(&options).unwrap();
     (dir, Door::new(store, world.clock.clone(), world.witness.clone()))
-}
-
-fn assert_sound(door: &Door) {
-    let (snapshot, mut findings) = (door.store().snapshot().unwrap(), Findings::new(CancellationToken::new()));
-    check::records(&snapshot, &mut findings).unwrap();
-    queue::check::check(&snapshot, &mut findings).unwrap();
-    assert_eq!((findings.total, findings.shown), (0, Vec::new()));
-    assert!(findings.rows > 0);
 }
 
 /// Sends numbers to a queue of its own, and takes and deletes numbers in another, until it is told to stop.

@@ -11,6 +11,8 @@ mod commands;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod disk_full;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod format;
@@ -30,6 +32,8 @@ mod queue;
 mod relay;
 #[cfg(test)]
 mod schedule;
+#[cfg(test)]
+mod sigkill;
 #[cfg(test)]
 mod sound;
 #[cfg(test)]
