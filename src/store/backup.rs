@@ -44,7 +44,7 @@ pub struct Backup {
     pub is_verified: bool,
     /// Bytes that the live file took on its disk when the backup began.
     pub store_bytes_before: u64,
-    /// And when it was done: while a backup runs, the store cannot use again what was deleted since it began.
+    /// And when it was done: while a backup runs, the store cannot use the pages again that its commits have replaced.
     pub store_bytes_after: u64,
     /// What was copied, by table.
     pub tables: Vec<Copied>,
