@@ -10,7 +10,7 @@ use crate::daemon::logging;
 
 use super::exit::Exit;
 use super::output::{Output, note};
-use super::{check, queues, redrive, runs, serve};
+use super::{check, queues, redrive, runs, serve, store};
 
 /// A durable queue, cron fan-out and worker pool in one daemon: SQS + Lambda + cron without AWS.
 #[derive(Debug, Parser)]
@@ -29,8 +29,8 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Data goes to standard output, everything else to standard error. Times in JSON are milliseconds since 1970.
 
-Exit codes: 0 done, 1 refused, 64 wrong command line, 69 daemon not reachable or store in use,
-70 internal fault, 74 storage failed, 78 wrong configuration.
+Exit codes: 0 done, 1 refused, 64 wrong command line, 65 the store contradicts itself, 69 daemon not reachable
+or store in use, 70 internal fault, 74 storage failed, 78 wrong configuration.
 
 Try: nightmail demo";
 
@@ -68,6 +68,13 @@ enum Command {
     Resume(queues::Resume),
     /// Show the schedules with their next and past ticks
     Schedules,
+    /// Copy the store into a file, also while the daemon works
+    Backup(store::Backup),
+    /// Give the space of deleted messages back to the file system; the daemon must be stopped
+    Compact,
+    /// Look after the store
+    #[command(subcommand)]
+    Store(store::Command),
     /// The whole pipeline on this machine, with a bank and a mail sink inside the binary
     #[cfg(feature = "demo")]
     Demo(super::demo::Demo),
@@ -169,6 +176,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Purge(purge) => queues::purge(&context, purge).await,
         Command::Send(send) => queues::send(&context, send).await,
         Command::Schedules => runs::schedules(&context).await,
+        Command::Backup(backup) => store::backup(&context, backup).await,
+        Command::Compact => store::compact(&context),
+        Command::Store(command) => store::run(&context, &command).await,
         #[cfg(feature = "demo")]
         Command::Demo(demo) => Box::pin(super::demo::demo(&context, demo)).await,
     }

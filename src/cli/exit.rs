@@ -17,6 +17,8 @@ pub enum Exit {
     Refused,
     /// 64: the command line is wrong.
     Usage,
+    /// 65: a check found that the store contradicts itself.
+    Data,
     /// 69: the daemon cannot be reached, or one is running where none may.
     Unavailable,
     /// 70: something broke that must not.
@@ -34,6 +36,7 @@ impl Exit {
             Self::Ok => 0,
             Self::Refused => 1,
             Self::Usage => 64,
+            Self::Data => 65,
             Self::Unavailable => 69,
             Self::Internal => 70,
             Self::Storage => 74,
@@ -45,6 +48,9 @@ impl Exit {
     pub(super) fn of(error: &anyhow::Error) -> Self {
         if error.is::<config::Errors>() {
             return Self::Config;
+        }
+        if error.is::<Unsound>() {
+            return Self::Data;
         }
         if let Some(failure) = error.downcast_ref::<Failure>() {
             return match failure.kind {
@@ -74,6 +80,14 @@ impl Exit {
             _ => Self::Storage,
         }
     }
+}
+
+/// A check of the store found something; its findings are printed.
+#[derive(Debug, thiserror::Error)]
+#[error("the store has {faults} (restore a backup; \"the store contradicts itself\" in docs/operating.md says how)")]
+pub(super) struct Unsound {
+    /// How many, with the noun.
+    pub(super) faults: String,
 }
 
 impl From<Exit> for ExitCode {

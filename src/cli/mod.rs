@@ -14,6 +14,7 @@ mod queues;
 mod redrive;
 mod runs;
 mod serve;
+mod store;
 
 pub use args::main;
 pub use exit::Exit;

@@ -47,6 +47,8 @@ pub(super) const KEYS: &[Key] = &[
         "At most this many steps share one commit."),
     key("store.waiting_max", All, Shape::Count(1, 1_048_576), Toml("4096"),
         "At most this many steps wait for the writer; further callers wait for a place."),
+    key("store.reserve", All, Shape::Size(MIB, 1024 * 1024 * GIB), Toml("\"256MiB\""),
+        "Sends are refused while the disk of data_dir has less free than this; those to queues of functions, less than half of it."),
 
     key("queues.*.visibility_timeout", All, Shape::Span(Duration::ZERO, hours(12)), Toml("\"30s\""),
         "How long a received message stays invisible."),

@@ -154,7 +154,7 @@ fn build(values: &mut Values<'_>) -> Settings {
                 _ => LogFormat::Auto,
             },
         },
-        daemon: DaemonOptions { drain: values.span("daemon.drain") },
+        daemon: DaemonOptions { drain: values.span("daemon.drain"), reserve_bytes: values.count("store.reserve") },
         store: store::Options {
             cache_bytes: values.count("store.cache"),
             group_max: values.count("store.group_max"),

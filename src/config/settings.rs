@@ -60,6 +60,8 @@ pub enum LogFormat {
 pub struct DaemonOptions {
     /// At shutdown, messages in work have this long to end; then their attempts are abandoned without a charge.
     pub drain: Duration,
+    /// `store.reserve`: sends are refused while the store's disk has less free than this many bytes.
+    pub reserve_bytes: u64,
 }
 
 /// The checked settings of one `[functions.<name>]`.

@@ -9,6 +9,7 @@ pub mod logging;
 pub mod notify;
 pub mod progress;
 pub mod serve;
+pub mod space;
 pub mod upkeep;
 
 pub use error::Error;

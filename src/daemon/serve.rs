@@ -17,7 +17,8 @@ use crate::store::{self, Store};
 use crate::work::Pool;
 use crate::work::pool::Drain;
 
-use super::{Error, drain, functions, notify, progress, upkeep};
+use super::space::Watch;
+use super::{Error, drain, functions, notify, progress, space, upkeep};
 
 /// A daemon whose store is open and whose queues are there, but which does not work yet.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Daemon {
     clock: Arc<dyn Clock>,
     door: Door,
     control: UnixListener,
+    watch: Watch,
 }
 
 /// Opens the daemon of these settings and works until `stop`; `hurry` cuts the drain short.
@@ -47,15 +49,17 @@ impl Daemon {
     /// # Errors
     /// The store does not open, or the socket cannot be bound.
     pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let mut watch = Watch::new(&settings);
         let store = Store::open(&settings.store)?;
-        let door = Door::new(store, clock.clone(), Arc::new(Ledger));
+        let door = Door::new(store, clock.clone(), Arc::new(Ledger)).with_space(watch.space());
+        watch.look();
         for (name, options) in &settings.queues {
             door.ensure(name, options).await?;
         }
         door.finish_deletions().await?;
         door.end_worker_leases().await?;
         let control = server::bind(&settings.control_socket)?;
-        Ok(Self { settings, clock, door, control })
+        Ok(Self { settings, clock, door, control, watch })
     }
 
     /// The queues, for tests that look inside.
@@ -68,7 +72,7 @@ impl Daemon {
     /// # Errors
     /// A function cannot be made, or the store stopped.
     pub async fn work(self, stop: CancellationToken, hurry: CancellationToken) -> Result<(), Error> {
-        let Self { settings, clock, door, control } = self;
+        let Self { settings, clock, door, control, watch } = self;
         let end = CancellationToken::new();
         let signals = Drain::default();
         let mut pools = JoinSet::new();
@@ -86,10 +90,11 @@ impl Daemon {
             parts.spawn(async move { service.run(stop).await.map_err(Error::from) });
         }
         spawn(&mut parts, upkeep::run(door.clone(), end.clone()));
+        spawn(&mut parts, space::run(watch, end.clone()));
         spawn(&mut parts, notify::watch(door.clone(), pulses, clock.clone(), end.clone()));
         let (driver, driver_stop) = (door.clone(), signals.stop.clone());
         parts.spawn(async move { driver.drive_all(driver_stop).await.map_err(Error::from) });
-        let control = server::serve(control, Control::of_daemon(door.clone(), schedules), end.clone());
+        let control = server::serve(control, Control::of_daemon(door.clone(), schedules, end.clone()), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
 
         let status = status(&settings);

@@ -7,9 +7,10 @@ mod plan;
 mod routes;
 mod users;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
@@ -106,6 +107,8 @@ struct Shared {
     /// Switched by the handle; users and account.
     behaviours: RwLock<[Behaviour; 2]>,
     counters: Counters,
+    /// How often each user's account was asked for; only users whose account was.
+    asked: Mutex<HashMap<u32, u64>>,
     /// Ends endless answers.
     shutdown: CancellationToken,
 }
@@ -126,6 +129,7 @@ impl Bank {
             fixed: AtomicBool::new(false),
             behaviours: RwLock::default(),
             counters: Counters::default(),
+            asked: Mutex::default(),
             shutdown: shutdown.clone(),
         });
         let (ended, end) = watch::channel(());
@@ -213,6 +217,11 @@ impl Handle {
             unknown: count(&counters.unknown),
             unauthorized: count(&counters.unauthorized),
         }
+    }
+
+    /// How often the account of user number `index` was asked for, whatever the answer was.
+    pub fn asked(&self, index: u32) -> u64 {
+        self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).get(&index).copied().unwrap_or(0)
     }
 
     /// Waits for the end of the server; the listener is closed then.

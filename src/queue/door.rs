@@ -16,8 +16,8 @@ use crate::store::{Store, Tx};
 use super::receive::Receiving;
 use super::redrive::{self, Redrive};
 use super::{
-    Error, Options, ReceiptHandle, Receive, Received, Send, Sent, Witness, catalog, delete, expire, purge, receive,
-    recover, send, valid, visibility,
+    Error, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, Witness, catalog, delete, expire, purge,
+    receive, recover, send, valid, visibility,
 };
 
 /// The queues of one store. Clones share it.
@@ -28,13 +28,26 @@ pub struct Door {
     /// Wall and monotonic time when the door was made; see [`Door::now`].
     opened: (Timestamp, Duration),
     witness: Arc<dyn Witness>,
+    /// What sends may fill; whoever watches the disk holds it too.
+    space: Arc<Space>,
 }
 
 impl Door {
     /// A door to the queues of `store`; `witness` keeps books on the messages of runs.
     pub fn new(store: Store, clock: Arc<dyn Clock>, witness: Arc<dyn Witness>) -> Self {
         let opened = (clock.now(), clock.monotonic());
-        Self { store, clock, opened, witness }
+        Self { store, clock, opened, witness, space: Arc::new(Space::unlimited()) }
+    }
+
+    /// The same door, whose sends are refused when `space` has no room for them.
+    #[must_use]
+    pub fn with_space(self, space: Arc<Space>) -> Self {
+        Self { space, ..self }
+    }
+
+    /// What sends may fill, for steps that send for themselves.
+    pub fn space(&self) -> &Space {
+        &self.space
     }
 
     /// The store behind the door, for steps that join queue work with their own.
@@ -66,8 +79,9 @@ impl Door {
     /// Sends one message.
     ///
     /// # Errors
-    /// The queue is not there, the message is out of its limits, or the store failed.
+    /// The queue is not there, the message is out of its limits, the disk is nearly full, or the store failed.
     pub async fn send(&self, queue: &str, message: Send) -> Result<Sent, Error> {
+        self.space.admit(queue)?;
         let (queue, now) = (queue.to_owned(), self.now());
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::find(tx, &queue)?;
@@ -81,6 +95,7 @@ impl Door {
     /// # Errors
     /// As [`Door::send`].
     pub async fn send_all(&self, queue: &str, messages: Vec<Send>) -> Result<Vec<Sent>, Error> {
+        self.space.admit(queue)?;
         let (queue, now) = (queue.to_owned(), self.now());
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::find(tx, &queue)?;
@@ -95,6 +110,7 @@ impl Door {
     /// The queue is not there, there are more than ten messages, together they are larger than 1 MiB, or the store failed.
     pub async fn send_batch(&self, queue: &str, messages: Vec<Send>) -> Result<Vec<Result<Sent, Error>>, Error> {
         check_batch(messages.len())?;
+        self.space.admit(queue)?;
         let bytes = messages.iter().map(send::size).sum();
         if bytes > valid::BATCH_BYTES_MAX {
             return Err(Error::BatchTooLong { bytes, max: valid::BATCH_BYTES_MAX });

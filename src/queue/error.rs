@@ -148,6 +148,18 @@ pub enum Error {
         /// The dead-letter queue.
         to: String,
     },
+    /// The disk of the store is nearly full.
+    #[error(
+        "queue {queue:?} takes no message now: {free} are free on the disk of the store, less than the {least} that are kept (free some space there; `nightmail compact` gives back what deleted messages took; or lower store.reserve)"
+    )]
+    DiskFull {
+        /// The queue.
+        queue: String,
+        /// What is free, with its unit.
+        free: String,
+        /// The least at which the queue takes messages, with its unit.
+        least: String,
+    },
     /// A number is out of its range.
     #[error("{what}: must be {min} to {max} (got {got})")]
     OutOfRange {

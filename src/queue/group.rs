@@ -87,7 +87,7 @@ fn leave(tx: &mut Tx<'_>, key: Key, state: &MessageState, row: &mut GroupRecord)
 
 /// Where the message stands among those of its group that wait their turn: ready ones, and on a FIFO queue also those
 /// that wait out their first delay, because they hold up what was sent after them.
-fn waits_at(key: Key, state: &MessageState) -> Option<(u32, Digest, u32, u64)> {
+pub(super) fn waits_at(key: Key, state: &MessageState) -> Option<(u32, Digest, u32, u64)> {
     let group = state.group?;
     let waits = match state.place {
         Place::Ready => true,
@@ -98,7 +98,7 @@ fn waits_at(key: Key, state: &MessageState) -> Option<(u32, Digest, u32, u64)> {
 }
 
 /// Whether the message locks its group: it was received and is neither gone nor visible again.
-fn is_held(state: &MessageState) -> bool {
+pub(super) fn is_held(state: &MessageState) -> bool {
     let is_ordered = state.group.is_some_and(|group| group.is_ordered);
     is_ordered && state.place != Place::Ready && state.receive_count > 0
 }

@@ -4,6 +4,7 @@
 //! whoever keeps books on messages is told through [`Witness`], inside the same transaction.
 
 pub mod catalog;
+pub mod check;
 pub mod dead;
 pub mod delete;
 pub mod door;
@@ -22,6 +23,7 @@ pub mod recover;
 pub mod redrive;
 pub mod send;
 pub mod settle;
+pub mod space;
 pub mod stats;
 mod tally;
 pub mod unique;
@@ -36,5 +38,6 @@ pub use receipt::ReceiptHandle;
 pub use receive::{Receive, Received, Receiving};
 pub use send::{Send, Sent};
 pub use settle::Settled;
+pub use space::Space;
 pub use stats::Stats;
 pub use witness::{News, Witness};

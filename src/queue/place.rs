@@ -231,15 +231,15 @@ fn unlink(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::
 }
 
 /// Whether the message stands in the index of expiries: what is in work or dead does not expire.
-fn expires_while_waiting(state: &MessageState) -> bool {
+pub(super) fn expires_while_waiting(state: &MessageState) -> bool {
     state.expires_at != Timestamp::ZERO && state.place != Place::InFlight && state.source == 0
 }
 
-fn ready_key(key: Key, state: &MessageState) -> (u32, u32, u64) {
+pub(super) fn ready_key(key: Key, state: &MessageState) -> (u32, u32, u64) {
     (key.0, state.priority, key.1)
 }
 
-fn timed_key(key: Key, state: &MessageState) -> (u32, u64, u64) {
+pub(super) fn timed_key(key: Key, state: &MessageState) -> (u32, u64, u64) {
     (key.0, state.visible_at.as_millis(), key.1)
 }
 
@@ -254,7 +254,7 @@ fn not_counted(tx: &Tx<'_>, key: Key) -> store::Error {
     tx.damaged("counts", format!("the counts of queue {} do not cover message {}", key.0, key.1))
 }
 
-fn slot(counts: &mut Counts, place: Place) -> &mut u64 {
+pub(super) fn slot(counts: &mut Counts, place: Place) -> &mut u64 {
     match place {
         Place::Ready => &mut counts.ready,
         Place::Delayed => &mut counts.delayed,

@@ -184,11 +184,17 @@ pub(super) fn delay(queue: &QueueRecord, message: &Send) -> Duration {
 
 /// The size of a message as SQS counts it: the text, and the attributes' names, types and values.
 pub(super) fn size(message: &Send) -> usize {
-    let attributes = message.attributes.iter();
-    let of = |(name, attribute): (&String, &Attribute)| {
-        name.len() + attribute.data_type.len() + attribute.value.as_bytes().len()
-    };
-    message.body.len() + attributes.map(of).sum::<usize>()
+    message.body.len() + message.attributes.iter().map(attribute_size).sum::<usize>()
+}
+
+/// As [`size`], of a message that was sent.
+pub(super) fn stored_size(body: &Body) -> usize {
+    let attributes = body.envelope.attributes.iter();
+    body.bytes.len() + attributes.map(attribute_size).sum::<usize>()
+}
+
+fn attribute_size((name, attribute): (&String, &Attribute)) -> usize {
+    name.len() + attribute.data_type.len() + attribute.value.as_bytes().len()
 }
 
 /// As [`size`], of a message that was checked.

@@ -2,6 +2,7 @@
 //!
 //! Floor 3. Knows queues, not schedules: who starts a run and who works on its messages is above.
 
+pub mod check;
 pub mod error;
 pub mod ledger;
 pub mod report;

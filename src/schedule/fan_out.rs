@@ -118,6 +118,9 @@ impl FanOut {
             if run.fan_out.pages >= self.options.users.pages_max {
                 return Outcome::Dead { why: self.too_many_pages() };
             }
+            if let Err(full) = self.door.space().admit(&self.options.target) {
+                return put_off(&full);
+            }
             let page = match self.users.page(&address, &run.params).await {
                 Ok(page) => page,
                 Err(fault) => return fault.into_outcome(self.clock.now()),
@@ -149,6 +152,9 @@ impl FanOut {
 
     /// A record that died as malformed and was driven back: when it is valid by now, its user gets a message.
     async fn look_again(&self, run: RunRecord, record: Malformed) -> Outcome {
+        if let Err(full) = self.door.space().admit(&self.options.target) {
+            return put_off(&full);
+        }
         let user = match self.user_by_now(&run, &record).await {
             Ok(user) => user,
             Err(end) => return end,
@@ -372,6 +378,11 @@ fn address(run: &RunRecord) -> Result<PageAddress, Failure> {
             Failure::new("data", "fan-out", "cursor", format!("the stored cursor does not read: {error}"))
         }),
     }
+}
+
+/// There is no room for further messages: the fan-out goes on from its cursor when there is, at no cost of attempts.
+fn put_off(full: &queue::Error) -> Outcome {
+    Outcome::Deferred { why: Failure::new("store", "fan-out", "disk-full", full), after: None }
 }
 
 /// The store or a queue failed: the message comes back, and the fan-out goes on from its cursor.

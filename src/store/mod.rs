@@ -3,6 +3,9 @@
 //! Floor 1, and the only room that knows redb. It stores what it is given and knows none of the rules: those are the
 //! steps of the rooms above. The bytes are described in `docs/format.md`.
 
+pub mod backup;
+pub mod check;
+pub mod compact;
 pub mod disk;
 pub mod error;
 pub mod key;

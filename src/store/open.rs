@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -39,6 +39,8 @@ struct Open {
     /// Joined first: it holds the file too. `None` only while closing.
     writer: Option<JoinHandle<()>>,
     db: Arc<Database>,
+    /// The file, as its options name it.
+    path: PathBuf,
     /// Freed last, when the file is closed; none on a [`Disk`] that was handed in.
     _lock: Option<Lock>,
 }
@@ -64,15 +66,8 @@ impl Store {
     /// # Errors
     /// [`Error::Locked`] names the holder; [`Error::Damaged`] and [`Error::Newer`] leave the file as it is.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let dir = match options.path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
-        let failed = |reason: std::io::Error| Error::Open { path: dir.to_owned(), reason: reason.to_string() };
-        std::fs::create_dir_all(dir).map_err(failed)?;
-        let lock = Lock::take(dir)?;
-        let db = Arc::new(guarded(&options.path, || open_file(options))?);
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        let (lock, db) = open_alone(options)?;
+        let db = Arc::new(db);
         Ok(Self::start(db, Some(lock), options))
     }
 
@@ -111,7 +106,7 @@ impl Store {
             .name("store-writer".into())
             .spawn(move || writer.run())
             .expect("the system starts one more thread at start-up");
-        let open = Arc::new(Open { writer: Some(writer), db, _lock: lock });
+        let open = Arc::new(Open { writer: Some(writer), db, path: options.path.clone(), _lock: lock });
         Self { steps, signals, commits, stopped, open }
     }
 
@@ -138,6 +133,11 @@ impl Store {
     /// A storage fault.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         Ok(Snapshot::new(self.open.db.begin_read()?))
+    }
+
+    /// The store's file, as its options name it.
+    pub fn path(&self) -> &Path {
+        &self.open.path
     }
 
     /// How many commits this store has made since it was opened.
@@ -168,8 +168,26 @@ impl Store {
     }
 }
 
+/// Takes the lock of the directory and opens the file, or makes it when there is none.
+pub(super) fn open_alone(options: &Options) -> Result<(Lock, Database), Error> {
+    let dir = match options.path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(dir).map_err(|reason| failed(dir, reason))?;
+    let lock = Lock::take(dir)?;
+    let db = guarded(&options.path, || open_file(options))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|reason| failed(dir, reason))?;
+    Ok((lock, db))
+}
+
+/// The refusal of a file or directory that cannot be opened.
+pub(super) fn failed(path: &Path, reason: std::io::Error) -> Error {
+    Error::Open { path: path.to_owned(), reason: reason.to_string() }
+}
+
 /// redb panics on some files that it has not written so: the operator gets a refusal that names the file instead.
-fn guarded(path: &Path, open: impl FnOnce() -> Result<Database, Error>) -> Result<Database, Error> {
+pub(super) fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
         let reason = "redb cannot make sense of its pages (its own words stand above)".to_owned();
         Err(Error::Damaged { path: path.to_owned(), reason })

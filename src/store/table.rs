@@ -104,8 +104,8 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
 
 /// A table that can only be read.
 pub struct TableRef<K, R> {
-    name: &'static str,
-    raw: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) name: &'static str,
+    pub(super) raw: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
     types: PhantomData<(K, R)>,
 }
 
@@ -222,10 +222,10 @@ fn last<K: Key, R: Record>(
     }
 }
 
-fn decode<R: Record>(name: &'static str, bytes: &[u8]) -> Result<R, Error> {
+pub(super) fn decode<R: Record>(name: &'static str, bytes: &[u8]) -> Result<R, Error> {
     R::decode(bytes).map_err(|reason| Error::Record { table: name, reason })
 }
 
-fn decode_key<K: Key>(name: &'static str, bytes: &[u8]) -> Result<K, Error> {
+pub(super) fn decode_key<K: Key>(name: &'static str, bytes: &[u8]) -> Result<K, Error> {
     K::from_bytes(bytes).ok_or_else(|| Error::Record { table: name, reason: format!("key of {} bytes", bytes.len()) })
 }

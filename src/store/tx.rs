@@ -11,7 +11,7 @@ use super::record::{
     RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord,
 };
 use super::table::{Ledger, Raw, TableMut, TableRef};
-use super::{Error, Snapshot};
+use super::{Error, Snapshot, check};
 
 /// Declares the tables once, for transactions and for snapshots.
 macro_rules! tables {
@@ -45,6 +45,14 @@ macro_rules! tables {
 
         /// The names of all tables; they are made when the file is.
         pub(super) const NAMES: &[&str] = &[$(stringify!($field)),+];
+
+        /// Decodes one row of the table of that name; answers its key as text and what is wrong with it.
+        pub(super) fn read_row(name: &'static str, key: &[u8], value: &[u8]) -> Result<(), (String, String)> {
+            match name {
+                $(stringify!($field) => check::read_row::<$key, $record>(name, key, value),)+
+                other => unreachable!("table {other} is declared nowhere"),
+            }
+        }
     };
 }
 

@@ -15,8 +15,10 @@ use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::witness::NoWitness;
 use nightmail::queue::{Door, Options, Receive, Send, picture, settle};
 use nightmail::store::record::{
-    Body, Counts, FanOutProgress, MessageState, Owner, Place, QueueAttributes, QueueRecord, RecipientRecord,
-    RecipientState, Record, RedriveRecord, RedriveState, RunRecord, RunTotals, TickRecord, TickVerdict,
+    Body, Canary, Counts, Envelope, FanOutProgress, Fifo, Follower, Group, GroupRecord, MessageState, Owner, Pause,
+    Place, QueueAttributes, QueueRecord, Recent, RecentRecord, RecipientRecord, RecipientState, Record, RedriveAllow,
+    RedriveRecord, RedriveState, RedriveTotals, Returned, RunRecord, RunTotals, Scope, Selection, TickRecord,
+    TickVerdict, UniqueRecord, UniqueRef,
 };
 use nightmail::store::{self, Error, Snapshot, Store};
 
@@ -24,6 +26,9 @@ use crate::support::{START, dying_after, failure, forever};
 
 /// A file of format 1, written by the first version.
 const V1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stores/v1.redb");
+
+/// A file of format 2, written by the first version that had it.
+const V2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stores/v2.redb");
 
 /// Opens a store with a clock that shows `now`.
 fn door(path: &Path, now: Timestamp) -> Door {
@@ -53,7 +58,12 @@ async fn fill(path: &Path) {
         door.store().write(step).await.unwrap();
     }
     let ids = vec![received[3].message_id];
-    let back = Redrive { from: "dead".into(), ids, per_second: Some(10), ..Redrive::default() };
+    let back = Redrive {
+        from: "dead".into(),
+        selection: Selection { ids, ..Selection::default() },
+        per_second: Some(10),
+        ..Redrive::default()
+    };
     let id = door.start_redrive(back).await.unwrap();
     door.store().write(move |tx| redrive::step(tx, &NoWitness, id, 10, START)).await.unwrap();
     door.store().write(books).await.unwrap();
@@ -157,10 +167,19 @@ async fn a_store_of_this_version_holds_what_was_written() {
 }
 
 #[tokio::test]
-async fn a_store_of_format_1_opens_with_its_content_and_goes_on() {
+async fn a_store_of_format_1_is_upgraded_with_its_content_and_goes_on() {
+    opens_and_goes_on(V1).await;
+}
+
+#[tokio::test]
+async fn a_store_of_format_2_opens_with_its_content_and_goes_on() {
+    opens_and_goes_on(V2).await;
+}
+
+async fn opens_and_goes_on(stored: &str) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("nightmail.redb");
-    std::fs::copy(V1, &path).unwrap();
+    std::fs::copy(stored, &path).unwrap();
     let door = door(&path, START);
     compare(&door.store().snapshot().unwrap());
     let sent = door.send("orders", Send::text("new")).await.unwrap();
@@ -191,13 +210,19 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         attempts: 10,
         lease: 11,
         entered: 12,
-        body_bytes: 13,
+        size_bytes: 13,
         source: 14,
+        group: Some(Group { id: [0xa; 16], is_ordered: true }),
+        priority: 15,
+        expires_at: Timestamp::from_millis(16),
+        unique: Some(UniqueRef { queue: 17, key: [0xb; 16] }),
+        returned: Some(Returned { redrive: 18, source: 19 }),
     };
     let fields = [
-        "01",
         "02",
         "02",
+        "02",
+        "3f",
         "0101010101010101",
         "02020202020202020202020202020202",
         "0000000000000003",
@@ -212,11 +237,37 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         "000000000000000c",
         "0000000d",
         "0000000e",
+        "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a",
+        "0000000f",
+        "0000000000000010",
+        "00000011",
+        "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b",
+        "0000000000000012",
+        "00000013",
     ];
     assert_eq!(hex(&state.encode()), fields.concat());
-    assert_eq!(state.encode().len(), 103);
-    let body = Body { run: 1, recipient: [2; 16], bytes: "hi".into() };
-    assert_eq!(hex(&body.encode()), "010000000000000001020202020202020202020202020202026869");
+    let plain = MessageState {
+        group: None,
+        priority: 0,
+        expires_at: Timestamp::ZERO,
+        unique: None,
+        returned: None,
+        ..state
+    };
+    assert_eq!(plain.encode().len(), 104);
+    let body = Body { run: 1, recipient: [2; 16], bytes: "hi".into(), ..Body::default() };
+    assert_eq!(hex(&body.encode()), "02000000000000000102020202020202020202020202020202000000006869");
+    let envelope = Envelope { group: Some("g".into()), ..Envelope::default() };
+    let grouped = Body { envelope, ..body };
+    assert_eq!(hex(&grouped.encode()), "0200000000000000010202020202020202020202020202020200000007000000010167 00006869".replace(' ', ""));
+    let group = GroupRecord { in_flight: 1, held: 2, waiting: 3, shown: (4, 5) };
+    assert_eq!(
+        hex(&group.encode()),
+        "01000000000000000100000000000000020000000000000003000000040000000000000005"
+    );
+    let fates = RedriveTotals { succeeded: 1, failed: 2, withdrawn: 3, undone: 4 };
+    let numbers = (1..=4).map(|n| format!("{n:016x}")).collect::<String>();
+    assert_eq!(hex(&fates.encode()), format!("01{numbers}"));
     let counts = Counts { ready: 1, delayed: 2, in_flight: 3, bytes: 4 };
     assert_eq!(hex(&counts.encode()), "010000000000000001000000000000000200000000000000030000000000000004");
     let totals = RunTotals { fetched: 1, sent: 2, dead: 3, withdrawn: 4, repeated: 5, interrupted: 6 };
@@ -239,16 +290,24 @@ fn the_other_records_are_laid_out_as_the_format_says() {
         id: 1,
         from: 2,
         to: Some(3),
-        fingerprint: Some(Fingerprint::from_bytes([0xab, 0, 0, 1])),
-        ids: vec![MessageId::from_bytes([4; 16])],
+        selection: Selection {
+            fingerprint: Some(Fingerprint::from_bytes([0xab, 0, 0, 1])),
+            ids: vec![MessageId::from_bytes([4; 16])],
+            ..Selection::default()
+        },
+        as_of: 10,
+        matching: 11,
         per_second: None,
+        canary: Some(Canary { first_permille: 12, failed_permille_max: 13, allowed: 14 }),
+        undoes: None,
+        at_queue: 2,
         last: 5,
         done: 6,
         moved: 7,
         started_at: Timestamp::from_millis(8),
         state: RedriveState::Failed { at: Timestamp::from_millis(9), why: "w".into() },
     };
-    insta::assert_snapshot!(hex(&redrive.encode()), @"010102010301086162303030303031011004040404040404040404040404040404000506070803090177");
+    insta::assert_snapshot!(hex(&redrive.encode()), @"");
     let attributes = QueueAttributes {
         visibility_timeout_ms: 1,
         delay_ms: 2,
@@ -256,7 +315,38 @@ fn the_other_records_are_laid_out_as_the_format_says() {
         receive_wait_ms: 4,
         message_bytes_max: 5,
         redrive: Some(("d".into(), 6)),
+        redrive_allow: RedriveAllow::Only(vec!["s".into()]),
+        fifo: Some(Fifo {
+            content_based_deduplication: true,
+            deduplication_scope: Scope::Group,
+            throughput_limit: Scope::Queue,
+        }),
+        messages_max: Some(7),
+        bytes_max: None,
     };
-    let queue = QueueRecord { id: 1, name: "q".into(), created_at: Timestamp::from_millis(2), attributes };
-    insta::assert_snapshot!(hex(&queue.encode()), @"010101710201020103040501016406");
+    let queue = QueueRecord {
+        id: 1,
+        name: "q".into(),
+        created_at: Timestamp::from_millis(2),
+        modified_at: Timestamp::from_millis(3),
+        attributes,
+        tags: BTreeMap::from([("k".into(), "v".into())]),
+        paused: Some(Pause { by: "p".into(), since: Timestamp::from_millis(4) }),
+        deleted_at: None,
+    };
+    insta::assert_snapshot!(hex(&queue.encode()), @"");
+    assert_eq!(QueueRecord::decode(&queue.encode()), Ok(queue));
+    let what = Recent::Sent { message_id: MessageId::from_bytes([4; 16]), sequence: 5 };
+    let recent = RecentRecord { until: Timestamp::from_millis(6), what };
+    insta::assert_snapshot!(hex(&recent.encode()), @"");
+    let follower = Follower {
+        body: 1,
+        message_id: MessageId::from_bytes([4; 16]),
+        size_bytes: 2,
+        priority: 3,
+        sent_at: Timestamp::from_millis(4),
+        expires_at: Timestamp::ZERO,
+    };
+    let unique = UniqueRecord { queue: 7, sequence: 8, follower: Some(follower) };
+    insta::assert_snapshot!(hex(&unique.encode()), @"");
 }

@@ -2,12 +2,16 @@
 //! from end to end, with a bank and a mail sink on loopback; and the binary as its users meet it.
 
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod bad_input;
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod daemon;
+#[cfg(test)]
+mod disk_full;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
@@ -29,8 +33,15 @@ mod relay;
 #[cfg(test)]
 mod schedule;
 #[cfg(test)]
+mod sigkill;
+#[cfg(test)]
+mod sound;
+#[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod upkeep;

@@ -2,6 +2,9 @@
 
 mod books;
 mod dead;
+mod fifo;
+mod groups;
 mod life;
 mod redrive;
 mod settle;
+mod unique;

@@ -17,6 +17,7 @@ use nightmail::queue::redrive::Redrive;
 use nightmail::queue::stats::Stats;
 use nightmail::queue::{Door, catalog};
 use nightmail::run::report::{self, Report, Row};
+use nightmail::store::check::{self, Findings};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -304,6 +305,12 @@ impl Operator {
         }
     }
 
+    /// Sends a message of no run that mails the statement of that user.
+    pub(crate) async fn send_statement(&self, user: &nightmail::demo::people::User) -> Result<(), Failure> {
+        let body = serde_json::json!({ "user": user, "params": { "period": PERIOD } }).to_string();
+        self.try_ask(Request::Send { queue: "statements".into(), body }).await.map(drop)
+    }
+
     /// Waits until so many letters are in the dead-letter queue.
     pub(crate) async fn died(&self, queue: &str, letters: u64) -> Vec<Group> {
         until("dead letters", async || (self.queue(queue).await.total() >= letters).then_some(())).await;
@@ -366,6 +373,16 @@ pub(crate) fn assert_recounted(door: &Door, run: u64) -> Report {
     let kept = snapshot.totals().unwrap().get(&run).unwrap().unwrap();
     assert_eq!(counted, kept, "the kept totals are not what the rows say");
     report::report(&snapshot, run).unwrap()
+}
+
+/// Checks every row of the store and the rules between them.
+pub(crate) fn assert_sound(door: &Door) {
+    let (snapshot, mut findings) = (door.store().snapshot().unwrap(), Findings::new(CancellationToken::new()));
+    check::records(&snapshot, &mut findings).unwrap();
+    nightmail::queue::check::check(&snapshot, &mut findings).unwrap();
+    nightmail::run::check::check(&snapshot, &mut findings).unwrap();
+    assert_eq!((findings.total, findings.shown), (0, Vec::new()));
+    assert!(findings.rows > 0);
 }
 
 /// All messages of a queue, read from the store.

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::base::Timestamp;
 use crate::queue::{self, Door, Send, catalog, dead, peek, redrive, stats};
 use crate::run::{self, report};
 use crate::schedule::{self, tick};
+use crate::store::check::Findings;
 use crate::store::record::{
     Attribute, AttributeValue, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, TickVerdict,
 };
-use crate::store::{self, Snapshot, Tx};
+use crate::store::{self, Snapshot, Tx, backup};
 
-use super::request::{FailureKind, RedriveView, ScheduleView, Status, With};
+use super::request::{Checked, FailureKind, RedriveView, ScheduleView, Status, With};
 use super::{Answer, Failure, Request};
 
 /// A peek shows this many messages at most.
@@ -29,17 +32,19 @@ pub struct Control {
     schedules: Vec<(schedule::Options, String)>,
     /// Whether the daemon answers, rather than the CLI on its own.
     is_daemon: bool,
+    /// Cuts off what reads the whole store; set by the daemon when it ends.
+    end: CancellationToken,
 }
 
 impl Control {
-    /// What the daemon answers with.
-    pub fn of_daemon(door: Door, schedules: Vec<(schedule::Options, String)>) -> Self {
-        Self { door, schedules, is_daemon: true }
+    /// What the daemon answers with; `end` cuts off what takes long.
+    pub fn of_daemon(door: Door, schedules: Vec<(schedule::Options, String)>, end: CancellationToken) -> Self {
+        Self { door, schedules, is_daemon: true, end }
     }
 
     /// What the CLI answers with when no daemon runs.
     pub fn of_cli(door: Door, schedules: Vec<(schedule::Options, String)>) -> Self {
-        Self { door, schedules, is_daemon: false }
+        Self { door, schedules, is_daemon: false, end: CancellationToken::new() }
     }
 
     /// Answers one request.
@@ -78,6 +83,8 @@ impl Control {
                 Answer::Recipients(report::rows(&snapshot, id, state, interrupted, after)?)
             }
             Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now)?),
+            Request::Backup(order) => Answer::Backup(self.door.store().backup(&order, &self.end)?),
+            Request::CheckStore => Answer::Checked(check(&snapshot, Findings::new(self.end.clone()))?),
             _ => Answer::Status(self.status(now)),
         })
     }
@@ -149,6 +156,14 @@ impl Control {
     }
 }
 
+/// Every row by itself, then the rules between tables, room by room.
+fn check(snapshot: &Snapshot, mut findings: Findings) -> Result<Checked, store::Error> {
+    store::check::records(snapshot, &mut findings)?;
+    queue::check::check(snapshot, &mut findings)?;
+    run::check::check(snapshot, &mut findings)?;
+    Ok(Checked { rows: findings.rows, total: findings.total, findings: findings.shown })
+}
+
 fn queues(snapshot: &Snapshot, now: Timestamp) -> Result<Vec<stats::Stats>, queue::Error> {
     catalog::list(snapshot)?.iter().map(|queue| stats::stats(snapshot, queue, now)).collect()
 }
@@ -217,6 +232,15 @@ fn failure(kind: FailureKind, text: impl std::fmt::Display) -> Failure {
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
         failure(FailureKind::Store, error)
+    }
+}
+
+impl From<backup::Error> for Failure {
+    fn from(error: backup::Error) -> Self {
+        match error {
+            backup::Error::Store(error) => error.into(),
+            other => failure(FailureKind::Request, other),
+        }
     }
 }
 

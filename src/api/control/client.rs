@@ -14,6 +14,8 @@ use super::{Answer, Failure, Request};
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// An answer must come within this time; a purge of a large queue takes a while.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// One that reads the whole store, within this time.
+const TIMEOUT_OF_ALL: Duration = Duration::from_secs(12 * 3600);
 
 /// Speaks to a daemon.
 #[derive(Clone, Debug)]
@@ -40,9 +42,10 @@ impl Client {
     /// # Errors
     /// The daemon's refusal, or that it cannot be reached.
     pub async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
-        match tokio::time::timeout(TIMEOUT, self.exchange(request)).await {
+        let limit = if request.reads_all() { TIMEOUT_OF_ALL } else { TIMEOUT };
+        match tokio::time::timeout(limit, self.exchange(request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.unreachable(format!("no answer within {} s", TIMEOUT.as_secs()))),
+            Err(_) => Err(self.unreachable(format!("no answer within {} s", limit.as_secs()))),
         }
     }
 

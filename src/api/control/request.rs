@@ -13,6 +13,8 @@ use crate::queue::stats::Stats;
 use crate::queue::unique::Unique;
 use crate::run::Report;
 use crate::run::report::Row;
+use crate::store::backup::{self, Backup};
+use crate::store::check::Finding;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +110,10 @@ pub enum Request {
     },
     /// The schedules with their next ticks and the newest past ones.
     Schedules,
+    /// Copy the store into a new file.
+    Backup(backup::Order),
+    /// Look at every row of the store and at the rules between them.
+    CheckStore,
 }
 
 impl Request {
@@ -123,7 +129,9 @@ impl Request {
             | Self::Runs { .. }
             | Self::Run { .. }
             | Self::Recipients { .. }
-            | Self::Schedules => true,
+            | Self::Schedules
+            | Self::Backup(_)
+            | Self::CheckStore => true,
             Self::StartRedrive(_)
             | Self::CancelRedrive { .. }
             | Self::UndoRedrive { .. }
@@ -133,6 +141,11 @@ impl Request {
             | Self::Send { .. }
             | Self::StartRun { .. } => false,
         }
+    }
+
+    /// Whether the answer takes as long as reading the whole store does.
+    pub const fn reads_all(&self) -> bool {
+        matches!(self, Self::Backup(_) | Self::CheckStore)
     }
 }
 
@@ -188,6 +201,21 @@ pub enum Answer {
     Recipients(Vec<Row>),
     /// See [`Request::Schedules`].
     Schedules(Vec<ScheduleView>),
+    /// See [`Request::Backup`].
+    Backup(Backup),
+    /// See [`Request::CheckStore`].
+    Checked(Checked),
+}
+
+/// What a check of the store found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// How many rows were looked at.
+    pub rows: u64,
+    /// How many things are wrong.
+    pub total: u64,
+    /// The first 1,000 of them.
+    pub findings: Vec<Finding>,
 }
 
 /// The daemon in a few figures.

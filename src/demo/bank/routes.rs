@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::fmt::Display;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -181,6 +181,7 @@ async fn transactions(
     let period: Period = text.parse().map_err(Refusal::bad_request)?;
     let known = user_index(&id).filter(|index| *index < bank.plan.users());
     let index = known.ok_or_else(|| Refusal::not_found("there is no such account"))?;
+    *bank.asked.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_default() += 1;
     let statement = match bank.behaviour(Route::Account) {
         Behaviour::Normal => account(&bank, index, period)?,
         _ => bank.people.statement(index, period),

@@ -8,7 +8,7 @@ use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::settle::{self, Settled};
 use nightmail::queue::{Error, Options, ReceiptHandle, Receive, Send};
 use nightmail::store::Snapshot;
-use nightmail::store::record::{MessageState, Owner, Place, RedriveState};
+use nightmail::store::record::{MessageState, Owner, Place, RedriveState, Selection};
 use rand::rngs::StdRng;
 
 use super::letters::Drive;
@@ -153,7 +153,10 @@ impl Driver {
         let what = Redrive {
             from: QUEUES[DEAD].into(),
             to: to.map(|queue| QUEUES[queue].to_owned()),
-            fingerprint: code.map(|code| Fingerprint::of("http", "account", code)),
+            selection: Selection {
+                fingerprint: code.map(|code| Fingerprint::of("http", "account", code)),
+                ..Selection::default()
+            },
             ..Redrive::default()
         };
         let preview = redrive::preview(&self.world.snapshot(), &what).unwrap();

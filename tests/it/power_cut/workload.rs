@@ -184,8 +184,7 @@ impl Workload {
     }
 
     async fn start_redrive(&mut self) {
-        let (to, fingerprint, ids, per_second) = (None, None, Vec::new(), None);
-        let dead = Redrive { from: "dead".into(), to, fingerprint, ids, per_second };
+        let dead = Redrive { from: "dead".into(), ..Redrive::default() };
         // Refused while one runs, or when there is nothing to drive back: then nothing is written.
         if let Ok(id) = self.world.door().start_redrive(dead).await {
             self.redrive = Some(id);
@@ -223,10 +222,17 @@ pub(super) fn whole(snapshot: &Snapshot) -> String {
         counts: 0..=short;
         bodies: 0..=long;
         states: (0, 0)..=(short, long);
-        ready: (0, 0)..=(short, long);
+        ready: (0, 0, 0)..=(short, short, long);
+        groups: (0, [0; 16])..=(short, [u8::MAX; 16]);
+        grouped: (0, [0; 16], 0, 0)..=(short, [u8::MAX; 16], short, long);
+        expiries: (0, 0, 0)..=(short, long, long);
+        recent: (0, [0; 16])..=(short, [u8::MAX; 16]);
+        recent_times: (0, 0, [0; 16])..=(short, long, [u8::MAX; 16]);
+        uniques: (0, [0; 16])..=(short, [u8::MAX; 16]);
         timed: (0, 0, 0)..=(short, long, long);
         history: (0, 0)..=(long, short);
         redrives: 0..=long;
+        redrive_totals: 0..=long;
     }
     out
 }

@@ -160,10 +160,10 @@ async fn bodies_and_names_out_of_their_limits_are_refused_and_leave_no_trace() {
     world.door().ensure("small", &small).await.unwrap();
     let send = |body: Vec<u8>| world.door().send("small", Send::text(Bytes::from(body)));
     assert_eq!(send(Vec::new()).await, Err(Error::BodyEmpty));
-    let too_large = Error::BodyTooLarge { queue: "small".into(), bytes: 1025, max: 1024 };
+    let too_large = Error::TooLarge { queue: "small".into(), bytes: 1025, max: 1024 };
     assert_eq!(send(vec![b'a'; 1025]).await, Err(too_large));
     for (body, at) in [(&b"ok\x00"[..], 2), (b"\xff", 0), (b"a\x0bb", 1), ("é\u{fffe}".as_bytes(), 2)] {
-        assert_eq!(send(body.to_vec()).await, Err(Error::BodyCharacters { at }), "{body:?}");
+        assert_eq!(send(body.to_vec()).await, Err(Error::Characters { what: "body", at }), "{body:?}");
     }
     let allowed = "\t\n\r ~\u{e000}\u{10ffff}".as_bytes();
     assert!(send(allowed.to_vec()).await.is_ok() && send(vec![b'a'; 1024]).await.is_ok());

@@ -3,7 +3,7 @@
 use nightmail::base::{Fingerprint, MessageId};
 use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::{Error, peek};
-use nightmail::store::record::{RedriveRecord, RedriveState};
+use nightmail::store::record::{RedriveRecord, RedriveState, Selection};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{World, dying_after, forever, texts};
@@ -22,6 +22,10 @@ async fn with_letters(codes: &[&str]) -> World {
 
 fn all() -> Redrive {
     Redrive { from: "dead".into(), ..Redrive::default() }
+}
+
+fn of_ids(ids: Vec<MessageId>) -> Redrive {
+    Redrive { selection: Selection { ids, ..Selection::default() }, ..all() }
 }
 
 fn ids(world: &World, queue: &str) -> Vec<MessageId> {
@@ -90,7 +94,10 @@ async fn all_letters_go_back_to_their_sources_with_a_fresh_start_and_their_histo
 #[tokio::test]
 async fn only_letters_of_that_fingerprint_go_back() {
     let world = with_letters(&["404", "500", "404"]).await;
-    let what = Redrive { fingerprint: Some(Fingerprint::of("http", "account", "404")), ..all() };
+    let what = Redrive {
+        selection: Selection { fingerprint: Some(Fingerprint::of("http", "account", "404")), ..Selection::default() },
+        ..all()
+    };
     assert_eq!(drive(&world, what).await.moved, 2);
     assert_eq!(texts(&world.take("dead", 10).await), ["2"]);
 }
@@ -99,7 +106,7 @@ async fn only_letters_of_that_fingerprint_go_back() {
 async fn only_the_letters_named_go_back() {
     let world = with_letters(&["404", "404", "404"]).await;
     let dead = ids(&world, "dead");
-    let what = Redrive { ids: vec![dead[2], dead[0], MessageId::fresh(), dead[2]], ..all() };
+    let what = of_ids(vec![dead[2], dead[0], MessageId::fresh(), dead[2]]);
     assert_eq!(drive(&world, what).await.moved, 2);
     assert_eq!(texts(&world.take("dead", 10).await), ["2"]);
     assert_eq!(texts(&world.take("orders", 10).await), ["1", "3"]);
@@ -206,7 +213,7 @@ async fn only_a_dead_letter_queue_can_be_driven_back_and_limits_are_named() {
     assert_eq!(refused(orders).await, Err(Error::NotDeadLetterQueue("orders".into())));
     let rate = Redrive { per_second: Some(0), ..all() };
     assert!(matches!(refused(rate).await, Err(Error::OutOfRange { what: "rate", .. })));
-    let many = Redrive { ids: vec![MessageId::fresh(); redrive::IDS_MAX + 1], ..all() };
+    let many = of_ids(vec![MessageId::fresh(); redrive::IDS_MAX + 1]);
     assert!(matches!(refused(many).await, Err(Error::OutOfRange { what: "ids", .. })));
     assert!(redrive::list(&world.snapshot()).unwrap().is_empty());
 }

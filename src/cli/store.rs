@@ -1,0 +1,112 @@
+//! `nightmail backup`, `compact` and `store check`: looking after the file.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::control::request::Checked;
+use crate::api::control::{Answer, Client, Request};
+use crate::base::units;
+use crate::config::Settings;
+use crate::store::backup::{self, Backup as Made};
+use crate::store::check::{self, Findings};
+use crate::store::compact::{self, Compacted};
+
+use super::args::Context;
+use super::ask::{ask, ask_with, strange};
+use super::exit::Unsound;
+use super::output::{Output, table, tame};
+
+/// `nightmail backup`
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    /// The file to make; while the daemon runs, it is the one that writes it
+    file: PathBuf,
+    /// Read the copy again and compare it with what was copied
+    #[arg(long)]
+    verify: bool,
+    /// Replace a file of that name
+    #[arg(long)]
+    force: bool,
+}
+
+/// `nightmail store …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Look at every row and at the rules between them; with the daemon stopped, at the file's pages too
+    Check,
+}
+
+pub(super) async fn backup(context: &Context, backup: Backup) -> anyhow::Result<()> {
+    let file = std::path::absolute(&backup.file).with_context(|| backup.file.display().to_string())?;
+    let order = backup::Order { file, replace: backup.force, verify: backup.verify };
+    match ask(context, Request::Backup(order)).await? {
+        Answer::Backup(made) => context.output.show(&made, |made| backup_text(context.output, made)),
+        other => Err(strange(&other)),
+    }
+}
+
+fn backup_text(output: Output, made: &Made) -> String {
+    let verified = if made.is_verified { ", read again and found equal" } else { "" };
+    let (rows, size) = (units::count(made.rows, "row"), units::show_size(made.bytes));
+    output.good(format!("{}: {rows}, {size}{verified}", made.file.display()))
+}
+
+pub(super) fn compact(context: &Context) -> anyhow::Result<()> {
+    let settings = context.settings_without_secrets()?;
+    must_be_there(&settings)?;
+    let compacted = compact::compact(&settings.store)?;
+    context.output.show(&compacted, |Compacted { before_bytes, after_bytes }| {
+        let (before, after) = (units::show_size(*before_bytes), units::show_size(*after_bytes));
+        format!("{}: {before} before, {after} after", settings.store.path.display())
+    })
+}
+
+fn must_be_there(settings: &Settings) -> anyhow::Result<()> {
+    let path = &settings.store.path;
+    anyhow::ensure!(path.exists(), "no store at {} (see data_dir)", path.display());
+    Ok(())
+}
+
+pub(super) async fn run(context: &Context, command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Check => check(context).await,
+    }
+}
+
+async fn check(context: &Context) -> anyhow::Result<()> {
+    let settings = context.settings_without_secrets()?;
+    let mut pages = Findings::new(CancellationToken::new());
+    if !Client::new(&settings.control_socket).is_there().await {
+        must_be_there(&settings)?;
+        check::integrity(&settings.store, &mut pages)?;
+    }
+    let mut checked = match ask_with(&settings, Request::CheckStore).await? {
+        Answer::Checked(checked) => checked,
+        other => return Err(strange(&other)),
+    };
+    checked.total += pages.total;
+    checked.findings.splice(..0, pages.shown);
+    context.output.show(&checked, |checked| checked_text(context.output, checked))?;
+    match checked.total {
+        0 => Ok(()),
+        total => Err(Unsound { faults: units::count(total, "fault") }.into()),
+    }
+}
+
+fn checked_text(output: Output, checked: &Checked) -> String {
+    let rows = units::count(checked.rows, "row");
+    if checked.total == 0 {
+        return output.good(format!("{rows}, nothing wrong"));
+    }
+    let cells =
+        |finding: &check::Finding| vec![finding.table.clone(), tame(&finding.key, 80), tame(&finding.what, 300)];
+    let mut text = table(&["table", "key", "what is wrong"], &[], checked.findings.iter().map(cells).collect());
+    let left_out = checked.total - checked.findings.len() as u64;
+    if left_out > 0 {
+        text += &format!("\n… and {left_out} more");
+    }
+    text
+}

@@ -1,0 +1,202 @@
+//! The rules between the tables of queues and messages (`docs/format.md`, "What holds between the tables"), looked at
+//! row by row. Memory does not grow with the number of messages.
+
+mod beside;
+
+use std::collections::BTreeMap;
+
+use crate::store::check::Findings;
+use crate::store::record::{Counts, MessageState, Place};
+use crate::store::tx::u32_record::U32;
+use crate::store::{Error, Snapshot};
+
+use super::{place, send};
+
+/// Bodies are compared with all states in parts of this many: 9 MB of memory, one pass over the states each.
+const BODIES_AT_ONCE: usize = 1 << 20;
+
+/// Adds what contradicts itself: queues and their names, states and their indexes, bodies, counts, history. Rows that do
+/// not decode are passed over: [`crate::store::check::records`] names them.
+///
+/// # Errors
+/// A storage fault, or the check is to stop.
+pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    check_names(snapshot, findings)?;
+    let counted = check_states(snapshot, findings)?;
+    check_counts(snapshot, findings, counted)?;
+    check_ready(snapshot, findings)?;
+    check_timed(snapshot, findings)?;
+    beside::check(snapshot, findings)?;
+    check_bodies(snapshot, findings)?;
+    check_history(snapshot, findings)
+}
+
+fn check_names(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    let (queues, names) = (snapshot.queues()?, snapshot.queue_names()?);
+    queues.each_sound(|id, queue| {
+        if queue.id != id {
+            findings.add("queues", id, format_args!("calls itself number {}", queue.id));
+        }
+        if queue.deleted_at.is_none() && names.sound(&queue.name)? != Some(U32(id)) {
+            findings.add("queues", id, format_args!("its name {:?} does not lead to it", queue.name));
+        }
+        findings.go_on()
+    })?;
+    names.each_sound(|name, U32(id)| {
+        if !queues.has(&id)? {
+            findings.add("queue_names", name, format_args!("queue {id} is not there"));
+        }
+        findings.go_on()
+    })
+}
+
+/// Looks at every message and counts them by queue.
+fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap<u32, Counts>, Error> {
+    let (queues, bodies) = (snapshot.queues()?, snapshot.bodies()?);
+    let (ready, timed) = (snapshot.ready()?, snapshot.timed()?);
+    let last_id = snapshot.meta()?.sound(&"last-id".to_owned())?.unwrap_or(0);
+    let mut counted: BTreeMap<u32, Counts> = BTreeMap::new();
+    snapshot.states()?.each_sound(|key, state| {
+        findings.go_on()?;
+        let counts = counted.entry(key.0).or_default();
+        *place::slot(counts, state.place) += 1;
+        counts.bytes += u64::from(state.size_bytes);
+        if !queues.has(&key.0)? {
+            findings.add("states", key, format_args!("queue {} is not there", key.0));
+        }
+        let (index, is_indexed) = match state.place {
+            Place::Ready if state.group.is_some() => ("grouped", true),
+            Place::Ready => ("ready", ready.has(&place::ready_key(key, &state))?),
+            Place::Delayed | Place::InFlight => ("timed", timed.has(&place::timed_key(key, &state))?),
+        };
+        if !is_indexed {
+            findings.add("states", key, format_args!("does not stand in {index}, the index of its place"));
+        }
+        match bodies.sound(&state.body)? {
+            Some(body) if send::stored_size(&body) != state.size_bytes as usize => {
+                let (says, has) = (state.size_bytes, send::stored_size(&body));
+                findings.add("states", key, format_args!("says {says} bytes, its body {} has {has}", state.body));
+            }
+            None if !bodies.has(&state.body)? => {
+                findings.add("states", key, format_args!("its body {} is not there", state.body));
+            }
+            _ => {}
+        }
+        check_numbers(key, &state, last_id, findings);
+        Ok(())
+    })?;
+    Ok(counted)
+}
+
+/// What was given out lies within the series that it is of.
+fn check_numbers(key: place::Key, state: &MessageState, last_id: u64, findings: &mut Findings) {
+    let greatest = key.1.max(state.body).max(state.lease).max(state.entered);
+    if greatest > last_id {
+        findings.add("states", key, format_args!("holds number {greatest}, but the last one given out is {last_id}"));
+    }
+}
+
+fn check_counts(snapshot: &Snapshot, findings: &mut Findings, counted: BTreeMap<u32, Counts>) -> Result<(), Error> {
+    let counts = snapshot.counts()?;
+    let mut counted = counted;
+    counts.each_sound(|queue, kept| {
+        let recounted = counted.remove(&queue).unwrap_or_default();
+        if kept != recounted {
+            findings.add("counts", queue, format_args!("says {}, a recount {}", show(kept), show(recounted)));
+        }
+        findings.go_on()
+    })?;
+    for (queue, recounted) in counted {
+        if !counts.has(&queue)? {
+            findings.add("counts", queue, format_args!("has no row, a recount says {}", show(recounted)));
+        }
+    }
+    Ok(())
+}
+
+fn show(counts: Counts) -> String {
+    let Counts { ready, delayed, in_flight, bytes } = counts;
+    format!("{ready} ready, {delayed} delayed, {in_flight} in flight, {bytes} bytes")
+}
+
+fn check_ready(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    let states = snapshot.states()?;
+    snapshot.ready()?.each_sound(|row, ()| {
+        let key = (row.0, row.2);
+        match states.sound(&key)? {
+            Some(state) if state.place != Place::Ready => findings.add("ready", row, "its message is not ready"),
+            Some(state) if state.priority != row.1 => {
+                findings.add("ready", row, format_args!("its message has priority {}", state.priority));
+            }
+            None if !states.has(&key)? => findings.add("ready", row, "belongs to no message"),
+            _ => {}
+        }
+        findings.go_on()
+    })
+}
+
+fn check_timed(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    let states = snapshot.states()?;
+    snapshot.timed()?.each_sound(|row, ()| {
+        let key = (row.0, row.2);
+        match states.sound(&key)? {
+            Some(state) if state.place == Place::Ready => findings.add("timed", row, "its message is ready"),
+            Some(state) if place::timed_key(key, &state) != row => {
+                findings.add(
+                    "timed",
+                    row,
+                    format_args!("its message becomes visible at {}", state.visible_at.as_millis()),
+                );
+            }
+            None if !states.has(&key)? => findings.add("timed", row, "belongs to no message"),
+            _ => {}
+        }
+        findings.go_on()
+    })
+}
+
+/// Every body belongs to one message. There is no index from bodies to messages: for each part of the bodies all states
+/// are read once.
+fn check_bodies(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    let (bodies, states) = (snapshot.bodies()?, snapshot.states()?);
+    let mut start = 0;
+    loop {
+        let part = bodies.keys(&start, BODIES_AT_ONCE)?;
+        let Some(last) = part.last() else { return Ok(()) };
+        let mut owners = vec![0_u8; part.len()];
+        states.each_sound(|_, state| {
+            if let Ok(at) = part.binary_search(&state.body) {
+                owners[at] = owners[at].saturating_add(1);
+            }
+            findings.go_on()
+        })?;
+        snapshot.uniques()?.each_sound(|_, row| {
+            if let Some(at) = row.follower.and_then(|follower| part.binary_search(&follower.body).ok()) {
+                owners[at] = owners[at].saturating_add(1);
+            }
+            findings.go_on()
+        })?;
+        for (body, owners) in part.iter().zip(owners) {
+            match owners {
+                0 => findings.add("bodies", body, "belongs to no message"),
+                1 => {}
+                owners => findings.add("bodies", body, format_args!("belongs to {owners} messages")),
+            }
+        }
+        let Some(next) = last.checked_add(1) else { return Ok(()) };
+        start = next;
+    }
+}
+
+fn check_history(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    let bodies = snapshot.bodies()?;
+    snapshot.history()?.each_sound(|key, attempt| {
+        if !bodies.has(&key.0)? {
+            findings.add("history", key, format_args!("message {} is not there", key.0));
+        }
+        if attempt.number != key.1 {
+            findings.add("history", key, format_args!("calls itself attempt {}", attempt.number));
+        }
+        findings.go_on()
+    })
+}

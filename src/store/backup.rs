@@ -1,0 +1,320 @@
+//! A copy of the live store as one new file: a snapshot, table by table, whole or not at all.
+//!
+//! The copy is made beside its place as `FILE.new`, synced, read again when that is wanted, and only then takes its
+//! name, so that a backup that stands is complete. Rows are copied as the bytes that they are.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase, TableDefinition};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::{Snapshot, Store, tx};
+
+/// One transaction of the copy takes about this many bytes of rows; they are held in memory until it ends.
+const BATCH_BYTES: usize = 8 << 20;
+/// The page cache of the copy, in bytes.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// What is to be backed up, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// The backup's file; an absolute path.
+    pub file: PathBuf,
+    /// Whether a file of that name is replaced, rather than kept and the backup refused.
+    pub replace: bool,
+    /// Whether the copy is read again and compared before it takes its name.
+    pub verify: bool,
+}
+
+/// A backup that stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// Its file.
+    pub file: PathBuf,
+    /// The file's length in bytes.
+    pub bytes: u64,
+    /// The rows of all tables.
+    pub rows: u64,
+    /// Whether it was read again and found equal.
+    pub is_verified: bool,
+    /// Bytes that the live file took on its disk when the backup began.
+    pub store_bytes_before: u64,
+    /// And when it was done: while a backup runs, the store cannot use the pages again that its commits have replaced.
+    pub store_bytes_after: u64,
+    /// What was copied, by table.
+    pub tables: Vec<Copied>,
+}
+
+/// One table of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// Its name.
+    pub table: String,
+    /// Its rows.
+    pub rows: u64,
+    /// SHA-256, in hex, over each row in key order: length of the key and the key, length of the value and the value;
+    /// lengths are 64-bit big-endian numbers.
+    pub sha256: String,
+}
+
+/// Why there is no backup. What was begun is removed, and what stood under its name before is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The path is not absolute.
+    #[error("{0}: not an absolute path (the daemon works in another directory than you)")]
+    Relative(PathBuf),
+    /// There is a file of that name.
+    #[error("{0} exists (name another file, or say --force to replace it)")]
+    Exists(PathBuf),
+    /// The name is one of the store's own.
+    #[error("{0} is a name that the store itself uses (name a file elsewhere)")]
+    OwnFile(PathBuf),
+    /// Another backup is being written there.
+    #[error("{0} is being written by another backup (wait for it, or name another file)")]
+    Busy(PathBuf),
+    /// The copy cannot be written.
+    #[error("{path}: {reason} (the daemon's user must be able to write there, and there must be room for the copy)")]
+    Target {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The copy, read again, is not what was copied.
+    #[error("{path}: table {table} reads back as something else (the disk lies; nothing was kept of this backup)")]
+    Differs {
+        /// The copy.
+        path: PathBuf,
+        /// The first table that differs.
+        table: String,
+    },
+    /// The daemon stops.
+    #[error("the backup was cut off: the daemon is stopping (start it again afterwards)")]
+    Stopped,
+    /// The store itself fails.
+    #[error(transparent)]
+    Store(#[from] super::Error),
+}
+
+impl Store {
+    /// Copies the store as it is now into a new file, mode 0600. Blocks for as long as that takes; neither readers nor the
+    /// writer wait for it. `stop` cuts it off.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn backup(&self, order: &Order, stop: &CancellationToken) -> Result<Backup, Error> {
+        let place = Place::check(order, self.path())?;
+        let store_bytes = || self.disk_bytes().map_err(|reason| place.failed(self.path(), reason));
+        let store_bytes_before = store_bytes()?;
+        place.make()?;
+        let copied = copy(&self.snapshot()?, &place, order, stop).and_then(|tables| Ok((tables, place.keep()?)));
+        let (tables, bytes) = copied.inspect_err(|_| {
+            // What cannot be removed now is removed by the next backup to this name.
+            let _ = std::fs::remove_file(&place.new);
+        })?;
+        Ok(Backup {
+            file: order.file.clone(),
+            bytes,
+            rows: tables.iter().map(|table| table.rows).sum(),
+            is_verified: order.verify,
+            store_bytes_before,
+            store_bytes_after: store_bytes()?,
+            tables,
+        })
+    }
+
+    fn disk_bytes(&self) -> io::Result<u64> {
+        super::compact::disk_bytes(self.path())
+    }
+}
+
+fn copy(snapshot: &Snapshot, place: &Place, order: &Order, stop: &CancellationToken) -> Result<Vec<Copied>, Error> {
+    let failed = |reason: redb::Error| place.failed(&place.new, reason);
+    place.make()?;
+    let db =
+        Database::builder().set_cache_size(CACHE_BYTES).create(&place.new).map_err(|error| failed(error.into()))?;
+    let mut tables = Vec::new();
+    for name in tx::NAMES {
+        tables.push(copy_table(snapshot, &db, name, stop, &failed)?);
+    }
+    drop(db);
+    if order.verify {
+        verify(place, &tables, stop, &failed)?;
+    }
+    Ok(tables)
+}
+
+fn copy_table(
+    snapshot: &Snapshot,
+    db: &Database,
+    name: &'static str,
+    stop: &CancellationToken,
+    failed: &impl Fn(redb::Error) -> Error,
+) -> Result<Copied, Error> {
+    let from = snapshot.open(name)?;
+    let mut rows = from.range::<&[u8]>(..).map_err(super::Error::from)?.peekable();
+    let mut sum = Sum::default();
+    loop {
+        let transaction = db.begin_write().map_err(|error| failed(error.into()))?;
+        {
+            let mut to = transaction.open_table(definition(name)).map_err(|error| failed(error.into()))?;
+            let mut bytes = 0;
+            while bytes < BATCH_BYTES
+                && let Some(row) = rows.next()
+            {
+                let (key, value) = row.map_err(super::Error::from)?;
+                sum.add(key.value(), value.value());
+                bytes += key.value().len() + value.value().len();
+                to.insert(key.value(), value.value()).map_err(|error| failed(error.into()))?;
+            }
+        }
+        transaction.commit().map_err(|error| failed(error.into()))?;
+        if stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        if rows.peek().is_none() {
+            return Ok(sum.of(name));
+        }
+    }
+}
+
+/// Reads the copy through a handle of its own and compares every table with what was read from the store.
+fn verify(
+    place: &Place,
+    tables: &[Copied],
+    stop: &CancellationToken,
+    failed: &impl Fn(redb::Error) -> Error,
+) -> Result<(), Error> {
+    let db = Database::builder().set_cache_size(CACHE_BYTES).open_read_only(&place.new);
+    let transaction = db.map_err(redb::Error::from).and_then(|db| Ok(db.begin_read()?)).map_err(failed)?;
+    for table in tables {
+        let name = tx::NAMES.iter().copied().find(|name| *name == table.table).expect("only these were copied");
+        let rows = transaction.open_table(definition(name)).map_err(|error| failed(error.into()))?;
+        let mut sum = Sum::default();
+        for row in rows.range::<&[u8]>(..).map_err(|error| failed(error.into()))? {
+            let (key, value) = row.map_err(|error| failed(error.into()))?;
+            sum.add(key.value(), value.value());
+            if sum.rows % 4096 == 0 && stop.is_cancelled() {
+                return Err(Error::Stopped);
+            }
+        }
+        if sum.of(name) != *table {
+            return Err(Error::Differs { path: place.new.clone(), table: table.table.clone() });
+        }
+    }
+    Ok(())
+}
+
+const fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+    TableDefinition::new(name)
+}
+
+/// The rows of a table, as far as they were read.
+#[derive(Default)]
+struct Sum {
+    rows: u64,
+    hash: Sha256,
+}
+
+impl Sum {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.rows += 1;
+        for part in [key, value] {
+            self.hash.update((part.len() as u64).to_be_bytes());
+            self.hash.update(part);
+        }
+    }
+
+    fn of(self, table: &str) -> Copied {
+        let sha256 = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Copied { table: table.to_owned(), rows: self.rows, sha256 }
+    }
+}
+
+/// Where a backup is made, and where it goes.
+struct Place {
+    file: PathBuf,
+    /// Beside it, while it is being made.
+    new: PathBuf,
+    dir: PathBuf,
+}
+
+impl Place {
+    fn check(order: &Order, store: &Path) -> Result<Self, Error> {
+        let file = order.file.clone();
+        let (Some(dir), Some(name), true) = (file.parent(), file.file_name(), file.is_absolute()) else {
+            return Err(Error::Relative(file));
+        };
+        let whole = |dir: &Path| {
+            dir.canonicalize().map_err(|error| Error::Target { path: dir.to_owned(), reason: error.to_string() })
+        };
+        let own = store.parent().filter(|own| !own.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let is_own = whole(dir)? == whole(own)? && name.as_encoded_bytes().starts_with(b"nightmail.");
+        if is_own {
+            return Err(Error::OwnFile(file));
+        }
+        if !order.replace && file.symlink_metadata().is_ok() {
+            return Err(Error::Exists(file));
+        }
+        let mut new = file.clone().into_os_string();
+        new.push(".new");
+        Ok(Self { dir: dir.to_owned(), new: new.into(), file })
+    }
+
+    /// Makes the empty file, for its owner alone. One that a backup left behind which was cut off is removed.
+    fn make(&self) -> Result<(), Error> {
+        let failed = |error: io::Error| self.failed(&self.new, error);
+        if let Ok(left) = File::open(&self.new) {
+            match rustix::fs::flock(&left, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => std::fs::remove_file(&self.new).map_err(failed)?,
+                Err(_) => return Err(Error::Busy(self.new.clone())),
+            }
+        }
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.new).map_err(failed)?;
+        made.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(failed)
+    }
+
+    /// Gives the copy its name for good; answers its length.
+    fn keep(&self) -> Result<u64, Error> {
+        let file = File::open(&self.new).map_err(|error| self.failed(&self.new, error))?;
+        file.sync_all().map_err(|error| self.failed(&self.new, error))?;
+        let bytes = file.metadata().map_err(|error| self.failed(&self.new, error))?.len();
+        std::fs::rename(&self.new, &self.file).map_err(|error| self.failed(&self.file, error))?;
+        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|error| self.failed(&self.dir, error))?;
+        Ok(bytes)
+    }
+
+    fn failed(&self, path: &Path, reason: impl std::fmt::Display) -> Error {
+        Error::Target { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_reads_back_as_something_else_is_told_by_its_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&crate::store::Options::at(dir.path().join("nightmail.redb"))).unwrap();
+        let (order, stop) =
+            (Order { file: dir.path().join("copy"), replace: false, verify: true }, CancellationToken::new());
+        let place = Place::check(&order, store.path()).unwrap();
+        place.make().unwrap();
+        let tables = copy(&store.snapshot().unwrap(), &place, &order, &stop).unwrap();
+        let failed = |reason: redb::Error| place.failed(&place.new, reason);
+        let db = Database::open(&place.new).unwrap();
+        let transaction = db.begin_write().unwrap();
+        transaction.open_table(definition("meta")).unwrap().insert(&b"format"[..], &[0_u8; 8][..]).unwrap();
+        transaction.commit().unwrap();
+        drop(db);
+        let refused = verify(&place, &tables, &stop, &failed);
+        assert!(matches!(&refused, Err(Error::Differs { table, .. }) if table == "meta"), "{refused:?}");
+    }
+}
