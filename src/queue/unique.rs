@@ -73,7 +73,8 @@ pub(super) fn judge(
         let reason = format!("message {} of queue {} holds a key and is not there", holder.1, holder.0);
         return Err(tx.damaged("uniques", reason));
     };
-    let is_new = state.receive_count == 0 && row.queue == queue.id;
+    // A letter that came back was attempted too, and its history belongs to its body.
+    let is_new = state.attempts == 0 && state.receive_count == 0 && row.queue == queue.id;
     Ok(match unique.mode {
         Mode::Debounce if is_new && state.place == Place::Delayed && state.visible_at > now => {
             Verdict::Replace(holder, state)
@@ -214,12 +215,11 @@ pub(super) fn drop_follower(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> 
     Ok(())
 }
 
+/// A key and its row.
+type Held = ((u32, Digest), UniqueRecord);
+
 /// The row of the key that the message holds; `None` when it holds none, or a later message took it.
-fn held(
-    tx: &mut Tx<'_>,
-    state: &MessageState,
-    key: Key,
-) -> Result<Option<((u32, Digest), UniqueRecord)>, store::Error> {
+fn held(tx: &mut Tx<'_>, state: &MessageState, key: Key) -> Result<Option<Held>, store::Error> {
     let Some(unique) = state.unique else { return Ok(None) };
     let at = (unique.queue, unique.key);
     let row = tx.uniques()?.get(&at)?;

@@ -74,7 +74,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 
 /// Sends a filler of 32 KiB to a queue that no function serves.
 async fn send_filler(operator: &Operator) -> Result<(), Failure> {
-    let request = Request::Send { queue: "fan-out-dead".into(), body: "x".repeat(32 << 10) };
+    let request = Request::Send { queue: "fan-out-dead".into(), body: "x".repeat(32 << 10), with: Box::default() };
     operator.try_ask(request).await.map(drop)
 }
 

@@ -78,6 +78,7 @@ struct Rows {
     flying_until: u64,
     ready: (u32, u64),
     state: MessageState,
+    queue: QueueRecord,
 }
 
 impl Rows {
@@ -98,6 +99,7 @@ impl Rows {
             flying_until: flying.1.visible_at.as_millis(),
             ready: ready.0,
             state: ready.1,
+            queue: world.queue("orders"),
         }
     }
 }
@@ -159,7 +161,7 @@ async fn a_record_that_does_not_decode_is_named_and_the_check_goes_on() {
         tables.put_bytes("ready", b"short", b"");
     })
     .await;
-    assert_eq!(found[0], "states (2, 6): does not decode: version 9, this build knows 1");
+    assert_eq!(found[0], "states (2, 6): does not decode: version 9, this build knows 2");
     assert!(found.iter().any(|line| line == "ready 0x73686f7274: 5 bytes that are no key of this table"), "{found:?}");
     assert!(found.iter().any(|line| line.starts_with("counts ")), "the rules are looked at all the same: {found:?}");
 }
@@ -167,10 +169,10 @@ async fn a_record_that_does_not_decode_is_named_and_the_check_goes_on() {
 #[tokio::test]
 async fn an_index_out_of_step_is_named_on_both_sides() {
     let found = after(|tables, rows| {
-        tables.remove("ready", &rows.ready);
+        tables.remove("ready", &(rows.ready.0, 0_u32, rows.ready.1));
         tables.put("timed", &(rows.orders, 77_u64, rows.ready.1), &());
-        tables.put("ready", &rows.flying, &());
-        tables.put("ready", &(rows.orders, 999_u64), &());
+        tables.put("ready", &(rows.flying.0, 0_u32, rows.flying.1), &());
+        tables.put("ready", &(rows.orders, 0_u32, 999_u64), &());
         tables.remove("timed", &(rows.orders, rows.flying_until, rows.flying.1));
         tables.put("timed", &(rows.orders, 78_u64, rows.flying.1), &());
         tables.put("timed", &(rows.orders, 79_u64, 998_u64), &());
@@ -179,8 +181,8 @@ async fn an_index_out_of_step_is_named_on_both_sides() {
     insta::assert_snapshot!(found.join("\n"), @r"
     states (2, 4): does not stand in timed, the index of its place
     states (2, 6): does not stand in ready, the index of its place
-    ready (2, 4): its message is not ready
-    ready (2, 999): belongs to no message
+    ready (2, 0, 4): its message is not ready
+    ready (2, 0, 999): belongs to no message
     timed (2, 77, 6): its message is ready
     timed (2, 78, 4): its message becomes visible at 1793491230000
     timed (2, 79, 998): belongs to no message
@@ -191,7 +193,7 @@ async fn an_index_out_of_step_is_named_on_both_sides() {
 async fn a_message_without_its_body_and_a_body_without_its_message_are_named() {
     let found = after(|tables, rows| {
         tables.remove("bodies", &rows.letter_body);
-        tables.put("bodies", &3_000_u64, &Body { run: 0, recipient: [0; 16], bytes: "lost".into() });
+        tables.put("bodies", &3_000_u64, &Body { bytes: "lost".into(), ..Body::default() });
         let shared = MessageState { body: rows.state.body, place: Place::Ready, ..rows.state.clone() };
         tables.put("states", &rows.flying, &MessageState { visible_at: Timestamp::ZERO, ..shared });
     })
@@ -248,15 +250,7 @@ async fn a_queue_under_another_number_and_a_history_out_of_step_are_named() {
         };
         tables.put("history", &(3_000_u64, 1_u32), &attempt);
         tables.put("history", &(rows.letter_body, 8_u32), &attempt);
-        let attributes = nightmail::store::record::QueueAttributes {
-            visibility_timeout_ms: 0,
-            delay_ms: 0,
-            retention_ms: None,
-            receive_wait_ms: 0,
-            message_bytes_max: 1,
-            redrive: None,
-        };
-        let queue = QueueRecord { id: 41, name: "odd".into(), created_at: Timestamp::ZERO, attributes };
+        let queue = QueueRecord { id: 41, name: "odd".into(), ..rows.queue.clone() };
         tables.put("queues", &40_u32, &queue);
     })
     .await;
@@ -298,7 +292,7 @@ async fn findings_are_counted_beyond_those_that_are_kept_and_a_check_can_be_cut_
     let many = FINDINGS_MAX as u64 + 500;
     change(&world.options().path, |tables| {
         for sequence in 0..many {
-            tables.put("ready", &(orders, 1_000_000 + sequence), &());
+            tables.put("ready", &(orders, 0_u32, 1_000_000 + sequence), &());
         }
     });
     let store = Store::open(&world.options()).unwrap();

@@ -308,7 +308,7 @@ impl Operator {
     /// Sends a message of no run that mails the statement of that user.
     pub(crate) async fn send_statement(&self, user: &nightmail::demo::people::User) -> Result<(), Failure> {
         let body = serde_json::json!({ "user": user, "params": { "period": PERIOD } }).to_string();
-        self.try_ask(Request::Send { queue: "statements".into(), body }).await.map(drop)
+        self.try_ask(Request::Send { queue: "statements".into(), body, with: Box::default() }).await.map(drop)
     }
 
     /// Waits until so many letters are in the dead-letter queue.

@@ -110,7 +110,11 @@ fn check_uniques(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Err
     snapshot.uniques()?.each_sound(|at, row| {
         let holder = states.sound(&(row.queue, row.sequence))?.and_then(|state| state.unique);
         if holder.map(|unique| (unique.queue, unique.key)) != Some(at) {
-            findings.add("uniques", at, format_args!("message {} of queue {} does not hold it", row.sequence, row.queue));
+            findings.add(
+                "uniques",
+                at,
+                format_args!("message {} of queue {} does not hold it", row.sequence, row.queue),
+            );
         }
         findings.go_on()
     })

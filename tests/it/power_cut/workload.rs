@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nightmail::queue::redrive::{self, Redrive};
-use nightmail::queue::{ReceiptHandle, Receive, Send, settle};
+use nightmail::queue::unique::{Mode, Unique};
+use nightmail::queue::{Options, ReceiptHandle, Receive, Send, settle};
 use nightmail::store::Snapshot;
-use nightmail::store::record::Owner;
+use nightmail::store::record::{Fifo, Owner};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::disk::{Call, RecordingDisk, apply};
-use crate::support::World;
+use crate::support::{World, forever};
+
+const FIFO: &str = "steps.fifo";
 
 /// What the disk was told, and what the store held after each step.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ impl Recording {
         let disk = Arc::new(RecordingDisk::default());
         let world = World::on(disk.clone());
         world.make_orders().await;
+        let fifo = Some(Fifo { content_based_deduplication: true, ..Fifo::default() });
+        world.door().ensure(FIFO, &Options { fifo, ..forever() }).await.unwrap();
         let start = disk.content();
         disk.take_calls();
         let mut workload = Workload { rng: StdRng::seed_from_u64(seed), world, handles: Vec::new(), redrive: None };
@@ -105,12 +110,15 @@ struct Workload {
 impl Workload {
     async fn step(&mut self) {
         match self.rng.random_range(0..100) {
-            0..25 => self.send().await,
+            0..8 => self.send_to_fifo().await,
+            8..14 => self.send_with_extras().await,
+            14..25 => self.send().await,
             25..32 => self.send_in_one_group().await,
             32..56 => self.receive().await,
             56..66 => {
                 if let Some(handle) = self.handle() {
-                    self.world.door().delete(handle).await.unwrap();
+                    // A FIFO queue's handle may have expired: then nothing is written.
+                    let _ = self.world.door().delete(handle).await;
                 }
             }
             66..90 => self.settle().await,
@@ -132,6 +140,26 @@ impl Workload {
         let message = |text: String| Send { delay: Some(delay), ..Send::text(text) };
         let messages = (0..count).map(|_| message(self.text())).collect();
         self.world.door().send_all("orders", messages).await.unwrap();
+    }
+
+    async fn send_to_fifo(&mut self) {
+        let group = Some(self.rng.random_range(0..3_u8).to_string());
+        let message = Send { group, ..Send::text(self.text()) };
+        self.world.door().send(FIFO, message).await.unwrap();
+    }
+
+    /// Groups, priorities, expiries and unique keys on a standard queue.
+    async fn send_with_extras(&mut self) {
+        let mode = [Mode::Simple, Mode::KeepLast, Mode::Throttle(Duration::from_secs(30))][self.rng.random_range(0..3)];
+        let unique = Some(Unique { key: self.rng.random_range(0..3_u8).to_string(), mode });
+        let message = Send {
+            group: self.rng.random_bool(0.5).then(|| "fair".to_owned()),
+            priority: self.rng.random_range(0..3),
+            unique: unique.filter(|_| self.rng.random_bool(0.7)),
+            expires_at: self.rng.random_bool(0.3).then(|| self.world.now().after(Duration::from_secs(100))),
+            ..Send::text(self.text())
+        };
+        self.world.door().send("orders", message).await.unwrap();
     }
 
     /// Three steps of different callers that share a commit: they wait in the writer together.
@@ -157,7 +185,7 @@ impl Workload {
     }
 
     async fn receive(&mut self) {
-        let queue = if self.rng.random_range(0..5) == 0 { "dead" } else { "orders" };
+        let queue = ["dead", FIFO, "orders", "orders", "orders"][self.rng.random_range(0..5)];
         let owner = if self.rng.random_bool(0.5) { Owner::Worker } else { Owner::Client };
         let what = Receive { max: self.rng.random_range(1..6), visibility: Some(Duration::from_secs(60)), owner };
         let taken = self.world.receive(queue, what).await.unwrap().messages;

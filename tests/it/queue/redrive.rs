@@ -1,9 +1,11 @@
 //! Redrive: what goes back, where to, and that it stops, resumes and ends as it says.
 
+use std::collections::BTreeMap;
+
 use nightmail::base::{Fingerprint, MessageId};
-use nightmail::queue::redrive::{self, Redrive};
-use nightmail::queue::{Error, peek};
-use nightmail::store::record::{RedriveRecord, RedriveState, Selection};
+use nightmail::queue::redrive::{self, Caution, Redrive};
+use nightmail::queue::{Error, Send, peek};
+use nightmail::store::record::{Attribute, AttributeValue, RedriveRecord, RedriveState, Selection};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{World, dying_after, forever, texts};
@@ -228,4 +230,101 @@ async fn redrives_that_ended_are_forgotten_in_the_end_and_running_ones_never() {
     let running = world.door().start_redrive(all()).await.unwrap();
     let known = redrive::list(&world.snapshot()).unwrap();
     assert_eq!((known.len(), known[0].id), (redrive::ENDED_KEPT_MAX, running));
+}
+
+#[tokio::test]
+async fn a_redrive_moves_exactly_what_its_preview_named_whatever_dies_in_the_meantime() {
+    let world = with_letters(&["404", "404"]).await;
+    let preview = redrive::preview(&world.snapshot(), &all()).unwrap();
+    assert_eq!((preview.matching, preview.sample), (2, ids(&world, "dead")));
+    world.send("orders", "later").await;
+    let handle = world.work("orders").await.handle;
+    world.bury(handle, "404").await;
+    let what = Redrive { as_of: Some(preview.as_of), ..all() };
+    assert_eq!(redrive::preview(&world.snapshot(), &what).unwrap().matching, 2);
+    let id = world.door().start_redrive(what).await.unwrap();
+    assert_eq!(step(&world, id, 100).await.moved, 2);
+    assert_eq!(texts(&world.take("dead", 10).await), ["later"]);
+}
+
+#[tokio::test]
+async fn a_selection_is_of_age_run_attribute_and_error_text() {
+    let world = with_letters(&["404"]).await;
+    world.pass(3600);
+    let value = AttributeValue::Text("a".into());
+    let attribute = Attribute { data_type: "String".into(), value };
+    let attributes = BTreeMap::from([("team".to_owned(), attribute)]);
+    world.door().send("orders", Send { run: 9, attributes, ..Send::text("new") }).await.unwrap();
+    let handle = world.work("orders").await.handle;
+    world.bury(handle, "500").await;
+    let hour = world.now().as_millis() - 1000;
+    let moment = Some(nightmail::base::Timestamp::from_millis(hour));
+    for (selection, matching) in [
+        (Selection::default(), 2),
+        (Selection { died_before: moment, ..Selection::default() }, 1),
+        (Selection { died_from: moment, ..Selection::default() }, 1),
+        (Selection { run: Some(9), ..Selection::default() }, 1),
+        (Selection { run: Some(8), ..Selection::default() }, 0),
+        (Selection { attribute: Some(("team".into(), "a".into())), ..Selection::default() }, 1),
+        (Selection { attribute: Some(("team".into(), "b".into())), ..Selection::default() }, 0),
+        (Selection { error_contains: Some("service refused".into()), ..Selection::default() }, 2),
+        (Selection { error_contains: Some("teapot".into()), ..Selection::default() }, 0),
+    ] {
+        let what = Redrive { selection: selection.clone(), ..all() };
+        assert_eq!(redrive::preview(&world.snapshot(), &what).unwrap().matching, matching, "{selection:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_undo_takes_back_what_nobody_has_received_and_nothing_else() {
+    let world = with_letters(&["404", "500", "404"]).await;
+    let before = ids(&world, "dead");
+    let id = world.door().start_redrive(all()).await.unwrap();
+    assert_eq!(world.door().undo_redrive(id).await, Err(Error::RedriveRunning { id, queue: "dead".into() }));
+    step(&world, id, 100).await;
+    let received = world.work("orders").await;
+    assert_eq!(received.body, "1");
+    let undo = world.door().undo_redrive(id).await.unwrap();
+    while step(&world, undo, 100).await.state == RedriveState::Running {}
+    assert_eq!(
+        world.picture("orders"),
+        "orders: 0 ready, 0 delayed, 1 in flight\n  in flight 60s | received 1 charged 1 | 1\n    #1 Dead http account 404\n"
+    );
+    assert_eq!(ids(&world, "dead").len(), before.len() - 1);
+    assert!(world.picture("dead").contains("    #1 Dead http account 500\n"), "the history is there");
+    let (_, totals) = redrive::fates(&world.snapshot()).unwrap().pop().unwrap();
+    assert_eq!((totals.undone, totals.ended()), (2, 2));
+    world.witness.take();
+    let again = world.door().start_redrive(all()).await.unwrap();
+    assert_eq!(step(&world, again, 100).await.moved, 2, "they know where they died");
+}
+
+/// Ten letters, and a redrive of a tenth of them first that stops when more than half died again.
+async fn careful() -> (World, u64) {
+    let world = with_letters(&["404"; 10]).await;
+    let canary = Some(Caution { first_permille: 100, failed_permille_max: 500 });
+    let id = world.door().start_redrive(Redrive { canary, ..all() }).await.unwrap();
+    assert_eq!(step(&world, id, 100).await.moved, 1, "a tenth");
+    assert_eq!(step(&world, id, 100).await.moved, 1, "it waits for the end of that one");
+    (world, id)
+}
+
+#[tokio::test]
+async fn a_canary_goes_on_when_its_letters_are_done() {
+    let (world, id) = careful().await;
+    let message = world.take_one("orders").await;
+    world.door().delete(message.handle).await.unwrap();
+    assert_eq!(step(&world, id, 100).await.moved, 10);
+    assert!(matches!(step(&world, id, 100).await.state, RedriveState::Completed { .. }));
+}
+
+#[tokio::test]
+async fn a_canary_stops_when_too_many_letters_die_again() {
+    let (world, id) = careful().await;
+    let message = world.work("orders").await;
+    world.bury(message.handle, "404").await;
+    let record = step(&world, id, 100).await;
+    let RedriveState::Failed { why, .. } = record.state else { panic!("{record:?}") };
+    assert_eq!(why, "1 of 1 letters died again, more than 50 % (the other 9 stay where they are)");
+    assert_eq!(ids(&world, "dead").len(), 10);
 }
