@@ -42,7 +42,7 @@ fn every_data_command_prints_one_json_value_and_nothing_else() {
     assert_eq!(origin("store.cache"), "default");
     assert!(origin("functions.statement.kind").as_str().unwrap().contains("config.toml:"), "{shown}");
     let queues = ask("queues");
-    let stats = ["bytes", "dead_letter_queue", "delayed", "in_flight", "name", "oldest_age_s", "ready"];
+    let stats = ["bytes", "dead_letter_queue", "delayed", "in_flight", "name", "oldest_age_s", "paused", "ready"];
     assert_eq!(keys(&queues[0]), stats);
     let run = ask("run show 1");
     for name in ["fetched", "sent", "dead", "withdrawn", "open", "interrupted"] {
@@ -344,7 +344,9 @@ fn letters_are_redriven_by_fault_by_id_at_a_rate_and_elsewhere() {
     let count = fingerprint["count"].as_u64().unwrap();
     let condition = format!("fingerprint={}", fingerprint["fingerprint"].as_str().unwrap());
     let preview = stage.run(&["redrive", "statements-dead", "--where", &condition, "--preview", "--json"]).json();
-    assert_eq!(preview, json!({"letters": all, "matching": count, "destinations": {"statements": count}}));
+    assert_eq!((&preview["letters"], &preview["matching"]), (&json!(all), &json!(count)));
+    assert_eq!(preview["destinations"], json!({"statements": count}));
+    assert!(preview["sample"].as_array().unwrap().len() as u64 == count.min(10) && preview["as_of"].is_u64());
 
     let id = letters()[0]["message_id"].as_str().unwrap().to_owned();
     let moved = stage.run(&["redrive", "statements-dead", "--id", &id, "--to", "notes", "--json"]).json();
@@ -498,4 +500,23 @@ fn the_unit_file_allows_the_drain_its_time_and_does_not_restart_a_wrong_configur
         let output = std::process::Command::new(check).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     }
+}
+
+#[test]
+fn a_queue_is_paused_and_goes_on_and_a_message_takes_what_its_sender_says() {
+    let stage = Stage::with_bank_and_sink(BANK);
+    stage.append("\n[queues.notes]\n");
+    let _daemon = stage.serve();
+    assert!(stage.run(&["pause", "notes", "--by", "ada"]).good().contains("notes is paused by ada"));
+    let queues = stage.run(&["queues"]).good().to_owned();
+    assert!(queues.contains("notes (paused by ada since "), "{queues}");
+    let send = "send notes hello --attribute team=a --priority 3 --unique once --unique-mode keep-last --expires-in 1h";
+    let send: Vec<&str> = send.split(' ').collect();
+    let first = stage.run(&send).good().to_owned();
+    assert_eq!(stage.run(&send).good(), first, "the second one takes the first one's place");
+    assert!(stage.run(&["resume", "notes"]).good().contains("notes goes on"));
+    let refused = stage.run(&["send", "notes", "x", "--deduplication-id", "1"]);
+    assert!(refused.code == 1 && refused.err.contains("only FIFO queues do"), "{refused:?}");
+    let refused = stage.run(&["send", "notes", "x", "--unique", "k", "--unique-mode", "sometimes"]);
+    assert!(refused.code == 64 && refused.err.contains("throttle=<duration>"), "{refused:?}");
 }

@@ -342,5 +342,5 @@ fn the_other_records_are_laid_out_as_the_format_says() {
         expires_at: Timestamp::ZERO,
     };
     let unique = UniqueRecord { queue: 7, sequence: 8, follower: Some(follower) };
-    insta::assert_snapshot!(hex(&unique.encode()), @"010708010110040404040404040404040404040404040402030400");
+    insta::assert_snapshot!(hex(&unique.encode()), @"0107080101100404040404040404040404040404040402030400");
 }

@@ -83,7 +83,7 @@ fn a_check_finds_nothing_in_a_sound_store_and_names_what_contradicts_itself_with
     let transaction = db.begin_write().unwrap();
     let ready: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("ready");
     // Of the queue notes, which no function serves: the daemon does not stumble over it.
-    let key = [&3_u32.to_be_bytes()[..], &77_u64.to_be_bytes()].concat();
+    let key = [&3_u32.to_be_bytes()[..], &0_u32.to_be_bytes(), &77_u64.to_be_bytes()].concat();
     transaction.open_table(ready).unwrap().insert(key.as_slice(), &b""[..]).unwrap();
     transaction.commit().unwrap();
     drop(db);

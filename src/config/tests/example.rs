@@ -22,7 +22,8 @@ fn commented(line: &str) -> Option<&str> {
 }
 
 fn uncommented(but: impl Fn(&str) -> bool) -> String {
-    let line = |line: &'static str| if commented(line).is_some_and(&but) { &line[2..] } else { line };
+    let is_meant = |line: &str| line.starts_with("# [") || commented(line).is_some_and(&but);
+    let line = |line: &'static str| if is_meant(line) { &line[2..] } else { line };
     EXAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
