@@ -17,6 +17,7 @@ mod output;
 mod pdf;
 mod pipeline;
 mod recovery;
+mod rivals;
 mod send;
 mod settings;
 mod stage;
@@ -45,6 +46,8 @@ enum Bench {
     Latency,
     /// From a kill -9 under load to serving again
     Recovery,
+    /// Other queues on this machine, the same work over their own clients
+    Rivals,
     /// Rate and peak memory of a fan-out, and of a whole run
     FanOut,
     /// The time that one document takes
@@ -94,6 +97,7 @@ async fn run(bench: &Bench, full: bool) -> anyhow::Result<()> {
         Bench::Depth => depth::run(full).await,
         Bench::Latency => latency::run(full).await,
         Bench::Recovery => recovery::run(full).await,
+        Bench::Rivals => rivals::run(full).await,
         Bench::FanOut => fan_out::run(full).await,
         Bench::Pdf => pdf::run(full),
         _ => Ok(()),
