@@ -79,14 +79,14 @@ enum Bench {
 async fn main() -> anyhow::Result<()> {
     let Cli { bench, full } = Cli::parse();
     match bench {
-        Bench::All => all(full).await,
+        Bench::All => Box::pin(all(full)).await,
         Bench::ServeStage(arguments) => stage::serve(arguments).await,
         Bench::RunDaemon(arguments) => output::json(&daemon::run(arguments).await?),
         Bench::RunLoop(side) => output::json(&bare_loop::run(&side).await?),
         Bench::RunDepth(arguments) => output::json(&depth::fill(arguments).await?),
         Bench::RunRecoveryLoad(arguments) => recovery::load(arguments).await,
         Bench::RunRecoveryOpen(arguments) => output::json(&recovery::open(arguments).await?),
-        one => run(&one, full).await,
+        one => Box::pin(run(&one, full)).await,
     }
 }
 
@@ -97,7 +97,7 @@ async fn run(bench: &Bench, full: bool) -> anyhow::Result<()> {
         Bench::Depth => depth::run(full).await,
         Bench::Latency => latency::run(full).await,
         Bench::Recovery => recovery::run(full).await,
-        Bench::Rivals => rivals::run(full).await,
+        Bench::Rivals => Box::pin(rivals::run(full)).await,
         Bench::FanOut => fan_out::run(full).await,
         Bench::Pdf => pdf::run(full),
         _ => Ok(()),
@@ -110,7 +110,7 @@ async fn all(full: bool) -> anyhow::Result<()> {
         [Bench::Pdf, Bench::Send, Bench::Latency, Bench::Depth, Bench::Recovery, Bench::FanOut, Bench::Pipeline];
     let mut failures = Vec::new();
     for bench in benches {
-        if let Err(error) = run(&bench, full).await {
+        if let Err(error) = Box::pin(run(&bench, full)).await {
             failures.push(format!("{bench:?}: {error}"));
         }
     }

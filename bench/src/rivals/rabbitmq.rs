@@ -82,8 +82,8 @@ pub(crate) async fn start(clock: &Arc<dyn Clock>) -> anyhow::Result<Started<ByCl
 
 /// Its files lie in a directory that is named for the version.
 fn version(script: &Path) -> String {
-    let names = script.iter().filter_map(|name| name.to_str()?.strip_prefix("rabbitmq_server-"));
-    names.last().unwrap_or_default().to_owned()
+    let mut names = script.iter().filter_map(|name| name.to_str()?.strip_prefix("rabbitmq_server-"));
+    names.next_back().unwrap_or_default().to_owned()
 }
 
 async fn connect(address: &str) -> anyhow::Result<Connection> {
