@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
@@ -44,8 +45,8 @@ pub(crate) fn command(arguments: &[String]) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Runs a side to its end and reads its figures.
-pub(crate) async fn measure(subcommand: &str, arguments: Vec<String>) -> anyhow::Result<Figures> {
+/// Runs a side to its end and reads its figures, [`Figures`] or others.
+pub(crate) async fn measure<T: DeserializeOwned>(subcommand: &str, arguments: Vec<String>) -> anyhow::Result<T> {
     let arguments = [vec![subcommand.to_owned()], arguments].concat();
     let output = command(&arguments)?.stdin(Stdio::null()).output().await?;
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -66,9 +67,19 @@ pub(crate) fn cpu_seconds() -> anyhow::Result<f64> {
 
 /// The most memory that this process ever had, in MB (10^6 bytes).
 pub(crate) fn peak_mb() -> anyhow::Result<f64> {
+    memory_mb("VmHWM:")
+}
+
+/// The memory that this process has now, in MB (10^6 bytes).
+pub(crate) fn resident_mb() -> anyhow::Result<f64> {
+    memory_mb("VmRSS:")
+}
+
+fn memory_mb(field: &str) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("/proc/self/status has VmHWM")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib: f64 =
+        line.with_context(|| format!("/proc/self/status has {field}"))?.trim_end_matches("kB").trim().parse()?;
     Ok(kib * 1024.0 / 1e6)
 }
 
@@ -78,7 +89,8 @@ mod tests {
 
     #[test]
     fn a_process_knows_its_memory_and_its_time() -> anyhow::Result<()> {
-        assert!(peak_mb()? > 0.5);
+        assert!(resident_mb()? > 0.5);
+        assert!(peak_mb()? >= resident_mb()?);
         assert!(cpu_seconds()? < 600.0);
         Ok(())
     }

@@ -6,11 +6,18 @@
 mod bare_loop;
 mod child;
 mod daemon;
+mod depth;
+mod disk;
+mod engine;
 mod fan_out;
+mod latency;
+mod load;
 mod log;
 mod output;
 mod pdf;
 mod pipeline;
+mod recovery;
+mod rivals;
 mod send;
 mod settings;
 mod stage;
@@ -31,14 +38,31 @@ struct Cli {
 enum Bench {
     /// The daemon's whole pipeline next to a bare loop over the same users
     Pipeline,
-    /// Durable sends next to an append-only log; receive and delete
+    /// Durable sends, receive and delete, next to two append-only logs
     Send,
+    /// Throughput, memory and disk with few and with many messages queued
+    Depth,
+    /// From a send to its handler on an idle queue, next to one fsync
+    Latency,
+    /// From a kill -9 under load to serving again
+    Recovery,
+    /// Other queues on this machine, the same work over their own clients
+    Rivals,
     /// Rate and peak memory of a fan-out, and of a whole run
     FanOut,
     /// The time that one document takes
     Pdf,
     /// All of them
     All,
+    /// A queue that is filled, drained and filled again; prints memory and disk as JSON
+    #[command(hide = true)]
+    RunDepth(depth::Arguments),
+    /// Load on a queue until it is killed
+    #[command(hide = true)]
+    RunRecoveryLoad(recovery::Load),
+    /// Opens what was killed and receives; prints the times as JSON
+    #[command(hide = true)]
+    RunRecoveryOpen(recovery::Open),
     /// Bank and mail sink for another process, until standard input ends
     #[command(hide = true)]
     ServeStage(stage::Arguments),
@@ -55,18 +79,41 @@ enum Bench {
 async fn main() -> anyhow::Result<()> {
     let Cli { bench, full } = Cli::parse();
     match bench {
-        Bench::Pipeline => pipeline::run(full).await,
-        Bench::Send => send::run(full).await,
-        Bench::FanOut => fan_out::run(full).await,
-        Bench::Pdf => pdf::run(full),
-        Bench::All => {
-            pdf::run(full)?;
-            send::run(full).await?;
-            fan_out::run(full).await?;
-            pipeline::run(full).await
-        }
+        Bench::All => Box::pin(all(full)).await,
         Bench::ServeStage(arguments) => stage::serve(arguments).await,
         Bench::RunDaemon(arguments) => output::json(&daemon::run(arguments).await?),
         Bench::RunLoop(side) => output::json(&bare_loop::run(&side).await?),
+        Bench::RunDepth(arguments) => output::json(&depth::fill(arguments).await?),
+        Bench::RunRecoveryLoad(arguments) => recovery::load(arguments).await,
+        Bench::RunRecoveryOpen(arguments) => output::json(&recovery::open(arguments).await?),
+        one => Box::pin(run(&one, full)).await,
     }
+}
+
+async fn run(bench: &Bench, full: bool) -> anyhow::Result<()> {
+    match bench {
+        Bench::Pipeline => pipeline::run(full).await,
+        Bench::Send => send::run(full).await,
+        Bench::Depth => depth::run(full).await,
+        Bench::Latency => latency::run(full).await,
+        Bench::Recovery => recovery::run(full).await,
+        Bench::Rivals => Box::pin(rivals::run(full)).await,
+        Bench::FanOut => fan_out::run(full).await,
+        Bench::Pdf => pdf::run(full),
+        _ => Ok(()),
+    }
+}
+
+/// A bench below its limit does not keep the others from being measured.
+async fn all(full: bool) -> anyhow::Result<()> {
+    let benches =
+        [Bench::Pdf, Bench::Send, Bench::Latency, Bench::Depth, Bench::Recovery, Bench::FanOut, Bench::Pipeline];
+    let mut failures = Vec::new();
+    for bench in benches {
+        if let Err(error) = Box::pin(run(&bench, full)).await {
+            failures.push(format!("{bench:?}: {error}"));
+        }
+    }
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
 }

@@ -1,28 +1,61 @@
-//! Durable sends of 1 KiB bodies by 1, 32 and 256 callers at once, next to an append-only log in the same rounds; then
-//! receive and delete by 32 receivers.
+//! Durable sends of 1 KiB bodies by 1, 32 and 256 callers at once and in batches of ten, then receive and delete by 32
+//! receivers, each next to a plain and to a preallocated append-only log in the same rounds.
+//!
+//! A receive and delete of the logs is the least that is durable: one record for each receive of ten, which tells their
+//! numbers, ten reads of the bodies, one record for each delete, all in the same groups.
 
-use std::path::Path;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use anyhow::ensure;
 use futures_util::future::try_join_all;
 use nightmail::base::{Clock, SystemClock};
-use nightmail::queue::{self, Door, Receive, Send};
-use nightmail::run::Ledger;
-use nightmail::store::{self, Store};
-use tokio::task::JoinSet;
 
-use crate::log::Log;
+use crate::engine::Engine;
+use crate::load::{self, BODY_BYTES};
+use crate::log::{Kind, Log};
 use crate::output::{count, median, note, table};
 
-const BODY_BYTES: usize = 1024;
-const QUEUE: &str = "bench";
-/// Callers at once and the messages of a small round.
-const SENDERS: [(usize, u64); 3] = [(1, 2_000), (32, 20_000), (256, 60_000)];
-const RECEIVERS: usize = 32;
-/// The syncs of one commit: two-phase, for a quick start after a crash.
-const SYNCS_PER_COMMIT: u64 = 2;
+/// The least ratio to the plain log, where a row has a limit.
+const RATIO_MIN: f64 = 0.35;
+/// Messages of one receive.
+const RECEIVE: u64 = 10;
+/// A preallocated log, which starts over when it is full.
+const LOG_BYTES: u64 = 64 << 20;
+/// A log from which is received does not start over: a message, its delete and its part of a receive.
+const LOG_BYTES_PER_MESSAGE: u64 = 1_060;
+
+/// A row of the table.
+struct Work {
+    name: &'static str,
+    callers: usize,
+    what: What,
+    /// In a small round.
+    messages: u64,
+    has_limit: bool,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    /// Sends of so many messages in one call.
+    Send(u64),
+    /// Receives of ten, a delete for each.
+    Take,
+}
+
+const WORKS: [Work; 5] = [
+    Work { name: "1 sender", callers: 1, what: What::Send(1), messages: 2_000, has_limit: false },
+    Work { name: "32 senders", callers: 32, what: What::Send(1), messages: 20_000, has_limit: true },
+    Work { name: "256 senders", callers: 256, what: What::Send(1), messages: 60_000, has_limit: false },
+    Work { name: "32 senders x 10", callers: 32, what: What::Send(10), messages: 60_000, has_limit: true },
+    Work {
+        name: "32 receivers, receive 10 + delete",
+        callers: 32,
+        what: What::Take,
+        messages: 20_000,
+        has_limit: true,
+    },
+];
 
 /// One measurement.
 #[derive(Clone, Copy)]
@@ -31,152 +64,134 @@ struct Round {
     syncs_per_message: f64,
 }
 
-/// Measures all and prints two tables.
+/// What one round of a work came to.
+struct Rounds {
+    ours: Round,
+    plain: Round,
+    preallocated: Round,
+}
+
+/// Measures all works and prints them; an error when one stays below its limit.
 pub(crate) async fn run(full: bool) -> anyhow::Result<()> {
     let (rounds, times) = if full { (5, 4) } else { (3, 1) };
     let clock = SystemClock::shared();
-    let mut rows = Vec::new();
-    for (senders, messages) in SENDERS {
-        let messages = messages * times;
-        let (mut ours, mut limits) = (Vec::new(), Vec::new());
+    let (mut rows, mut short) = (Vec::new(), Vec::new());
+    for work in &WORKS {
+        let messages = work.messages * times;
+        let mut measured = Vec::new();
         for _ in 0..rounds {
-            limits.push(log(&clock, senders, messages).await?);
-            ours.push(door(&clock, senders, messages).await?);
+            measured.push(Rounds {
+                plain: log(&clock, work, messages, Kind::Plain).await?,
+                preallocated: log(&clock, work, messages, Kind::Preallocated).await?,
+                ours: engine(&clock, work, messages).await?,
+            });
         }
-        note(format_args!("{senders} senders are measured"));
-        rows.push(row(&senders.to_string(), messages, &ours, &limits));
+        note(format_args!("send: {} measured", work.name));
+        let ratio = median(measured.iter().map(|round| round.ours.per_second / round.plain.per_second));
+        if work.has_limit && ratio < RATIO_MIN {
+            short.push(format!("{}: {ratio:.2}", work.name));
+        }
+        rows.push(row(work, messages, ratio, &measured));
     }
-    let head = ["senders", "messages", "queue/s", "log/s", "ratio", "queue syncs/message", "log syncs/message"];
-    table(&format!("send: durable, {BODY_BYTES} bytes, medians of {rounds} rounds"), &head, &rows)?;
-
-    let messages = 20_000 * times;
-    let mut received = Vec::new();
-    for _ in 0..rounds {
-        received.push(receive(&clock, messages).await?);
-    }
-    let of = |figure: fn(&Round) -> f64| median(received.iter().map(figure));
-    let rows = [vec![
-        RECEIVERS.to_string(),
-        messages.to_string(),
-        count(of(|round| round.per_second)),
-        format!("{:.4}", of(|round| round.syncs_per_message)),
-    ]];
-    let head = ["receivers", "messages", "messages/s", "syncs/message"];
-    table(&format!("receive ten, delete each: medians of {rounds} rounds"), &head, &rows)
+    let head = [
+        "durable, 1 KiB",
+        "messages",
+        "queue/s",
+        "plain log/s",
+        "preallocated/s",
+        "to plain",
+        "to prealloc.",
+        "limit",
+        "syncs/message",
+        "of the log",
+    ];
+    table(&format!("send: medians of {rounds} rounds, ratios of each round"), &head, &rows)?;
+    ensure!(short.is_empty(), "below {RATIO_MIN} of the plain log: {}", short.join(", "));
+    Ok(())
 }
 
-fn row(senders: &str, messages: u64, ours: &[Round], limits: &[Round]) -> Vec<String> {
-    let rate = |round: &Round| round.per_second;
-    let syncs = |round: &Round| round.syncs_per_message;
-    let ratios = ours.iter().zip(limits).map(|(ours, limit)| ours.per_second / limit.per_second);
+fn row(work: &Work, messages: u64, to_plain: f64, rounds: &[Rounds]) -> Vec<String> {
+    let of = |figure: fn(&Rounds) -> f64| median(rounds.iter().map(figure));
     vec![
-        senders.into(),
-        messages.to_string(),
-        count(median(ours.iter().map(rate))),
-        count(median(limits.iter().map(rate))),
-        format!("{:.2}", median(ratios)),
-        format!("{:.4}", median(ours.iter().map(syncs))),
-        format!("{:.4}", median(limits.iter().map(syncs))),
+        work.name.into(),
+        count(messages as f64),
+        count(of(|round| round.ours.per_second)),
+        count(of(|round| round.plain.per_second)),
+        count(of(|round| round.preallocated.per_second)),
+        format!("{to_plain:.2}"),
+        format!("{:.2}", of(|round| round.ours.per_second / round.preallocated.per_second)),
+        if work.has_limit { format!("{RATIO_MIN}") } else { "-".into() },
+        format!("{:.4}", of(|round| round.ours.syncs_per_message)),
+        format!("{:.4}", of(|round| round.plain.syncs_per_message)),
     ]
 }
 
-async fn door(clock: &Arc<dyn Clock>, senders: usize, messages: u64) -> anyhow::Result<Round> {
+async fn engine(clock: &Arc<dyn Clock>, work: &Work, messages: u64) -> anyhow::Result<Round> {
     let dir = tempfile::tempdir()?;
-    let (door, _) = open(dir.path(), clock).await?;
-    let before = door.store().commits();
-    let body = body();
-    let one = door.clone();
-    let per_second = rate(clock, senders, messages, move || {
-        let (door, body) = (one.clone(), body.clone());
-        async move { Ok(door.send(QUEUE, Send::text(body)).await.map(drop)?) }
-    })
-    .await?;
-    let syncs = (door.store().commits() - before) * SYNCS_PER_COMMIT;
-    Ok(Round { per_second, syncs_per_message: syncs as f64 / messages as f64 })
-}
-
-async fn log(clock: &Arc<dyn Clock>, senders: usize, messages: u64) -> anyhow::Result<Round> {
-    let dir = tempfile::tempdir()?;
-    let log = Log::make(&dir.path().join("log"))?;
-    let (door, body) = (log.door(), body());
-    let per_second = rate(clock, senders, messages, move || {
-        let (door, body) = (door.clone(), body.clone());
-        async move { door.send(body).await }
-    })
-    .await?;
-    let syncs = log.close()?;
-    Ok(Round { per_second, syncs_per_message: syncs as f64 / messages as f64 })
-}
-
-async fn receive(clock: &Arc<dyn Clock>, messages: u64) -> anyhow::Result<Round> {
-    let dir = tempfile::tempdir()?;
-    let (door, queue) = open(dir.path(), clock).await?;
-    let mut left = messages;
-    while left > 0 {
-        let batch = left.min(1_000);
-        door.send_all(QUEUE, (0..batch).map(|_| Send::text(body())).collect()).await?;
-        left -= batch;
+    let engine = Engine::open(dir.path(), clock).await?;
+    if matches!(work.what, What::Take) {
+        engine.fill(messages, BODY_BYTES).await?;
     }
-    let (before, began) = (door.store().commits(), clock.monotonic());
-    let mut receivers = JoinSet::new();
-    for _ in 0..RECEIVERS {
-        let door = door.clone();
-        receivers.spawn(async move { empty(&door, queue).await });
-    }
-    let mut deleted = 0;
-    while let Some(count) = receivers.join_next().await {
-        deleted += count??;
-    }
-    anyhow::ensure!(deleted == messages, "{deleted} of {messages} messages were deleted");
-    let per_second = messages as f64 / (clock.monotonic() - began).as_secs_f64();
-    let syncs = (door.store().commits() - before) * SYNCS_PER_COMMIT;
-    Ok(Round { per_second, syncs_per_message: syncs as f64 / messages as f64 })
-}
-
-/// Receives and deletes until nothing is there; answers how many it deleted.
-async fn empty(door: &Door, queue: u32) -> anyhow::Result<u64> {
-    let mut deleted = 0;
-    loop {
-        let found = door.receive_now(queue, Receive::for_client(10)).await?.messages;
-        if found.is_empty() {
-            return Ok(deleted);
+    let before = engine.syncs();
+    let took = match work.what {
+        What::Take => engine.take(work.callers, messages).await?,
+        What::Send(batch) => {
+            let engine = engine.clone();
+            let send = move |call: u64| {
+                let engine = engine.clone();
+                async move {
+                    match batch {
+                        1 => engine.send(load::numbered(call, BODY_BYTES)).await,
+                        _ => engine.send_all(batch_of(call, batch).map(|n| load::numbered(n, BODY_BYTES))).await,
+                    }
+                }
+            };
+            load::share(clock, work.callers, messages / batch, send).await?
         }
-        let answers = try_join_all(found.iter().map(|message| door.delete(message.handle))).await?;
-        deleted += answers.into_iter().map(u64::from).sum::<u64>();
-    }
+    };
+    let left = if matches!(work.what, What::Take) { 0 } else { messages };
+    ensure!(engine.messages()? == left, "{} messages are in the queue, not {left}", engine.messages()?);
+    let syncs = engine.syncs() - before;
+    Ok(Round { per_second: messages as f64 / took.as_secs_f64(), syncs_per_message: syncs as f64 / messages as f64 })
 }
 
-async fn open(dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<(Door, u32)> {
-    let store = Store::open(&store::Options::at(dir.join("nightmail.redb")))?;
-    let door = Door::new(store, clock.clone(), Arc::new(Ledger));
-    let queue = door.ensure(QUEUE, &queue::Options::default()).await?;
-    Ok((door, queue))
-}
-
-fn body() -> Bytes {
-    vec![b'a'; BODY_BYTES].into()
-}
-
-/// Messages per second when `senders` tasks share `messages` sends.
-async fn rate<F, S>(clock: &Arc<dyn Clock>, senders: usize, messages: u64, send: F) -> anyhow::Result<f64>
-where
-    F: Fn() -> S + Clone + std::marker::Send + 'static,
-    S: Future<Output = anyhow::Result<()>> + std::marker::Send,
-{
-    let begun = Arc::new(AtomicU64::new(0));
-    let began = clock.monotonic();
-    let mut tasks = JoinSet::new();
-    for _ in 0..senders {
-        let (send, begun) = (send.clone(), begun.clone());
-        tasks.spawn(async move {
-            while begun.fetch_add(1, Ordering::Relaxed) < messages {
-                send().await?;
+async fn log(clock: &Arc<dyn Clock>, work: &Work, messages: u64, kind: Kind) -> anyhow::Result<Round> {
+    let dir = tempfile::tempdir()?;
+    let bytes = if matches!(work.what, What::Take) { messages * LOG_BYTES_PER_MESSAGE } else { LOG_BYTES };
+    let log = Log::make(&dir.path().join("log"), kind, bytes)?;
+    let door = log.door();
+    let (callers, mut unmeasured) = (work.callers, 0);
+    let took = match work.what {
+        What::Send(batch) => {
+            let send = move |call: u64| {
+                let door = door.clone();
+                let bodies = batch_of(call, batch).map(|number| load::numbered(number, BODY_BYTES)).collect();
+                async move { door.send(bodies).await }
+            };
+            load::share(clock, callers, messages / batch, send).await?
+        }
+        What::Take => {
+            for call in 0..messages / RECEIVE {
+                let numbers = batch_of(call, RECEIVE);
+                door.send(numbers.map(|number| load::numbered(number, BODY_BYTES)).collect()).await?;
             }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(end) = tasks.join_next().await {
-        end??;
-    }
-    Ok(messages as f64 / (clock.monotonic() - began).as_secs_f64())
+            unmeasured = messages / RECEIVE;
+            let take = move |call: u64| {
+                let door = door.clone();
+                async move {
+                    let bodies = door.receive(batch_of(call, RECEIVE).collect(), BODY_BYTES).await?;
+                    let deletes = bodies.iter().map(async |body| door.delete(load::number(body)?).await);
+                    try_join_all(deletes).await.map(drop)
+                }
+            };
+            load::share(clock, callers, messages / RECEIVE, take).await?
+        }
+    };
+    let syncs = log.close()? - unmeasured;
+    Ok(Round { per_second: messages as f64 / took.as_secs_f64(), syncs_per_message: syncs as f64 / messages as f64 })
+}
+
+/// The numbers of one call's messages.
+fn batch_of(call: u64, batch: u64) -> Range<u64> {
+    call * batch..(call + 1) * batch
 }
