@@ -81,7 +81,7 @@ struct With {
     /// At most one message of the queue holds this key
     #[arg(long, value_name = "KEY")]
     unique: Option<String>,
-    /// What a second send under the key does: simple (nothing), throttle=<duration> (nothing for so long), debounce
+    /// What a second send under the key does: simple (nothing), throttle=DURATION (nothing for so long), debounce
     /// (replaces one that is delayed), keep-last (replaces one that nobody received, else waits for its end)
     #[arg(long, value_name = "MODE", value_parser = parse_mode, default_value = "simple", requires = "unique")]
     unique_mode: Mode,

@@ -32,8 +32,8 @@ pub(super) struct Redrive {
     /// Where the letters go [default: each one's own source queue]
     #[arg(long, value_name = "QUEUE")]
     to: Option<String>,
-    /// Only letters of which this is true; may be given several times. One of fingerprint=<8 hex digits>, error=<part of
-    /// its text>, run=<number>, attribute.<name>=<value>, older=<duration>, newer=<duration> (since the letter died)
+    /// Only letters of which this is true; may be given several times. One of fingerprint=HEX, error=TEXT (a part of its
+    /// error), run=NUMBER, attribute.NAME=VALUE, older=DURATION, newer=DURATION (since the letter died)
     #[arg(long = "where", value_name = "CONDITION", value_parser = parse_where)]
     conditions: Vec<Condition>,
     /// Only these messages

@@ -112,7 +112,7 @@ pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error>
     }
 }
 
-/// Starts a redrive of the letters that `preview` counted; [`step`] carries it on. Answers its number.
+/// Starts a redrive of the letters that `preview` counted; [`step()`] carries it on. Answers its number.
 ///
 /// # Errors
 /// A queue is not there or of another kind, the source is not a dead-letter queue or the destination too, or one is
