@@ -32,7 +32,7 @@ const fn key(path: &'static str, scope: Scope, shape: Shape, fallback: Fallback,
 #[rustfmt::skip] // One key, one entry: path, scope, shape and fallback on the first line, its meaning on the second.
 pub(super) const KEYS: &[Key] = &[
     key("data_dir", All, Shape::Path, Told("$STATE_DIRECTORY, else /var/lib/nightmail for a file in /etc/nightmail, else ./data"),
-        "The directory of the store, `nightmail.redb`."),
+        "The directory of the store, `nightmail.redb` and `nightmail.log`."),
     key("log.level", All, Shape::LogFilter, Toml("\"info\""),
         "What is logged: a level, or a filter such as `info,nightmail::work=debug`."),
     key("log.format", All, Shape::Choice(&["auto", "text", "json"]), Toml("\"auto\""),
@@ -43,6 +43,8 @@ pub(super) const KEYS: &[Key] = &[
         "The Unix socket of the command line; at most 107 bytes."),
     key("store.cache", All, Shape::Size(MIB, 64 * GIB), Toml("\"64MiB\""),
         "The page cache of the store."),
+    key("store.log", All, Shape::Size(MIB, GIB), Toml("\"16MiB\""),
+        "The log beside the store. When it is full, the store makes a checkpoint: the longer the log, the rarer and longer those are, and the longer the start after a crash."),
     key("store.group_max", All, Shape::Count(1, 65_536), Toml("1024"),
         "At most this many steps share one commit."),
     key("store.waiting_max", All, Shape::Count(1, 1_048_576), Toml("4096"),

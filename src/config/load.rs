@@ -157,6 +157,7 @@ fn build(values: &mut Values<'_>) -> Settings {
         daemon: DaemonOptions { drain: values.span("daemon.drain"), reserve_bytes: values.count("store.reserve") },
         store: store::Options {
             cache_bytes: values.count("store.cache"),
+            log_bytes: values.count("store.log"),
             group_max: values.count("store.group_max"),
             waiting_max: values.count("store.waiting_max"),
             ..store::Options::at(data_dir.join("nightmail.redb"))

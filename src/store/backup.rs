@@ -1,24 +1,27 @@
 //! A copy of the live store as one new file: a snapshot, table by table, whole or not at all.
 //!
 //! The copy is made beside its place as `FILE.new`, synced, read again when that is wanted, and only then takes its
-//! name, so that a backup that stands is complete. Rows are copied as the bytes that they are.
+//! name, so that a backup that stands is complete. Rows are copied as the bytes that they are; the copy is a store of
+//! its own, closed cleanly, which opens without the log of the one that it was taken from.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::{Snapshot, Store, tx};
+use super::{Snapshot, Store, Tx, recover, tx};
 
 /// One transaction of the copy takes about this many bytes of rows; they are held in memory until it ends.
 const BATCH_BYTES: usize = 8 << 20;
 /// The page cache of the copy, in bytes.
 const CACHE_BYTES: usize = 16 << 20;
+/// The table that names the store and its format.
+const META: &str = "meta";
 
 /// What is to be backed up, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +145,12 @@ fn copy(snapshot: &Snapshot, place: &Place, order: &Order, stop: &CancellationTo
     for name in tx::NAMES {
         tables.push(copy_table(snapshot, &db, name, stop, &failed)?);
     }
-    drop(db);
+    christen(&db).map_err(|error| place.failed(&place.new, error))?;
+    let transaction = db.begin_read().map_err(|error| failed(error.into()))?;
+    if let Some(meta) = tables.iter_mut().find(|copied| copied.table == META) {
+        *meta = read_again(&transaction, META, stop, &failed)?;
+    }
+    drop((transaction, db));
     if order.verify {
         verify(place, &tables, stop, &failed)?;
     }
@@ -183,6 +191,13 @@ fn copy_table(
     }
 }
 
+/// Makes the copy a store of its own.
+fn christen(db: &Database) -> Result<(), super::Error> {
+    let transaction = db.begin_write()?;
+    recover::christen(&mut Tx::new(&transaction))?;
+    Ok(transaction.commit()?)
+}
+
 /// Reads the copy through a handle of its own and compares every table with what was read from the store.
 fn verify(
     place: &Place,
@@ -194,20 +209,29 @@ fn verify(
     let transaction = db.map_err(redb::Error::from).and_then(|db| Ok(db.begin_read()?)).map_err(failed)?;
     for table in tables {
         let name = tx::NAMES.iter().copied().find(|name| *name == table.table).expect("only these were copied");
-        let rows = transaction.open_table(definition(name)).map_err(|error| failed(error.into()))?;
-        let mut sum = Sum::default();
-        for row in rows.range::<&[u8]>(..).map_err(|error| failed(error.into()))? {
-            let (key, value) = row.map_err(|error| failed(error.into()))?;
-            sum.add(key.value(), value.value());
-            if sum.rows % 4096 == 0 && stop.is_cancelled() {
-                return Err(Error::Stopped);
-            }
-        }
-        if sum.of(name) != *table {
+        if read_again(&transaction, name, stop, failed)? != *table {
             return Err(Error::Differs { path: place.new.clone(), table: table.table.clone() });
         }
     }
     Ok(())
+}
+
+fn read_again(
+    transaction: &ReadTransaction,
+    name: &'static str,
+    stop: &CancellationToken,
+    failed: &impl Fn(redb::Error) -> Error,
+) -> Result<Copied, Error> {
+    let rows = transaction.open_table(definition(name)).map_err(|error| failed(error.into()))?;
+    let mut sum = Sum::default();
+    for row in rows.range::<&[u8]>(..).map_err(|error| failed(error.into()))? {
+        let (key, value) = row.map_err(|error| failed(error.into()))?;
+        sum.add(key.value(), value.value());
+        if sum.rows % 4096 == 0 && stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+    }
+    Ok(sum.of(name))
 }
 
 const fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
@@ -311,7 +335,7 @@ mod tests {
         let failed = |reason: redb::Error| place.failed(&place.new, reason);
         let db = Database::open(&place.new).unwrap();
         let transaction = db.begin_write().unwrap();
-        transaction.open_table(definition("meta")).unwrap().insert(&b"format"[..], &[0_u8; 8][..]).unwrap();
+        transaction.open_table(definition(META)).unwrap().insert(&b"format"[..], &[0_u8; 8][..]).unwrap();
         transaction.commit().unwrap();
         drop(db);
         let refused = verify(&place, &tables, &stop, &failed);

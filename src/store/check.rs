@@ -1,12 +1,14 @@
 //! What the store alone can tell about its own soundness: pages, and whether every row decodes. The rules between
 //! tables belong to the rooms above, which add their findings to the same list.
 
+use redb::ReadableTableMetadata;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::key::Key;
-use super::table::{TableRef, decode, decode_key};
-use super::{Error, Options, Record, Snapshot, open, tx};
+use super::table::{TableRef, decode, decode_key, guarded};
+use super::open::{self, Alone};
+use super::{Error, Options, Record, Snapshot, tx};
 
 /// A check keeps this many findings; further ones are counted.
 pub const FINDINGS_MAX: usize = 1000;
@@ -72,34 +74,54 @@ impl Findings {
 /// # Errors
 /// [`Error::Locked`] names the daemon that holds the store; [`Error::Damaged`] when redb cannot put it in order.
 pub fn integrity(options: &Options, findings: &mut Findings) -> Result<(), Error> {
-    let (_lock, mut db) = open::open_alone(options)?;
+    let mut store = Alone::open(options)?;
     let is_sound = open::guarded(&options.path, || {
-        let sound = db.check_integrity();
+        let sound = store.db.check_integrity();
         sound.map_err(|error| Error::Damaged { path: options.path.clone(), reason: error.to_string() })
     })?;
     if !is_sound {
         findings.add("(file)", &options.path, "its pages were not in order, and redb has repaired them");
     }
-    Ok(())
+    store.close(options)
 }
 
-/// Decodes every row of every table.
+/// Decodes every row of every table, and counts them: there are as many as the table says, in the order of their keys.
 ///
 /// # Errors
 /// A storage fault, or the check is to stop.
 pub fn records(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
     for name in tx::NAMES {
-        for row in snapshot.open(name)?.range::<&[u8]>(..)? {
-            let (key, value) = row?;
-            findings.go_on()?;
-            findings.rows += 1;
-            if let Err((key, what)) = tx::read_row(name, key.value(), value.value()) {
-                findings.total += 1;
-                if findings.shown.len() < FINDINGS_MAX {
-                    findings.shown.push(Finding { table: (*name).to_owned(), key, what });
-                }
+        match guarded(name, || records_of(name, snapshot, findings)) {
+            Err(Error::Record { reason, .. }) => findings.add(name, "(table)", reason),
+            read => read?,
+        }
+    }
+    Ok(())
+}
+
+fn records_of(name: &'static str, snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    let table = snapshot.open(name)?;
+    let (mut found, mut last) = (0, Vec::new());
+    for row in table.range::<&[u8]>(..)? {
+        let (key, value) = row?;
+        findings.go_on()?;
+        findings.rows += 1;
+        if found > 0 && last.as_slice() >= key.value() {
+            findings.add(name, "(table)", "its keys are out of order");
+        }
+        found += 1;
+        last.clear();
+        last.extend_from_slice(key.value());
+        if let Err((key, what)) = tx::read_row(name, key.value(), value.value()) {
+            findings.total += 1;
+            if findings.shown.len() < FINDINGS_MAX {
+                findings.shown.push(Finding { table: name.to_owned(), key, what });
             }
         }
+    }
+    match table.len()? {
+        told if told == found => {}
+        told => findings.add(name, "(table)", format!("it has {found} rows of {told}")),
     }
     Ok(())
 }
@@ -114,7 +136,7 @@ pub(super) fn read_row<K: Key + std::fmt::Debug, R: Record>(
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         return Err((format!("0x{hex}"), format!("{} bytes that are no key of this table", key.len())));
     };
-    match decode::<R>(name, value) {
+    match decode::<R>(name, key, value) {
         Ok(_) => Ok(()),
         Err(Error::Record { reason, .. }) => Err((format!("{typed:?}"), format!("does not decode: {reason}"))),
         Err(error) => Err((format!("{typed:?}"), error.to_string())),
@@ -128,13 +150,16 @@ impl<K: Key, R: Record> TableRef<K, R> {
     /// # Errors
     /// A storage fault, or what `visit` answers.
     pub fn each_sound(&self, mut visit: impl FnMut(K, R) -> Result<(), Error>) -> Result<(), Error> {
-        for row in self.raw.range::<&[u8]>(..)? {
-            let (key, value) = row?;
-            if let (Ok(key), Ok(record)) = (decode_key(self.name, key.value()), decode(self.name, value.value())) {
-                visit(key, record)?;
+        guarded(self.name, || {
+            for row in self.raw.range::<&[u8]>(..)? {
+                let (key, value) = row?;
+                let record = decode(self.name, key.value(), value.value());
+                if let (Ok(key), Ok(record)) = (decode_key(self.name, key.value()), record) {
+                    visit(key, record)?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The keys from `start` on, at most `max`.
@@ -142,11 +167,13 @@ impl<K: Key, R: Record> TableRef<K, R> {
     /// # Errors
     /// A storage fault.
     pub fn keys(&self, start: &K, max: usize) -> Result<Vec<K>, Error> {
-        let mut keys = Vec::new();
-        for row in self.raw.range::<&[u8]>(start.to_bytes().as_slice()..)?.take(max) {
-            keys.extend(decode_key(self.name, row?.0.value()));
-        }
-        Ok(keys)
+        guarded(self.name, || {
+            let mut keys = Vec::new();
+            for row in self.raw.range::<&[u8]>(start.to_bytes().as_slice()..)?.take(max) {
+                keys.extend(decode_key(self.name, row?.0.value()));
+            }
+            Ok(keys)
+        })
     }
 
     /// Whether there is such a row, be it sound or not.
@@ -154,7 +181,7 @@ impl<K: Key, R: Record> TableRef<K, R> {
     /// # Errors
     /// A storage fault.
     pub fn has(&self, key: &K) -> Result<bool, Error> {
-        Ok(self.raw.get(key.to_bytes().as_slice())?.is_some())
+        guarded(self.name, || Ok(self.raw.get(key.to_bytes().as_slice())?.is_some()))
     }
 
     /// The record under `key`, when it decodes.

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Error, Options, open};
+use super::open::{self, Alone};
+use super::{Error, Options};
 
 /// What a compaction brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,11 +23,11 @@ pub struct Compacted {
 /// # Errors
 /// [`Error::Locked`] names the daemon that holds the store; [`Error::Open`] when there is none; a storage fault.
 pub fn compact(options: &Options) -> Result<Compacted, Error> {
-    let bytes = || disk_bytes(&options.path).map_err(|error| open::failed(&options.path, error));
+    let bytes = || disk_bytes(&options.path).map_err(|error| open::failed(&options.path, &error));
     let before_bytes = bytes()?;
-    let (_lock, mut db) = open::open_alone(options)?;
-    db.compact().map_err(|error| Error::Storage(error.to_string()))?;
-    drop(db);
+    let mut store = Alone::open(options)?;
+    store.db.compact().map_err(|error| Error::Storage(error.to_string()))?;
+    store.close(options)?;
     Ok(Compacted { before_bytes, after_bytes: bytes()? })
 }
 

@@ -1,7 +1,9 @@
 //! What the store stands on: a file, or whatever a test puts in its place to lose power under it.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// A disk with one file on it. Writes may be lost, torn or re-ordered until [`Disk::sync`] has returned.
@@ -35,6 +37,32 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// The disk fails; what was written before may or may not be safe.
     fn sync(&self) -> io::Result<()>;
+}
+
+/// A file as a disk: the log's.
+#[derive(Debug)]
+pub(super) struct FileDisk(pub(super) File);
+
+impl Disk for FileDisk {
+    fn bytes(&self) -> io::Result<u64> {
+        self.0.metadata().map(|file| file.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
 }
 
 /// A disk as redb sees it.

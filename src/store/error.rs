@@ -57,26 +57,49 @@ pub enum Error {
     Stopped(String),
 }
 
+impl Error {
+    /// A fault of the log's disk.
+    pub(super) fn log(error: &std::io::Error) -> Self {
+        Self::Storage(format!("the log: {error}"))
+    }
+}
+
+/// Where redb finds its own pages wrong: in no table of ours.
+const PAGES: &str = "(pages)";
+
 impl From<redb::StorageError> for Error {
     fn from(error: redb::StorageError) -> Self {
-        Self::Storage(error.to_string())
+        match error {
+            redb::StorageError::Corrupted(reason) => Self::Record { table: PAGES, reason },
+            other => Self::Storage(other.to_string()),
+        }
     }
 }
 
 impl From<redb::TableError> for Error {
     fn from(error: redb::TableError) -> Self {
-        Self::Storage(error.to_string())
+        match error {
+            redb::TableError::Storage(error) => error.into(),
+            // Names and types of the tables never change: a page lies about them.
+            other => Self::Record { table: PAGES, reason: other.to_string() },
+        }
     }
 }
 
 impl From<redb::TransactionError> for Error {
     fn from(error: redb::TransactionError) -> Self {
-        Self::Storage(error.to_string())
+        match error {
+            redb::TransactionError::Storage(error) => error.into(),
+            other => Self::Storage(other.to_string()),
+        }
     }
 }
 
 impl From<redb::CommitError> for Error {
     fn from(error: redb::CommitError) -> Self {
-        Self::Storage(error.to_string())
+        match error {
+            redb::CommitError::Storage(error) => error.into(),
+            other => Self::Storage(other.to_string()),
+        }
     }
 }

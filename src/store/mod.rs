@@ -1,18 +1,23 @@
-//! The file on disk: tables, record encodings with versions, group commit, opening.
+//! The files on disk: tables, record encodings with versions, the log, group commit, opening.
 //!
 //! Floor 1, and the only room that knows redb. It stores what it is given and knows none of the rules: those are the
 //! steps of the rooms above. The bytes are described in `docs/format.md`.
 
+mod appender;
 pub mod backup;
 pub mod check;
+mod checksum;
 pub mod compact;
 pub mod disk;
 pub mod error;
 pub mod key;
 pub mod lock;
+mod log;
 pub mod open;
 pub mod options;
 pub mod record;
+mod recover;
+mod redo;
 pub mod snapshot;
 pub mod table;
 pub mod tx;

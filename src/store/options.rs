@@ -7,6 +7,9 @@ use std::path::PathBuf;
 pub struct Options {
     /// The file, `nightmail.redb` under `data_dir`.
     pub path: PathBuf,
+    /// The log beside it, `nightmail.log`, in bytes; when it is full, the store makes a checkpoint. A log of another
+    /// size is given this one when the store opens.
+    pub log_bytes: u64,
     /// redb's page cache, in bytes.
     pub cache_bytes: u64,
     /// At most this many steps share one commit.
@@ -16,8 +19,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults for a file: 64 MiB of cache, groups of 1024, 4096 waiting.
+    /// The defaults for a file: 16 MiB of log, 64 MiB of cache, groups of 1024, 4096 waiting.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), cache_bytes: 64 << 20, group_max: 1024, waiting_max: 4096 }
+        Self { path: path.into(), log_bytes: 16 << 20, cache_bytes: 64 << 20, group_max: 1024, waiting_max: 4096 }
+    }
+
+    /// The log's path.
+    pub(super) fn log_path(&self) -> PathBuf {
+        self.path.with_extension("log")
     }
 }

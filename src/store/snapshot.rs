@@ -1,7 +1,7 @@
 //! A consistent view of the whole store for readers; it neither waits for the writer nor holds it up.
 
-use super::Error;
 use super::tx::LAST_ID;
+use super::{Error, table};
 
 /// The store as it stood after one commit.
 pub struct Snapshot {
@@ -22,6 +22,6 @@ impl Snapshot {
     }
 
     pub(super) fn open(&self, name: &'static str) -> Result<redb::ReadOnlyTable<&'static [u8], &'static [u8]>, Error> {
-        Ok(self.transaction.open_table(redb::TableDefinition::new(name))?)
+        table::guarded(name, || Ok(self.transaction.open_table(redb::TableDefinition::new(name))?))
     }
 }

@@ -1,13 +1,15 @@
 //! One table inside a transaction, typed by its key and its record.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::marker::PhantomData;
 use std::ops::{ControlFlow, RangeInclusive};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use redb::ReadableTable;
 
 use super::key::Key;
-use super::{Error, Record};
+use super::redo::Redo;
+use super::{Error, Record, checksum};
 
 /// A table as redb sees it.
 pub(super) type Raw<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
@@ -19,6 +21,8 @@ pub(super) struct Ledger {
     pub(super) failed: OnceCell<Error>,
     /// Counts writes, so that a refused step is seen to have left no trace.
     pub(super) writes: Cell<u64>,
+    /// The writes themselves, for the log.
+    pub(super) redo: RefCell<Redo>,
 }
 
 impl Ledger {
@@ -63,8 +67,15 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// A storage fault.
     pub fn insert(&mut self, key: &K, record: &R) -> Result<bool, Error> {
         self.ledger.wrote();
-        let old = self.raw.insert(key.to_bytes().as_slice(), record.encode().as_slice());
-        self.ledger.note(old.map(|old| old.is_some()).map_err(Error::from))
+        let (name, key) = (self.name, key.to_bytes());
+        let mut redo = self.ledger.redo.borrow_mut();
+        let stored = redo.put(name, &key, |out| {
+            let begin = out.len();
+            out.extend_from_slice(&record.encode());
+            let checksum = checksum::of(name, &key, &out[begin..]);
+            out.extend_from_slice(&checksum);
+        });
+        self.ledger.note(guarded(name, || Ok(self.raw.insert(key.as_slice(), stored)?.is_some())))
     }
 
     /// Removes the record under `key`; true when there was one.
@@ -73,8 +84,9 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// A storage fault.
     pub fn remove(&mut self, key: &K) -> Result<bool, Error> {
         self.ledger.wrote();
-        let old = self.raw.remove(key.to_bytes().as_slice());
-        self.ledger.note(old.map(|old| old.is_some()).map_err(Error::from))
+        let key = key.to_bytes();
+        self.ledger.redo.borrow_mut().remove(self.name, &key);
+        self.ledger.note(guarded(self.name, || Ok(self.raw.remove(key.as_slice())?.is_some())))
     }
 
     /// Calls `visit` with each record whose key lies in the range, in key order, until it breaks.
@@ -173,10 +185,11 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> ReadableTableErased for T {
 }
 
 fn get<K: Key, R: Record>(name: &'static str, raw: &Readable<'_>, key: &K) -> Result<Option<R>, Error> {
-    match raw.raw_get(&key.to_bytes())? {
+    let key = key.to_bytes();
+    guarded(name, || match raw.raw_get(&key)? {
         None => Ok(None),
-        Some(guard) => decode(name, guard.value()).map(Some),
-    }
+        Some(guard) => decode(name, &key, guard.value()).map(Some),
+    })
 }
 
 fn scan<K: Key, R: Record>(
@@ -185,9 +198,9 @@ fn scan<K: Key, R: Record>(
     range: &RangeInclusive<K>,
     mut visit: impl FnMut(K, R) -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    for entry in raw.raw_range(&range.start().to_bytes(), &range.end().to_bytes())? {
-        let (key, value) = entry?;
-        if visit(decode_key(name, key.value())?, decode(name, value.value())?).is_break() {
+    let mut rows = Rows::<K, R>::of(name, raw, range)?;
+    while let Some((key, record)) = rows.step(redb::Range::next)? {
+        if visit(key, record).is_break() {
             break;
         }
     }
@@ -200,10 +213,12 @@ fn first<K: Key, R: Record>(
     range: &RangeInclusive<K>,
     max: usize,
 ) -> Result<Vec<(K, R)>, Error> {
+    let mut rows = Rows::of(name, raw, range)?;
     let mut found = Vec::new();
-    for entry in raw.raw_range(&range.start().to_bytes(), &range.end().to_bytes())?.take(max) {
-        let (key, value) = entry?;
-        found.push((decode_key(name, key.value())?, decode(name, value.value())?));
+    while found.len() < max
+        && let Some(row) = rows.step(redb::Range::next)?
+    {
+        found.push(row);
     }
     Ok(found)
 }
@@ -213,17 +228,53 @@ fn last<K: Key, R: Record>(
     raw: &Readable<'_>,
     range: &RangeInclusive<K>,
 ) -> Result<Option<(K, R)>, Error> {
-    match raw.raw_range(&range.start().to_bytes(), &range.end().to_bytes())?.next_back() {
-        None => Ok(None),
-        Some(entry) => {
-            let (key, value) = entry?;
-            Ok(Some((decode_key(name, key.value())?, decode(name, value.value())?)))
-        }
+    Rows::of(name, raw, range)?.step(redb::Range::next_back)
+}
+
+type RawRange<'r> = redb::Range<'r, &'static [u8], &'static [u8]>;
+type RawRow<'r> = (redb::AccessGuard<'r, &'static [u8]>, redb::AccessGuard<'r, &'static [u8]>);
+
+/// The rows of a range, each checked as it is read.
+struct Rows<'r, K, R> {
+    name: &'static str,
+    range: RawRange<'r>,
+    types: PhantomData<(K, R)>,
+}
+
+impl<'r, K: Key, R: Record> Rows<'r, K, R> {
+    fn of(name: &'static str, raw: &'r Readable<'_>, range: &RangeInclusive<K>) -> Result<Self, Error> {
+        let (low, high) = (range.start().to_bytes(), range.end().to_bytes());
+        let range = guarded(name, || Ok(raw.raw_range(&low, &high)?))?;
+        Ok(Self { name, range, types: PhantomData })
+    }
+
+    fn step(
+        &mut self,
+        to: impl FnOnce(&mut RawRange<'r>) -> Option<Result<RawRow<'r>, redb::StorageError>>,
+    ) -> Result<Option<(K, R)>, Error> {
+        let Self { name, range, .. } = self;
+        guarded(name, || match to(range) {
+            None => Ok(None),
+            Some(row) => {
+                let (key, value) = row?;
+                let record = decode(name, key.value(), value.value())?;
+                Ok(Some((decode_key(name, key.value())?, record)))
+            }
+        })
     }
 }
 
-pub(super) fn decode<R: Record>(name: &'static str, bytes: &[u8]) -> Result<R, Error> {
-    R::decode(bytes).map_err(|reason| Error::Record { table: name, reason })
+/// redb panics on some damaged pages: the caller gets an error that names the table instead.
+pub(super) fn guarded<T>(name: &'static str, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let reason = "redb cannot make sense of its pages (its own words stand above)".to_owned();
+        Err(Error::Record { table: name, reason })
+    })
+}
+
+pub(super) fn decode<R: Record>(name: &'static str, key: &[u8], stored: &[u8]) -> Result<R, Error> {
+    let value = checksum::open(name, key, stored);
+    value.and_then(R::decode).map_err(|reason| Error::Record { table: name, reason })
 }
 
 pub(super) fn decode_key<K: Key>(name: &'static str, bytes: &[u8]) -> Result<K, Error> {

@@ -10,7 +10,7 @@ use super::record::{
     Body, Counts, Digest, GroupRecord, MessageState, QueueRecord, RecentRecord, RecipientRecord, RedriveRecord,
     RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord,
 };
-use super::table::{Ledger, Raw, TableMut, TableRef};
+use super::table::{self, Ledger, Raw, TableMut, TableRef};
 use super::{Error, Snapshot, check};
 
 /// Declares the tables once, for transactions and for snapshots.
@@ -187,6 +187,17 @@ impl<'t> Tx<'t> {
         fault
     }
 
+    /// To be told when a look at all of a queue's ready messages found none.
+    ///
+    /// # Errors
+    /// Its counts say that there are some: rows were lost. It ends the group and stops the store.
+    pub fn found_none_ready(&mut self, queue: u32) -> Result<(), Error> {
+        match self.counts_of(queue)?.ready {
+            0 => Ok(()),
+            ready => Err(self.damaged("ready", format!("queue {queue} has none of its {ready} ready messages"))),
+        }
+    }
+
     /// The counts of a queue, for reading.
     ///
     /// # Errors
@@ -246,8 +257,9 @@ impl<'t> Tx<'t> {
         self.ledger.writes.get()
     }
 
-    /// Writes back what was kept in memory; answers the topics to signal after the commit.
-    pub(super) fn finish(mut self) -> Result<BTreeSet<u64>, Error> {
+    /// Writes back what was kept in memory, and with it the number of the group's record in the log; answers that
+    /// record and the topics to signal once it is safe.
+    pub(super) fn finish(mut self, number: u64) -> Result<Finished, Error> {
         for (queue, counts) in std::mem::take(&mut self.touched_counts) {
             self.counts()?.insert(&queue, &counts)?;
         }
@@ -257,10 +269,28 @@ impl<'t> Tx<'t> {
         if let Some(last) = self.last_id {
             self.meta()?.insert(&LAST_ID.to_owned(), &last)?;
         }
-        Ok(self.signals)
+        let record = self.ledger.redo.take().into_record();
+        // The record's own number is no part of it: recovery counts.
+        self.meta()?.insert(&APPLIED.to_owned(), &number)?;
+        Ok(Finished { record, signals: self.signals })
+    }
+
+    /// The topics to signal, of a group that wrote nothing.
+    pub(super) fn into_signals(self) -> BTreeSet<u64> {
+        self.signals
     }
 }
 
+/// What a group leaves to be made safe.
+pub(super) struct Finished {
+    /// Its writes, behind the space for the head of their record.
+    pub(super) record: Vec<u8>,
+    /// Topics whose waiters wake then.
+    pub(super) signals: BTreeSet<u64>,
+}
+
+/// The row of `meta` that holds the number of the last record of the log whose writes are in the tables.
+pub(super) const APPLIED: &str = "applied";
 /// The row of `meta` that holds the last id given out.
 pub(super) const LAST_ID: &str = "last-id";
 /// The row of `meta` that holds the last number given to a queue.
@@ -273,7 +303,8 @@ fn open<'x, 't>(
     ledger: &Ledger,
 ) -> Result<&'x mut Raw<'t>, Error> {
     if slot.is_none() {
-        *slot = Some(ledger.note(transaction.open_table(redb::TableDefinition::new(name)).map_err(Error::from))?);
+        let open = || Ok(transaction.open_table(redb::TableDefinition::new(name))?);
+        *slot = Some(ledger.note(table::guarded(name, open))?);
     }
     Ok(slot.as_mut().expect("the slot was filled in the line before"))
 }

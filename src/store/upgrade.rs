@@ -1,22 +1,22 @@
-//! A store of an earlier format becomes one of this version when it is opened: one durable transaction rewrites what
-//! changed, so that a crash leaves the one or the other.
+//! A store of an earlier format becomes one of this version when it is opened: one durable transaction rewrites every
+//! table, so that a crash leaves the one or the other.
 
 use redb::{Database, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
 
 use super::open::FORMAT;
 use super::record::{Body, MessageState, QueueRecord, RedriveRecord};
-use super::{Error, Record, Tx, tx};
+use super::{Error, Record, Tx, checksum, recover, tx};
 
 /// A table is rewritten under its name and this, and takes its place when it is whole.
 const NEW: &str = " (new)";
 
 type Raw<'n> = TableDefinition<'n, &'static [u8], &'static [u8]>;
 
-/// How a row of format 1 looks now: its key and its value.
+/// How a row of an earlier format looks now: its key and its value, without the checksum.
 type Convert = fn(&[u8], &[u8]) -> Result<(Vec<u8>, Vec<u8>), String>;
 
-/// The tables whose rows changed since format 1.
-const CHANGED: [(&str, Convert); 5] = [
+/// The tables whose rows changed from format 1 to format 2.
+const CHANGED_SINCE_1: [(&str, Convert); 5] = [
     ("bodies", again::<Body>),
     ("queues", again::<QueueRecord>),
     ("ready", with_priority),
@@ -24,24 +24,39 @@ const CHANGED: [(&str, Convert); 5] = [
     ("states", again::<MessageState>),
 ];
 
-/// Rewrites a store of format 1. Memory does not grow with the store; the file grows by the tables that changed, and the
-/// space is used again.
+/// Rewrites a store of format 1.
 ///
 /// # Errors
-/// A storage fault, or a row that cannot be read; then the file stays of format 1.
+/// As [`from_2`].
 pub(super) fn from_1(db: &Database) -> Result<(), Error> {
+    from(db, &CHANGED_SINCE_1)
+}
+
+/// Rewrites a store of format 2, whose rows had no checksums and beside which there was no log. Memory does not grow
+/// with the store; the file grows by its tables, and the space is used again.
+///
+/// # Errors
+/// A storage fault, or a row that cannot be read; then the file stays as it was.
+pub(super) fn from_2(db: &Database) -> Result<(), Error> {
+    from(db, &[])
+}
+
+fn from(db: &Database, changed: &[(&str, Convert)]) -> Result<(), Error> {
     let mut transaction = db.begin_write()?;
     transaction.set_quick_repair(true);
     let known: Vec<String> = transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
-    for name in tx::NAMES.iter().filter(|name| !known.iter().any(|known| known == *name)) {
-        transaction.open_table(Raw::new(name))?;
-    }
-    for (name, convert) in CHANGED {
-        rewrite(&transaction, name, convert)?;
+    for name in tx::NAMES {
+        if known.iter().any(|known| known == name) {
+            let convert = changed.iter().find(|(changed, _)| changed == name).map(|(_, convert)| *convert);
+            rewrite(&transaction, name, convert.unwrap_or(as_it_is))?;
+        } else {
+            transaction.open_table(Raw::new(name))?;
+        }
     }
     let mut tx = Tx::new(&transaction);
     tx.meta()?.insert(&"format".to_owned(), &FORMAT)?;
-    tx.finish()?;
+    recover::christen(&mut tx)?;
+    drop(tx);
     Ok(transaction.commit()?)
 }
 
@@ -55,11 +70,15 @@ fn rewrite(transaction: &WriteTransaction, name: &'static str, convert: Convert)
             let (key, value) = row?;
             let converted = convert(key.value(), value.value());
             let (key, value) = converted.map_err(|reason| Error::Record { table: name, reason })?;
-            new.insert(key.as_slice(), value.as_slice())?;
+            new.insert(key.as_slice(), checksum::seal(name, &key, value).as_slice())?;
         }
     }
     transaction.delete_table(Raw::new(name))?;
     Ok(transaction.rename_table(Raw::new(&new_name), Raw::new(name))?)
+}
+
+fn as_it_is(key: &[u8], value: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+    Ok((key.to_vec(), value.to_vec()))
 }
 
 /// The record in its present version.

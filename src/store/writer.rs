@@ -1,15 +1,23 @@
-//! The one writer: takes all steps that wait, runs them in one transaction, commits once, then answers all callers.
+//! The one writer: takes all steps that wait, runs them in one transaction, and hands the group to the log's thread,
+//! which makes it safe and answers all callers.
 //!
-//! Idle, it commits at once; there is no timer. A storage fault fails the whole group and stops the store.
+//! Idle, it begins at once; there is no timer. A storage fault fails the whole group and stops the store.
 
+use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use redb::Database;
+use redb::{Database, Durability};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Error, Tx};
+use super::appender::{End, Group, stop};
+use super::log::{Log, Space};
+use super::{Error, Tx, recover};
 
 /// A step that waits for its turn, and the caller that waits for its answer.
 pub(super) trait Waiting: Send {
@@ -80,7 +88,7 @@ impl Signals {
         topics.entry(topic).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
-    fn send(&self, signals: &BTreeSet<u64>) {
+    pub(super) fn send(&self, signals: &BTreeSet<u64>) {
         let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         for sender in signals.iter().filter_map(|topic| topics.get(topic)) {
             sender.send_modify(|version| *version += 1);
@@ -91,36 +99,56 @@ impl Signals {
 /// What the writer thread owns.
 pub(super) struct Writer {
     pub(super) db: Arc<Database>,
+    /// What errors call the file.
+    pub(super) path: PathBuf,
     pub(super) waiting: mpsc::Receiver<Box<dyn Waiting>>,
     pub(super) group_max: usize,
-    pub(super) signals: Arc<Signals>,
     /// Counts the commits of this life.
     pub(super) commits: Arc<AtomicU64>,
     /// Set once, when the store stops.
     pub(super) stopped: watch::Sender<Option<Error>>,
+    /// The number of the last record.
+    pub(super) last: u64,
+    /// What is left of the log once all that was handed over is written.
+    pub(super) space: Space,
+    /// To the log's thread.
+    pub(super) ran: SyncSender<Group>,
+    /// The log's thread; joined at the end.
+    pub(super) appender: JoinHandle<Option<Log>>,
 }
 
 impl Writer {
     /// Runs until all handles are gone or a write fails; then refuses what still waits.
     pub(super) fn run(mut self) {
-        let mut group: Vec<Box<dyn Waiting>> = Vec::with_capacity(self.group_max);
-        while self.waiting.blocking_recv_many(&mut group, self.group_max) > 0 {
-            let end = self.commit(&mut group);
-            if let Err(error) = &end {
-                self.stopped.send_replace(Some(error.clone()));
+        let mut waiting: Vec<Box<dyn Waiting>> = Vec::with_capacity(self.group_max);
+        while self.waiting.blocking_recv_many(&mut waiting, self.group_max) > 0 {
+            let has_stopped = self.stopped.borrow().as_ref().map(|error| Error::Stopped(error.to_string()));
+            let ran = match has_stopped {
+                Some(error) => Err(error),
+                None => self.run_group(&mut waiting),
+            };
+            let (signals, end) = ran.unwrap_or_else(|error| (BTreeSet::new(), End::Failed(error)));
+            if let End::Failed(error) = &end {
+                stop(&self.stopped, error);
             }
-            for waiting in group.drain(..) {
-                waiting.answer(end.clone());
-            }
-            if let Err(error) = end {
-                return self.refuse(&Error::Stopped(error.to_string()));
+            let has_failed = matches!(end, End::Failed(_));
+            let group = Group { waiting: std::mem::take(&mut waiting), signals, end };
+            self.ran.send(group).expect("the log's thread lives as long as the writer");
+            if has_failed {
+                return self.refuse();
             }
         }
+        self.close();
     }
 
-    fn commit(&self, group: &mut [Box<dyn Waiting>]) -> Result<(), Error> {
-        let mut transaction = self.db.begin_write()?;
-        transaction.set_quick_repair(true);
+    /// Runs the steps of a group and gives redb what they wrote. A panic of theirs, or of redb, ends the store.
+    fn run_group(&mut self, group: &mut [Box<dyn Waiting>]) -> Result<(BTreeSet<u64>, End), Error> {
+        let ran = catch_unwind(AssertUnwindSafe(|| self.commit(group)));
+        ran.unwrap_or_else(|panic| Err(Error::Stopped(format!("a step broke: {}", words_of(&*panic)))))
+    }
+
+    fn commit(&mut self, group: &mut [Box<dyn Waiting>]) -> Result<(BTreeSet<u64>, End), Error> {
+        let mut transaction = self.guarded(|| Ok(self.db.begin_write()?))?;
         let mut tx = Tx::new(&transaction);
         for waiting in group {
             let before = tx.writes();
@@ -130,22 +158,65 @@ impl Writer {
             }
             assert!(ran == Ran::Done || tx.writes() == before, "a refused step must leave no trace in its group");
         }
-        let wrote = tx.writes() > 0;
-        let signals = tx.finish()?;
-        if wrote {
-            transaction.commit()?;
-            self.commits.fetch_add(1, Ordering::Relaxed);
-        } else {
-            transaction.abort()?;
+        if tx.writes() == 0 {
+            let signals = tx.into_signals();
+            self.guarded(|| Ok(transaction.abort()?))?;
+            return Ok((signals, End::Nothing));
         }
-        self.signals.send(&signals);
-        Ok(())
+        let number = self.last + 1;
+        let finished = tx.finish(number)?;
+        let fits = self.space.take(finished.record.len());
+        if fits {
+            transaction.set_durability(Durability::None).expect("the store makes no savepoints");
+        } else {
+            transaction.set_quick_repair(true);
+        }
+        self.guarded(|| Ok(transaction.commit()?))?;
+        self.last = number;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let end = if fits {
+            End::Record { number, record: finished.record }
+        } else {
+            // redb holds it durably now, with all before it: also a group that is larger than the log.
+            self.space.restart();
+            End::Checkpoint { number }
+        };
+        Ok((finished.signals, end))
     }
 
-    fn refuse(&mut self, error: &Error) {
-        self.waiting.close();
-        while let Some(waiting) = self.waiting.blocking_recv() {
-            waiting.answer(Err(error.clone()));
+    /// redb panics on some damaged pages: the callers get an error that names the file instead.
+    fn guarded<T>(&self, call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+            let reason = format!("redb cannot make sense of its pages: {}", words_of(&*panic));
+            Err(Error::Damaged { path: self.path.clone(), reason })
+        })
+    }
+
+    /// The checkpoint of a clean end, after which the log holds nothing. When it fails, the log still holds all.
+    fn close(self) {
+        drop(self.ran);
+        let Ok(Some(mut log)) = self.appender.join() else { return };
+        let closed = catch_unwind(AssertUnwindSafe(|| recover::close(&self.db, self.last)));
+        if let Ok(Ok(number)) = closed {
+            // The next start does it when this fails: redb's row says that the store was closed.
+            let _ = log.restart(number);
         }
     }
+
+    fn refuse(mut self) {
+        self.waiting.close();
+        let reason = self.stopped.borrow().as_ref().map(ToString::to_string).unwrap_or_default();
+        while let Some(waiting) = self.waiting.blocking_recv() {
+            waiting.answer(Err(Error::Stopped(reason.clone())));
+        }
+        drop(self.ran);
+        // What ran before the failure is made safe and answered; a panic was told to its callers.
+        let _ = self.appender.join();
+    }
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words")
 }

@@ -41,6 +41,8 @@ mod stage;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
+mod store_log;
+#[cfg(test)]
 mod support;
 #[cfg(feature = "demo")]
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod damage;
 mod disk;
 mod failing;
 mod image;
+mod log;
 mod workload;
 
 use std::panic::AssertUnwindSafe;
@@ -18,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::stage::{say, seed, size};
-use image::Cuts;
+use image::{Cuts, Meddle};
 use workload::Recording;
 
 /// The workload's steps.
@@ -45,36 +46,58 @@ async fn no_power_cut_loses_what_was_acknowledged_or_brings_anything_back() {
     });
     let nested = nested.into_inner();
     assert!(nested > 0, "no power cut came while a store was recovering");
-    let (steps, calls) = (recording.states.len() - 1, recording.calls.len());
+    let (steps, calls, checkpoints) = (recording.states.len() - 1, recording.calls.len(), recording.checkpoints());
+    assert!(checkpoints >= 10, "{checkpoints} checkpoints are too few");
     say(format_args!(
-        "{images} images of {steps} steps and {calls} storage calls, {nested} of them cut again in recovery"
+        "{images} images of {steps} steps, {calls} storage calls and {checkpoints} checkpoints, {nested} of them cut again in recovery"
     ));
+}
+
+/// What is wrong: with what the disks were told or with when a step was answered, or with the recovery.
+enum Fault {
+    Of(fn(&mut Recording)),
+    OfRecovery(Meddle),
 }
 
 /// Each of these is a fault that the test above must see: a harness that sees nothing proves nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_harness_finds_a_skipped_sync_an_early_answer_and_a_move_in_two_commits() {
+async fn the_harness_finds_each_of_twelve_faults() {
+    use Fault::{Of, OfRecovery};
     let seed = seed();
-    let recording = Recording::make(seed, 60).await;
-    type Fault = fn(&mut Recording);
-    let faults: [(&str, Fault); 4] = [
-        ("a disk that only says that it has synced", Recording::forget_syncs),
-        ("every second sync is skipped", Recording::skip_syncs),
-        ("the answer comes before the commit", Recording::answer_early),
-        ("a step is two commits", Recording::split_steps),
+    let recording = Recording::make(seed, 120).await;
+    assert!(recording.checkpoints() > 1, "some faults are those of a checkpoint");
+    let faults = [
+        ("the log's disk only says that it has synced", Of(Recording::forget_syncs)),
+        ("every second sync is skipped", Of(Recording::skip_syncs)),
+        ("the answer comes before the commit", Of(Recording::answer_early)),
+        ("the answer comes after the write and before the sync", Of(Recording::answer_unsynced)),
+        ("a step is two records", Of(Recording::split_steps)),
+        ("the log starts over before redb's commit is durable", Of(Recording::restart_before_durable)),
+        ("the log's header is safe before the checkpoint", Of(Recording::header_first)),
+        ("recovery leaves the last record out", OfRecovery(log::forget_last)),
+        ("recovery takes a record of an earlier lap", OfRecovery(log::take_earlier_laps)),
+        ("recovery looks at no checksum", OfRecovery(log::believe_torn)),
+        ("the records lack the counts", OfRecovery(log::lack_counts)),
+        ("redb's commits lack the record's number", OfRecovery(log::lack_numbers)),
     ];
     for (name, fault) in faults {
         let mut faulty = recording.clone();
-        fault(&mut faulty);
-        let cuts = Cuts::of(&faulty);
+        let cuts = match fault {
+            Of(fault) => {
+                fault(&mut faulty);
+                Cuts::of(&faulty)
+            }
+            OfRecovery(meddle) => Cuts::meddled(&faulty, meddle),
+        };
         let mut rng = StdRng::seed_from_u64(seed);
-        let is_found = (0..4000).any(|_| {
+        let found = (1..=10_000).find(|_| {
             let cut = rng.random_range(0..=faulty.calls.len());
             // redb panics on some files that no power cut can make.
             let tried = std::panic::catch_unwind(AssertUnwindSafe(|| cuts.try_one(&faulty, cut, &mut rng)));
             !matches!(tried, Ok(Ok(_)))
         });
-        assert!(is_found, "{name}: not found");
+        let images = found.unwrap_or_else(|| panic!("{name}: not found"));
+        say(format_args!("{name}: found by image {images}"));
     }
     let cuts = Cuts::of(&recording);
     let mut rng = StdRng::seed_from_u64(seed);

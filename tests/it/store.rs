@@ -1,7 +1,6 @@
 //! The promises of the store room: group commit, stopping, refusing what is not its own, keeping what was acknowledged.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -9,20 +8,7 @@ use nightmail::queue::{Door, Receive, Send};
 use nightmail::store::{Error, Options, Store};
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-use crate::support::{World, forever};
-
-/// A table of the store as redb sees it.
-const fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
-    TableDefinition::new(name)
-}
-
-/// Writes one row behind the store's back.
-fn tamper(path: &Path, name: &str, key: &[u8], value: &[u8]) {
-    let db = Database::open(path).unwrap();
-    let transaction = db.begin_write().unwrap();
-    transaction.open_table(table(name)).unwrap().insert(key, value).unwrap();
-    transaction.commit().unwrap();
-}
+use crate::support::{World, forever, tamper};
 
 #[tokio::test]
 async fn many_senders_share_commits_and_each_is_on_disk_when_answered() {
@@ -162,7 +148,9 @@ async fn a_store_that_was_never_closed_opens_with_all_that_was_acknowledged() {
     // What a killed process leaves behind: the file as it is while the store is open.
     let copy = tempfile::tempdir().unwrap();
     let options = Options::at(copy.path().join("nightmail.redb"));
-    std::fs::copy(world.options().path, &options.path).unwrap();
+    for name in ["nightmail.redb", "nightmail.log"] {
+        std::fs::copy(world.dir.path().join(name), copy.path().join(name)).unwrap();
+    }
     let store = Store::open(&options).unwrap();
     let door = Door::new(store, world.clock.clone(), world.witness.clone());
     let after = nightmail::queue::picture::picture(&door.store().snapshot().unwrap(), "orders", door.now());
@@ -171,13 +159,15 @@ async fn a_store_that_was_never_closed_opens_with_all_that_was_acknowledged() {
 }
 
 #[test]
-fn the_file_and_the_lock_are_readable_by_their_owner_alone() {
+fn the_files_and_the_lock_are_readable_by_their_owner_alone() {
     let world = World::new();
-    for name in ["nightmail.redb", "nightmail.lock"] {
+    for name in ["nightmail.redb", "nightmail.log", "nightmail.lock"] {
         let mode = std::fs::metadata(world.dir.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    assert!(!world.dir.path().join("nightmail.redb.new").exists());
+    for name in ["nightmail.redb.new", "nightmail.log.new"] {
+        assert!(!world.dir.path().join(name).exists(), "{name}");
+    }
 }
 
 /// Tries to open a store over `bytes`; answers the refusal, after checking that the file is what it was.

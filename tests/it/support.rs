@@ -1,6 +1,7 @@
 //! What the tests share: one world with a store, a clock and a witness, and the books that must balance after each step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use nightmail::queue::{Door, Error, News, Options, ReceiptHandle, Receive, Recei
 use nightmail::queue::{catalog, picture, stats};
 use nightmail::store::record::{Body, Counts, MessageState, Owner, Place, QueueRecord};
 use nightmail::store::{self, Disk, Snapshot, Store, Tx};
+use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 
 /// 2026-11-01T00:00:00Z, when every world begins.
@@ -45,28 +47,25 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) witness: Arc<Recorder>,
-    /// What the store stands on instead of a file in `dir`.
-    disk: Option<Arc<dyn Disk>>,
     /// `None` only while reopening.
     door: Option<Door>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self::make(None)
-    }
-
-    /// A world whose store stands on that disk.
-    pub(crate) fn on(disk: Arc<dyn Disk>) -> Self {
-        Self::make(Some(disk))
-    }
-
-    fn make(disk: Option<Arc<dyn Disk>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (clock, witness) = (ManualClock::new(START), Arc::new(Recorder::default()));
-        let mut world = Self { dir, clock, witness, disk, door: None };
+        let mut world = Self { dir, clock, witness, door: None };
         world.open();
         world
+    }
+
+    /// A world around a store that stands elsewhere than in `dir`; it is not opened again.
+    pub(crate) fn around(store: Store) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (clock, witness) = (ManualClock::new(START), Arc::new(Recorder::default()));
+        let door = Some(Door::new(store, clock.clone(), witness.clone()));
+        Self { dir, clock, witness, door }
     }
 
     /// A world with queue `orders`, whose letters go to `dead` at the third receive.
@@ -83,15 +82,13 @@ impl World {
     }
 
     fn open(&mut self) {
-        let store = match &self.disk {
-            Some(disk) => Store::open_on(disk.clone(), &self.options()).unwrap(),
-            None => Store::open(&self.options()).unwrap(),
-        };
+        let store = Store::open(&self.options()).unwrap();
         self.door = Some(Door::new(store, self.clock.clone(), self.witness.clone()));
     }
 
     pub(crate) fn options(&self) -> store::Options {
-        store::Options { cache_bytes: 1 << 20, ..store::Options::at(self.dir.path().join("nightmail.redb")) }
+        let path = self.dir.path().join("nightmail.redb");
+        store::Options { cache_bytes: 1 << 20, log_bytes: 1 << 20, ..store::Options::at(path) }
     }
 
     /// Closes the store.
@@ -342,4 +339,56 @@ pub(crate) fn dying_after(max_receive_count: u32) -> Options {
 /// The texts of messages, in the order received.
 pub(crate) fn texts(messages: &[Received]) -> Vec<String> {
     messages.iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()).collect()
+}
+
+/// A table of the store as redb sees it.
+pub(crate) const fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+    TableDefinition::new(name)
+}
+
+/// Writes one row behind the store's back, with a checksum that fits.
+pub(crate) fn tamper(path: &Path, name: &str, key: &[u8], value: &[u8]) {
+    put(&Database::open(path).unwrap(), name, key, value);
+}
+
+/// [`tamper`] on a disk.
+pub(crate) fn tamper_on(disk: Arc<dyn Disk>, name: &str, key: &[u8], value: &[u8]) {
+    put(&Database::builder().create_with_backend(Backend(disk)).unwrap(), name, key, value);
+}
+
+fn put(db: &Database, name: &str, key: &[u8], value: &[u8]) {
+    let length = u32::try_from(key.len()).unwrap().to_be_bytes();
+    let checksum = crc32fast::hash(&[name.as_bytes(), key, value, &length].concat());
+    let transaction = db.begin_write().unwrap();
+    let value = [value, &checksum.to_be_bytes()].concat();
+    transaction.open_table(table(name)).unwrap().insert(key, value.as_slice()).unwrap();
+    transaction.commit().unwrap();
+}
+
+#[derive(Debug)]
+struct Backend(Arc<dyn Disk>);
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.bytes()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, bytes: u64) -> std::io::Result<()> {
+        self.0.set_bytes(bytes)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+/// How many rows, or tables, of a store are not as they should be.
+pub(crate) fn unsound(snapshot: &nightmail::store::Snapshot) -> u64 {
+    let mut findings = nightmail::store::check::Findings::default();
+    nightmail::store::check::records(snapshot, &mut findings).unwrap();
+    findings.total
 }

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nightmail::base::ManualClock;
 use nightmail::queue::{Door, Error, Receive, Send, peek};
 use nightmail::run::Ledger;
-use nightmail::store::{self, Disk};
+use nightmail::store::{Disk, Store};
 
-use super::disk::{RecordingDisk, open};
+use super::disk::{Bytes, LOG, Machine, STORE, open, open_on};
 use crate::stage::{say, size};
 use crate::support::{START, World};
 
@@ -32,17 +32,24 @@ enum Fault {
     Full,
 }
 
+/// Counts the calls to both disks.
 #[derive(Debug)]
-struct FailingDisk {
-    inner: RecordingDisk,
+struct Failing {
     fault: Fault,
     /// The first call that fails.
     fails_at: usize,
-    /// Calls that change the disk, so far.
+    /// Calls that change a disk, so far.
     calls: AtomicUsize,
 }
 
-impl FailingDisk {
+/// One of the two disks.
+#[derive(Debug)]
+struct FailingDisk {
+    inner: Arc<dyn Disk>,
+    failing: Arc<Failing>,
+}
+
+impl Failing {
     fn fails_now(&self) -> bool {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         match self.fault {
@@ -73,22 +80,22 @@ impl Disk for FailingDisk {
     }
 
     fn set_bytes(&self, bytes: u64) -> io::Result<()> {
-        if self.fails_now() { Err(self.error()) } else { self.inner.set_bytes(bytes) }
+        if self.failing.fails_now() { Err(self.failing.error()) } else { self.inner.set_bytes(bytes) }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if !self.fails_now() {
+        if !self.failing.fails_now() {
             return self.inner.write(offset, data);
         }
-        if matches!(self.fault, Fault::Half) {
+        if matches!(self.failing.fault, Fault::Half) {
             self.inner.write(offset, &data[..data.len() / 2])?;
         }
-        Err(self.error())
+        Err(self.failing.error())
     }
 
     fn sync(&self) -> io::Result<()> {
-        let fails = self.fails_now() && !matches!(self.fault, Fault::Full);
-        if fails { Err(self.error()) } else { self.inner.sync() }
+        let fails = self.failing.fails_now() && !matches!(self.failing.fault, Fault::Full);
+        if fails { Err(self.failing.error()) } else { self.inner.sync() }
     }
 }
 
@@ -138,8 +145,8 @@ impl Client {
     }
 }
 
-fn door_on(disk: Arc<dyn Disk>) -> Result<Door, store::Error> {
-    Ok(Door::new(open(disk)?, ManualClock::new(START), Arc::new(Ledger)))
+fn door(store: Store) -> Door {
+    Door::new(store, ManualClock::new(START), Arc::new(Ledger))
 }
 
 fn texts(door: &Door) -> BTreeSet<String> {
@@ -150,14 +157,16 @@ fn texts(door: &Door) -> BTreeSet<String> {
 }
 
 /// One life on a disk that fails at that call; false when the life needs fewer calls.
-async fn live(start: &[u8], fault: Fault, fails_at: usize) -> bool {
+async fn live(start: &Bytes, fault: Fault, fails_at: usize) -> bool {
     let place = format!("{fault:?} at call {fails_at}");
-    let inner = RecordingDisk::holding(start.to_vec());
-    let disk = Arc::new(FailingDisk { inner, fault, fails_at, calls: AtomicUsize::new(0) });
+    let machine = Machine::holding(start.clone());
+    let failing = Arc::new(Failing { fault, fails_at, calls: AtomicUsize::new(0) });
+    let disk = |disk| Arc::new(FailingDisk { inner: machine.disk(disk), failing: failing.clone() });
     let mut client = Client::default();
-    if let Ok(door) = door_on(disk.clone()) {
+    if let Ok(store) = open_on(disk(STORE), disk(LOG)) {
+        let door = door(store);
         let failed = client.work(&door).await;
-        assert!(failed.is_none() || disk.has_failed(), "{place}: {failed:?} without a fault");
+        assert!(failed.is_none() || failing.has_failed(), "{place}: {failed:?} without a fault");
         if let Some(error) = failed {
             assert!(matches!(error, Error::Store(_)), "{place}: {error:?}");
             assert!(matches!(door.send("orders", Send::text("late")).await, Err(Error::Store(_))), "{place}");
@@ -165,19 +174,19 @@ async fn live(start: &[u8], fault: Fault, fails_at: usize) -> bool {
             reason.unwrap_or_else(|_| panic!("{place}: the store does not say that it stopped"));
         }
     }
-    let found = door_on(Arc::new(RecordingDisk::holding(disk.inner.content())));
-    let door = found.unwrap_or_else(|error| panic!("{place}: does not open: {error}"));
+    let found = open(&Machine::holding(machine.content()));
+    let door = door(found.unwrap_or_else(|error| panic!("{place}: does not open: {error}")));
     let found = texts(&door);
     let is_right = found == client.acknowledged || client.in_doubt.as_ref() == Some(&found);
     assert!(is_right, "{place}: {found:?}, acknowledged {:?}, in doubt {:?}", client.acknowledged, client.in_doubt);
     door.send("orders", Send::text("again")).await.unwrap_or_else(|error| panic!("{place}: {error}"));
-    disk.has_failed()
+    failing.has_failed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fails_at_any_call_ends_the_store_and_loses_nothing_that_was_acknowledged() {
-    let made = Arc::new(RecordingDisk::default());
-    let world = World::on(made.clone());
+    let made = Machine::holding(Bytes::default());
+    let world = World::around(open(&made).unwrap());
     world.make_orders().await;
     drop(world);
     let start = made.content();

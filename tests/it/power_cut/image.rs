@@ -1,4 +1,4 @@
-//! From a cut to what the disk may hold then, and whether the store is right about it.
+//! From a cut to what the disks may hold then, and whether the store is right about it.
 
 use std::sync::Arc;
 
@@ -7,18 +7,23 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::disk::{Call, RecordingDisk, apply, open};
+use super::disk::{Bytes, Call, Change, LOG, Machine, STORE, apply, open};
 use super::workload::{Recording, whole};
 
 /// A disk writes this many bytes whole.
 const SECTOR_BYTES: usize = 512;
-/// The disk's bytes are kept at each n-th sync, so that an image is made from the nearest one.
-const KEPT_EVERY: usize = 16;
+/// The disks' bytes are kept each so many calls, so that an image is made from the nearest ones.
+const KEPT_EVERY: usize = 64;
+
+/// A fault of the recovery, as the image that a right recovery would have to be given to do the same.
+pub(super) type Meddle = fn(&mut Bytes);
 
 /// Where the power may go.
 pub(super) struct Cuts {
-    /// What is safe after some of the syncs: the number of calls up to there, and the bytes.
-    safe: Vec<(usize, Vec<u8>)>,
+    /// What is safe on each disk after some of the calls: their number, and the bytes.
+    safe: Vec<(usize, Bytes)>,
+    /// What a faulty recovery does to the image before it reads it.
+    meddle: Option<Meddle>,
 }
 
 /// What became of one image.
@@ -31,52 +36,53 @@ pub(super) struct Found {
 impl Cuts {
     pub(super) fn of(recording: &Recording) -> Self {
         let mut bytes = recording.start.clone();
+        let mut waiting: [Vec<&Call>; 2] = Default::default();
         let mut safe = vec![(0, bytes.clone())];
-        let mut syncs = 0;
         for (at, call) in recording.calls.iter().enumerate() {
-            apply(&mut bytes, call);
-            if matches!(call, Call::Sync) {
-                syncs += 1;
-                if syncs % KEPT_EVERY == 0 {
-                    safe.push((at + 1, bytes.clone()));
-                }
+            waiting[call.disk].push(call);
+            if matches!(call.change, Change::Sync) {
+                waiting[call.disk].drain(..).for_each(|call| apply(&mut bytes, call));
+            }
+            // Whole only while nothing waits: what waits may be lost later.
+            if waiting.iter().all(Vec::is_empty) && at + 1 >= safe.last().unwrap().0 + KEPT_EVERY {
+                safe.push((at + 1, bytes.clone()));
             }
         }
-        Self { safe }
+        Self { safe, meddle: None }
     }
 
-    /// Cuts the power after `cut` calls, opens what the disk may hold then, and compares.
+    /// The same cuts, with a faulty recovery.
+    pub(super) fn meddled(recording: &Recording, meddle: Meddle) -> Self {
+        Self { meddle: Some(meddle), ..Self::of(recording) }
+    }
+
+    /// Cuts the power after `cut` calls, opens what the disks may hold then, and compares.
     pub(super) fn try_one(&self, recording: &Recording, cut: usize, rng: &mut StdRng) -> Result<Found, String> {
-        let before = &recording.calls[..cut];
-        let synced = before.iter().rposition(|call| matches!(call, Call::Sync)).map_or(0, |at| at + 1);
-        let nearest = self.safe.partition_point(|(at, _)| *at <= synced) - 1;
+        let nearest = self.safe.partition_point(|(at, _)| *at <= cut) - 1;
         let (from, bytes) = &self.safe[nearest];
-        let mut bytes = bytes.clone();
-        before[*from..synced].iter().for_each(|call| apply(&mut bytes, call));
-        let (image, how) = lose(&bytes, &before[synced..], rng);
+        let (mut image, how) = lose(bytes.clone(), &recording.calls[*from..cut], rng);
+        if let Some(meddle) = self.meddle {
+            meddle(&mut image);
+        }
 
         let acknowledged = recording.acknowledged(cut);
         let allowed = &recording.states[acknowledged..recording.states.len().min(acknowledged + 2)];
         let place = format!("cut after call {cut} of {}, step {acknowledged}, {how}", recording.calls.len());
-        let disk = Arc::new(RecordingDisk::holding(image.clone()));
-        let found = content(&disk).map_err(|error| format!("{place}: does not open: {error}"))?;
+        let machine = Machine::holding(image.clone());
+        let (found, recovery) = content(&machine).map_err(|error| format!("{place}: does not open: {error}"))?;
         let Some(state) = allowed.iter().find(|state| **state == found) else {
             return Err(format!(
                 "{place}: the store is in no state that it may be in:\n{found}\nallowed: {allowed:#?}"
             ));
         };
 
-        let recovery = disk.take_calls();
         if recovery.is_empty() {
             return Ok(Found { was_cut_again: false });
         }
         let again = rng.random_range(0..=recovery.len());
-        let synced = recovery[..again].iter().rposition(|call| matches!(call, Call::Sync)).map_or(0, |at| at + 1);
-        let mut bytes = image;
-        recovery[..synced].iter().for_each(|call| apply(&mut bytes, call));
-        let (image, how) = lose(&bytes, &recovery[synced..again], rng);
+        let (image, how) = lose(image, &recovery[..again], rng);
         let place = format!("{place}, and again after call {again} of {} of the recovery, {how}", recovery.len());
-        let found = content(&Arc::new(RecordingDisk::holding(image))).map_err(|error| format!("{place}: {error}"))?;
+        let (found, _) = content(&Machine::holding(image)).map_err(|error| format!("{place}: {error}"))?;
         if found == *state {
             Ok(Found { was_cut_again: true })
         } else {
@@ -85,17 +91,32 @@ impl Cuts {
     }
 }
 
-/// Opens the store and writes down all that is in it.
-fn content(disk: &Arc<RecordingDisk>) -> Result<String, store::Error> {
-    let store = open(disk.clone())?;
+/// Opens the store and writes down all that is in it; answers that and the calls of opening and closing it.
+fn content(machine: &Arc<Machine>) -> Result<(String, Vec<Call>), store::Error> {
+    let store = open(machine)?;
     let found = whole(&store.snapshot()?);
-    Ok(found)
+    drop(store);
+    Ok((found, machine.take_calls()))
 }
 
-/// What the disk may hold when the power goes while these calls are not synced.
-fn lose(safe: &[u8], unsynced: &[Call], rng: &mut StdRng) -> (Vec<u8>, &'static str) {
-    let mut bytes = safe.to_vec();
-    let mut calls = unsynced.to_vec();
+/// What the disks may hold when the power goes after these calls: of each disk, what was synced, and anything of what
+/// was not.
+fn lose(mut bytes: Bytes, calls: &[Call], rng: &mut StdRng) -> (Bytes, String) {
+    let mut hows = Vec::new();
+    for disk in [STORE, LOG] {
+        let synced = calls.iter().rposition(|call| call.is_sync_of(disk)).map_or(0, |at| at + 1);
+        let (safe, unsynced) = calls.split_at(synced);
+        safe.iter().filter(|call| call.disk == disk).for_each(|call| apply(&mut bytes, call));
+        let unsynced = unsynced.iter().filter(|call| call.disk == disk).cloned().collect();
+        let (kept, how) = survive(unsynced, rng);
+        kept.iter().for_each(|call| apply(&mut bytes, call));
+        hows.push(how);
+    }
+    (bytes, hows.join("; of the log "))
+}
+
+/// What comes through of the calls that are not synced.
+fn survive(mut calls: Vec<Call>, rng: &mut StdRng) -> (Vec<Call>, &'static str) {
     let how = match rng.random_range(0..6) {
         0 => {
             calls.clear();
@@ -121,8 +142,7 @@ fn lose(safe: &[u8], unsynced: &[Call], rng: &mut StdRng) -> (Vec<u8>, &'static 
             "some of it lost, some torn"
         }
     };
-    calls.iter().for_each(|call| apply(&mut bytes, call));
-    (bytes, how)
+    (calls, how)
 }
 
 /// Keeps only some sectors of one write.
@@ -131,10 +151,12 @@ fn tear(calls: &mut Vec<Call>, rng: &mut StdRng) {
         return;
     }
     let at = rng.random_range(0..calls.len());
-    let Call::Write { offset, data } = calls[at].clone() else { return };
+    let Call { disk, change: Change::Write { offset, data } } = calls[at].clone() else { return };
     let sectors = data.chunks(SECTOR_BYTES).enumerate().filter(|_| rng.random_bool(0.5));
-    let kept =
-        sectors.map(|(sector, data)| Call::Write { offset: offset + sector * SECTOR_BYTES, data: data.to_vec() });
+    let kept = sectors.map(|(sector, data)| {
+        let change = Change::Write { offset: offset + sector * SECTOR_BYTES, data: data.to_vec() };
+        Call { disk, change }
+    });
     let kept: Vec<Call> = kept.collect();
     calls.splice(at..=at, kept);
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nightmail::queue::redrive::{self, Redrive};
@@ -13,16 +12,16 @@ use nightmail::store::record::{Fifo, Owner};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::disk::{Call, RecordingDisk, apply};
+use super::disk::{Bytes, Call, Change, LOG, Machine, STORE, apply};
 use crate::support::{World, forever};
 
 const FIFO: &str = "steps.fifo";
 
-/// What the disk was told, and what the store held after each step.
+/// What the disks were told, and what the store held after each step.
 #[derive(Clone, Debug)]
 pub(super) struct Recording {
-    /// The disk before the first step.
-    pub(super) start: Vec<u8>,
+    /// The disks before the first step.
+    pub(super) start: Bytes,
     pub(super) calls: Vec<Call>,
     /// All that was in the store: before the first step, and after each.
     pub(super) states: Vec<String>,
@@ -33,29 +32,34 @@ pub(super) struct Recording {
 impl Recording {
     /// Runs a workload of that many steps.
     pub(super) async fn make(seed: u64, steps: usize) -> Self {
-        let disk = Arc::new(RecordingDisk::default());
-        let world = World::on(disk.clone());
+        let machine = Machine::holding(Bytes::default());
+        let world = World::around(super::disk::open(&machine).unwrap());
         world.make_orders().await;
         let fifo = Some(Fifo { content_based_deduplication: true, ..Fifo::default() });
         world.door().ensure(FIFO, &Options { fifo, ..forever() }).await.unwrap();
-        let start = disk.content();
-        disk.take_calls();
+        let start = machine.content();
+        machine.take_calls();
         let mut workload = Workload { rng: StdRng::seed_from_u64(seed), world, handles: Vec::new(), redrive: None };
         let (mut states, mut answered) = (vec![whole(&workload.world.snapshot())], Vec::new());
         for _ in 0..steps {
             workload.step().await;
-            answered.push(disk.calls());
+            answered.push(machine.calls());
             states.push(whole(&workload.world.snapshot()));
         }
         workload.world.check();
-        Self { start, calls: disk.take_calls(), states, answered }
+        Self { start, calls: machine.take_calls(), states, answered }
     }
 
-    /// The disk after the last step.
-    pub(super) fn end(&self) -> Vec<u8> {
+    /// The disks after the last step.
+    pub(super) fn end(&self) -> Bytes {
         let mut bytes = self.start.clone();
         self.calls.iter().for_each(|call| apply(&mut bytes, call));
         bytes
+    }
+
+    /// How often the log started over.
+    pub(super) fn checkpoints(&self) -> usize {
+        self.calls.iter().filter(|call| is_header(call)).count()
     }
 
     /// How many steps were answered within the first calls.
@@ -63,26 +67,39 @@ impl Recording {
         self.answered.partition_point(|answered| *answered <= calls)
     }
 
-    /// A fault: the disk says that it has synced, and has not.
+    /// A fault: the log's disk says that it has synced, and has not.
     pub(super) fn forget_syncs(&mut self) {
-        self.without_syncs(|_| false);
+        self.without_syncs(LOG, |_| false);
     }
 
     /// A fault: one commit's sync is left out, the next one's is not.
     pub(super) fn skip_syncs(&mut self) {
-        self.without_syncs(|nth| nth % 4 >= 2);
+        self.without_syncs(LOG, |nth| nth % 4 >= 2);
     }
 
-    fn without_syncs(&mut self, is_kept: impl Fn(usize) -> bool) {
+    /// A fault: the log starts over before what redb holds is durable.
+    pub(super) fn restart_before_durable(&mut self) {
+        self.without_syncs(STORE, |_| false);
+    }
+
+    fn without_syncs(&mut self, disk: usize, is_kept: impl Fn(usize) -> bool) {
         let mut syncs = 0;
-        for call in &mut self.calls {
-            if matches!(call, Call::Sync) {
-                syncs += 1;
-                if !is_kept(syncs) {
-                    // It changes nothing and makes nothing safe.
-                    *call = Call::Write { offset: 0, data: Vec::new() };
-                }
+        for call in self.calls.iter_mut().filter(|call| call.is_sync_of(disk)) {
+            syncs += 1;
+            if !is_kept(syncs) {
+                // It changes nothing and makes nothing safe.
+                call.change = Change::Write { offset: 0, data: Vec::new() };
             }
+        }
+    }
+
+    /// A fault: the log's header is written, and safe, before redb's checkpoint is.
+    pub(super) fn header_first(&mut self) {
+        let headers: Vec<usize> = (0..self.calls.len()).filter(|at| is_header(&self.calls[*at])).collect();
+        for header in headers {
+            let begin = self.calls[..header].iter().rposition(|call| call.disk == LOG).map_or(0, |at| at + 1);
+            // The header and its sync change places with all of the checkpoint.
+            self.calls[begin..header + 2].rotate_right(2);
         }
     }
 
@@ -92,12 +109,25 @@ impl Recording {
         self.answered = begins[..begins.len() - 1].iter().map(|begin| begin + 1).collect();
     }
 
+    /// A fault: a step is answered when its record is written, and not yet safe.
+    pub(super) fn answer_unsynced(&mut self) {
+        let calls = &self.calls;
+        let written =
+            |answered: usize| calls[..answered].iter().rposition(|call| call.is_sync_of(LOG)).unwrap_or(answered);
+        self.answered = self.answered.iter().map(|answered| written(*answered)).collect();
+    }
+
     /// A fault: what should be one step is two commits.
     pub(super) fn split_steps(&mut self) {
         let odd = |at: &usize| at % 2 == 1;
         self.answered = (0..self.answered.len()).filter(odd).map(|at| self.answered[at]).collect();
         self.states = (0..self.states.len()).filter(|at| !odd(at)).map(|at| self.states[at].clone()).collect();
     }
+}
+
+/// Whether the call writes one of the log's headers.
+fn is_header(call: &Call) -> bool {
+    call.log_write().is_some_and(|(offset, _)| offset < 8192)
 }
 
 struct Workload {
@@ -229,7 +259,7 @@ impl Workload {
     }
 }
 
-/// Everything that the store holds, as text.
+/// Everything that the store holds, as text. The rows of `meta` about the log itself move with each opening.
 pub(super) fn whole(snapshot: &Snapshot) -> String {
     let mut out = String::new();
     macro_rules! add {
@@ -242,9 +272,18 @@ pub(super) fn whole(snapshot: &Snapshot) -> String {
         };
     }
     let words = || String::new()..=char::MAX.to_string();
+    snapshot
+        .meta()
+        .unwrap()
+        .scan(words(), |key, number| {
+            if !["applied", "closed"].contains(&key.as_str()) {
+                let _ = writeln!(out, "meta {key:?} {number:?}");
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
     let (long, short) = (u64::MAX, u32::MAX);
     add! {
-        meta: words();
         queues: 0..=short;
         queue_names: words();
         counts: 0..=short;
