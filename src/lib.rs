@@ -1,17 +1,17 @@
 //! Nightmail: a durable queue, cron fan-out and bounded worker pool in one daemon for one Linux server.
 //!
-//! The rooms stand on floors; a room imports itself and lower floors, never sideways or up:
+//! The modules form layers; a module imports itself and lower layers, never sideways or up:
 //!
-//! | floor | room | what it owns |
+//! | layer | module | what it owns |
 //! | --- | --- | --- |
 //! | 0 | [`base`] | values without I/O |
-//! | 1 | [`store`] | the file on disk; the only room that knows redb |
+//! | 1 | [`store`] | the file on disk; the only module that knows redb |
 //! | 2 | [`queue`] | SQS semantics as pure steps over one transaction |
-//! | 2 | [`function`] | what a message makes happen |
+//! | 2 | [`function`] | the functions that messages invoke |
 //! | 3 | [`run`] | runs and their ledger of recipients |
 //! | 4 | [`schedule`] | cron, misfires, ticks, fan-out |
 //! | 4 | [`work`] | the worker pool |
-//! | 5 | [`api`] | what speaks to the outside |
+//! | 5 | [`api`] | the interfaces to the outside |
 //! | 6 | [`config`] | `config.toml` to checked settings |
 //! | 7 | [`daemon`] | wiring, start, drain |
 //! | 8 | `demo` | a bank and a mail sink on loopback |

@@ -1,12 +1,12 @@
-//! The tree's own rules: floors, file and function sizes, and words that must not appear in code.
+//! The rules of the source tree: layers, file and function sizes, and words that must not appear in code.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read the tree has failed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms by floor; a room imports itself and lower floors.
-const FLOORS: &[(&str, u8)] = &[
+/// Modules by layer; a module imports itself and lower layers.
+const LAYERS: &[(&str, u8)] = &[
     ("base", 0),
     ("store", 1),
     ("queue", 2),
@@ -20,14 +20,14 @@ const FLOORS: &[(&str, u8)] = &[
     ("demo", 8),
     ("cli", 9),
 ];
-/// Crates that one room alone knows.
+/// Crates that only one module may import.
 const OWNED_CRATES: &[(&str, &str)] =
     &[("redb", "store"), ("apalis_cron", "schedule"), ("apalis", "work"), ("apalis_core", "work")];
-/// The most lines of a file.
+/// A file has at most this many lines.
 const FILE_LINES_MAX: usize = 700;
-/// The most lines of a function.
+/// A function has at most this many lines.
 const FUNCTION_LINES_MAX: usize = 70;
-/// The median function is at most this long.
+/// The median function has at most this many lines.
 const FUNCTION_LINES_MEDIAN_MAX: usize = 10;
 
 fn sources(under: &str) -> Vec<PathBuf> {
@@ -45,18 +45,18 @@ fn sources(under: &str) -> Vec<PathBuf> {
     found
 }
 
-fn room(path: &Path) -> Option<&'static str> {
+fn module(path: &Path) -> Option<&'static str> {
     let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).ok()?;
     let first = inside.components().next()?.as_os_str().to_str()?.trim_end_matches(".rs").to_owned();
-    FLOORS.iter().map(|(name, _)| *name).find(|name| *name == first)
+    LAYERS.iter().map(|(name, _)| *name).find(|name| *name == first)
 }
 
-fn floor(room: &str) -> Option<u8> {
-    FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)
+fn layer(module: &str) -> Option<u8> {
+    LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
-/// The rooms that a line of code names after `crate::`, also in grouped imports such as `use crate::{queue, store};`.
-fn rooms_named(text: &str) -> Vec<String> {
+/// The modules that a line of code names after `crate::`, also in grouped imports such as `use crate::{queue, store};`.
+fn modules_named(text: &str) -> Vec<String> {
     let mut named = Vec::new();
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
@@ -93,11 +93,11 @@ fn code_of(path: &Path) -> String {
 fn a_room_imports_itself_and_lower_floors_only() {
     let mut wrong = Vec::new();
     for path in sources("src") {
-        let Some(own) = room(&path) else { continue };
-        for named in rooms_named(&code_of(&path)) {
-            let (Some(theirs), Some(ours)) = (floor(&named), floor(own)) else { continue };
+        let Some(own) = module(&path) else { continue };
+        for named in modules_named(&code_of(&path)) {
+            let (Some(theirs), Some(ours)) = (layer(&named), layer(own)) else { continue };
             if named != own && theirs >= ours {
-                wrong.push(format!("{}: {own} (floor {ours}) names {named} (floor {theirs})", path.display()));
+                wrong.push(format!("{}: {own} (layer {ours}) names {named} (layer {theirs})", path.display()));
             }
         }
     }
@@ -106,8 +106,8 @@ fn a_room_imports_itself_and_lower_floors_only() {
 
 #[test]
 fn grouped_imports_are_read_as_single_ones_are() {
-    assert_eq!(rooms_named("use crate::{queue, store::{self, Tx}, run};"), ["queue", "store", "run"]);
-    assert_eq!(rooms_named("crate::base::Clock"), ["base"]);
+    assert_eq!(modules_named("use crate::{queue, store::{self, Tx}, run};"), ["queue", "store", "run"]);
+    assert_eq!(modules_named("crate::base::Clock"), ["base"]);
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn a_crate_with_an_owner_is_named_by_its_owner_alone() {
         let code = code_of(&path);
         for (name, owner) in OWNED_CRATES {
             let is_named = code.contains(&format!("{name}::"));
-            if is_named && room(&path) != Some(owner) {
-                wrong.push(format!("{}: {name} belongs to the room {owner}", path.display()));
+            if is_named && module(&path) != Some(owner) {
+                wrong.push(format!("{}: {name} belongs to the module {owner}", path.display()));
             }
         }
     }
@@ -183,7 +183,7 @@ fn functions_are_short() {
     assert!(median <= FUNCTION_LINES_MEDIAN_MAX, "the median function has {median} lines");
 }
 
-/// Words that DESIGN keeps out of names: each has a better one. `Event` is what EventBridge calls its own.
+/// Words that DESIGN bans from names: each has a better one. `Event` is EventBridge's own word.
 const WORDS_NOT_USED: &[&str] = &["Job", "job", "Event", "Manager", "manager", "Helper", "helper"];
 
 #[test]

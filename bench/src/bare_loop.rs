@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
 use nightmail::base::{MessageId, Outcome, SystemClock, Timestamp};
 use nightmail::daemon::logging;
-use nightmail::function::statement::{Page, PageAddress, PdfPress, Record, Statement, User, Users};
+use nightmail::function::statement::{Page, PageAddress, PdfStatementRenderer, Record, Statement, User, Users};
 use nightmail::function::{Function, Invocation};
 use serde::Serialize;
 
@@ -32,8 +32,8 @@ pub(crate) async fn run(side: &Side) -> anyhow::Result<Figures> {
     logging::start(&settings.log);
     let clock = SystemClock::shared();
     let (pool, options) = settings::statement(&settings)?;
-    let press = Box::new(PdfPress::new(&options.document)?);
-    let function: Arc<dyn Function> = Arc::new(Statement::new(options, &["period"], press, clock.clone())?);
+    let renderer = Box::new(PdfStatementRenderer::new(&options.document)?);
+    let function: Arc<dyn Function> = Arc::new(Statement::new(options, &["period"], renderer, clock.clone())?);
     let users = Users::new(&settings::fan_out(&settings)?.users, &["period"])?;
     let params = BTreeMap::from([("period".to_owned(), PERIOD.to_owned())]);
 

@@ -1,4 +1,4 @@
-//! A side of a comparison as a process of its own, started from this binary, and what a process costs.
+//! Runs a side of a comparison as a child process of this binary, and measures what a process costs.
 
 use std::process::Stdio;
 
@@ -10,7 +10,7 @@ use tokio::process::Command;
 /// USER_HZ, the unit of processor time in `/proc`; a constant of Linux's interface.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What one run of a side came to.
+/// The figures of one run of a side.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Figures {
     /// Users whose statement was mailed, or, of a fan-out alone, who got a message.

@@ -10,7 +10,7 @@ use nightmail::api::control::{Answer, Client, Request};
 use nightmail::base::{Clock, SystemClock};
 use nightmail::config::Kind;
 use nightmail::daemon::{Daemon, logging};
-use nightmail::queue::Door;
+use nightmail::queue::Queues;
 use nightmail::run::report;
 use tokio_util::sync::CancellationToken;
 
@@ -40,11 +40,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Figures> {
     let clock = SystemClock::shared();
     let control = Client::new(&settings.control_socket);
     let daemon = Daemon::open(settings, clock.clone()).await?;
-    let door = daemon.door().clone();
+    let queues = daemon.queues().clone();
     let stop = CancellationToken::new();
     let mut work = tokio::spawn(daemon.work(stop.clone(), CancellationToken::new()));
     let figures = tokio::select! {
-        figures = one_run(&clock, &control, &door, arguments.fan_out_alone) => figures?,
+        figures = one_run(&clock, &control, &queues, arguments.fan_out_alone) => figures?,
         end = &mut work => bail!("the daemon ended by itself: {end:?}"),
     };
     stop.cancel();
@@ -55,19 +55,19 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Figures> {
 async fn one_run(
     clock: &Arc<dyn Clock>,
     control: &Client,
-    door: &Door,
+    queues: &Queues,
     fan_out_alone: bool,
 ) -> anyhow::Result<Figures> {
     // The first answer comes when all functions are made and all pools wait.
     control.ask(&Request::Status).await?;
-    let (began, cpu, commits) = (clock.monotonic(), child::cpu_seconds()?, door.store().commits());
+    let (began, cpu, commits) = (clock.monotonic(), child::cpu_seconds()?, queues.store().commits());
     let params = BTreeMap::from([("period".to_owned(), PERIOD.to_owned())]);
     let Answer::Started(run) = control.ask(&Request::StartRun { schedule: SCHEDULE.into(), params }).await? else {
         bail!("the daemon does not say that the run is started");
     };
     let mut fetched_seconds = 0.0;
     let (report, seconds) = loop {
-        let report = report::report(&door.store().snapshot()?, run)?;
+        let report = report::report(&queues.store().snapshot()?, run)?;
         let seconds = (clock.monotonic() - began).as_secs_f64();
         if report.fetched_at.is_some() && fetched_seconds == 0.0 {
             fetched_seconds = seconds;
@@ -85,6 +85,6 @@ async fn one_run(
         fetched_seconds,
         cpu_seconds: child::cpu_seconds()? - cpu,
         peak_mb: 0.0,
-        commits: door.store().commits() - commits,
+        commits: queues.store().commits() - commits,
     })
 }

@@ -1,5 +1,5 @@
-//! A short and a long queue: throughput of both in the same rounds; memory and disk of the longest; whether its space is
-//! used again.
+//! A short and a long queue: throughput of both in the same rounds; memory and disk of the longest; whether its space
+//! is reused.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     messages: u64,
 }
 
-/// What a full queue takes.
+/// Memory and disk of a full queue.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Held {
     resident_mb: f64,

@@ -1,4 +1,4 @@
-//! What the disk takes and what one sync costs on it.
+//! The disk space that files take, and the cost of one sync.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -41,7 +41,7 @@ impl Probe {
     }
 }
 
-/// What the files of a directory take, in bytes.
+/// The disk space of a directory's files, in bytes.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Taken {
     /// All blocks that are held on disk.
@@ -50,7 +50,7 @@ pub(crate) struct Taken {
     pub(crate) length: u64,
 }
 
-/// What the files right in that directory take.
+/// The disk space of the files directly in that directory.
 pub(crate) fn taken(dir: &Path) -> anyhow::Result<Taken> {
     let mut taken = Taken { held: 0, length: 0 };
     for entry in fs::read_dir(dir)? {

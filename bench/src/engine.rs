@@ -1,4 +1,4 @@
-//! The queue engine as the benches use it: each call into its public door stands here, once.
+//! The queue engine as the benches use it: all calls of its public interface are here.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use anyhow::ensure;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use nightmail::base::Clock;
-use nightmail::queue::{self, Door, ReceiptHandle, Receive, Received, Send, stats};
+use nightmail::queue::{self, Queues, ReceiptHandle, Receive, Received, Send, stats};
 use nightmail::run::Ledger;
 use nightmail::store::{self, Store};
 
@@ -27,7 +27,7 @@ const FILLERS: usize = 4;
 /// An open store with one queue. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Engine {
-    door: Door,
+    queues: Queues,
     queue: u32,
     clock: Arc<dyn Clock>,
 }
@@ -36,49 +36,49 @@ impl Engine {
     /// Opens the store in that directory with the default options, or makes it.
     pub(crate) async fn open(dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
         let store = Store::open(&store::Options::at(dir.join("nightmail.redb")))?;
-        let door = Door::new(store, clock.clone(), Arc::new(Ledger));
-        let queue = door.ensure(QUEUE, &queue::Options::default()).await?;
-        Ok(Self { door, queue, clock: clock.clone() })
+        let queues = Queues::new(store, clock.clone(), Arc::new(Ledger));
+        let queue = queues.ensure(QUEUE, &queue::Options::default()).await?;
+        Ok(Self { queues, queue, clock: clock.clone() })
     }
 
     /// Answers once the message is on disk.
     pub(crate) async fn send(&self, body: Bytes) -> anyhow::Result<()> {
-        self.door.send(QUEUE, Send::text(body)).await?;
+        self.queues.send(QUEUE, Send::text(body)).await?;
         Ok(())
     }
 
     /// Answers once all messages are on disk.
     pub(crate) async fn send_all(&self, bodies: impl IntoIterator<Item = Bytes>) -> anyhow::Result<()> {
-        self.door.send_all(QUEUE, bodies.into_iter().map(Send::text).collect()).await?;
+        self.queues.send_all(QUEUE, bodies.into_iter().map(Send::text).collect()).await?;
         Ok(())
     }
 
     /// What is there now, at most `max`.
     pub(crate) async fn receive(&self, max: usize) -> anyhow::Result<Vec<Received>> {
-        Ok(self.door.receive_now(self.queue, Receive::for_client(max)).await?.messages)
+        Ok(self.queues.receive_now(self.queue, Receive::for_client(max)).await?.messages)
     }
 
     /// One message, waited for; none after 20 s.
     pub(crate) async fn wait(&self) -> anyhow::Result<Option<Received>> {
-        Ok(self.door.receive(QUEUE, Receive::for_client(1), Duration::from_secs(20)).await?.pop())
+        Ok(self.queues.receive(QUEUE, Receive::for_client(1), Duration::from_secs(20)).await?.pop())
     }
 
     /// Answers once the message is gone from the disk.
     pub(crate) async fn delete(&self, handle: ReceiptHandle) -> anyhow::Result<()> {
-        ensure!(self.door.delete(handle).await?, "the receipt handle of a message in flight is refused");
+        ensure!(self.queues.delete(handle).await?, "the receipt handle of a message in flight is refused");
         Ok(())
     }
 
     /// How many messages are in the queue, in any state.
     pub(crate) fn messages(&self) -> anyhow::Result<u64> {
-        let snapshot = self.door.store().snapshot()?;
+        let snapshot = self.queues.store().snapshot()?;
         let queue = queue::catalog::look_up(&snapshot, QUEUE)?;
-        Ok(stats::stats(&snapshot, &queue, self.door.now())?.total())
+        Ok(stats::stats(&snapshot, &queue, self.queues.now())?.total())
     }
 
-    /// The syncs of all commits so far.
+    /// The number of syncs of all commits so far.
     pub(crate) fn syncs(&self) -> u64 {
-        self.door.store().commits() * SYNCS_PER_COMMIT
+        self.queues.store().commits() * SYNCS_PER_COMMIT
     }
 
     /// Sends so many messages in large batches.

@@ -3,8 +3,8 @@
 use anyhow::ensure;
 
 use crate::child::{self, Figures};
+use crate::harness::Harness;
 use crate::output::{count, median, note, table};
-use crate::stage::Stage;
 
 /// A daemon must never have more memory than this, in MB.
 const PEAK_MB_MAX: f64 = 150.0;
@@ -19,8 +19,8 @@ pub(crate) async fn run(full: bool) -> anyhow::Result<()> {
 }
 
 async fn largest() -> anyhow::Result<()> {
-    let stage = Stage::set(MOST_USERS).await?;
-    let figures = one(&stage, &["--fan-out-alone".into()]).await?;
+    let harness = Harness::set(MOST_USERS).await?;
+    let figures = one(&harness, &["--fan-out-alone".into()]).await?;
     let rows = [vec![
         count(figures.users as f64),
         count(figures.users as f64 / figures.fetched_seconds),
@@ -37,24 +37,24 @@ async fn largest() -> anyhow::Result<()> {
 }
 
 async fn usual(users: u32) -> anyhow::Result<()> {
-    let mut stage = Stage::set(users).await?;
+    let mut harness = Harness::set(users).await?;
     let mut alone = Vec::new();
     for _ in 0..3 {
-        alone.push(one(&stage, &["--fan-out-alone".into()]).await?);
+        alone.push(one(&harness, &["--fan-out-alone".into()]).await?);
         note(format_args!("fan-out alone: {:.0} users/s", alone.last().map_or(0.0, Figures::users_per_second)));
     }
-    let before = stage.seen().await?;
-    let whole = one(&stage, &[]).await?;
-    stage.check(before, users).await?;
+    let before = harness.seen().await?;
+    let whole = one(&harness, &[]).await?;
+    harness.check(before, users).await?;
     show(users, &alone, &whole)?;
     let peak = alone.iter().chain([&whole]).map(|figures| figures.peak_mb).fold(0.0, f64::max);
     ensure!(peak < PEAK_MB_MAX, "the daemon had {peak:.0} MB; it must stay under {PEAK_MB_MAX} MB");
     Ok(())
 }
 
-async fn one(stage: &Stage, more: &[String]) -> anyhow::Result<Figures> {
+async fn one(harness: &Harness, more: &[String]) -> anyhow::Result<Figures> {
     let dir = tempfile::tempdir()?;
-    child::measure("run-daemon", [stage.side(dir.path()).arguments(), more.to_vec()].concat()).await
+    child::measure("run-daemon", [harness.side(dir.path()).arguments(), more.to_vec()].concat()).await
 }
 
 fn show(users: u32, alone: &[Figures], whole: &Figures) -> anyhow::Result<()> {

@@ -1,5 +1,5 @@
-//! The limits of the queue: append-only logs with the store's grouping (take all that waits, append, one fdatasync, answer
-//! all), and nothing else: no ids, no index, no checks.
+//! The limits of the queue: append-only logs with the store's grouping (take all that waits, append, one fdatasync,
+//! answer all), and nothing else: no ids, no index, no checks.
 //!
 //! The plain log grows with every append, so that its sync writes the file's new length too. The preallocated one is
 //! written over, and its sync writes nothing but the records.
@@ -52,7 +52,7 @@ pub(crate) struct Log {
 
 /// A way to the log's writer.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct Queues {
     file: Arc<File>,
     waiting: mpsc::Sender<Waiting>,
 }
@@ -79,8 +79,8 @@ impl Log {
         Ok(Self { file, waiting: sender, writer })
     }
 
-    pub(crate) fn door(&self) -> Door {
-        Door { file: self.file.clone(), waiting: self.waiting.clone() }
+    pub(crate) fn queues(&self) -> Queues {
+        Queues { file: self.file.clone(), waiting: self.waiting.clone() }
     }
 
     /// Ends the writer; answers how many syncs it made.
@@ -90,7 +90,7 @@ impl Log {
     }
 }
 
-impl Door {
+impl Queues {
     /// Answers once the bodies are on disk.
     pub(crate) async fn send(&self, bodies: Vec<Bytes>) -> anyhow::Result<()> {
         self.append(Entry::Messages(bodies)).await
@@ -169,12 +169,12 @@ mod tests {
         for kind in [Kind::Plain, Kind::Preallocated] {
             let dir = tempfile::tempdir()?;
             let log = Log::make(&dir.path().join("log"), kind, 1 << 20)?;
-            let door = log.door();
-            door.send((0..10).map(|number| load::numbered(number, 64)).collect()).await?;
-            let bodies = door.receive(vec![3, 7], 64).await?;
+            let queues = log.queues();
+            queues.send((0..10).map(|number| load::numbered(number, 64)).collect()).await?;
+            let bodies = queues.receive(vec![3, 7], 64).await?;
             assert_eq!([load::number(&bodies[0])?, load::number(&bodies[1])?], [3, 7]);
-            door.delete(3).await?;
-            drop(door);
+            queues.delete(3).await?;
+            drop(queues);
             assert_eq!(log.close()?, 3);
         }
         Ok(())

@@ -22,7 +22,7 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(value)?)?)
 }
 
-/// Tells how far a bench is; never part of its result.
+/// Reports the progress of a bench; never part of its result.
 pub(crate) fn note(text: impl Display) {
     // When standard error is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{text}");

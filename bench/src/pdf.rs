@@ -5,32 +5,32 @@ use std::path::PathBuf;
 
 use anyhow::{anyhow, ensure};
 use nightmail::base::{Clock, SystemClock};
-use nightmail::function::statement::{Order, PdfPress, Press, User};
+use nightmail::function::statement::{PdfStatementRenderer, RenderRequest, StatementRenderer, User};
 
 use crate::output::{count, median, table};
 use crate::settings::{self, PERIOD, Side};
 
 const ROWS: usize = 30;
 const ROUNDS: usize = 5;
-/// The task's own goal: 100,000 documents between 02:00 and 10:00.
+/// The design goal: 100,000 documents between 02:00 and 10:00.
 const USERS_PER_NIGHT: f64 = 100_000.0;
 
-/// Prints documents and says how long each took.
+/// Renders documents and prints how long each took.
 pub(crate) fn run(full: bool) -> anyhow::Result<()> {
     let documents = if full { 4_000 } else { 500 };
     let nowhere = Side { bank: ([127, 0, 0, 1], 1).into(), sink: ([127, 0, 0, 1], 1).into(), dir: PathBuf::from(".") };
     let settings = nowhere.settings()?;
     let (_, options) = settings::statement(&settings)?;
-    let press = PdfPress::new(&options.document)?;
+    let renderer = PdfStatementRenderer::new(&options.document)?;
     let mut rows = Vec::new();
     for (script, name) in [("Latin", "Zoë Ångström-Łukasiewicz"), ("Arabic", "ليلى الهاشمي"), ("Chinese", "王小明")]
     {
         let user = user(name)?;
         let account = account()?;
-        let order = Order { body: &account, account: "u-1", period: Some(PERIOD), user: &user };
+        let order = RenderRequest { body: &account, account: "u-1", period: Some(PERIOD), user: &user };
         let (mut times, mut bytes) = (Vec::new(), 0);
         for _ in 0..ROUNDS {
-            let (ms, size) = round(&press, &order, documents)?;
+            let (ms, size) = round(&renderer, &order, documents)?;
             times.push(ms);
             bytes = size;
         }
@@ -43,11 +43,11 @@ pub(crate) fn run(full: bool) -> anyhow::Result<()> {
 }
 
 /// The milliseconds of one document, and its size.
-fn round(press: &PdfPress, order: &Order<'_>, documents: usize) -> anyhow::Result<(f64, usize)> {
+fn round(renderer: &PdfStatementRenderer, order: &RenderRequest<'_>, documents: usize) -> anyhow::Result<(f64, usize)> {
     let clock = SystemClock::new();
     let mut bytes = 0;
     for _ in 0..documents {
-        let print = press.print(order).map_err(|why| anyhow!("{why}"))?;
+        let print = renderer.render(order).map_err(|why| anyhow!("{why}"))?;
         ensure!(print.document.pages == 1, "the document has {} pages", print.document.pages);
         bytes = print.pdf.len();
     }

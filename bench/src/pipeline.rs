@@ -3,8 +3,8 @@
 use anyhow::ensure;
 
 use crate::child::{self, Figures};
+use crate::harness::Harness;
 use crate::output::{count, median, note, table};
-use crate::stage::Stage;
 
 /// The daemon must reach this share of the loop's rate.
 const RATIO_MIN: f64 = 0.85;
@@ -26,11 +26,11 @@ impl Pair {
 /// Runs the pairs and prints them.
 pub(crate) async fn run(full: bool) -> anyhow::Result<()> {
     let users = if full { 10_000 } else { 2_000 };
-    let mut stage = Stage::set(users).await?;
+    let mut harness = Harness::set(users).await?;
     let mut pairs = Vec::with_capacity(PAIRS);
     for pair in 1..=PAIRS {
-        let bare = side(&mut stage, users, "run-loop").await?;
-        let daemon = side(&mut stage, users, "run-daemon").await?;
+        let bare = side(&mut harness, users, "run-loop").await?;
+        let daemon = side(&mut harness, users, "run-daemon").await?;
         note(format_args!(
             "pair {pair}: loop {:.0} users/s, daemon {:.0} users/s",
             bare.users_per_second(),
@@ -44,11 +44,11 @@ pub(crate) async fn run(full: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn side(stage: &mut Stage, users: u32, subcommand: &str) -> anyhow::Result<Figures> {
+async fn side(harness: &mut Harness, users: u32, subcommand: &str) -> anyhow::Result<Figures> {
     let dir = tempfile::tempdir()?;
-    let before = stage.seen().await?;
-    let figures = child::measure(subcommand, stage.side(dir.path()).arguments()).await?;
-    stage.check(before, users).await?;
+    let before = harness.seen().await?;
+    let figures = child::measure(subcommand, harness.side(dir.path()).arguments()).await?;
+    harness.check(before, users).await?;
     Ok(figures)
 }
 

@@ -159,28 +159,28 @@ async fn log(clock: &Arc<dyn Clock>, work: &Work, messages: u64, kind: Kind) -> 
     let dir = tempfile::tempdir()?;
     let bytes = if matches!(work.what, What::Take) { messages * LOG_BYTES_PER_MESSAGE } else { LOG_BYTES };
     let log = Log::make(&dir.path().join("log"), kind, bytes)?;
-    let door = log.door();
+    let queues = log.queues();
     let (callers, mut unmeasured) = (work.callers, 0);
     let took = match work.what {
         What::Send(batch) => {
             let send = move |call: u64| {
-                let door = door.clone();
+                let queues = queues.clone();
                 let bodies = batch_of(call, batch).map(|number| load::numbered(number, BODY_BYTES)).collect();
-                async move { door.send(bodies).await }
+                async move { queues.send(bodies).await }
             };
             load::share(clock, callers, messages / batch, send).await?
         }
         What::Take => {
             for call in 0..messages / RECEIVE {
                 let numbers = batch_of(call, RECEIVE);
-                door.send(numbers.map(|number| load::numbered(number, BODY_BYTES)).collect()).await?;
+                queues.send(numbers.map(|number| load::numbered(number, BODY_BYTES)).collect()).await?;
             }
             unmeasured = messages / RECEIVE;
             let take = move |call: u64| {
-                let door = door.clone();
+                let queues = queues.clone();
                 async move {
-                    let bodies = door.receive(batch_of(call, RECEIVE).collect(), BODY_BYTES).await?;
-                    let deletes = bodies.iter().map(async |body| door.delete(load::number(body)?).await);
+                    let bodies = queues.receive(batch_of(call, RECEIVE).collect(), BODY_BYTES).await?;
+                    let deletes = bodies.iter().map(async |body| queues.delete(load::number(body)?).await);
                     try_join_all(deletes).await.map(drop)
                 }
             };

@@ -1,4 +1,4 @@
-//! The embedded example configuration with the addresses of this bench, loaded by the ordinary way.
+//! The embedded example configuration with the addresses of this bench, loaded in the usual way.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use nightmail::work;
 
 /// The schedule of the example configuration.
 pub(crate) const SCHEDULE: &str = "monthly-statements";
-/// The month that all benches state.
+/// The month of the statements in all benches.
 pub(crate) const PERIOD: &str = "2026-10";
 
-/// Where a side of a comparison finds its surroundings.
+/// The addresses and the directory that a side of a comparison uses.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Side {
     /// The bank
@@ -36,7 +36,7 @@ impl Side {
         vec![format!("--bank={bank}"), format!("--sink={sink}"), format!("--dir={}", dir.display())]
     }
 
-    /// The settings of a daemon in these surroundings. The rule is one that does not come due during a bench.
+    /// The settings of a daemon with these addresses. Its schedule does not fire during a bench.
     pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
         let Self { bank, sink, dir } = self;
         let overrides = [

@@ -1,24 +1,24 @@
-//! One try of one message by one worker, as its history keeps it.
+//! One attempt at one message by one worker, as it is kept in the message's history.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Fingerprint, Timestamp};
 
-/// One try of one message. The history of a message is a list of these; it stays with the message into the
-/// dead-letter queue and back.
+/// One attempt at one message. A message's history is a list of these; it stays with the message into the dead-letter
+/// queue and back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Which try this is, counted from 1 over the whole life of the message, redrives included.
+    /// The attempt's number, counted from 1 over the whole life of the message, redrives included.
     pub number: u32,
     /// The function that was called.
     pub function: String,
-    /// When it was received.
+    /// When the message was received.
     pub started_at: Timestamp,
-    /// When it ended; for a lost attempt, when the loss was noticed.
+    /// When it ended; for a lost attempt, when the loss was detected.
     pub ended_at: Timestamp,
     /// How it ended.
     pub end: AttemptEnd,
-    /// What went wrong, unless it ended well.
+    /// What went wrong; `None` when nothing did.
     pub failure: Option<Failure>,
 }
 
@@ -37,7 +37,7 @@ pub enum AttemptEnd {
     Retry,
     /// It failed for good.
     Dead,
-    /// It was put off without being charged.
+    /// It was deferred and not charged.
     Deferred,
     /// The process died, or the lease ran out, before the attempt ended.
     Lost,

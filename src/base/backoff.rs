@@ -1,4 +1,4 @@
-//! Exponential back-off with full jitter, as the AWS architecture blog names it: sleep = random(0, min(max, first · 2ⁿ)).
+//! Exponential back-off with full jitter, after the AWS architecture blog: sleep = random(0, min(max, first · 2ⁿ)).
 
 use std::time::Duration;
 

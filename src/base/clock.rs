@@ -1,6 +1,6 @@
 //! The clock as a value that is passed in, so that tests move time by hand.
 //!
-//! Owns reading the wall clock; every room above takes a [`Timestamp`] or a [`Clock`] as an argument.
+//! Only this module reads the wall clock; every module above takes a [`Timestamp`] or a [`Clock`] as an argument.
 
 use std::fmt;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// The wall-clock time now. It may jump when an operator sets the clock.
     fn now(&self) -> Timestamp;
 
-    /// Time since some fixed moment of this process's life; never goes back.
+    /// Time since a fixed moment of this process; never decreases.
     fn monotonic(&self) -> Duration;
 }
 
@@ -95,7 +95,7 @@ impl SystemClock {
         Self { started: std::time::Instant::now() }
     }
 
-    /// The same, ready to be shared.
+    /// A new system clock in an `Arc`.
     pub fn shared() -> Arc<dyn Clock> {
         Arc::new(Self::new())
     }
@@ -135,7 +135,7 @@ impl ManualClock {
         Arc::new(Self { now_ms: AtomicU64::new(now.as_millis()), monotonic_ms: AtomicU64::new(0) })
     }
 
-    /// Lets `span` pass on both clocks.
+    /// Advances both clocks by `span`.
     pub fn advance(&self, span: Duration) {
         let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         self.now_ms.fetch_add(ms, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Named limits that more than one room obeys. A limit of one room alone stands in that room.
+//! Limits that more than one module uses. A limit of a single module is defined there.
 
 /// The largest message body, in bytes: 1 MiB, as in SQS.
 pub const BODY_BYTES_MAX: usize = 1_048_576;

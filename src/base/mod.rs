@@ -1,6 +1,6 @@
-//! Values without I/O that every room speaks in: time, ids, units, limits, back-off, fingerprints and outcomes.
+//! Values without I/O that all modules share: time, ids, units, limits, back-off, fingerprints and outcomes.
 //!
-//! Floor 0. Knows no other room and opens nothing; [`clock::SystemClock`] is the one place that reads a clock.
+//! Layer 0. Knows no other module and does no I/O; [`clock::SystemClock`] is the one place that reads a clock.
 
 pub mod attempt;
 pub mod backoff;

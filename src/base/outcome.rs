@@ -1,4 +1,4 @@
-//! How one attempt ended: the answer of every function, whatever its kind.
+//! How one attempt ended: the result of every function, whatever its kind.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Fingerprint;
 
-/// Error texts kept with a message are cut here, in bytes.
+/// Error texts are cut to this many bytes before they are stored.
 pub const FAILURE_TEXT_BYTES_MAX: usize = 1024;
 
-/// What went wrong, classed so that the same fault groups.
+/// What went wrong, classified so that the same fault groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The kind of fault: `http`, `smtp`, `data`, `render`, `timeout`, `panic`, `crash`.
@@ -24,12 +24,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Classes a fault; `text` is cut at [`FAILURE_TEXT_BYTES_MAX`] and its control characters are escaped.
+    /// Classifies a fault; `text` is cut at [`FAILURE_TEXT_BYTES_MAX`] and its control characters are escaped.
     pub fn new(kind: &str, place: &str, code: impl fmt::Display, text: impl fmt::Display) -> Self {
         Self { kind: kind.into(), place: place.into(), code: code.to_string(), text: printable(&text.to_string()) }
     }
 
-    /// The stable id of this class of fault; the text does not count.
+    /// The fingerprint of this class of fault; it does not depend on the text.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.kind, &self.place, &self.code)
     }
@@ -46,7 +46,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Escapes control characters and cuts at a character boundary, so that a foreign text is one bounded log line.
+/// Escapes control characters and cuts at a character boundary, so that a text from outside is one bounded log line.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(FAILURE_TEXT_BYTES_MAX));
     for c in text.chars() {
@@ -59,41 +59,41 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// The end of one attempt.
+/// The outcome of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The work is done; the message is deleted.
-    Done(Receipt),
-    /// A passing fault: try again after the back-off, or after `after` when the other side named a time.
+    Done(DeliveryProof),
+    /// A transient fault: try again after the back-off, or after `after` when the other side asked for a delay.
     Retry {
         /// What went wrong.
         why: Failure,
         /// Wait this long instead of the back-off.
         after: Option<Duration>,
-        /// Whether the effect (the mail) may have happened all the same.
+        /// Whether the effect (the mail) may have happened anyway.
         effect: Effect,
     },
-    /// A lasting fault: another try cannot help, the message goes to the dead-letter queue at once.
+    /// A permanent fault: another attempt cannot help, so the message goes to the dead-letter queue at once.
     Dead {
         /// What went wrong.
         why: Failure,
     },
-    /// Not the message's fault (a full relay, a drain): tried again without an attempt charged.
+    /// Not the message's fault (a full relay, a drain): tried again, and no attempt is charged.
     Deferred {
-        /// Why the work could not be taken on.
+        /// Why the work could not be done now.
         why: Failure,
-        /// Wait this long; the pool's own pause when `None`.
+        /// Wait this long; the pool's default when `None`.
         after: Option<Duration>,
     },
 }
 
 impl Outcome {
-    /// Done, with nothing to prove it.
+    /// Done, without proof.
     pub fn done() -> Self {
-        Self::Done(Receipt::default())
+        Self::Done(DeliveryProof::default())
     }
 
-    /// The failure of every end but done.
+    /// The failure; `None` when done.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Done(_) => None,
@@ -101,7 +101,7 @@ impl Outcome {
         }
     }
 
-    /// The end's name as lists and metrics show it.
+    /// The outcome's name in lists and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Done(_) => "done",
@@ -115,15 +115,15 @@ impl Outcome {
 /// Whether a failed attempt may have had its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It certainly had none.
+    /// It had none.
     None,
-    /// Nobody knows: the attempt was cut off between the last word sent and the answer to it.
+    /// Unknown: the attempt was cut off after the request was sent and before the reply.
     Unknown,
 }
 
-/// What proves that the work was done; it goes into the run's ledger in the commit that deletes the message.
+/// The proof that the work was done; it is written to the run's ledger in the commit that deletes the message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
+pub struct DeliveryProof {
     /// The relay's reply to the mail, e.g. `250 2.0.0 queued as 1234`.
     pub reply: Option<String>,
     /// The Message-ID of the mail.

@@ -1,4 +1,4 @@
-//! Words with units, as people write them in `config.toml`: `"30s"`, `"1h30m"`, `"256KiB"`.
+//! Values with units, as people write them in `config.toml`: `"30s"`, `"1h30m"`, `"256KiB"`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The command line, and from a command to its exit code.
+//! The command line: parses it, runs the command and returns the exit code.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,7 +80,7 @@ enum Command {
     Demo(super::demo::Demo),
 }
 
-/// What every command is given.
+/// What every command receives.
 #[derive(Clone, Debug)]
 pub(super) struct Context {
     /// The configuration's path, when there is one.
@@ -102,13 +102,13 @@ impl Context {
         self.path.as_ref().map_or_else(|| "the built-in example".into(), |path| path.display().to_string())
     }
 
-    /// The checked settings without secrets: an operator speaks to the daemon without being able to read its passwords.
+    /// The checked settings without secrets: an operator can talk to the daemon without access to its passwords.
     pub(super) fn settings_without_secrets(&self) -> anyhow::Result<Settings> {
         Ok(config::load(self.path.as_deref(), &self.environment.clone().without_secrets())?)
     }
 }
 
-/// A yes to what cannot be taken back.
+/// Confirms what cannot be undone.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Sure {
     /// Do not ask
@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way too; printing fails only when nobody reads.
+            // Help and version take this path too; printing fails only when nobody reads.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
@@ -142,7 +142,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// One fault follows `error:`; those of a configuration stand one below the other, and their number comes last.
+/// A single fault follows `error:`; the faults of a configuration are listed one per line, then their number.
 fn show_error(error: &anyhow::Error) -> String {
     match error.downcast_ref::<config::Errors>() {
         Some(errors) if errors.0.len() > 1 => {

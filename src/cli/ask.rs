@@ -9,7 +9,7 @@ use crate::daemon::serve;
 use super::args::Context;
 use super::output::note;
 
-/// A strange answer is shown up to this many characters.
+/// An unexpected answer is shown up to this many characters.
 const ANSWER_CHARS_MAX: usize = 80;
 
 /// Asks and waits for the answer.
@@ -18,7 +18,7 @@ pub(super) async fn ask(context: &Context, request: Request) -> anyhow::Result<A
     ask_with(&settings, request).await
 }
 
-/// The same with settings that are there already.
+/// The same with settings that are already loaded.
 pub(super) async fn ask_with(settings: &Settings, request: Request) -> anyhow::Result<Answer> {
     let client = Client::new(&settings.control_socket);
     if client.is_there().await || !request.is_read_only() {
@@ -33,11 +33,11 @@ pub(super) async fn ask_with(settings: &Settings, request: Request) -> anyhow::R
         return Err(Failure { kind: FailureKind::Unreachable, text }.into());
     }
     note(format_args!("no daemon runs; reading {} directly", settings.store.path.display()));
-    let door = serve::open_door(settings, SystemClock::shared())?;
-    Ok(Control::of_cli(door, serve::schedules(settings)).answer(request).await?)
+    let queues = serve::open_queues(settings, SystemClock::shared())?;
+    Ok(Control::of_cli(queues, serve::schedules(settings)).answer(request).await?)
 }
 
-/// An answer of another kind than was asked for: the daemon is of another version.
+/// The answer does not match the question: the daemon has another version.
 pub(super) fn strange(answer: &Answer) -> anyhow::Error {
     let start: String = format!("{answer:?}").chars().take(ANSWER_CHARS_MAX).collect();
     anyhow::anyhow!("the daemon answered something else ({start}…); is it the same version as this command?")

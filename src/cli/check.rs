@@ -7,7 +7,7 @@ use crate::daemon::functions;
 use super::args::Context;
 use super::output::note;
 
-/// Checks the configuration and shows what it comes to.
+/// Checks the configuration and shows a summary.
 pub(super) fn check(context: &Context) -> anyhow::Result<()> {
     let settings = context.settings()?;
     functions::check(&settings, &SystemClock::shared())?;

@@ -1,4 +1,4 @@
-//! `nightmail config`: what the configuration comes to, and where each value came from.
+//! `nightmail config`: the effective configuration, and where each value came from.
 
 use clap::Subcommand;
 use serde::Serialize;

@@ -44,7 +44,7 @@ impl Exit {
         }
     }
 
-    /// The code of an error, found by what it is.
+    /// The exit code of an error, by its type.
     pub(super) fn of(error: &anyhow::Error) -> Self {
         if error.is::<config::Errors>() {
             return Self::Config;

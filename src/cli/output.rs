@@ -40,24 +40,24 @@ impl Output {
         self.show(&rows, |rows| text(rows))
     }
 
-    /// Shows text that is the story around the data; with `--json` it is left out.
+    /// Shows text that accompanies the data; with `--json` it is left out.
     #[cfg(feature = "demo")]
     pub(super) fn text(self, text: impl Display) -> anyhow::Result<()> {
         if self.is_json { Ok(()) } else { print(&text.to_string()) }
     }
 
-    /// Shows data with `--json` alone: what the text around it has told already.
+    /// Shows data only with `--json`, because the accompanying text already contains it.
     #[cfg(feature = "demo")]
     pub(super) fn json<T: Serialize>(self, data: &T) -> anyhow::Result<()> {
         if self.is_json { print(&serde_json::to_string_pretty(data)?) } else { Ok(()) }
     }
 
-    /// Good news in green.
+    /// A success in green.
     pub(super) fn good(self, text: impl Display) -> String {
         self.paint(AnsiColor::Green, text)
     }
 
-    /// Bad news in red.
+    /// A problem in red.
     pub(super) fn bad(self, text: impl Display) -> String {
         self.paint(AnsiColor::Red, text)
     }
@@ -77,7 +77,7 @@ pub(super) fn wants_no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// A foreign text for a terminal: what would steer the terminal is escaped, and what is too long is cut.
+/// Makes foreign text safe for a terminal: control characters are escaped, and long text is cut.
 pub(super) fn tame(text: &str, chars_max: usize) -> String {
     let mut out = String::new();
     for c in text.chars().take(chars_max) {
@@ -117,7 +117,7 @@ pub(super) fn table(header: &[&str], numbers: &[usize], rows: Vec<Vec<String>>) 
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
-        // The reader has seen enough, as `head` does.
+        // The reader closed the pipe, as `head` does.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }

@@ -175,11 +175,11 @@ fn messages_text(messages: &[Peeked]) -> String {
     for message in messages {
         let until = message.visible_at.map(|at| format!(" until {at}")).unwrap_or_default();
         let run = message.run.map(|run| format!(", run {run}")).unwrap_or_default();
-        out += &format!("{} {}{until}, sent {}{run}\n", message.message_id, message.place, message.sent_at);
+        out += &format!("{} {}{until}, sent {}{run}\n", message.message_id, message.phase, message.sent_at);
         let received = units::count(message.receive_count, "time");
-        let charged = units::count(message.charged, "attempt");
+        let attempts_charged = units::count(message.attempts_charged, "attempt");
         let size = units::show_size(u64::from(message.body_bytes));
-        out += &format!("  received {received}, {charged} charged, {size}\n");
+        out += &format!("  received {received}, {attempts_charged} attempts charged, {size}\n");
         out += &format!("  {}\n", tame(&message.body, PEEK_CHARS_MAX));
         out += &history_text(&message.history);
     }
@@ -239,7 +239,7 @@ pub(super) async fn purge(context: &Context, purge: Purge) -> anyhow::Result<()>
     }
 }
 
-/// Asks on a terminal; elsewhere `--yes` must say it.
+/// Asks on a terminal; without one, `--yes` is required.
 pub(super) fn confirm(sure: Sure, question: &str) -> anyhow::Result<()> {
     if sure.yes {
         return Ok(());

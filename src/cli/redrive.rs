@@ -1,4 +1,4 @@
-//! `nightmail redrive`: dead letters go back, with a preview, a rate and progress.
+//! `nightmail redrive`: moves dead letters back, with a preview, a rate and progress.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::api::control::request::RedriveView;
 use crate::api::control::{Answer, Request};
 use crate::base::{Fingerprint, MessageId, SystemClock, Timestamp, units};
 use crate::config::Settings;
-use crate::queue::redrive::{Caution, Preview, RATE_MAX, Redrive as What};
+use crate::queue::redrive::{CanaryOptions, Preview, RATE_MAX, Redrive as What};
 use crate::store::record::Selection;
 
 use super::args::Context;
 use super::ask::{ask, ask_with, strange};
 use super::output::table;
 
-/// How often progress is asked for.
+/// The interval between progress queries.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// `nightmail redrive`
@@ -153,7 +153,7 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
         as_of: redrive.as_of,
         canary: redrive
             .canary
-            .map(|first_permille| Caution { first_permille, failed_permille_max: redrive.max_failed }),
+            .map(|first_permille| CanaryOptions { first_permille, failed_permille_max: redrive.max_failed }),
     };
     let preview = match ask_with(&settings, Request::PreviewRedrive(what.clone())).await? {
         Answer::Preview(preview) => preview,
@@ -180,7 +180,7 @@ fn started(answer: Answer) -> anyhow::Result<u64> {
     }
 }
 
-/// Waits for the end and says how it was.
+/// Waits for the end of the redrive and reports the outcome.
 async fn finish(context: &Context, settings: &Settings, id: u64, letters: u64) -> anyhow::Result<()> {
     let end = follow(settings, id, letters).await?;
     anyhow::ensure!(end.state != "failed", "redrive {id} failed: {}", end.why.unwrap_or_default());

@@ -122,7 +122,7 @@ fn runs_table(runs: &[Report]) -> String {
     table(&header, &[0, 4, 5, 6, 7, 8], runs.iter().map(row).collect())
 }
 
-/// One run in words, for `run show` and for the demo.
+/// One run as text, for `run show` and for the demo.
 pub(super) fn report_text(output: Output, report: &Report) -> String {
     let mut out = format!("run {}: {} {}\n", report.id, report.schedule, params_text(report));
     out += &format!("  started   {}\n", report.started_at);

@@ -12,10 +12,10 @@ pub(super) async fn serve(settings: Settings) -> anyhow::Result<()> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let (stop, force) = (CancellationToken::new(), CancellationToken::new());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (first, second) = (stop.clone(), hurry.clone());
+    let (first, second) = (stop.clone(), force.clone());
     tokio::spawn(async move {
         for token in [first, second] {
             tokio::select! {
@@ -25,5 +25,5 @@ pub(super) async fn serve(settings: Settings) -> anyhow::Result<()> {
             token.cancel();
         }
     });
-    Ok(daemon::run(settings, SystemClock::shared(), stop, hurry).await?)
+    Ok(daemon::run(settings, SystemClock::shared(), stop, force).await?)
 }

@@ -1,4 +1,4 @@
-//! `nightmail backup`, `compact` and `store check`: looking after the file.
+//! `nightmail backup`, `compact` and `store check`: maintenance of the store.
 
 use std::path::PathBuf;
 

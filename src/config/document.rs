@@ -1,13 +1,13 @@
-//! A TOML document as a tree in which every key and every value knows its place.
+//! A TOML document as a tree in which every key and every value has its location in the source.
 //!
-//! Knows TOML alone, no key's meaning.
+//! Knows only TOML, not the meaning of any key.
 
 use std::collections::BTreeMap;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::source::Place;
+use super::source::Location;
 
 /// A table.
 pub(super) type Table = BTreeMap<String, Item>;
@@ -15,10 +15,10 @@ pub(super) type Table = BTreeMap<String, Item>;
 /// One entry of a table.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
-    /// Where the key stands.
-    pub(super) key: Place,
-    /// Where the value stands.
-    pub(super) place: Place,
+    /// Where the key is.
+    pub(super) key: Location,
+    /// Where the value is.
+    pub(super) location: Location,
     /// The value.
     pub(super) node: Node,
 }
@@ -36,7 +36,7 @@ pub(super) enum Node {
     Table(Table),
     /// A boolean.
     Flag(bool),
-    /// What no key of ours takes: a float or a date, named with its article.
+    /// A type that no key accepts: a float or a date, named with its article.
     Other(&'static str),
 }
 
@@ -56,7 +56,7 @@ impl Node {
     /// The value of an environment variable: TOML where it reads as TOML, a string otherwise.
     pub(super) fn of_variable(text: &str) -> Self {
         match DeValue::parse(text.trim()) {
-            Ok(value) => node(value.into_inner(), &|_| Place::Nowhere),
+            Ok(value) => node(value.into_inner(), &|_| Location::Nowhere),
             Err(_) => Self::Text(text.into()),
         }
     }
@@ -81,30 +81,34 @@ impl Node {
 /// Reads a document.
 ///
 /// # Errors
-/// Every fault of syntax: its bytes and what is wrong.
+/// Every syntax error: its byte range and what is wrong.
 pub(super) fn parse(text: &str) -> Result<Table, Vec<(std::ops::Range<usize>, String)>> {
     let (document, faults) = DeTable::parse_recoverable(text);
     if !faults.is_empty() {
         let told = |fault: &toml::de::Error| (fault.span().unwrap_or(0..0), fault.message().to_owned());
         return Err(faults.iter().map(told).collect());
     }
-    Ok(table(document.into_inner(), &Place::Span))
+    Ok(table(document.into_inner(), &Location::Span))
 }
 
-fn table(entries: DeTable<'_>, place: &dyn Fn(std::ops::Range<usize>) -> Place) -> Table {
+fn table(entries: DeTable<'_>, location: &dyn Fn(std::ops::Range<usize>) -> Location) -> Table {
     let item = |(key, value): (Spanned<std::borrow::Cow<'_, str>>, Spanned<DeValue<'_>>)| {
-        let item = Item { key: place(key.span()), place: place(value.span()), node: node(value.into_inner(), place) };
+        let item = Item {
+            key: location(key.span()),
+            location: location(value.span()),
+            node: node(value.into_inner(), location),
+        };
         (key.into_inner().into_owned(), item)
     };
     entries.into_iter().map(item).collect()
 }
 
-fn node(value: DeValue<'_>, place: &dyn Fn(std::ops::Range<usize>) -> Place) -> Node {
+fn node(value: DeValue<'_>, location: &dyn Fn(std::ops::Range<usize>) -> Location) -> Node {
     match value {
         DeValue::String(text) => Node::Text(text.into_owned()),
         DeValue::Integer(number) => Node::Integer(i64::from_str_radix(number.as_str(), number.radix()).ok()),
-        DeValue::Array(items) => Node::Array(items.into_iter().map(|item| node(item.into_inner(), place)).collect()),
-        DeValue::Table(entries) => Node::Table(table(entries, place)),
+        DeValue::Array(items) => Node::Array(items.into_iter().map(|item| node(item.into_inner(), location)).collect()),
+        DeValue::Table(entries) => Node::Table(table(entries, location)),
         DeValue::Float(_) => Node::Other("a float"),
         DeValue::Boolean(flag) => Node::Flag(flag),
         DeValue::Datetime(_) => Node::Other("a date"),

@@ -8,10 +8,10 @@ use std::fmt;
 
 use super::document::{Item, Node, Table};
 use super::finding::{Report, nearest};
-use super::key_list::KEYS;
-use super::keys::{self, Key, Shape};
-use super::source::Place;
-use super::walk::{expand, joined};
+use super::keys::{self, Key, ValueType};
+use super::schema::KEYS;
+use super::source::Location;
+use super::validate::{expand, joined};
 
 /// What the name of every overriding variable starts with.
 const PREFIX: &str = "NIGHTMAIL__";
@@ -34,7 +34,7 @@ impl Environment {
     }
 
     /// The same for a command that only speaks to the daemon: secrets, which the daemon's user alone may read, are not
-    /// fetched, and each stands as a word that opens nothing.
+    /// fetched, and a placeholder stands for each.
     #[must_use]
     pub fn without_secrets(self) -> Self {
         Self { leaves_secrets: true, ..self }
@@ -72,7 +72,7 @@ struct Target {
     form: Option<&'static str>,
 }
 
-/// Lays the overriding variables over a document.
+/// Applies the overriding variables to a document.
 pub(super) fn overlay(document: &mut Table, environment: &Environment, report: &mut Report) {
     let overriding = environment.values.iter().filter(|(name, _)| name.starts_with(PREFIX));
     let overriding: Vec<(&String, &Option<String>)> = overriding.collect();
@@ -81,14 +81,14 @@ pub(super) fn overlay(document: &mut Table, environment: &Environment, report: &
     }
     let targets = targets(document);
     for (name, value) in overriding {
-        let place = Place::Variable(name.clone());
+        let location = Location::Variable(name.clone());
         match (targets.get(name).map(Vec::as_slice), value) {
-            (None | Some([]), _) => report.error(&place, "", unknown(name, &targets)),
-            (Some([target]), Some(text)) => set(document, &target.path, item(target, text, &place)),
-            (Some([target]), None) => report.error(&place, joined(&target.path), "must be UTF-8"),
+            (None | Some([]), _) => report.error(&location, "", unknown(name, &targets)),
+            (Some([target]), Some(text)) => set(document, &target.path, item(target, text, &location)),
+            (Some([target]), None) => report.error(&location, joined(&target.path), "must be UTF-8"),
             (Some([first, second, ..]), _) => {
                 let (first, second) = (joined(&first.path), joined(&second.path));
-                report.error(&place, "", format!("stands for both {first} and {second}; rename one of them"));
+                report.error(&location, "", format!("stands for both {first} and {second}; rename one of them"));
             }
         }
     }
@@ -104,12 +104,12 @@ fn unknown(name: &str, targets: &BTreeMap<String, Vec<Target>>) -> String {
     format!("unknown variable ({hint})")
 }
 
-/// Every variable that means something for this document.
+/// Every variable that sets a key of this document.
 fn targets(document: &Table) -> BTreeMap<String, Vec<Target>> {
     let mut targets: BTreeMap<String, Vec<Target>> = BTreeMap::new();
     for key in KEYS {
-        let forms: &[Option<&str>] = match key.shape {
-            Shape::Secret | Shape::Header => &[None, Some("env"), Some("file"), Some("credential")],
+        let forms: &[Option<&str>] = match key.value_type {
+            ValueType::Secret | ValueType::Header => &[None, Some("env"), Some("file"), Some("credential")],
             _ => &[None],
         };
         for path in expand(&keys::segments(key.path), document) {
@@ -130,23 +130,26 @@ fn upper(part: &str) -> String {
     part.to_ascii_uppercase().replace(['-', '.'], "_")
 }
 
-fn item(target: &Target, text: &str, place: &Place) -> Item {
-    let at = |node: Node| Item { key: place.clone(), place: place.clone(), node };
+fn item(target: &Target, text: &str, location: &Location) -> Item {
+    let at = |node: Node| Item { key: location.clone(), location: location.clone(), node };
     if let Some(form) = target.form {
         return at(Node::Table(Table::from([(form.to_owned(), at(Node::Text(text.into())))])));
     }
     let node = Node::of_variable(text);
-    let structured =
-        matches!(target.key.shape, Shape::Count(..) | Shape::Flag | Shape::Lines | Shape::Secret | Shape::Header);
+    let structured = matches!(
+        target.key.value_type,
+        ValueType::Count(..) | ValueType::Flag | ValueType::Lines | ValueType::Secret | ValueType::Header
+    );
     at(if structured || node.as_text().is_some() { node } else { Node::Text(text.into()) })
 }
 
-/// Sets a value; a file whose section is no table keeps it, and its own finding says so.
+/// Sets a value. A section that is not a table stays as it is; it is reported elsewhere.
 fn set(document: &mut Table, path: &[String], item: Item) {
     let Some((name, above)) = path.split_last() else { return };
     let mut table = document;
     for section in above {
-        let created = || Item { key: item.key.clone(), place: item.place.clone(), node: Node::Table(Table::new()) };
+        let created =
+            || Item { key: item.key.clone(), location: item.location.clone(), node: Node::Table(Table::new()) };
         match &mut table.entry(section.clone()).or_insert_with(created).node {
             Node::Table(inner) => table = inner,
             _ => return,

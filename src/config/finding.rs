@@ -1,12 +1,12 @@
-//! What is wrong in a configuration, one finding for each fault, and all of them at once.
+//! What is wrong in a configuration: one finding for each fault, reported all at once.
 //!
-//! Knows no key. A finding never holds a secret: whoever reports one keeps values of secret keys out of it.
+//! Knows no keys. A finding never holds a secret: whoever reports it leaves out the values of secret keys.
 
 use std::fmt;
 use std::ops::Range;
 
 use super::settings::Origin;
-use super::source::{Place, Source};
+use super::source::{Location, Source};
 
 /// One fault or one piece of advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,46 +74,46 @@ impl std::error::Error for Errors {}
 /// Collects faults and advice while a configuration is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// Faults: with one of these no settings leave the room.
-    errors: Vec<(Place, String, String)>,
+    /// Faults: a single one keeps any settings from leaving the module.
+    errors: Vec<(Location, String, String)>,
     /// Advice.
-    warnings: Vec<(Place, String, String)>,
+    warnings: Vec<(Location, String, String)>,
     /// Bytes of the file that no excerpt shows.
     masks: Vec<Range<usize>>,
 }
 
 impl Report {
     /// Adds a fault.
-    pub(super) fn error(&mut self, place: &Place, field: impl Into<String>, text: impl fmt::Display) {
-        self.errors.push((place.clone(), field.into(), text.to_string()));
+    pub(super) fn error(&mut self, location: &Location, field: impl Into<String>, text: impl fmt::Display) {
+        self.errors.push((location.clone(), field.into(), text.to_string()));
     }
 
-    /// Whether a fault of this key is known already.
+    /// Whether a fault of this key was reported already.
     pub(super) fn has_error(&self, field: &str) -> bool {
         self.errors.iter().any(|(_, known, _)| known == field)
     }
 
     /// Adds advice.
-    pub(super) fn warning(&mut self, place: &Place, field: impl Into<String>, text: impl fmt::Display) {
-        self.warnings.push((place.clone(), field.into(), text.to_string()));
+    pub(super) fn warning(&mut self, location: &Location, field: impl Into<String>, text: impl fmt::Display) {
+        self.warnings.push((location.clone(), field.into(), text.to_string()));
     }
 
-    /// Keeps a value out of all excerpts.
-    pub(super) fn mask(&mut self, place: &Place) {
-        if let Place::Span(span) = place {
+    /// Masks a value in all excerpts.
+    pub(super) fn mask(&mut self, location: &Location) {
+        if let Location::Span(span) = location {
             self.masks.push(span.clone());
         }
     }
 
     /// The faults if there are any, the advice otherwise.
     pub(super) fn finish(self, source: &Source) -> Result<Vec<Finding>, Errors> {
-        let sorted = |list: Vec<(Place, String, String)>| {
+        let sorted = |list: Vec<(Location, String, String)>| {
             let mut findings: Vec<Finding> = list
                 .into_iter()
-                .map(|(place, field, text)| Finding {
+                .map(|(location, field, text)| Finding {
                     file: source.name.clone(),
-                    origin: source.origin(&place),
-                    excerpt: source.excerpt(&place, &self.masks),
+                    origin: source.origin(&location),
+                    excerpt: source.excerpt(&location, &self.masks),
                     field,
                     text,
                 })

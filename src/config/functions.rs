@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::mail;
 use super::queues::missing;
 use super::settings::{FunctionSettings, Kind};
+use super::validate::segment;
 use super::values::Values;
-use super::walk::segment;
 use crate::base::Backoff;
 use crate::base::units::show_duration;
 use crate::function::statement::{self, AccountOptions, DocumentOptions, Statement, UsersOptions};
@@ -31,7 +31,7 @@ pub(super) fn build(values: &mut Values<'_>, queues: &BTreeMap<String, queue::Op
         let kind = match values.text(&format!("{at}.kind")).as_str() {
             "statement" => Kind::Statement(Box::new(statement(values, &at))),
             "fan-out" => Kind::FanOut(fan_out(values, name, &at)),
-            _ => continue, // Reported as missing or as none of the words.
+            _ => continue, // Reported as missing or unknown.
         };
         advise(values, &at, &pool, queues);
         functions.push(FunctionSettings { pool, kind });
@@ -68,7 +68,7 @@ fn check_queues(values: &mut Values<'_>, names: &[String], queues: &BTreeMap<Str
     }
 }
 
-/// The messages of fan-outs and schedules have no group, which a FIFO queue wants.
+/// Reports FIFO queues: the messages of fan-outs and schedules have no group, and a FIFO queue requires one.
 fn refuse_fifo(values: &mut Values<'_>, path: &str, queue: &str) {
     if queue.ends_with(FIFO_SUFFIX) {
         values.error(path, format!("queue {queue:?} is a FIFO queue; this kind of function takes a standard one"));
@@ -107,7 +107,7 @@ fn upstream(values: &mut Values<'_>, at: &str) -> upstream::Options {
     for name in values.found.names(&format!("{at}.headers")) {
         let path = format!("{at}.headers.{name}");
         if name.eq_ignore_ascii_case("authorization") && values.is_set(&token_path) {
-            values.error(&path, "stands beside token, which sets the same header; remove one");
+            values.error(&path, "stands indexes token, which sets the same header; remove one");
         }
         let value = values.secret(&path);
         check_header_value(values, &path, value.as_ref());
@@ -152,7 +152,7 @@ fn statement(values: &mut Values<'_>, at: &str) -> statement::Options {
     let (account, document) = (format!("{at}.account"), format!("{at}.document"));
     let url = format!("{account}.url");
     let names_account =
-        |url: String| super::plausible::placeholders(&url).iter().any(|name| ["account_id", "user_id"].contains(name));
+        |url: String| super::syntax::placeholders(&url).iter().any(|name| ["account_id", "user_id"].contains(name));
     if values.maybe_text(&url).is_some_and(|url| !names_account(url)) {
         values.error(&url, "must name the account: put {account_id} or {user_id} into the address");
     }
@@ -171,7 +171,7 @@ fn statement(values: &mut Values<'_>, at: &str) -> statement::Options {
     options
 }
 
-/// What the function itself finds wrong with its settings.
+/// Reports what the function itself finds wrong with its settings.
 fn check_statement(values: &mut Values<'_>, at: &str, options: &statement::Options) {
     let schedules = values.found.names("schedules");
     let params = schedules.iter().flat_map(|name| values.found.names(&format!("schedules.{name}.params")));
@@ -191,7 +191,7 @@ fn check_statement(values: &mut Values<'_>, at: &str, options: &statement::Optio
     }
 }
 
-/// What is allowed and yet rarely meant.
+/// Gives advice on what is allowed but rarely intended.
 fn advise(values: &mut Values<'_>, at: &str, pool: &work::Options, queues: &BTreeMap<String, queue::Options>) {
     let Some(queue) = queues.get(&pool.queue) else { return };
     if queue.visibility_timeout < pool.timeout {

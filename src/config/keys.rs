@@ -1,12 +1,12 @@
-//! Every key of the configuration, once: path, shape, limits, default and meaning.
+//! What describes a configuration key: path, type, limits, default and meaning.
 //!
-//! The reader, the variables' names, the "did you mean", the reference in `docs/config.md` and the tests all
-//! follow this list, so a new key is one entry here, its use in the room's checked settings, and its lines in
+//! The validation, the variables' names, the "did you mean", the reference in `docs/config.md` and the tests all follow
+//! the list in `schema`, so a new key is one entry here, its use in the module's checked settings, and its lines in
 //! `config.toml` and `docs/config.md` (tests say which are missing).
 
 use std::time::Duration;
 
-use super::key_list::KEYS;
+use super::schema::KEYS;
 
 /// One key.
 #[derive(Debug)]
@@ -15,9 +15,9 @@ pub(super) struct Key {
     pub(super) path: &'static str,
     /// Which functions have it.
     pub(super) scope: Scope,
-    /// What its value looks like.
-    pub(super) shape: Shape,
-    /// What holds when it is not set.
+    /// The type of its value.
+    pub(super) value_type: ValueType,
+    /// What applies when it is not set.
     pub(super) fallback: Fallback,
     /// One sentence for the reference.
     pub(super) meaning: &'static str,
@@ -26,7 +26,7 @@ pub(super) struct Key {
 /// Which functions have a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// All of them, or it is no function's key.
+    /// All functions, or the key does not belong to a function.
     All,
     /// `kind = "fan-out"`.
     FanOut,
@@ -50,9 +50,9 @@ impl Scope {
     }
 }
 
-/// What a value looks like, with its limits.
+/// The type of a value, with its limits.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Shape {
+pub(super) enum ValueType {
     /// Any text, also of several lines.
     Text,
     /// One line that is not empty.
@@ -97,7 +97,7 @@ pub(super) enum Shape {
     Header,
 }
 
-/// What holds when a key is not set.
+/// What applies when a key is not set.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fallback {
     /// The key must be set.
@@ -108,7 +108,7 @@ pub(super) enum Fallback {
     Toml(&'static str),
     /// The value of the embedded example at the same path.
     Example,
-    /// What these words say; the settings' builder computes it.
+    /// What these words describe; the builder of the settings computes it.
     Told(&'static str),
 }
 

@@ -1,6 +1,6 @@
-//! From a file and variables to settings: read, parse, overlay, walk, build.
+//! Loads settings from a file and variables: read, parse, override, validate, build.
 //!
-//! Opens the file, and what it names; everything else is passed in.
+//! Opens the file and the files it names; everything else is passed in.
 
 use std::io::Read;
 use std::ops::Range;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use super::environment::{self, Environment};
 use super::finding::{Errors, Report};
-use super::key_list::KEYS;
-use super::keys::{Shape, segments};
+use super::keys::{ValueType, segments};
+use super::schema::KEYS;
 use super::settings::{DaemonOptions, Entry, LogFormat, LogOptions, Settings};
-use super::source::{Place, Source};
+use super::source::{Location, Source};
 use super::values::Values;
-use super::{document, functions, queues, schedules, walk};
+use super::{document, functions, queues, schedules, validate};
 use crate::store;
 
 /// The embedded example, the repository's `config.toml`: every key with its default, and a statement run against the
@@ -41,7 +41,7 @@ pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Settings, 
         Ok(text) => load_text(&name, base, &text, environment),
         Err(why) => {
             let mut report = Report::default();
-            report.error(&Place::Nowhere, "", why);
+            report.error(&Location::Nowhere, "", why);
             settle(report, &Source::new(name, base, String::new()), None)
         }
     }
@@ -66,18 +66,18 @@ pub fn load_text(name: &str, base: &Path, text: &str, environment: &Environment)
     let mut document = match document::parse(text) {
         Ok(document) => document,
         Err(mut faults) => {
-            // The first fault of a line tells; what follows it there is the parser's guess.
+            // Only the first fault of a line is reliable; the parser guesses at what follows it.
             faults.sort_by_key(|(span, _)| span.start);
             faults.dedup_by_key(|(span, _)| source.line_at(span.start).0);
             for (span, why) in faults {
                 mask_syntax(&source, &span, &mut report);
-                report.error(&Place::Span(span), "", format!("not TOML: {}", why.replace('\n', "; ")));
+                report.error(&Location::Span(span), "", format!("not TOML: {}", why.replace('\n', "; ")));
             }
             return settle(report, &source, None);
         }
     };
     environment::overlay(&mut document, environment, &mut report);
-    let found = walk::walk(&document, &of_example, &mut report);
+    let found = validate::validate(&document, &of_example, &mut report);
     let mut values = Values { found, report: &mut report, source: &source, environment };
     let settings = build(&mut values);
     settle(report, &source, Some(settings))
@@ -106,7 +106,7 @@ fn read(path: &Path) -> Result<String, String> {
 /// The embedded example's value of a key.
 fn of_example(path: &str) -> Option<String> {
     let document = document::parse(EXAMPLE).ok()?;
-    let path = walk::expand(&path.split('.').collect::<Vec<_>>(), &document);
+    let path = validate::expand(&path.split('.').collect::<Vec<_>>(), &document);
     let value = |path: &Vec<String>| {
         let (last, above) = path.split_last()?;
         let mut table = &document;
@@ -126,8 +126,9 @@ fn mask_syntax(source: &Source, span: &Range<usize>, report: &mut Report) {
     let is_plain = |key: &str| {
         let name = key.trim().rsplit('.').next().unwrap_or_default();
         let named = || KEYS.iter().filter(|key| segments(key.path).last() == Some(&name));
-        let open = |shape: Shape| !matches!(shape, Shape::Secret | Shape::Header | Shape::Url);
-        named().next().is_some() && named().all(|key| open(key.shape))
+        let open =
+            |value_type: ValueType| !matches!(value_type, ValueType::Secret | ValueType::Header | ValueType::Url);
+        named().next().is_some() && named().all(|key| open(key.value_type))
     };
     let hidden = match line.split_once('=') {
         _ if line.trim_start().starts_with('[') && !line.contains(['"', '\'', '=']) => return,
@@ -135,7 +136,7 @@ fn mask_syntax(source: &Source, span: &Range<usize>, report: &mut Report) {
         Some((key, _)) if key.chars().all(|c| !matches!(c, '"' | '\'')) => range.start + key.len() + 1..range.end,
         _ => range,
     };
-    report.mask(&Place::Span(hidden));
+    report.mask(&Location::Span(hidden));
 }
 
 fn build(values: &mut Values<'_>) -> Settings {
@@ -178,7 +179,7 @@ fn systemd_directory(values: &Values<'_>, variable: &str) -> Option<PathBuf> {
     told.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
 }
 
-/// Where the unit keeps its things, for a command that reads the unit's file outside the unit.
+/// The directories of the systemd unit, for a command that reads the unit's configuration outside the unit.
 fn unit_directory(values: &Values<'_>, directory: &str) -> Option<PathBuf> {
     (values.source.base == Path::new(UNIT_CONFIGURATION)).then(|| directory.into())
 }
@@ -205,6 +206,7 @@ fn control_socket(values: &mut Values<'_>, data_dir: &Path) -> PathBuf {
 }
 
 fn origins(values: &Values<'_>) -> std::collections::BTreeMap<String, Entry> {
-    let entry = |leaf: &walk::Leaf| Entry { value: leaf.shown.clone(), origin: values.source.origin(&leaf.place) };
+    let entry =
+        |leaf: &validate::Leaf| Entry { value: leaf.shown.clone(), origin: values.source.origin(&leaf.location) };
     values.found.leaves.iter().map(|(path, leaf)| (path.clone(), entry(leaf))).collect()
 }

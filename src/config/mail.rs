@@ -1,6 +1,6 @@
 //! `[functions.<name>.mail]` to [`MailOptions`].
 
-use super::plausible;
+use super::syntax;
 use super::values::Values;
 use crate::base::units::show_duration;
 use crate::function::statement::{MailOptions, RelayOptions, Tls};
@@ -31,14 +31,14 @@ pub(super) fn build(values: &mut Values<'_>, at: &str) -> MailOptions {
 fn body(values: &mut Values<'_>, mail: &str, key: &str) -> String {
     let (inline, file) = (format!("{mail}.{key}"), format!("{mail}.{key}_file"));
     if values.is_set(&inline) && values.is_set(&file) {
-        values.error(&file, format!("stands beside {key}; keep one of the two"));
+        values.error(&file, format!("stands indexes {key}; keep one of the two"));
         return String::new();
     }
     if !values.is_set(&file) {
         return values.text(&inline);
     }
     let text = values.template_file(&file).unwrap_or_default();
-    if let Err(why) = plausible::template(&text, super::key_list::MAIL) {
+    if let Err(why) = syntax::template(&text, super::schema::MAIL) {
         values.error(&file, format!("the file's text {why}"));
     }
     text
@@ -81,8 +81,8 @@ fn relay(values: &mut Values<'_>, at: &str, relay: &str) -> RelayOptions {
 fn credentials(values: &mut Values<'_>, relay: &str, tls: Tls, host: &str) -> Option<(String, secrecy::SecretString)> {
     let (username, password) = (format!("{relay}.username"), format!("{relay}.password"));
     match (values.is_set(&username), values.is_set(&password)) {
-        (true, false) => values.error(&username, "needs password beside it"),
-        (false, true) => values.error(&password, "needs username beside it"),
+        (true, false) => values.error(&username, "needs password indexes it"),
+        (false, true) => values.error(&password, "needs username indexes it"),
         (true, true) if tls == Tls::None && !is_loopback(host) => values.warning(
             &password,
             format!(
@@ -103,5 +103,5 @@ fn is_loopback(host: &str) -> bool {
 fn host_name() -> String {
     let told = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = told.trim();
-    if plausible::host(name).is_ok() { name.into() } else { "localhost".into() }
+    if syntax::host(name).is_ok() { name.into() } else { "localhost".into() }
 }

@@ -1,27 +1,28 @@
 //! `config.toml` to checked settings: every fault at once, each with its field, value, limit, remedy and line.
 //!
-//! Floor 6. Raw TOML becomes a tree that knows its places ([`load`] → `document`), variables are laid over it
-//! (`environment`), it is held against the list of all keys (`walk`, `key_list`), and the rooms' own options are built
-//! from what is left (`queues`, `functions`, `mail`, `schedules`). It starts nothing and keeps no secret in a message.
+//! Layer 6. Raw TOML becomes a tree with source locations ([`load`] → `document`). Environment variables override its
+//! keys (`environment`). The tree is validated against the list of all keys (`validate`, `schema`). The modules' own
+//! options are built from the result (`queues`, `functions`, `mail`, `schedules`). It starts nothing and keeps no
+//! secret in a message.
 
 mod document;
 mod environment;
 mod finding;
 mod functions;
-mod key_list;
 mod keys;
 mod load;
 mod mail;
-mod plausible;
 mod queues;
 mod reference;
 mod schedules;
+mod schema;
 mod secret;
 mod settings;
-mod shape;
 mod source;
+mod syntax;
+mod validate;
+mod value_type;
 mod values;
-mod walk;
 
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::shape::show_span;
+use super::validate::{quote, segment};
+use super::value_type::show_span;
 use super::values::Values;
-use super::walk::{quote, segment};
 use crate::queue;
 use crate::queue::catalog::FIFO_SUFFIX;
 use crate::store::record::{Fifo, RedriveAllow, Scope};
@@ -54,7 +54,7 @@ fn one(values: &mut Values<'_>, name: &str, kept: bool, names: &[String]) -> que
     }
 }
 
-/// A queue whose name says that it is one is a FIFO queue; the keys of FIFO queues are refused on others.
+/// A queue whose name ends in `.fifo` is a FIFO queue; the keys of FIFO queues are refused on others.
 fn fifo(values: &mut Values<'_>, name: &str) -> Option<Fifo> {
     let at = |key: &str| format!("queues.{}.{key}", segment(name));
     if !name.ends_with(FIFO_SUFFIX) {
@@ -100,8 +100,8 @@ fn redrive(values: &mut Values<'_>, name: &str, names: &[String]) -> Option<queu
     let at = |key: &str| format!("queues.{}.{key}", segment(name));
     let (to, count) = (at("dead_letter_queue"), at("max_receive_count"));
     match (values.is_set(&to), values.is_set(&count)) {
-        (true, false) => values.error(&to, "needs max_receive_count beside it, e.g. max_receive_count = 5"),
-        (false, true) => values.error(&count, "needs dead_letter_queue beside it"),
+        (true, false) => values.error(&to, "needs max_receive_count indexes it, e.g. max_receive_count = 5"),
+        (false, true) => values.error(&count, "needs dead_letter_queue indexes it"),
         _ => {}
     }
     let dead_letter_queue = values.maybe_text(&to)?;
@@ -113,7 +113,7 @@ fn redrive(values: &mut Values<'_>, name: &str, names: &[String]) -> Option<queu
     Some(queue::RedrivePolicy { dead_letter_queue, max_receive_count: values.count(&count) })
 }
 
-/// Refuses dead-letter queues in a circle, and advises on letters that would expire before their source's messages.
+/// Refuses cycles of dead-letter queues, and advises on letters that would expire before their source's messages.
 fn check_chain(values: &mut Values<'_>, name: &str, queues: &BTreeMap<String, queue::Options>) {
     let next =
         |name: &str| queues.get(name).and_then(|options| options.redrive.as_ref()).map(|to| &to.dead_letter_queue);

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::key_list::KEYS;
-use super::keys::{Fallback, Key, Scope, Shape};
-use super::shape::show_span;
+use super::keys::{Fallback, Key, Scope, ValueType};
+use super::schema::KEYS;
+use super::value_type::show_span;
 use crate::base::units::show_size;
 
 /// One Markdown table for each section of the configuration, made from the list of keys.
@@ -21,19 +21,23 @@ pub fn reference() -> String {
             );
             section = Some(above);
         }
-        let (shape, limits) = shape(key.shape);
+        let (value_type, limits) = value_type(key.value_type);
         let only = match key.scope {
             Scope::All => "",
             Scope::FanOut => " (fan-out)",
             Scope::Statement => " (statement)",
         };
-        let _ =
-            writeln!(text, "| `{name}`{only} | {shape} | {} | {limits} | {} |", fallback(key.fallback), key.meaning);
+        let _ = writeln!(
+            text,
+            "| `{name}`{only} | {value_type} | {} | {limits} | {} |",
+            fallback(key.fallback),
+            key.meaning
+        );
     }
     text
 }
 
-/// The section and the key's name in it; `backoff` counts to the section above it.
+/// The section and the key's name in it; `backoff` belongs to the section above it.
 fn split(key: &Key) -> (String, String) {
     let (above, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
     let (above, name) = match above.rsplit_once('.') {
@@ -54,31 +58,31 @@ fn fallback(fallback: Fallback) -> String {
 }
 
 /// The type's name and its limits.
-fn shape(shape: Shape) -> (&'static str, String) {
+fn value_type(value_type: ValueType) -> (&'static str, String) {
     let uses = |roots: &[&str]| format!("variables: {}", roots.join(", "));
-    match shape {
-        Shape::Text => ("string", "any text".into()),
-        Shape::Line => ("string", "one line, not empty".into()),
-        Shape::Name => ("name", "1 to 80 of A-Z a-z 0-9 _ -, .fifo at the end of FIFO queues".into()),
-        Shape::Path => ("path", "one line, not empty".into()),
-        Shape::Span(min, max) => ("duration", format!("{} to {}", show_span(min), show_span(max))),
-        Shape::SpanOrForever(min, max) => {
+    match value_type {
+        ValueType::Text => ("string", "any text".into()),
+        ValueType::Line => ("string", "one line, not empty".into()),
+        ValueType::Name => ("name", "1 to 80 of A-Z a-z 0-9 _ -, .fifo at the end of FIFO queues".into()),
+        ValueType::Path => ("path", "one line, not empty".into()),
+        ValueType::Span(min, max) => ("duration", format!("{} to {}", show_span(min), show_span(max))),
+        ValueType::SpanOrForever(min, max) => {
             ("duration", format!("{} to {}, or \"forever\"", show_span(min), show_span(max)))
         }
-        Shape::Size(min, max) => ("size", format!("{} to {}", show_size(min), show_size(max))),
-        Shape::Count(min, max) => ("integer", format!("{min} to {max}")),
-        Shape::Choice(words) => ("word", words.join(", ")),
-        Shape::Flag => ("boolean", "true, false".into()),
-        Shape::Lines => ("array of strings", "one line each".into()),
-        Shape::Url => ("URL template", "http or https; no placeholder in the host, no user or password".into()),
-        Shape::Mailbox => ("mailbox", "exactly one @".into()),
-        Shape::Host => ("host", "a host name or an IP address".into()),
-        Shape::Locale => ("language tag", "BCP 47".into()),
-        Shape::Pointer => ("JSON pointer", "starts with /".into()),
-        Shape::LogFilter => ("log filter", "off, error, warn, info, debug, trace".into()),
-        Shape::LineTemplate(roots) => ("template", format!("one line; {}", uses(roots))),
-        Shape::Template(roots) => ("template", uses(roots)),
-        Shape::Secret => ("secret", "a reference, never a literal".into()),
-        Shape::Header => ("string or secret", "visible ASCII, 1 line".into()),
+        ValueType::Size(min, max) => ("size", format!("{} to {}", show_size(min), show_size(max))),
+        ValueType::Count(min, max) => ("integer", format!("{min} to {max}")),
+        ValueType::Choice(words) => ("word", words.join(", ")),
+        ValueType::Flag => ("boolean", "true, false".into()),
+        ValueType::Lines => ("array of strings", "one line each".into()),
+        ValueType::Url => ("URL template", "http or https; no placeholder in the host, no user or password".into()),
+        ValueType::Mailbox => ("mailbox", "exactly one @".into()),
+        ValueType::Host => ("host", "a host name or an IP address".into()),
+        ValueType::Locale => ("language tag", "BCP 47".into()),
+        ValueType::Pointer => ("JSON pointer", "starts with /".into()),
+        ValueType::LogFilter => ("log filter", "off, error, warn, info, debug, trace".into()),
+        ValueType::LineTemplate(roots) => ("template", format!("one line; {}", uses(roots))),
+        ValueType::Template(roots) => ("template", uses(roots)),
+        ValueType::Secret => ("secret", "a reference, never a literal".into()),
+        ValueType::Header => ("string or secret", "visible ASCII, 1 line".into()),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::plausible::placeholders;
 use super::queues::missing;
 use super::settings::{FunctionSettings, Kind};
+use super::syntax::placeholders;
 use super::values::Values;
 use crate::schedule::{self, Misfire, rule::Rule};
 
-/// Builds every schedule whose rule is one.
+/// Builds every schedule whose rule is valid.
 pub(super) fn build(values: &mut Values<'_>, functions: &[FunctionSettings]) -> Vec<schedule::Options> {
     values.found.names("schedules").iter().filter_map(|name| one(values, name, functions)).collect()
 }

@@ -1,4 +1,4 @@
-//! From a reference to the secret itself.
+//! Fetches the secret that a reference names.
 //!
 //! Opens files and reads the given environment; what it read never appears in a message.
 
@@ -10,12 +10,12 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use super::environment::Environment;
-use super::shape::Reference;
+use super::value_type::Reference;
 
 /// A secret's file may have this many bytes.
 const SECRET_BYTES_MAX: u64 = 65_536;
 
-/// Fetches a secret, unless the environment says that none is wanted. `base` is where a relative path starts.
+/// Fetches a secret, unless the environment says not to fetch any. A relative path starts at `base`.
 ///
 /// # Errors
 /// What is missing or unsafe, and the remedy.
@@ -51,7 +51,7 @@ pub(super) fn resolve(reference: &Reference, base: &Path, environment: &Environm
     }
 }
 
-/// Opens a regular file; a FIFO in its place is refused instead of waited for.
+/// Opens a regular file. A FIFO is refused, because opening it would block.
 fn open(path: &Path) -> Result<File, String> {
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file =
@@ -73,7 +73,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> String {
     format!("file {}: {error}; make it readable for the daemon's user alone", path.display())
 }
 
-/// Drops one line break at the end; what else is in there counts.
+/// Removes one line break at the end; everything else is part of the secret.
 fn tidy(mut text: String, source: &str) -> Result<SecretString, String> {
     if text.ends_with('\n') {
         text.pop();

@@ -1,6 +1,6 @@
-//! The checked settings: what a configuration means once every fault is out.
+//! The checked settings: the result of a configuration without faults.
 //!
-//! Holds values alone; it knows neither the file's shape nor where the values are used.
+//! Holds only values; it knows neither the file's structure nor where the values are used.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use super::finding::Finding;
 use crate::function::statement;
 use crate::{queue, schedule, store, work};
 
-/// Everything that a daemon is told.
+/// All settings of a daemon.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The directory of the store.
     pub data_dir: PathBuf,
     /// What is logged and how.
     pub log: LogOptions,
-    /// What the daemon itself is told.
+    /// The settings of the daemon itself.
     pub daemon: DaemonOptions,
     /// The Unix socket of the CLI; its path has at most 107 bytes.
     pub control_socket: PathBuf,
@@ -40,11 +40,11 @@ pub struct Settings {
 pub struct LogOptions {
     /// A filter in the syntax of `tracing_subscriber::EnvFilter`, e.g. `info,nightmail::work=debug`; it parses.
     pub level: String,
-    /// The shape of a line.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
-/// The shape of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
@@ -55,7 +55,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the daemon itself is told.
+/// The settings of the daemon itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonOptions {
     /// At shutdown, messages in work have this long to end; then their attempts are abandoned without a charge.
@@ -97,7 +97,7 @@ pub struct Entry {
 pub enum Origin {
     /// The built-in default.
     Default,
-    /// A place in the file.
+    /// A location in the file.
     File {
         /// The line, from 1.
         line: u32,

@@ -1,6 +1,6 @@
 //! The text of one configuration file: lines, columns and excerpts.
 //!
-//! Knows no key. What must not be shown is masked by whoever knows the keys.
+//! Knows no keys. The caller, who does, masks what must not be shown.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ const EXCERPT_CHARS_MAX: usize = 120;
 
 /// Where a key or a value was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// Nowhere: a default, or something that is missing altogether.
     Nowhere,
     /// These bytes of the file.
@@ -43,12 +43,12 @@ impl Source {
         Self { name: name.into(), base: base.into(), text, line_starts }
     }
 
-    /// The public form of a place: line and column count from 1, columns in characters.
-    pub(super) fn origin(&self, place: &Place) -> Origin {
-        match place {
-            Place::Nowhere => Origin::Default,
-            Place::Variable(name) => Origin::Variable(name.clone()),
-            Place::Span(span) => {
+    /// The public form of a location: line and column count from 1, columns in characters.
+    pub(super) fn origin(&self, location: &Location) -> Origin {
+        match location {
+            Location::Nowhere => Origin::Default,
+            Location::Variable(name) => Origin::Variable(name.clone()),
+            Location::Span(span) => {
                 let (line, range) = self.line_at(span.start);
                 let before = self.text.get(range.start..span.start).unwrap_or_default();
                 let column = before.chars().count() + 1;
@@ -57,9 +57,9 @@ impl Source {
         }
     }
 
-    /// The line at a place with what is masked left out, and where the caret stands.
-    pub(super) fn excerpt(&self, place: &Place, masks: &[Range<usize>]) -> Option<Excerpt> {
-        let Place::Span(span) = place else { return None };
+    /// The line at a location with secrets masked, and the position of the caret.
+    pub(super) fn excerpt(&self, location: &Location, masks: &[Range<usize>]) -> Option<Excerpt> {
+        let Location::Span(span) = location else { return None };
         let (_, range) = self.line_at(span.start);
         let line = self.text.get(range.clone())?.trim_end_matches(['\n', '\r']);
         let mut shown = String::new();

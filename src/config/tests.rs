@@ -1,4 +1,4 @@
-//! The promises of the config room, through its door.
+//! The promises of the config module, tested through its public interface.
 
 mod example;
 mod faults;

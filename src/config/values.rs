@@ -1,7 +1,7 @@
-//! The checked leaves as the builders of settings read them.
+//! Typed access to the checked values, for the builders of settings.
 //!
-//! A value that is missing or was reported as wrong reads as its type's empty value: with one report no settings
-//! leave the room, so the builders go on and find the other faults.
+//! A value that is missing or was reported as wrong reads as its type's empty value, so that the builders continue and
+//! find the other faults. One reported fault is enough to keep any settings from leaving the module.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use secrecy::SecretString;
 use super::environment::Environment;
 use super::finding::Report;
 use super::secret;
-use super::shape::{Reference, Value};
-use super::source::{Place, Source};
-use super::walk::{Found, Leaf, quote};
+use super::source::{Location, Source};
+use super::validate::{Found, Leaf, quote};
+use super::value_type::{Reference, Value};
 
 /// A template's file may have this many bytes.
 const TEMPLATE_BYTES_MAX: u64 = 262_144;
 
-/// What the builders of settings read and report to.
+/// What the builders of settings read from and report to.
 pub(super) struct Values<'a> {
-    /// The leaves.
+    /// The checked values.
     pub(super) found: Found,
     /// Where faults go.
     pub(super) report: &'a mut Report,
@@ -83,7 +83,7 @@ impl Values<'_> {
         self.maybe_count(path).and_then(|count| N::try_from(count).ok()).unwrap_or_default()
     }
 
-    /// Whether a key says yes; no unless it is set.
+    /// Whether a key is true; false when it is not set.
     pub(super) fn flag(&self, path: &str) -> bool {
         matches!(self.value(path), Some(Value::Flag(true)))
     }
@@ -96,18 +96,18 @@ impl Values<'_> {
         }
     }
 
-    /// Whether a key is set, rightly or wrongly.
+    /// Whether a key is set, even to a wrong value.
     pub(super) fn is_set(&self, path: &str) -> bool {
-        self.found.leaves.get(path).is_some_and(|leaf| leaf.place != Place::Nowhere)
+        self.found.leaves.get(path).is_some_and(|leaf| leaf.location != Location::Nowhere)
     }
 
-    /// A path; one of the file starts at the file's directory.
+    /// A path; a relative path in the file starts at the file's directory.
     pub(super) fn path(&self, path: &str) -> Option<PathBuf> {
         let text = self.maybe_text(path)?;
         Some(self.base(path).join(text))
     }
 
-    /// A secret; what keeps it from being fetched is reported.
+    /// A secret; a failure to fetch it is reported.
     pub(super) fn secret(&mut self, path: &str) -> Option<SecretString> {
         let Some(Value::Secret(reference)) = self.value(path) else { return None };
         let reference: Reference = reference.clone();
@@ -120,7 +120,7 @@ impl Values<'_> {
         }
     }
 
-    /// The text of a template's file; what keeps it from being read is reported.
+    /// The text of a template's file; a failure to read it is reported.
     pub(super) fn template_file(&mut self, path: &str) -> Option<String> {
         let file = self.path(path)?;
         let read = std::fs::File::open(&file).and_then(|opened| {
@@ -135,24 +135,24 @@ impl Values<'_> {
         None
     }
 
-    /// Notes a default that a builder computed, so that it has an origin too.
+    /// Records a default that a builder computed, so that it has an origin too.
     pub(super) fn note(&mut self, path: &str, text: &str) {
-        let leaf = Leaf { value: Some(Value::Text(text.into())), place: Place::Nowhere, shown: quote(text) };
+        let leaf = Leaf { value: Some(Value::Text(text.into())), location: Location::Nowhere, shown: quote(text) };
         self.found.leaves.entry(path.into()).or_insert(leaf);
     }
 
     /// The same for a number.
     pub(super) fn note_count(&mut self, path: &str, count: u64) {
-        let leaf = Leaf { value: Some(Value::Count(count)), place: Place::Nowhere, shown: count.to_string() };
+        let leaf = Leaf { value: Some(Value::Count(count)), location: Location::Nowhere, shown: count.to_string() };
         self.found.leaves.entry(path.into()).or_insert(leaf);
     }
 
     /// Reports a fault of a key.
     pub(super) fn error(&mut self, path: &str, text: impl std::fmt::Display) {
-        self.report.error(&self.found.place(path), path, text);
+        self.report.error(&self.found.location(path), path, text);
     }
 
-    /// Reports a fault of a key, unless one is known.
+    /// Reports a fault of a key, unless one was reported already.
     pub(super) fn error_if_sound(&mut self, path: &str, text: impl std::fmt::Display) {
         if !self.report.has_error(path) {
             self.error(path, text);
@@ -161,12 +161,12 @@ impl Values<'_> {
 
     /// Gives advice on a key.
     pub(super) fn warning(&mut self, path: &str, text: impl std::fmt::Display) {
-        self.report.warning(&self.found.place(path), path, text);
+        self.report.warning(&self.found.location(path), path, text);
     }
 
     fn base(&self, path: &str) -> &Path {
-        match self.found.place(path) {
-            Place::Span(_) => &self.source.base,
+        match self.found.location(path) {
+            Location::Span(_) => &self.source.base,
             _ => Path::new(""),
         }
     }

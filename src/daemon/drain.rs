@@ -1,4 +1,5 @@
-//! The stop in three stages: no new work, a grace for the work in hand, then what is left goes back to its queue.
+//! The stop in three stages: no new messages, a grace period for running attempts, then the rest are cancelled and
+//! their messages released.
 
 use std::time::Duration;
 
@@ -8,31 +9,31 @@ use tokio_util::sync::CancellationToken;
 use crate::queue;
 use crate::work::pool::Drain;
 
-/// After the grace, attempts that are cut short get this long to be given back.
+/// After the grace period, releasing the messages of cancelled attempts may take this long.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
 /// After the last attempt, closing the store takes less than this.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
 
-/// From the signal to the end of the process, at the longest.
+/// The longest time from the signal to the end of the process.
 pub(super) fn longest(grace: Duration) -> Duration {
     grace + CUT_GRACE + CLOSE_GRACE
 }
 
-/// Stops the pools. `hurry` ends the grace early: a second signal.
+/// Stops the pools. `force`, a second signal, ends the grace period early.
 pub(super) async fn drain(
     pools: &mut JoinSet<Result<(), queue::Error>>,
     signals: &Drain,
     grace: Duration,
-    hurry: &CancellationToken,
+    force: &CancellationToken,
 ) {
     signals.stop.cancel();
     tokio::select! {
         () = all(pools) => return,
         () = tokio::time::sleep(grace) => tracing::warn!("the drain's grace is over; attempts in hand go back to their queues"),
-        () = hurry.cancelled() => tracing::warn!("told to stop at once; attempts in hand go back to their queues"),
+        () = force.cancelled() => tracing::warn!("told to stop at once; attempts in hand go back to their queues"),
     }
-    signals.cut.cancel();
+    signals.abort.cancel();
     if tokio::time::timeout(CUT_GRACE, all(pools)).await.is_err() {
         tracing::error!("some attempts could not be given back; they count as lost at the next start");
     }

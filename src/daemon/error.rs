@@ -9,7 +9,7 @@ pub enum Error {
     /// The store does not open, or stopped.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A queue refused.
+    /// A queue operation failed.
     #[error(transparent)]
     Queue(#[from] queue::Error),
     /// The scheduler stopped.
@@ -18,20 +18,20 @@ pub enum Error {
     /// The control socket cannot be served.
     #[error(transparent)]
     Socket(#[from] server::Error),
-    /// Functions cannot be made from their settings.
+    /// Functions cannot be built from their settings.
     #[error("{}", list(.0))]
     Functions(Vec<FunctionFault>),
-    /// Something that must not fail did; the daemon restarts from disk.
+    /// A loop that must not end has ended; the daemon restarts from disk.
     #[error("{part} ended unexpectedly: {reason}")]
     Broken {
-        /// The part.
+        /// Which loop.
         part: &'static str,
         /// How.
         reason: String,
     },
 }
 
-/// A function that cannot be made from its settings.
+/// A function that cannot be built from its settings.
 #[derive(Debug, thiserror::Error)]
 #[error("functions.{function}: {reason}")]
 pub struct FunctionFault {

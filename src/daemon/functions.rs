@@ -1,18 +1,18 @@
-//! From settings to functions.
+//! Builds the functions from their settings.
 
 use std::sync::Arc;
 
 use crate::base::Clock;
 use crate::config::{FunctionSettings, Kind, Settings};
-use crate::function::statement::{self, PdfPress, Statement, Users};
+use crate::function::statement::{self, PdfStatementRenderer, Statement, Users};
 use crate::function::{self, Function};
-use crate::queue::Door;
+use crate::queue::Queues;
 use crate::schedule::{FanOut, FanOutOptions};
 
 use super::Error;
 use super::error::FunctionFault;
 
-/// Makes every function and throws it away: this shows what only the machine can tell, such as missing root
+/// Builds every function and discards it: this finds faults that depend on the machine, such as missing root
 /// certificates.
 ///
 /// # Errors
@@ -25,23 +25,27 @@ pub fn check(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes all functions in the order of their settings, before the first one takes a message.
+/// Builds all functions in the order of their settings, before the first message is received.
 ///
 /// # Errors
 /// As [`check`].
-pub(super) fn make(settings: &Settings, door: &Door, clock: &Arc<dyn Clock>) -> Result<Vec<Arc<dyn Function>>, Error> {
+pub(super) fn make(
+    settings: &Settings,
+    queues: &Queues,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Arc<dyn Function>>, Error> {
     each(settings, |function, params| -> Result<Arc<dyn Function>, _> {
         match &function.kind {
             Kind::Statement(options) => Ok(Arc::new(statement(options, params, clock)?)),
             Kind::FanOut(options) => {
                 let users = users(options, params)?;
-                Ok(Arc::new(FanOut::new(options.clone(), users, door.clone(), clock.clone())))
+                Ok(Arc::new(FanOut::new(options.clone(), users, queues.clone(), clock.clone())))
             }
         }
     })
 }
 
-/// Makes something of each function: all of them, or all faults.
+/// Applies a fallible step to every function: returns all results, or all faults.
 fn each<T>(
     settings: &Settings,
     make: impl Fn(&FunctionSettings, &[&str]) -> Result<T, function::Error>,
@@ -57,7 +61,7 @@ fn each<T>(
     if faults.is_empty() { Ok(made) } else { Err(Error::Functions(faults)) }
 }
 
-/// The names of the runs' parameters, for addresses that use them.
+/// The names of the runs' parameters, which URL templates may use.
 fn params(settings: &Settings) -> Vec<&str> {
     settings.schedules.iter().flat_map(|schedule| schedule.params.keys().map(String::as_str)).collect()
 }
@@ -67,7 +71,7 @@ fn statement(
     params: &[&str],
     clock: &Arc<dyn Clock>,
 ) -> Result<Statement, function::Error> {
-    Statement::new(options, params, Box::new(PdfPress::new(&options.document)?), clock.clone())
+    Statement::new(options, params, Box::new(PdfStatementRenderer::new(&options.document)?), clock.clone())
 }
 
 fn users(options: &FanOutOptions, params: &[&str]) -> Result<Users, function::Error> {

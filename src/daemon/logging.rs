@@ -1,4 +1,4 @@
-//! Logs: text on a terminal, JSON lines elsewhere or when asked for; always to standard error, one record a line.
+//! Logs: text on a terminal, JSON lines elsewhere or on request; always to standard error, one record per line.
 
 use std::io::IsTerminal;
 
@@ -20,6 +20,6 @@ pub fn start(options: &LogOptions) {
         LogFormat::Auto if is_terminal => builder.with_ansi(has_colours).with_target(false).try_init(),
         LogFormat::Auto => builder.json().flatten_event(true).try_init(),
     };
-    // Logging that was started before goes on as it is.
+    // Fails when logging was started before; that logger stays in use.
     drop(started);
 }

@@ -1,6 +1,6 @@
-//! The daemon: wiring, start, drain, logging, and what it tells systemd.
+//! The daemon: wiring, start, drain, logging and notifications to systemd.
 //!
-//! Floor 7. Everything that opens the outside world is given to it by `cli` or by a test.
+//! Layer 7. `cli` or a test passes in everything that opens the outside world.
 
 pub mod drain;
 pub mod error;
@@ -8,9 +8,9 @@ pub mod functions;
 pub mod logging;
 pub mod notify;
 pub mod progress;
+pub mod retention;
 pub mod serve;
 pub mod space;
-pub mod upkeep;
 
 pub use error::Error;
 pub use serve::{Daemon, run};

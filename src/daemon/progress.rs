@@ -1,7 +1,7 @@
-//! Says how the runs go on: one log line when a run is complete, and systemd's status line while one is under way.
+//! Reports the progress of runs: a log line when a run is complete, and systemd's status line while one is under way.
 //!
-//! It only looks, now and then, at what the store has: it is right whatever ended the last recipient, and costs the
-//! attempts nothing.
+//! It polls the store from time to time. So it is right no matter how the last recipient ended, and it costs attempts
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-use crate::queue::Door;
+use crate::queue::Queues;
 use crate::run::{self, Report, report};
 
 use super::notify;
 
-/// How often the runs are looked at.
+/// How often the runs are polled.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Only the newest runs are looked at: an older one that a redrive completes again is not told.
+/// Only the newest runs are polled: an older one that a redrive completes again is not reported.
 const RUNS_LOOKED_AT: u64 = 16;
 
 /// Runs until `shutdown`. `idle` is the status while no run is under way.
-pub(super) async fn tell(door: Door, idle: String, shutdown: CancellationToken) -> Result<(), run::Error> {
+pub(super) async fn report(queues: Queues, idle: String, shutdown: CancellationToken) -> Result<(), run::Error> {
     let mut watch = Watch::new(idle.clone());
     loop {
-        let runs = report::list(&door.store().snapshot()?, RUNS_LOOKED_AT)?;
+        let runs = report::list(&queues.store().snapshot()?, RUNS_LOOKED_AT)?;
         for run in watch.completed(&runs) {
             tracing::info!(
                 run = run.id,
@@ -35,8 +35,8 @@ pub(super) async fn tell(door: Door, idle: String, shutdown: CancellationToken) 
                 "the run is complete: every recipient has an end"
             );
         }
-        if let Some(status) = watch.news(&runs, &idle) {
-            notify::tell(&[NotifyState::Status(status)]);
+        if let Some(status) = watch.changed_status(&runs, &idle) {
+            notify::send(&[NotifyState::Status(status)]);
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -45,22 +45,22 @@ pub(super) async fn tell(door: Door, idle: String, shutdown: CancellationToken) 
     }
 }
 
-/// What was seen so far.
+/// What the last poll found.
 struct Watch {
-    /// The runs that were not complete at the last look.
+    /// The runs that were not complete at the last poll.
     under_way: BTreeSet<u64>,
-    /// The newest run at the last look; `None` before the first.
+    /// The newest run at the last poll; `None` before the first.
     newest: Option<u64>,
-    /// The status that was told last.
-    told: String,
+    /// The status that was sent last.
+    last_status: String,
 }
 
 impl Watch {
     const fn new(idle: String) -> Self {
-        Self { under_way: BTreeSet::new(), newest: None, told: idle }
+        Self { under_way: BTreeSet::new(), newest: None, last_status: idle }
     }
 
-    /// The runs that were under way at the last look, or began since, and are complete now.
+    /// The runs that were under way at the last poll, or began since, and are complete now.
     fn completed<'a>(&mut self, runs: &'a [Report]) -> Vec<&'a Report> {
         let (done, open): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run.is_complete());
         let is_new = |run: &Report| self.newest.is_some_and(|newest| run.id > newest);
@@ -70,14 +70,14 @@ impl Watch {
         completed
     }
 
-    /// The status, when it is another than the one told last.
-    fn news(&mut self, runs: &[Report], idle: &str) -> Option<&str> {
+    /// The status, if it differs from the one that was sent last.
+    fn changed_status(&mut self, runs: &[Report], idle: &str) -> Option<&str> {
         let status = runs.iter().find(|run| !run.is_complete()).map_or_else(|| idle.to_owned(), status);
-        if status == self.told {
+        if status == self.last_status {
             return None;
         }
-        self.told = status;
-        Some(&self.told)
+        self.last_status = status;
+        Some(&self.last_status)
     }
 }
 
@@ -111,23 +111,23 @@ mod tests {
     #[test]
     fn a_run_is_told_once_each_time_that_it_completes() {
         let mut watch = Watch::new("idle".into());
-        let mut told = |runs: &[Report]| watch.completed(runs).iter().map(|run| run.id).collect::<Vec<_>>();
-        assert!(told(&[run(1, 5, 0)]).is_empty(), "it was complete before the daemon started");
-        assert!(told(&[run(2, 3, 2), run(1, 5, 0)]).is_empty());
-        assert_eq!(told(&[run(2, 5, 0), run(1, 5, 0)]), [2]);
-        assert!(told(&[run(2, 5, 0), run(1, 5, 0)]).is_empty());
-        assert!(told(&[run(2, 4, 1), run(1, 5, 0)]).is_empty(), "a redrive opened it again");
-        assert_eq!(told(&[run(2, 5, 0), run(1, 5, 0)]), [2]);
-        assert_eq!(told(&[run(3, 1, 0), run(2, 5, 0)]), [3], "it began and ended between two looks");
+        let mut last_status = |runs: &[Report]| watch.completed(runs).iter().map(|run| run.id).collect::<Vec<_>>();
+        assert!(last_status(&[run(1, 5, 0)]).is_empty(), "it was complete before the daemon started");
+        assert!(last_status(&[run(2, 3, 2), run(1, 5, 0)]).is_empty());
+        assert_eq!(last_status(&[run(2, 5, 0), run(1, 5, 0)]), [2]);
+        assert!(last_status(&[run(2, 5, 0), run(1, 5, 0)]).is_empty());
+        assert!(last_status(&[run(2, 4, 1), run(1, 5, 0)]).is_empty(), "a redrive opened it again");
+        assert_eq!(last_status(&[run(2, 5, 0), run(1, 5, 0)]), [2]);
+        assert_eq!(last_status(&[run(3, 1, 0), run(2, 5, 0)]), [3], "it began and ended between two looks");
     }
 
     #[test]
     fn the_status_follows_the_run_under_way_and_is_told_only_when_it_changes() {
         let mut watch = Watch::new("idle".into());
-        assert_eq!(watch.news(&[], "idle"), None);
+        assert_eq!(watch.changed_status(&[], "idle"), None);
         let under_way = "run 2 of monthly: fetched 5, sent 3, dead 0";
-        assert_eq!(watch.news(&[run(2, 3, 2), run(1, 5, 0)], "idle"), Some(under_way));
-        assert_eq!(watch.news(&[run(2, 3, 2)], "idle"), None);
-        assert_eq!(watch.news(&[run(2, 5, 0)], "idle"), Some("idle"));
+        assert_eq!(watch.changed_status(&[run(2, 3, 2), run(1, 5, 0)], "idle"), Some(under_way));
+        assert_eq!(watch.changed_status(&[run(2, 3, 2)], "idle"), None);
+        assert_eq!(watch.changed_status(&[run(2, 5, 0)], "idle"), Some("idle"));
     }
 }

@@ -1,4 +1,4 @@
-//! The daemon on one screen: open, make, start, wait, drain.
+//! The wiring of the daemon on one screen: open, build, start, wait, drain.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::control::{Control, server};
 use crate::base::{Clock, units};
 use crate::config::{Kind, Settings};
-use crate::queue::Door;
+use crate::queue::Queues;
 use crate::run::Ledger;
 use crate::schedule::{self, Service};
 use crate::store::{self, Store};
@@ -18,111 +18,113 @@ use crate::work::Pool;
 use crate::work::pool::Drain;
 
 use super::space::Watch;
-use super::{Error, drain, functions, notify, progress, space, upkeep};
+use super::{Error, drain, functions, notify, progress, retention, space};
 
-/// A daemon whose store is open and whose queues are there, but which does not work yet.
+/// A daemon whose store is open and whose queues exist, but which receives no messages yet.
 #[derive(Debug)]
 pub struct Daemon {
     settings: Settings,
     clock: Arc<dyn Clock>,
-    door: Door,
+    queues: Queues,
     control: UnixListener,
     watch: Watch,
 }
 
-/// Opens the daemon of these settings and works until `stop`; `hurry` cuts the drain short.
+/// Opens the daemon with these settings and runs it until `stop`; `force` ends the drain's grace period early.
 ///
 /// # Errors
-/// It does not start, or the store stopped under it.
+/// The daemon does not start, or the store stopped.
 pub async fn run(
     settings: Settings,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
-    hurry: CancellationToken,
+    force: CancellationToken,
 ) -> Result<(), Error> {
-    Daemon::open(settings, clock).await?.work(stop, hurry).await
+    Daemon::open(settings, clock).await?.work(stop, force).await
 }
 
 impl Daemon {
-    /// Opens the store, makes the queues, ends leases of an earlier life and binds the control socket.
+    /// Opens the store, creates the queues, ends the leases of an earlier process and binds the control socket.
     ///
     /// # Errors
     /// The store does not open, or the socket cannot be bound.
     pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        // Before the store: on a full disk it deletes the ballast, without which the store could not open.
         let mut watch = Watch::new(&settings);
         let store = Store::open(&settings.store)?;
-        let door = Door::new(store, clock.clone(), Arc::new(Ledger)).with_space(watch.space());
-        watch.look();
+        let queues = Queues::new(store, clock.clone(), Arc::new(Ledger)).with_space(watch.space());
+        watch.check();
         for (name, options) in &settings.queues {
-            door.ensure(name, options).await?;
+            queues.ensure(name, options).await?;
         }
-        door.finish_deletions().await?;
-        door.end_worker_leases().await?;
+        queues.finish_deletions().await?;
+        // Workers live in this process, so no lease of an earlier one can still be in use.
+        queues.end_worker_leases().await?;
         let control = server::bind(&settings.control_socket)?;
-        Ok(Self { settings, clock, door, control, watch })
+        Ok(Self { settings, clock, queues, control, watch })
     }
 
-    /// The queues, for tests that look inside.
-    pub fn door(&self) -> &Door {
-        &self.door
+    /// The queues, for tests that inspect them.
+    pub fn queues(&self) -> &Queues {
+        &self.queues
     }
 
-    /// Works until `stop`, then drains; `hurry` cuts the drain short.
+    /// Runs until `stop`, then drains; `force` ends the drain's grace period early.
     ///
     /// # Errors
-    /// A function cannot be made, or the store stopped.
-    pub async fn work(self, stop: CancellationToken, hurry: CancellationToken) -> Result<(), Error> {
-        let Self { settings, clock, door, control, watch } = self;
+    /// A function cannot be built, or the store stopped.
+    pub async fn work(self, stop: CancellationToken, force: CancellationToken) -> Result<(), Error> {
+        let Self { settings, clock, queues, control, watch } = self;
         let end = CancellationToken::new();
         let signals = Drain::default();
         let mut pools = JoinSet::new();
-        let made = functions::make(&settings, &door, &clock)?;
+        let made = functions::make(&settings, &queues, &clock)?;
         for (function, made) in settings.functions.iter().zip(made) {
-            pools.spawn(Pool::new(door.clone(), function.pool.clone(), made, signals.clone()).run());
+            pools.spawn(Pool::new(queues.clone(), function.pool.clone(), made, signals.clone()).run());
         }
         let mut parts = JoinSet::new();
         let schedules = schedules(&settings);
-        let mut pulses = Vec::new();
+        let mut liveness = Vec::new();
         for (options, queue) in schedules.clone() {
-            let service = Service::new(door.store().clone(), clock.clone(), options, queue);
-            pulses.push(service.pulse());
+            let service = Service::new(queues.store().clone(), clock.clone(), options, queue);
+            liveness.push(service.liveness());
             let stop = signals.stop.clone();
             parts.spawn(async move { service.run(stop).await.map_err(Error::from) });
         }
-        spawn(&mut parts, upkeep::run(door.clone(), end.clone()));
+        spawn(&mut parts, retention::run(queues.clone(), end.clone()));
         spawn(&mut parts, space::run(watch, end.clone()));
-        spawn(&mut parts, notify::watch(door.clone(), pulses, clock.clone(), end.clone()));
-        let (driver, driver_stop) = (door.clone(), signals.stop.clone());
+        spawn(&mut parts, notify::watch(queues.clone(), liveness, clock.clone(), end.clone()));
+        let (driver, driver_stop) = (queues.clone(), signals.stop.clone());
         parts.spawn(async move { driver.drive_all(driver_stop).await.map_err(Error::from) });
-        let control = server::serve(control, Control::of_daemon(door.clone(), schedules, end.clone()), end.clone());
+        let control = server::serve(control, Control::of_daemon(queues.clone(), schedules, end.clone()), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
 
         let status = status(&settings);
-        spawn(&mut parts, progress::tell(door.clone(), status.clone(), signals.stop.clone()));
+        spawn(&mut parts, progress::report(queues.clone(), status.clone(), signals.stop.clone()));
         tracing::info!(data_dir = %settings.data_dir.display(), "{status}");
-        notify::tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        notify::send(&[NotifyState::Ready, NotifyState::Status(&status)]);
 
         let reason = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            reason = door.store().stopped() => Err(Error::Store(reason)),
+            reason = queues.store().stopped() => Err(Error::Store(reason)),
             Some(part) = parts.join_next() => Err(ended("a service", part)),
             Some(pool) = pools.join_next() => Err(ended("a pool", pool.map(|end| end.map_err(Error::from)))),
         };
         let longest = drain::longest(settings.daemon.drain);
         let usec = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
-        // systemd waits as long as the drain may take, whatever TimeoutStopSec= says.
-        notify::tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(usec), NotifyState::Status("draining")]);
+        // systemd is asked to wait as long as the drain may take, so that TimeoutStopSec= does not kill it.
+        notify::send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(usec), NotifyState::Status("draining")]);
         if let Err(error) = &reason {
             tracing::error!("stopping: {error}");
         } else {
             tracing::info!("draining");
         }
-        // Without a store nothing that an attempt does can be written down: it must not go on.
+        // Without a store no attempt can be recorded any more, so running attempts must not go on.
         match &reason {
-            Ok(()) => drain::drain(&mut pools, &signals, settings.daemon.drain, &hurry).await,
+            Ok(()) => drain::drain(&mut pools, &signals, settings.daemon.drain, &force).await,
             Err(_) => {
                 signals.stop.cancel();
-                signals.cut.cancel();
+                signals.abort.cancel();
                 pools.shutdown().await;
             }
         }
@@ -169,7 +171,7 @@ where
     parts.spawn(async move { part.await.map_err(Error::from) });
 }
 
-/// Turns the end of something that should not have ended into a reason to stop.
+/// Turns the unexpected end of a loop into a reason to stop.
 fn ended(part: &'static str, end: Result<Result<(), Error>, JoinError>) -> Error {
     match end {
         Ok(Ok(())) => broken(part, "it stopped by itself"),
@@ -182,10 +184,10 @@ fn broken(part: &'static str, reason: impl std::fmt::Display) -> Error {
     Error::Broken { part, reason: reason.to_string() }
 }
 
-/// The store that a command opens for itself while no daemon runs.
+/// Opens the store for a command while no daemon runs.
 ///
 /// # Errors
 /// The store does not open; a running daemon holds it.
-pub fn open_door(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Door, store::Error> {
-    Ok(Door::new(Store::open(&settings.store)?, clock, Arc::new(Ledger)))
+pub fn open_queues(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Queues, store::Error> {
+    Ok(Queues::new(Store::open(&settings.store)?, clock, Arc::new(Ledger)))
 }

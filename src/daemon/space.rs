@@ -1,5 +1,5 @@
-//! Watches the free space of the store's disk: tells the door, which refuses sends in time, and keeps a ballast file
-//! that is given up when others have filled the disk all the same.
+//! Watches the free space of the store's disk. Reports it to the queues, which refuse sends in time, and keeps a
+//! ballast file that is deleted when other programs fill the disk nevertheless.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -18,9 +18,9 @@ use crate::queue::Space;
 
 use super::Error;
 
-/// How often the disk is looked at.
+/// How often the free space is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// And while little is free: less than four times the reserve.
+/// How often it is checked while less than four times the reserve is free.
 const LOOK_EVERY_WHEN_LOW: Duration = Duration::from_millis(100);
 /// The ballast is a quarter of the reserve, but never more bytes than this.
 const BALLAST_BYTES_MAX: u64 = 16 << 20;
@@ -32,67 +32,69 @@ pub(super) struct Watch {
     dir: PathBuf,
     /// `store.reserve`.
     reserve_bytes: u64,
-    /// Told at each look.
+    /// The queues' view of the free space; updated at each check.
     space: Arc<Space>,
-    /// What was told to the log last.
-    told: Told,
+    /// What was logged last.
+    told: DiskState,
 }
 
-/// How the disk stood at the last look.
+/// The state of the disk at the last check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    /// There is room.
+enum DiskState {
+    /// At least the reserve is free.
     Room,
     /// Sends to ordinary queues are refused.
     Low,
     /// All sends are refused.
     VeryLow,
-    /// Nobody knows: the system does not say.
+    /// The free space cannot be read.
     Unknown,
 }
 
 impl Watch {
-    /// A watch over the disk of `settings.data_dir`. The first look gives up the ballast of an earlier life when the disk
+    /// A watch over the disk of `settings.data_dir`. It deletes the ballast of an earlier process at once when the disk
     /// is full, so that the store can be opened.
     pub(super) fn new(settings: &Settings) -> Self {
         let served = settings.functions.iter().map(|function| function.pool.queue.clone()).collect();
         let reserve_bytes = settings.daemon.reserve_bytes;
         let space = Arc::new(Space::new(reserve_bytes, served));
-        let watch = Self { dir: settings.data_dir.clone(), reserve_bytes, space, told: Told::Room };
-        // Before the first start there is no directory, and nothing to give up.
+        let watch = Self { dir: settings.data_dir.clone(), reserve_bytes, space, told: DiskState::Room };
+        // Before the first start there is no directory and no ballast.
         if watch.free_bytes().is_ok_and(|free| free < watch.ballast_bytes() / 4) {
             let _ = std::fs::remove_file(watch.ballast());
         }
         watch
     }
 
-    /// What the door is to hold.
+    /// The shared state that the queues check before a send.
     pub(super) fn space(&self) -> Arc<Space> {
         self.space.clone()
     }
 
-    /// Looks now: tells the door, gives up the ballast or makes it again. Answers when to look again.
-    pub(super) fn look(&mut self) -> Duration {
+    /// Checks the disk: updates the shared state, and deletes or recreates the ballast. Returns the pause until the
+    /// next check.
+    pub(super) fn check(&mut self) -> Duration {
         let looked = self.free_bytes().and_then(|free| {
-            let free = self.trim(free)?;
+            let free = self.adjust_ballast(free)?;
             self.space.saw(free);
             Ok(free)
         });
         match looked {
             Ok(free) => {
-                self.tell(self.standing(free), &format!("{} free", units::show_size(free)));
+                self.tell(self.state(free), &format!("{} free", units::show_size(free)));
                 if free < self.reserve_bytes.saturating_mul(4) { LOOK_EVERY_WHEN_LOW } else { LOOK_EVERY }
             }
             Err(error) => {
-                self.tell(Told::Unknown, &error.to_string());
+                self.tell(DiskState::Unknown, &error.to_string());
                 LOOK_EVERY
             }
         }
     }
 
-    /// Gives up the ballast when less than a quarter of it is free, and makes it when the reserve is there without it;
-    /// answers what is free then. Between the two the ballast stays as it is, and so it is not made and given up in turn.
-    fn trim(&self, free: u64) -> io::Result<u64> {
+    /// Deletes the ballast when less than a quarter of its size is free, and recreates it when the reserve is free in
+    /// addition to it; returns the free bytes afterwards. The gap between the two limits prevents an endless
+    /// alternation.
+    fn adjust_ballast(&self, free: u64) -> io::Result<u64> {
         let (path, bytes) = (self.ballast(), self.ballast_bytes());
         let is_there = path.exists();
         if is_there && free < bytes / 4 {
@@ -106,25 +108,27 @@ impl Watch {
         self.free_bytes()
     }
 
-    fn standing(&self, free: u64) -> Told {
+    fn state(&self, free: u64) -> DiskState {
         match free {
-            free if free >= self.reserve_bytes => Told::Room,
-            free if free >= self.reserve_bytes / 2 => Told::Low,
-            _ => Told::VeryLow,
+            free if free >= self.reserve_bytes => DiskState::Room,
+            free if free >= self.reserve_bytes / 2 => DiskState::Low,
+            _ => DiskState::VeryLow,
         }
     }
 
-    /// Logs a change; a disk that stays as it is fills no log.
-    fn tell(&mut self, now: Told, why: &str) {
+    /// Logs a change of state only, so that a full disk does not flood the log.
+    fn tell(&mut self, now: DiskState, why: &str) {
         if now == self.told {
             return;
         }
         let dir = self.dir.display();
         match now {
-            Told::Room => tracing::info!(%dir, "there is room on the disk again ({why}): sends go on"),
-            Told::Low => tracing::warn!(%dir, "the disk is nearly full ({why}): sends are refused, but to functions"),
-            Told::VeryLow => tracing::error!(%dir, "the disk is nearly full ({why}): all sends are refused"),
-            Told::Unknown => tracing::warn!(%dir, "the free space of the disk cannot be watched: {why}"),
+            DiskState::Room => tracing::info!(%dir, "there is room on the disk again ({why}): sends go on"),
+            DiskState::Low => {
+                tracing::warn!(%dir, "the disk is nearly full ({why}): sends are refused, but to functions")
+            }
+            DiskState::VeryLow => tracing::error!(%dir, "the disk is nearly full ({why}): all sends are refused"),
+            DiskState::Unknown => tracing::warn!(%dir, "the free space of the disk cannot be watched: {why}"),
         }
         self.told = now;
     }
@@ -143,7 +147,7 @@ impl Watch {
     }
 }
 
-/// Makes a file whose bytes are really taken on the disk.
+/// Creates a file whose blocks are allocated on the disk; a sparse file would reserve nothing.
 fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
     let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
@@ -152,12 +156,12 @@ fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Looks until `shutdown`.
+/// Checks the disk until `shutdown`.
 pub(super) async fn run(mut watch: Watch, shutdown: CancellationToken) -> Result<(), Error> {
     loop {
-        // The system may take its time: the loops of the daemon do not wait for it.
+        // File system calls may block for long, so they must not run on an async worker thread.
         let looked = tokio::task::spawn_blocking(move || {
-            let pause = watch.look();
+            let pause = watch.check();
             (watch, pause)
         });
         let pause;

@@ -21,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::behaviour::{Behaviour, HUGE_BODY_BYTES};
 pub use self::plan::{Fault, Malformed, Plan};
-use super::people::People;
+use super::fixtures::Fixtures;
 
 /// A page never has more users, whatever is asked for.
 pub const PAGE_USERS_MAX: u32 = 10_000;
 /// How long open requests may take after the shutdown.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
-/// What a bank is told at its start.
+/// The options of a bank.
 #[derive(Clone)]
 pub struct Options {
     /// How many users it has.
@@ -99,7 +99,7 @@ struct Counters {
 /// What all requests share.
 struct Shared {
     options: Options,
-    people: People,
+    fixtures: Fixtures,
     plan: Plan,
     address: SocketAddr,
     /// Set once by fix; never cleared.
@@ -122,7 +122,7 @@ impl Bank {
         let address = listener.local_addr().expect("a bound listener has an address");
         let plan = Plan::new(options.users, options.malformed_users, options.fail_share);
         let shared = Arc::new(Shared {
-            people: People::new(options.seed),
+            fixtures: Fixtures::new(options.seed),
             plan,
             options,
             address,
@@ -142,7 +142,7 @@ impl Bank {
     }
 }
 
-/// Serves until the shutdown, then gives open requests a moment.
+/// Serves until the shutdown, then waits briefly for open requests.
 async fn serve(listener: TcpListener, router: axum::Router, shutdown: CancellationToken) {
     // A socket that does not take the option still works, only slower.
     let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
@@ -184,8 +184,8 @@ impl Handle {
     }
 
     /// The population that it serves.
-    pub fn people(&self) -> People {
-        self.shared.people
+    pub fn fixtures(&self) -> Fixtures {
+        self.shared.fixtures
     }
 
     /// Which users are malformed and which accounts fail, as long as nothing is fixed.
@@ -193,7 +193,7 @@ impl Handle {
         &self.shared.plan
     }
 
-    /// Heals every fault and every malformed user.
+    /// Fixes every fault and every malformed user.
     pub fn fix(&self) {
         self.shared.fix();
     }

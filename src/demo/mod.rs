@@ -1,17 +1,17 @@
-//! A bank's API and a mail sink on loopback: what `nightmail demo` shows, and the independent witness of the tests.
+//! A bank's API and a mail sink on loopback: the servers of `nightmail demo`, and the independent oracle of the tests.
 //!
-//! Floor 8, behind the feature `demo`. Knows [`crate::base`] alone: a witness that shares code with what it watches
-//! would share its mistakes.
+//! Layer 8, behind the feature `demo`. Knows only [`crate::base`]: an oracle that shares code with what it checks would
+//! share its mistakes.
 
 pub mod bank;
-mod dice;
-pub mod people;
+pub mod fixtures;
+mod rng;
 pub mod sink;
 
 use std::path::PathBuf;
 
 pub use bank::{Bank, run_bank};
-pub use people::{People, Period};
+pub use fixtures::{Fixtures, Period};
 pub use sink::{Sink, run_sink};
 
 /// Why a server of the demo could not start.

@@ -1,14 +1,14 @@
-//! The mail sink: a strict SMTP server (RFC 5321) that takes every mail, delivers none and remembers what it saw.
+//! The mail sink: a strict SMTP server (RFC 5321) that accepts every mail, delivers none and records what it saw.
 //!
 //! Owns the server, its limits and its scripted misbehaviour. Knows nothing of queues, functions or lettre.
 
 mod body;
 mod command;
+mod deliveries;
 mod examine;
 mod session;
 mod store;
 mod wire;
-mod witness;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,8 +20,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::deliveries::{Doubled, Pdf, Record, Summary, Violation, ViolationKind};
 use self::store::Store;
-pub use self::witness::{Doubled, Pdf, Record, Summary, Violation, ViolationKind};
 use super::Error;
 
 /// A line may have this many bytes with its CRLF (RFC 5321, 4.5.3.1.6); longer ones are violations.
@@ -79,7 +79,7 @@ pub enum Action {
     Lose,
 }
 
-/// What a sink is told at its start.
+/// The options of a sink.
 #[derive(Clone)]
 pub struct Options {
     /// The host name in greeting and EHLO reply.
@@ -168,7 +168,7 @@ pub async fn run_sink(listener: TcpListener, options: Options, shutdown: Cancell
     Ok(handle.summary())
 }
 
-/// Takes connections until the shutdown, then gives open dialogues a moment.
+/// Accepts connections until the shutdown, then waits briefly for open dialogues.
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let slots = Arc::new(Semaphore::new(shared.options.connections_max));
     let mut dialogues = JoinSet::new();
@@ -199,7 +199,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// A panic in a dialogue ends the sink: a witness that may have missed something must not go on.
+/// A panic in a dialogue ends the sink: an oracle that may have missed something must not continue.
 fn surface_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()

@@ -1,4 +1,4 @@
-//! The door between the worker pool and whatever does the work.
+//! The interface between the worker pool and the functions that it calls.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::base::{MessageId, Outcome, Timestamp};
 
 /// What a message or a tick makes happen. One value serves all workers at once.
 pub trait Function: Send + Sync + fmt::Debug {
-    /// Works on one message. The pool limits its time: when the limit passes, the future is dropped at an await
-    /// point, so whatever it holds must be safe to drop there.
+    /// Processes one message. The pool limits its time: when the limit passes, the future is dropped at an await
+    /// point, so everything that it holds must be safe to drop there.
     fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome>;
 
     /// How much longer than its time limit an attempt may take, because an effect that was begun within the limit must
-    /// not be cut off. A function with such an effect begins none after [`Invocation::deadline`].
+    /// not be cancelled. Such a function begins no effect after [`Invocation::deadline`].
     fn overtime(&self) -> Duration {
         Duration::ZERO
     }
@@ -36,7 +36,7 @@ pub struct Invocation {
     pub receive_count: u32,
     /// When it was received.
     pub received_at: Timestamp,
-    /// When the attempt's time is over. What cannot be taken back must not be begun after it.
+    /// When the attempt's time limit ends. No irreversible effect may begin after it.
     pub deadline: Timestamp,
     /// The handle of this receive, as SQS gives it.
     pub receipt_handle: String,

@@ -1,4 +1,4 @@
-//! What can be wrong with a function's settings, found when the function is built and before any message is taken.
+//! What can be wrong with a function's settings, found when the function is built, before any message is received.
 
 /// A setting that a function cannot work with. No text holds a secret.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Error {
     Mailbox {
         /// The setting: `from`, `reply_to`.
         field: &'static str,
-        /// What stands there.
+        /// Its value.
         value: String,
         /// What is wrong with it.
         why: String,

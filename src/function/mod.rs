@@ -1,6 +1,6 @@
 //! What a message makes happen: the trait that the worker pool calls, and the functions that are built in.
 //!
-//! Floor 2. Knows values only: no store, no queue, no run. What a function needs of higher floors is handed to it.
+//! Layer 2. Knows values only: no store, no queue, no run. What a function needs from higher layers is passed in.
 
 pub mod call;
 pub mod error;

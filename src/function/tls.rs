@@ -13,7 +13,7 @@ pub(super) fn client_config() -> Result<ClientConfig, Error> {
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        // Somebody named certificates that are not there: trusting others in their place would be a surprise.
+        // The environment names certificates that do not exist: trusting others in their place would be a surprise.
         if let Some(why) = found.errors.first() {
             return Err(Error::Tls(why.to_string()));
         }

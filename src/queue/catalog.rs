@@ -1,24 +1,24 @@
-//! The queues that there are: made, changed, found by name.
+//! The queues: create, update, delete, find by name.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::base::{Timestamp, limit};
-use crate::store::record::{Digest, Pause, QueueAttributes, QueueRecord, Recent, RecentRecord, RedriveAllow};
+use crate::store::record::{DedupEntry, DedupRecord, Digest, Pause, QueueAttributes, QueueRecord, RedriveAllow};
 use crate::store::tx::u32_record::U32;
 use crate::store::{Snapshot, Tx};
 
-use super::{Error, Options, RedrivePolicy, recent};
+use super::{Error, Options, RedrivePolicy, dedup};
 
-/// A key after every queue name.
+/// Sorts after every queue name.
 const LAST_NAME: &str = "\u{10FFFF}";
 
-/// Makes the queue, or gives the one of that name these attributes. Answers its number.
+/// Creates the queue, or updates the attributes of the existing one. Returns its number.
 ///
 /// # Errors
-/// [`Error::Name`] when the name does not fit SQS's grammar, [`Error::Exists`] when the queue is of the other kind,
-/// [`Error::Kinds`] and [`Error::NotAllowed`] when its dead letters cannot go where it says.
+/// [`Error::Name`] when the name does not fit SQS's grammar, [`Error::Exists`] when the queue is of the other kind
+/// (FIFO or standard), [`Error::Kinds`] and [`Error::NotAllowed`] when its dead-letter queue cannot take its letters.
 pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Timestamp) -> Result<u32, Error> {
     check_name(name, options)?;
     let known = match tx.queue_names()?.get(&name.to_owned())? {
@@ -35,10 +35,11 @@ pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Timestamp) ->
     }
 }
 
-/// Makes a queue as SQS's CreateQueue does: one of that name with the same attributes is answered.
+/// Creates a queue as SQS's CreateQueue does: returns the existing one when its attributes are the same.
 ///
 /// # Errors
-/// As [`ensure`]; [`Error::Exists`] when it has other attributes, [`Error::DeletedRecently`] within 60 seconds of its end.
+/// As [`ensure`]; [`Error::Exists`] when it has other attributes, [`Error::DeletedRecently`] within 60 seconds of its
+/// deletion.
 pub fn create(
     tx: &mut Tx<'_>,
     name: &str,
@@ -56,7 +57,7 @@ pub fn create(
     }
     check_dead_letter_queue(tx, name, options)?;
     check_tags(tags)?;
-    if recent::recall(tx, NO_QUEUE, deleted(name), now)?.is_some() {
+    if dedup::get(tx, NO_QUEUE, deleted(name), now)?.is_some() {
         return Err(Error::DeletedRecently(name.to_owned()));
     }
     make(tx, name, options, tags, now)
@@ -93,7 +94,8 @@ fn change(tx: &mut Tx<'_>, queue: QueueRecord, options: &Options, now: Timestamp
     Ok(queue.id)
 }
 
-/// A queue may name a dead-letter queue that is not there yet; one that is must be of its kind and take its letters.
+/// Checks the dead-letter queue. It need not exist yet; when it does, it must be of the same kind and allow this
+/// source.
 fn check_dead_letter_queue(tx: &mut Tx<'_>, name: &str, options: &Options) -> Result<(), Error> {
     let Some(redrive) = &options.redrive else { return Ok(()) };
     let Some(U32(id)) = tx.queue_names()?.get(&redrive.dead_letter_queue)? else { return Ok(()) };
@@ -109,10 +111,11 @@ fn check_dead_letter_queue(tx: &mut Tx<'_>, name: &str, options: &Options) -> Re
     if is_allowed { Ok(()) } else { Err(Error::NotAllowed { from: name.to_owned(), to: to.name }) }
 }
 
-/// Stops receives from the queue until [`resume`]; sends go on. A second pause keeps the first one's name and moment.
+/// Stops receives from the queue until [`resume`]; sends continue. A second pause keeps the first one's name and
+/// moment.
 ///
 /// # Errors
-/// The queue is not there.
+/// The queue does not exist.
 pub fn pause(tx: &mut Tx<'_>, name: &str, by: &str, now: Timestamp) -> Result<(), Error> {
     let queue = find(tx, name)?;
     if queue.paused.is_none() {
@@ -123,10 +126,10 @@ pub fn pause(tx: &mut Tx<'_>, name: &str, by: &str, now: Timestamp) -> Result<()
     Ok(())
 }
 
-/// Lets receives go on.
+/// Allows receives again.
 ///
 /// # Errors
-/// The queue is not there.
+/// The queue does not exist.
 pub fn resume(tx: &mut Tx<'_>, name: &str) -> Result<(), Error> {
     let queue = find(tx, name)?;
     tx.queues()?.insert(&queue.id, &QueueRecord { paused: None, ..queue.clone() })?;
@@ -134,10 +137,10 @@ pub fn resume(tx: &mut Tx<'_>, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds tags to a queue; those of the same keys are replaced.
+/// Adds tags to a queue and replaces those with the same keys.
 ///
 /// # Errors
-/// The queue is not there, or would have more than 50 tags, or one is out of SQS's limits.
+/// The queue does not exist or would have more than 50 tags, or a tag exceeds SQS's limits.
 pub fn tag(tx: &mut Tx<'_>, name: &str, tags: BTreeMap<String, String>) -> Result<(), Error> {
     let mut queue = find(tx, name)?;
     queue.tags.extend(tags);
@@ -146,10 +149,10 @@ pub fn tag(tx: &mut Tx<'_>, name: &str, tags: BTreeMap<String, String>) -> Resul
     Ok(())
 }
 
-/// Takes tags off a queue; those that it has not are passed over.
+/// Removes tags from a queue; ignores keys that it does not have.
 ///
 /// # Errors
-/// The queue is not there.
+/// The queue does not exist.
 pub fn untag(tx: &mut Tx<'_>, name: &str, keys: &[String]) -> Result<(), Error> {
     let mut queue = find(tx, name)?;
     queue.tags.retain(|key, _| !keys.contains(key));
@@ -157,28 +160,28 @@ pub fn untag(tx: &mut Tx<'_>, name: &str, keys: &[String]) -> Result<(), Error> 
     Ok(())
 }
 
-/// Deletes a queue: its name is gone at once, its messages go in steps of [`super::purge`], and then [`bury`] takes the
-/// record. Answers its number.
+/// Deletes a queue and returns its number. The name is gone at once; the messages are removed in steps by
+/// [`super::purge`], and then the record by [`remove_record`].
 ///
 /// # Errors
-/// The queue is not there.
+/// The queue does not exist.
 pub fn delete(tx: &mut Tx<'_>, name: &str, now: Timestamp) -> Result<u32, Error> {
     let queue = find(tx, name)?;
     tx.queue_names()?.remove(&queue.name)?;
     tx.queues()?.insert(&queue.id, &QueueRecord { deleted_at: Some(now), ..queue.clone() })?;
-    let record = RecentRecord { until: now.after(NAME_KEPT), what: Recent::Deleted };
-    recent::remember(tx, NO_QUEUE, deleted(name), &record, now)?;
+    let record = DedupRecord { until: now.after(NAME_KEPT), what: DedupEntry::Deleted };
+    dedup::insert(tx, NO_QUEUE, deleted(name), &record, now)?;
     tx.signal(u64::from(queue.id));
     Ok(queue.id)
 }
 
-/// Removes what a deleted queue without messages leaves: its record, its counts, what it remembers. False when there is
-/// more to do.
+/// Removes the rest of a deleted queue without messages: record, counts and deduplication entries. Returns false when
+/// there is more to do.
 ///
 /// # Errors
 /// A storage fault.
-pub fn bury(tx: &mut Tx<'_>, id: u32) -> Result<bool, Error> {
-    if recent::forget(tx, id, Timestamp::from_millis(u64::MAX), BURIED_PER_STEP)? == BURIED_PER_STEP {
+pub fn remove_record(tx: &mut Tx<'_>, id: u32) -> Result<bool, Error> {
+    if dedup::remove_expired(tx, id, Timestamp::from_millis(u64::MAX), REMOVED_PER_STEP)? == REMOVED_PER_STEP {
         return Ok(false);
     }
     tx.forget_counts(id)?;
@@ -186,19 +189,19 @@ pub fn bury(tx: &mut Tx<'_>, id: u32) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// A deleted queue's name is not used again for this long, as in SQS.
+/// A deleted queue's name cannot be reused for this long, as in SQS.
 const NAME_KEPT: Duration = Duration::from_secs(60);
-/// The number of no queue: what is remembered across queues stands under it.
+/// No queue has this number; entries that belong to no queue are stored under it.
 const NO_QUEUE: u32 = 0;
 const PAUSED_BY_CHARS_MAX: usize = 200;
-const BURIED_PER_STEP: usize = 1000;
-/// SQS's limits of tags.
+const REMOVED_PER_STEP: usize = 1000;
+/// SQS's limits for tags.
 const TAGS_MAX: usize = 50;
 const TAG_KEY_CHARS: RangeInclusive<usize> = 1..=128;
 const TAG_VALUE_CHARS_MAX: usize = 256;
 
 fn deleted(name: &str) -> Digest {
-    recent::digest(&["deleted", name])
+    dedup::digest(&["deleted", name])
 }
 
 fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), Error> {
@@ -215,7 +218,7 @@ fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), Error> {
     })
 }
 
-/// The first attribute in which the two differ, by its name in the configuration.
+/// The first attribute that differs, by its name in the configuration.
 fn difference(a: &QueueAttributes, b: &QueueAttributes) -> Option<&'static str> {
     let checks = [
         (a.fifo == b.fifo, "kind or deduplication"),
@@ -235,7 +238,7 @@ fn difference(a: &QueueAttributes, b: &QueueAttributes) -> Option<&'static str> 
 /// The queue of that name.
 ///
 /// # Errors
-/// [`Error::NotFound`] names those that there are.
+/// [`Error::NotFound`] lists the existing queues.
 pub fn find(tx: &mut Tx<'_>, name: &str) -> Result<QueueRecord, Error> {
     if let Some(U32(id)) = tx.queue_names()?.get(&name.to_owned())? {
         return by_id(tx, id);
@@ -267,7 +270,7 @@ pub fn dead_letter_queue(tx: &mut Tx<'_>, queue: &QueueRecord) -> Result<Option<
 /// The queue of that name, as the snapshot shows it.
 ///
 /// # Errors
-/// [`Error::NotFound`] names those that there are.
+/// [`Error::NotFound`] lists the existing queues.
 pub fn look_up(snapshot: &Snapshot, name: &str) -> Result<QueueRecord, Error> {
     let names = snapshot.queue_names()?;
     match names.get(&name.to_owned())? {
@@ -276,7 +279,7 @@ pub fn look_up(snapshot: &Snapshot, name: &str) -> Result<QueueRecord, Error> {
     }
 }
 
-/// All queues by name, without those that were deleted.
+/// All queues by name, without those being deleted.
 ///
 /// # Errors
 /// A storage fault.
@@ -287,7 +290,7 @@ pub fn list(snapshot: &Snapshot) -> Result<Vec<QueueRecord>, Error> {
     Ok(queues)
 }
 
-/// All queues by number, with those whose deletion is under way.
+/// All queues by number, those being deleted included.
 ///
 /// # Errors
 /// A storage fault.
@@ -320,7 +323,7 @@ pub fn check_name(name: &str, options: &Options) -> Result<(), Error> {
     }
 }
 
-/// What the name of a FIFO queue ends in; it counts among the name's characters.
+/// The suffix of a FIFO queue's name; it counts towards the name's length.
 pub const FIFO_SUFFIX: &str = ".fifo";
 
 /// An error names at most this many queues.

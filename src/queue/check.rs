@@ -1,22 +1,22 @@
-//! The rules between the tables of queues and messages (`docs/format.md`, "What holds between the tables"), looked at
+//! Checks the invariants between the tables of queues and messages (`docs/format.md`, "What holds between the tables")
 //! row by row. Memory does not grow with the number of messages.
 
-mod beside;
+mod indexes;
 
 use std::collections::BTreeMap;
 
 use crate::store::check::Findings;
-use crate::store::record::{Counts, MessageState, Place};
+use crate::store::record::{Counts, MessageState, Phase};
 use crate::store::tx::u32_record::U32;
 use crate::store::{Error, Snapshot};
 
-use super::{place, send};
+use super::{messages, send};
 
 /// Bodies are compared with all states in parts of this many: 9 MB of memory, one pass over the states each.
 const BODIES_AT_ONCE: usize = 1 << 20;
 
-/// Adds what contradicts itself: queues and their names, states and their indexes, bodies, counts, history. Rows that do
-/// not decode are passed over: [`crate::store::check::records`] names them.
+/// Adds a finding for each contradiction between queues and names, states and indexes, bodies, counts and history.
+/// Skips rows that do not decode: [`crate::store::check::records`] reports them.
 ///
 /// # Errors
 /// A storage fault, or the check is to stop.
@@ -26,7 +26,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> 
     check_counts(snapshot, findings, counted)?;
     check_ready(snapshot, findings)?;
     check_timed(snapshot, findings)?;
-    beside::check(snapshot, findings)?;
+    indexes::check(snapshot, findings)?;
     check_bodies(snapshot, findings)?;
     check_history(snapshot, findings)
 }
@@ -50,7 +50,7 @@ fn check_names(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error
     })
 }
 
-/// Looks at every message and counts them by queue.
+/// Checks every message and counts them by queue.
 fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap<u32, Counts>, Error> {
     let (queues, bodies) = (snapshot.queues()?, snapshot.bodies()?);
     let (ready, timed) = (snapshot.ready()?, snapshot.timed()?);
@@ -59,18 +59,18 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap
     snapshot.states()?.each_sound(|key, state| {
         findings.go_on()?;
         let counts = counted.entry(key.0).or_default();
-        *place::slot(counts, state.place) += 1;
+        *messages::slot(counts, state.phase) += 1;
         counts.bytes += u64::from(state.size_bytes);
         if !queues.has(&key.0)? {
             findings.add("states", key, format_args!("queue {} is not there", key.0));
         }
-        let (index, is_indexed) = match state.place {
-            Place::Ready if state.group.is_some() => ("grouped", true),
-            Place::Ready => ("ready", ready.has(&place::ready_key(key, &state))?),
-            Place::Delayed | Place::InFlight => ("timed", timed.has(&place::timed_key(key, &state))?),
+        let (index, is_indexed) = match state.phase {
+            Phase::Ready if state.group.is_some() => ("grouped", true),
+            Phase::Ready => ("ready", ready.has(&messages::ready_key(key, &state))?),
+            Phase::Delayed | Phase::InFlight => ("timed", timed.has(&messages::timed_key(key, &state))?),
         };
         if !is_indexed {
-            findings.add("states", key, format_args!("does not stand in {index}, the index of its place"));
+            findings.add("states", key, format_args!("does not stand in {index}, the index of its phase"));
         }
         match bodies.sound(&state.body)? {
             Some(body) if send::stored_size(&body) != state.size_bytes as usize => {
@@ -88,9 +88,9 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap
     Ok(counted)
 }
 
-/// What was given out lies within the series that it is of.
-fn check_numbers(key: place::Key, state: &MessageState, last_id: u64, findings: &mut Findings) {
-    let greatest = key.1.max(state.body).max(state.lease).max(state.entered);
+/// No number of a message is greater than the last one that the store gave out.
+fn check_numbers(key: messages::Key, state: &MessageState, last_id: u64, findings: &mut Findings) {
+    let greatest = key.1.max(state.body).max(state.lease).max(state.arrival_seq);
     if greatest > last_id {
         findings.add("states", key, format_args!("holds number {greatest}, but the last one given out is {last_id}"));
     }
@@ -124,7 +124,7 @@ fn check_ready(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error
     snapshot.ready()?.each_sound(|row, ()| {
         let key = (row.0, row.2);
         match states.sound(&key)? {
-            Some(state) if state.place != Place::Ready => findings.add("ready", row, "its message is not ready"),
+            Some(state) if state.phase != Phase::Ready => findings.add("ready", row, "its message is not ready"),
             Some(state) if state.priority != row.1 => {
                 findings.add("ready", row, format_args!("its message has priority {}", state.priority));
             }
@@ -140,8 +140,8 @@ fn check_timed(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error
     snapshot.timed()?.each_sound(|row, ()| {
         let key = (row.0, row.2);
         match states.sound(&key)? {
-            Some(state) if state.place == Place::Ready => findings.add("timed", row, "its message is ready"),
-            Some(state) if place::timed_key(key, &state) != row => {
+            Some(state) if state.phase == Phase::Ready => findings.add("timed", row, "its message is ready"),
+            Some(state) if messages::timed_key(key, &state) != row => {
                 findings.add(
                     "timed",
                     row,
@@ -155,8 +155,8 @@ fn check_timed(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error
     })
 }
 
-/// Every body belongs to one message. There is no index from bodies to messages: for each part of the bodies all states
-/// are read once.
+/// Every body belongs to one message. There is no index from bodies to messages, so all states are read once for each
+/// part of the bodies.
 fn check_bodies(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
     let (bodies, states) = (snapshot.bodies()?, snapshot.states()?);
     let mut start = 0;

@@ -1,4 +1,4 @@
-//! Dead letters grouped by the fingerprint of what killed them.
+//! Dead letters grouped by the fingerprint of their last failure.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -11,13 +11,13 @@ use crate::store::record::{MessageState, QueueRecord};
 
 use super::Error;
 
-/// At most this many groups are told apart; letters of further ones count as `other`.
+/// At most this many groups are listed; letters of further ones count as `other`.
 pub const GROUPS_MAX: usize = 1000;
 
-/// The letters that died of the same fault.
+/// The letters that died of the same class of fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// The fault's stable id; `None` for letters without a history and for those beyond [`GROUPS_MAX`].
+    /// The fault's fingerprint; `None` for letters without a history and for those beyond [`GROUPS_MAX`].
     pub fingerprint: Option<Fingerprint>,
     /// The fault in words: kind, place, code.
     pub class: String,

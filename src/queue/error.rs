@@ -11,10 +11,10 @@ pub enum Error {
     NotFound {
         /// The name asked for.
         name: String,
-        /// The queues that there are.
+        /// The existing queues.
         known: String,
     },
-    /// The queue went away while the call was under way.
+    /// The queue was deleted during the call.
     #[error("queue number {0} is gone (it was deleted while the call was under way)")]
     Gone(u32),
     /// The name does not fit SQS's grammar.
@@ -23,10 +23,10 @@ pub enum Error {
         max = limit::QUEUE_NAME_CHARS_MAX
     )]
     Name(String),
-    /// The body has no byte.
+    /// The body is empty.
     #[error("message body is empty (SQS wants at least one character)")]
     BodyEmpty,
-    /// The message is larger than the queue takes.
+    /// The message exceeds the queue's size limit.
     #[error(
         "message has {bytes} bytes (text and attributes), queue {queue:?} takes {max} (send a reference to the data, or raise message_max, which may be 1MiB)"
     )]
@@ -38,7 +38,7 @@ pub enum Error {
         /// The queue's limit.
         max: u32,
     },
-    /// The messages of a batch are together larger than SQS takes.
+    /// The messages of a batch together exceed SQS's size limit.
     #[error("batch has {bytes} bytes, at most {max} go in one (send it in parts)")]
     BatchTooLong {
         /// The size of all messages.
@@ -46,7 +46,7 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
-    /// A text is not UTF-8, or has characters that SQS does not take.
+    /// A text is not UTF-8, or has characters that SQS does not allow.
     #[error(
         "message {what} has a character that SQS does not take at byte {at} (allowed: UTF-8 without control characters other than tab, line feed and carriage return)"
     )]
@@ -80,7 +80,7 @@ pub enum Error {
         "queue {0:?} is a FIFO queue: MessageDeduplicationId is missing (give one, or set content_based_deduplication on the queue)"
     )]
     DeduplicationMissing(String),
-    /// A FIFO queue's message cannot have that.
+    /// A parameter that FIFO queues do not allow.
     #[error("queue {queue:?} is a FIFO queue and takes no {what} for a message ({why})")]
     NotOnFifo {
         /// The queue.
@@ -90,7 +90,7 @@ pub enum Error {
         /// What to do instead.
         why: &'static str,
     },
-    /// Only FIFO queues have that.
+    /// A parameter that only FIFO queues allow.
     #[error("queue {queue:?} is a standard queue and takes no {what} (only FIFO queues do)")]
     OnlyOnFifo {
         /// The queue.
@@ -108,7 +108,7 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
-    /// Too much of the queue is in flight.
+    /// Too many messages of the queue are in flight.
     #[error(
         "queue {queue:?} has {max} messages in flight, which is SQS's limit (delete some, or wait for their timeout)"
     )]
@@ -118,7 +118,7 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
-    /// The receive of a FIFO queue's message is over.
+    /// The visibility timeout of a FIFO queue's message has run out.
     #[error("receipt handle {0:?} has expired (the visibility timeout ran out; receive the message again)")]
     HandleExpired(String),
     /// There is a queue of that name with other attributes.
@@ -129,10 +129,10 @@ pub enum Error {
         /// The attribute.
         what: &'static str,
     },
-    /// A queue of that name was deleted a moment ago.
+    /// A queue of that name was deleted less than 60 seconds ago.
     #[error("queue {0:?} was deleted less than 60 seconds ago (wait before you make it again)")]
     DeletedRecently(String),
-    /// A queue and the one that its letters go to are of different kinds.
+    /// A queue and its dead-letter queue or redrive destination are of different kinds.
     #[error("queue {from:?} and queue {to:?} must both be FIFO queues or both standard ones")]
     Kinds {
         /// Where messages come from.
@@ -140,7 +140,7 @@ pub enum Error {
         /// Where they would go.
         to: String,
     },
-    /// The dead-letter queue takes no letters of that queue.
+    /// The dead-letter queue does not allow that source.
     #[error("queue {to:?} takes no dead letters of queue {from:?} (see its redrive_allow)")]
     NotAllowed {
         /// The source.
@@ -157,7 +157,7 @@ pub enum Error {
         queue: String,
         /// What is free, with its unit.
         free: String,
-        /// The least at which the queue takes messages, with its unit.
+        /// The least free space at which the queue takes messages, with its unit.
         least: String,
     },
     /// A number is out of its range.
@@ -178,13 +178,13 @@ pub enum Error {
     /// The message is not in flight.
     #[error("message is not in flight (its visibility timeout ran out, or it was deleted)")]
     NotInFlight,
-    /// The letters of the queue cannot be driven back.
+    /// The source of a redrive is not a dead-letter queue.
     #[error("queue {0:?} is not a dead-letter queue (no queue names it in dead_letter_queue)")]
     NotDeadLetterQueue(String),
-    /// The letters would stay where they are.
+    /// The destination of a redrive is its source.
     #[error("queue {0:?} cannot be driven back to itself (name another destination, or none for each letter's source)")]
     RedriveToItself(String),
-    /// A redrive of the queue is under way.
+    /// A redrive from the queue is running.
     #[error("redrive {id} of queue {queue:?} is still running (wait for it, or cancel it)")]
     RedriveRunning {
         /// The redrive.

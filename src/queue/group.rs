@@ -1,18 +1,18 @@
-//! Message groups: which one message of a group can be received next.
+//! Message groups: which message of a group can be received next.
 //!
-//! Of each group at most one message stands in the ready index, so that a group of a million messages costs no more to
-//! pass over than one of a single message. On a standard queue it is the group's first ready one, and receive may pass
-//! over groups that hold too much of what is in flight. On a FIFO queue it is the group's first message, and none stands
-//! there while one of the group is held.
+//! At most one message of each group, its head, is in the ready index, so skipping a group of a million messages costs
+//! no more than skipping a group of one. On a standard queue the head is the group's first ready message, and receive
+//! may skip groups that have too many messages in flight. On a FIFO queue the head is the group's first message, and
+//! there is none while another message of the group is in flight.
 
-use crate::store::record::{Digest, GroupRecord, MessageState, Place};
+use crate::store::record::{Digest, GroupRecord, MessageState, Phase};
 use crate::store::{self, Tx};
 
-use super::place::Key;
+use super::messages::Key;
 
-/// Brings the group's row and the ready index up to date after a message was added, changed or taken. To be called once
-/// the message's state is written.
-pub(super) fn moved(
+/// Updates the group's row and its head in the ready index after a message was inserted, changed or removed. Call it
+/// after the message's state is written: finding the head reads the states.
+pub(super) fn update(
     tx: &mut Tx<'_>,
     key: Key,
     old: Option<&MessageState>,
@@ -22,13 +22,15 @@ pub(super) fn moved(
     let at = (key.0, group.id);
     let known = tx.groups()?.get(&at)?;
     let mut row = known.unwrap_or_default();
+    // Remove before add: both may touch the same `grouped` key, and the key must exist at the end.
     if let Some(old) = old {
-        leave(tx, key, old, &mut row)?;
+        remove(tx, key, old, &mut row)?;
     }
     if let Some(new) = new {
-        join(tx, key, new, &mut row)?;
+        add(tx, key, new, &mut row)?;
     }
-    show(tx, at, group.is_ordered, &mut row)?;
+    update_head(tx, at, group.is_ordered, &mut row)?;
+    // Empty groups keep no row. Group ids are chosen by senders and unbounded in number.
     if row == GroupRecord::default() {
         if known.is_some() {
             tx.groups()?.remove(&at)?;
@@ -39,40 +41,42 @@ pub(super) fn moved(
     Ok(())
 }
 
-/// A group is noisy when it has at least this many messages in flight, and more than a tenth of all: SQS's fair queues.
+/// A group is noisy when it has at least this many messages in flight and more than a tenth of the queue's total; the
+/// idea is from SQS's fair queues.
 const NOISY_IN_FLIGHT_MIN: u64 = 30;
 
-/// Whether the group holds so much of what is in flight that it yields to others.
+/// Whether the group has so many messages in flight that receive prefers other groups.
 pub(super) fn is_noisy(tx: &mut Tx<'_>, queue: u32, group: Digest) -> Result<bool, store::Error> {
     let row = tx.groups()?.get(&(queue, group))?.unwrap_or_default();
     let in_flight = tx.counts_of(queue)?.in_flight;
     Ok(row.in_flight >= NOISY_IN_FLIGHT_MIN && row.in_flight * 10 > in_flight)
 }
 
-/// The first messages of the group that wait their turn, by sequence number.
+/// The sequence numbers of the group's first waiting messages, in the order in which they are received.
 pub(super) fn waiting(tx: &mut Tx<'_>, queue: u32, group: Digest, max: usize) -> Result<Vec<u64>, store::Error> {
     let found = tx.grouped()?.first((queue, group, 0, 0)..=(queue, group, u32::MAX, u64::MAX), max)?;
     Ok(found.into_iter().map(|((_, _, _, sequence), ())| sequence).collect())
 }
 
-fn join(tx: &mut Tx<'_>, key: Key, state: &MessageState, row: &mut GroupRecord) -> Result<(), store::Error> {
+fn add(tx: &mut Tx<'_>, key: Key, state: &MessageState, row: &mut GroupRecord) -> Result<(), store::Error> {
     if let Some(at) = waits_at(key, state) {
         tx.grouped()?.insert(&at, &())?;
         row.waiting += 1;
     }
-    row.in_flight += u64::from(state.place == Place::InFlight);
+    row.in_flight += u64::from(state.phase == Phase::InFlight);
     row.held += u64::from(is_held(state));
     Ok(())
 }
 
-fn leave(tx: &mut Tx<'_>, key: Key, state: &MessageState, row: &mut GroupRecord) -> Result<(), store::Error> {
+fn remove(tx: &mut Tx<'_>, key: Key, state: &MessageState, row: &mut GroupRecord) -> Result<(), store::Error> {
+    // A count below zero means that the row and the messages disagree. Report it instead of wrapping.
     let mut is_counted = true;
     let mut take = |count: &mut u64, by: bool| {
         let left = count.checked_sub(u64::from(by));
         is_counted &= left.is_some();
         *count = left.unwrap_or(0);
     };
-    take(&mut row.in_flight, state.place == Place::InFlight);
+    take(&mut row.in_flight, state.phase == Phase::InFlight);
     take(&mut row.held, is_held(state));
     if let Some(at) = waits_at(key, state) {
         take(&mut row.waiting, true);
@@ -85,26 +89,27 @@ fn leave(tx: &mut Tx<'_>, key: Key, state: &MessageState, row: &mut GroupRecord)
     Err(tx.damaged("groups", reason))
 }
 
-/// Where the message stands among those of its group that wait their turn: ready ones, and on a FIFO queue also those
-/// that wait out their first delay, because they hold up what was sent after them.
+/// The message's key in the `grouped` index, or `None` when it is not waiting. Ready messages wait; so do, on FIFO
+/// queues, messages in their first delay, because they block those sent after them.
 pub(super) fn waits_at(key: Key, state: &MessageState) -> Option<(u32, Digest, u32, u64)> {
     let group = state.group?;
-    let waits = match state.place {
-        Place::Ready => true,
-        Place::Delayed => group.is_ordered && state.receive_count == 0,
-        Place::InFlight => false,
+    let waits = match state.phase {
+        Phase::Ready => true,
+        // A delayed message with a receive count is backing off after a retry: it locks its group (`is_held`) instead.
+        Phase::Delayed => group.is_ordered && state.receive_count == 0,
+        Phase::InFlight => false,
     };
     waits.then_some((key.0, group.id, state.priority, key.1))
 }
 
-/// Whether the message locks its group: it was received and is neither gone nor visible again.
+/// Whether the message locks its FIFO group: it was received and is neither gone nor ready again.
 pub(super) fn is_held(state: &MessageState) -> bool {
     let is_ordered = state.group.is_some_and(|group| group.is_ordered);
-    is_ordered && state.place != Place::Ready && state.receive_count > 0
+    is_ordered && state.phase != Phase::Ready && state.receive_count > 0
 }
 
-/// Puts the group's next message into the ready index, or none.
-fn show(
+/// Replaces the group's head in the ready index, or clears it.
+fn update_head(
     tx: &mut Tx<'_>,
     (queue, group): (u32, Digest),
     is_ordered: bool,
@@ -115,22 +120,24 @@ fn show(
         let first = tx.grouped()?.first((queue, group, 0, 0)..=(queue, group, u32::MAX, u64::MAX), 1)?;
         next = first.first().map(|((_, _, priority, sequence), ())| (*priority, *sequence));
     }
+    // A FIFO group whose first message is still delayed has no head: a later message must not overtake it.
     if let Some((_, sequence)) = next.filter(|_| is_ordered) {
         let head = tx.states()?.get(&(queue, sequence))?;
-        next = next.filter(|_| head.is_some_and(|head| head.place == Place::Ready));
+        next = next.filter(|_| head.is_some_and(|head| head.phase == Phase::Ready));
     }
     let shown = next.unwrap_or_default();
-    if shown == row.shown {
+    if shown == row.head {
         return Ok(());
     }
-    if row.shown.1 != 0 && !tx.ready()?.remove(&(queue, row.shown.0, row.shown.1))? {
-        let reason = format!("message {} of queue {queue} does not stand in the ready index", row.shown.1);
+    // Sequence number 0 is never given out, so it stands for "no head".
+    if row.head.1 != 0 && !tx.ready()?.remove(&(queue, row.head.0, row.head.1))? {
+        let reason = format!("message {} of queue {queue} does not stand in the ready index", row.head.1);
         return Err(tx.damaged("groups", reason));
     }
     if shown.1 != 0 {
         tx.ready()?.insert(&(queue, shown.0, shown.1), &())?;
         tx.signal(u64::from(queue));
     }
-    row.shown = shown;
+    row.head = shown;
     Ok(())
 }

@@ -1,43 +1,42 @@
-//! SQS semantics as pure steps over one store transaction, and the door that the rooms above use.
+//! SQS semantics as pure steps over one store transaction, and [`Queues`], the API for the modules above.
 //!
-//! Floor 2. A step takes `now` and a transaction, checks first and writes after. It knows neither runs nor functions:
-//! whoever keeps books on messages is told through [`Witness`], inside the same transaction.
+//! Layer 2. A step takes `now` and a transaction; it checks first and writes after. It knows neither runs nor
+//! functions: the module `run` follows messages through [`Observer`], inside the same transaction.
 
 pub mod catalog;
 pub mod check;
 pub mod dead;
+pub mod dedup;
 pub mod delete;
-pub mod door;
+pub mod dump;
 pub mod error;
 pub mod expire;
 mod group;
+mod messages;
+pub mod observer;
 pub mod options;
 pub mod peek;
-pub mod picture;
-mod place;
 pub mod purge;
+pub mod queues;
 pub mod receipt;
 pub mod receive;
-pub mod recent;
 pub mod recover;
 pub mod redrive;
 pub mod send;
 pub mod settle;
 pub mod space;
 pub mod stats;
-mod tally;
 pub mod unique;
 pub mod valid;
 pub mod visibility;
-pub mod witness;
 
-pub use door::Door;
 pub use error::Error;
+pub use observer::{Observer, Transition};
 pub use options::{Options, RedrivePolicy};
+pub use queues::Queues;
 pub use receipt::ReceiptHandle;
 pub use receive::{Receive, Received, Receiving};
 pub use send::{Send, Sent};
 pub use settle::Settled;
 pub use space::Space;
 pub use stats::Stats;
-pub use witness::{News, Witness};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::record::{Fifo, RedriveAllow};
 
-/// What a queue can be told.
+/// The options of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// How long a received message stays invisible unless the receiver says otherwise: 0 s to 12 h.
@@ -19,15 +19,15 @@ pub struct Options {
     pub receive_wait: Duration,
     /// The largest message: 1 KiB to 1 MiB.
     pub message_bytes_max: u32,
-    /// Where messages go that fail for good, and when.
+    /// The dead-letter queue and the receive count at which messages go there.
     pub redrive: Option<RedrivePolicy>,
     /// Which queues may name this one as their dead-letter queue.
     pub redrive_allow: RedriveAllow,
     /// Makes it a FIFO queue; its name then ends in `.fifo`.
     pub fifo: Option<Fifo>,
-    /// The queue takes no more messages than this; no limit when `None`.
+    /// The most messages that the queue holds; no limit when `None`.
     pub messages_max: Option<u64>,
-    /// The queue takes no more bytes than this, texts and attributes together; no limit when `None`.
+    /// The most bytes that the queue holds, texts and attributes together; no limit when `None`.
     pub bytes_max: Option<u64>,
 }
 

@@ -1,14 +1,14 @@
-//! Looking at messages without receiving them.
+//! Reads messages without receiving them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Attempt, MessageId, Timestamp};
 use crate::store::Snapshot;
-use crate::store::record::{MessageState, Place, QueueRecord};
+use crate::store::record::{MessageState, Phase, QueueRecord};
 
 use super::Error;
 
-/// A message as a person looks at it.
+/// A message as it is shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peeked {
     /// Its id.
@@ -16,15 +16,15 @@ pub struct Peeked {
     /// Its place in the order of sending.
     pub sequence: u64,
     /// `ready`, `delayed` or `in flight`.
-    pub place: String,
+    pub phase: String,
     /// When it was sent.
     pub sent_at: Timestamp,
-    /// When it becomes visible; `None` when it is.
+    /// When it becomes visible; `None` when it already is.
     pub visible_at: Option<Timestamp>,
     /// SQS's receive count.
     pub receive_count: u32,
     /// Attempts charged.
-    pub charged: u32,
+    pub attempts_charged: u32,
     /// The run that it belongs to.
     pub run: Option<u64>,
     /// The first bytes of its text.
@@ -59,21 +59,21 @@ fn look(
 ) -> Result<Peeked, Error> {
     let body = snapshot.bodies()?.get(&state.body)?;
     let history = snapshot.history()?.first((state.body, 0)..=(state.body, u32::MAX), usize::MAX)?;
-    let is_hidden = state.place != Place::Ready && state.visible_at > now;
-    let place = match state.place {
-        Place::InFlight if is_hidden => "in flight",
-        Place::Delayed if is_hidden => "delayed",
+    let is_hidden = state.phase != Phase::Ready && state.visible_at > now;
+    let phase = match state.phase {
+        Phase::InFlight if is_hidden => "in flight",
+        Phase::Delayed if is_hidden => "delayed",
         _ => "ready",
     };
     let text = body.as_ref().map(|body| &body.bytes[..body.bytes.len().min(body_bytes_max)]).unwrap_or_default();
     Ok(Peeked {
         message_id: state.message_id,
         sequence,
-        place: place.into(),
+        phase: phase.into(),
         sent_at: state.sent_at,
         visible_at: is_hidden.then_some(state.visible_at),
         receive_count: state.receive_count,
-        charged: state.charged,
+        attempts_charged: state.attempts_charged,
         run: body.as_ref().map(|body| body.run).filter(|run| *run != 0),
         body: String::from_utf8_lossy(text).into_owned(),
         body_bytes: body.as_ref().map_or(0, |body| u32::try_from(body.bytes.len()).unwrap_or(u32::MAX)),

@@ -1,31 +1,31 @@
-//! PurgeQueue: all messages that are in the queue when it begins, those in flight too.
+//! PurgeQueue: deletes all messages that are in the queue when it begins, those in flight included.
 
 use crate::base::Timestamp;
 use crate::store::Tx;
 
-use super::place::Withdrawal;
-use super::{Error, Witness, place, unique};
+use super::messages::Withdrawal;
+use super::{Error, Observer, messages, unique};
 
-/// One step looks at this many messages.
+/// One step examines at most this many messages.
 pub const STEP_MAX: usize = 1000;
 
-/// What a purge still has to look at.
+/// The rest of a purge's range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Sequence numbers below this one were looked at.
+    /// Sequence numbers below this one are done.
     from: u64,
     /// Messages with a later sequence number were sent after the purge began and stay.
     newest: u64,
-    /// Letters that entered the queue from this number on died after the purge began and stay.
-    entered_before: u64,
+    /// Letters that entered the queue from this number of the store's series on died after the purge began and stay.
+    arrived_before: u64,
 }
 
-/// Begins a purge of what the queue holds now.
+/// Begins a purge of the messages that are in the queue now.
 ///
 /// # Errors
 /// A storage fault.
 pub fn begin(tx: &mut Tx<'_>, queue: u32) -> Result<Extent, Error> {
-    Ok(Extent { from: 0, newest: newest(tx, queue)?, entered_before: tx.fresh_id()? })
+    Ok(Extent { from: 0, newest: newest(tx, queue)?, arrived_before: tx.fresh_id()? })
 }
 
 /// The sequence number of the newest message of the queue; zero when it is empty.
@@ -37,13 +37,13 @@ pub fn newest(tx: &mut Tx<'_>, queue: u32) -> Result<u64, Error> {
     Ok(last.map_or(0, |((_, sequence), _)| sequence))
 }
 
-/// Deletes the messages among the next [`STEP_MAX`] of the extent. Answers how many, and what is left.
+/// Deletes up to [`STEP_MAX`] messages of the extent. Returns how many, and what is left.
 ///
 /// # Errors
 /// A storage fault.
 pub fn purge(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
+    observer: &dyn Observer,
     queue: u32,
     extent: Extent,
     now: Timestamp,
@@ -55,9 +55,9 @@ pub fn purge(
     let more = found.len() == STEP_MAX;
     let rest = found.last().filter(|_| more).map(|(key, _)| Extent { from: key.1 + 1, ..extent });
     let mut removed = 0;
-    for (key, state) in found.into_iter().filter(|(_, state)| state.entered < extent.entered_before) {
+    for (key, state) in found.into_iter().filter(|(_, state)| state.arrival_seq < extent.arrived_before) {
         unique::drop_follower(tx, key, &state)?;
-        place::withdraw(tx, witness, key, &state, Withdrawal::Purged, now)?;
+        messages::withdraw(tx, observer, key, &state, Withdrawal::Purged, now)?;
         removed += 1;
     }
     Ok((removed, rest))

@@ -1,4 +1,5 @@
-//! ReceiveMessage: up to ten messages become invisible to others, and each receive is counted before anyone sees it.
+//! ReceiveMessage: hides up to ten messages from other receivers and commits each receive count before the messages are
+//! returned.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -7,40 +8,41 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::{Attempt, AttemptEnd, Failure, MessageId, Timestamp};
-use crate::store::record::{Body, Envelope, Group, MessageState, Owner, Place, QueueRecord, Recent, RecentRecord};
+use crate::store::record::{Body, DedupEntry, DedupRecord, Envelope, Group, MessageState, Owner, Phase, QueueRecord};
 use crate::store::{self, Tx};
 
-use super::place::Withdrawal;
-use super::{Error, ReceiptHandle, Witness, catalog, group, place, recent, recover, settle};
+use super::messages::Withdrawal;
+use super::{Error, Observer, ReceiptHandle, catalog, dedup, group, messages, recover, settle};
 
 /// The longest visibility timeout, as in SQS.
 pub const VISIBILITY_MAX: Duration = Duration::from_secs(43_200);
 /// At most this many messages of a queue are in flight, as in SQS.
 pub const IN_FLIGHT_MAX: u64 = 120_000;
-/// One receive looks at no more than this many messages that became visible, expired or died.
-const LOOK_MAX: usize = 256;
+/// One receive examines at most this many messages that became visible, expired or died, which bounds the length of a
+/// step.
+const SCAN_MAX: usize = 256;
 
-/// What to receive.
+/// Parameters of a receive.
 #[derive(Clone, Copy, Debug)]
 pub struct Receive {
     /// At most this many messages; the API takes 1 to 10, our own workers more.
     pub max: usize,
-    /// How long they stay invisible, 0 s to 12 h; the queue's timeout when `None`.
+    /// Visibility timeout, 0 s to 12 h; the queue's own when `None`.
     pub visibility: Option<Duration>,
-    /// Who receives.
+    /// Who receives: a client or a worker.
     pub owner: Owner,
 }
 
 /// A message that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Deletes it, or changes its visibility.
+    /// Names this receive; needed to delete the message or to change its visibility.
     pub handle: ReceiptHandle,
     /// Its id.
     pub message_id: MessageId,
     /// Its text.
     pub body: Bytes,
-    /// What the sender said beside the text.
+    /// The sender's metadata: attributes, group and the like.
     pub envelope: Envelope,
     /// The run that it belongs to; zero when none.
     pub run: u64,
@@ -55,7 +57,7 @@ pub struct Received {
     /// SQS's receive count, this receive included.
     pub receive_count: u32,
     /// Attempts charged, this one included.
-    pub charged: u32,
+    pub attempts_charged: u32,
     /// The queue that it died from, when it is a dead letter; zero otherwise.
     pub source: u32,
 }
@@ -65,22 +67,22 @@ pub struct Received {
 pub struct Receiving {
     /// The messages.
     pub messages: Vec<Received>,
-    /// When to look again: the moment at which the next message becomes visible by itself, or the past or present when
-    /// this step left some for the next one. A receive that found none waits until then.
+    /// When to receive again: the moment at which the next message becomes visible, or now when this step reached its
+    /// scan limit and left ready messages behind. A long poll that found nothing waits until then.
     pub next_visible_at: Option<Timestamp>,
-    /// Nothing is handed out because [`IN_FLIGHT_MAX`] messages are in flight.
+    /// Set when nothing was returned because [`IN_FLIGHT_MAX`] messages are in flight.
     pub is_over_limit: bool,
 }
 
-/// Receives messages: those of a lower priority first, within one in about the order of sending; of a FIFO queue's group
-/// strictly in that order. A message that was received `max_receive_count` times goes to the dead-letter queue instead,
-/// one that outlived its time is deleted. A paused queue gives nothing.
+/// Receives messages: lower priority values first, and equal priorities in roughly the order of sending; a FIFO queue's
+/// groups in exactly that order. A message that was already received `max_receive_count` times moves to the dead-letter
+/// queue instead; an expired one is deleted. A paused queue returns nothing.
 ///
 /// # Errors
 /// The visibility timeout is out of its limits, or the queue was deleted.
 pub fn receive(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
+    observer: &dyn Observer,
     queue: &QueueRecord,
     what: Receive,
     now: Timestamp,
@@ -92,29 +94,32 @@ pub fn receive(
     if queue.paused.is_some() {
         return Ok(Receiving::default());
     }
-    show_due(tx, witness, queue, now)?;
+    // Make due messages ready first: this returns expired leases to the queue and lowers the in-flight count below.
+    show_due(tx, observer, queue, now)?;
     let in_flight = tx.counts_of(queue.id)?.in_flight;
-    let room = usize::try_from(IN_FLIGHT_MAX.saturating_sub(in_flight)).unwrap_or(usize::MAX);
-    let what = Receive { max: what.max.min(room), ..what };
-    let mut taking = Taking { tx, witness, queue, what, visibility, now, messages: Vec::new(), looked: 0 };
-    taking.run()?;
-    let messages = taking.messages;
-    // The step may end at its limit before the queue does: then whoever wants more looks again at once.
+    let capacity = usize::try_from(IN_FLIGHT_MAX.saturating_sub(in_flight)).unwrap_or(usize::MAX);
+    let what = Receive { max: what.max.min(capacity), ..what };
+    let mut step = ReceiveStep { tx, observer, queue, what, visibility, now, messages: Vec::new(), scanned: 0 };
+    step.run()?;
+    let messages = step.messages;
+    // The step may stop at `SCAN_MAX` with ready messages left. Callers that want more must then receive again at once.
     let left_some = messages.len() < what.max && !tx.ready()?.first(all(queue), 1)?.is_empty();
+    // `timed` is sorted by time, so its first entry is the next message to become visible.
     let next = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, u64::MAX, u64::MAX), 1)?;
     let next_visible_at = next.first().map(|((_, at, _), ())| Timestamp::from_millis(*at));
     let next_visible_at = if left_some { Some(now) } else { next_visible_at };
-    Ok(Receiving { messages, next_visible_at, is_over_limit: room == 0 })
+    Ok(Receiving { messages, next_visible_at, is_over_limit: capacity == 0 })
 }
 
-/// Receives from a FIFO queue as one attempt of that id: another one with the same id within five minutes gets the same
-/// messages, held anew, as long as all of them are still held.
+/// Receives from a FIFO queue with SQS's ReceiveRequestAttemptId. A repeated call with the same id within five minutes
+/// returns the same messages with a new visibility timeout, as long as all of them are still in flight under the first
+/// receive.
 ///
 /// # Errors
 /// As [`receive`].
 pub fn receive_attempt(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
+    observer: &dyn Observer,
     queue: &QueueRecord,
     what: Receive,
     attempt: &str,
@@ -124,19 +129,20 @@ pub fn receive_attempt(
         return Err(Error::OnlyOnFifo { queue: queue.name.clone(), what: "ReceiveRequestAttemptId" });
     }
     let visibility = visibility(queue, what)?;
-    let digest = recent::digest(&["attempt", attempt]);
-    if let Some(Recent::Received { leases }) = recent::recall(tx, queue.id, digest, now)?
+    let digest = dedup::digest(&["attempt", attempt]);
+    if let Some(DedupEntry::Received { leases }) = dedup::get(tx, queue.id, digest, now)?
         && let Some(held) = still_held(tx, queue, &leases, now)?
     {
-        let messages = held.into_iter().map(|(key, state)| hold_on(tx, key, &state, visibility, now));
+        let messages = held.into_iter().map(|(key, state)| renew(tx, key, &state, visibility, now));
         let messages = messages.collect::<Result<_, store::Error>>()?;
         return Ok(Receiving { messages, ..Receiving::default() });
     }
-    let receiving = receive(tx, witness, queue, what, now)?;
+    let receiving = receive(tx, observer, queue, what, now)?;
+    // An empty receive is not remembered: a repeat should look for new messages.
     if !receiving.messages.is_empty() {
         let leases = receiving.messages.iter().map(|message| (message.handle.sequence, message.handle.lease)).collect();
-        let record = RecentRecord { until: now.after(recent::REMEMBERED), what: Recent::Received { leases } };
-        recent::remember(tx, queue.id, digest, &record, now)?;
+        let record = DedupRecord { until: now.after(dedup::REMEMBERED), what: DedupEntry::Received { leases } };
+        dedup::insert(tx, queue.id, digest, &record, now)?;
     }
     Ok(receiving)
 }
@@ -150,18 +156,18 @@ fn visibility(queue: &QueueRecord, what: Receive) -> Result<Duration, Error> {
     Ok(visibility)
 }
 
-/// The messages of an earlier receive, when every one of them is still held by it.
+/// The messages of an earlier receive, or `None` unless that receive still holds every one of them.
 fn still_held(
     tx: &mut Tx<'_>,
     queue: &QueueRecord,
     leases: &[(u64, u64)],
     now: Timestamp,
-) -> Result<Option<Vec<(place::Key, MessageState)>>, store::Error> {
+) -> Result<Option<Vec<(messages::Key, MessageState)>>, store::Error> {
     let mut held = Vec::new();
     for (sequence, lease) in leases {
         let key = (queue.id, *sequence);
         match tx.states()?.get(&key)? {
-            Some(state) if state.lease == *lease && state.place == Place::InFlight && state.visible_at > now => {
+            Some(state) if state.lease == *lease && state.phase == Phase::InFlight && state.visible_at > now => {
                 held.push((key, state));
             }
             _ => return Ok(None),
@@ -170,47 +176,49 @@ fn still_held(
     Ok(Some(held))
 }
 
-/// Hands a held message out once more; it counts as the same receive.
-fn hold_on(
+/// Returns a message in flight again and restarts its visibility timeout. It counts as the same receive: the lease and
+/// the receive count stay.
+fn renew(
     tx: &mut Tx<'_>,
-    key: place::Key,
+    key: messages::Key,
     state: &MessageState,
     visibility: Duration,
     now: Timestamp,
 ) -> Result<Received, store::Error> {
     let held = MessageState { visible_at: now.after(visibility), ..state.clone() };
-    place::shift(tx, key, state, &held)?;
-    let body = place::body(tx, state)?;
+    messages::update(tx, key, state, &held)?;
+    let body = messages::body(tx, state)?;
     Ok(received(key, &held, body))
 }
 
-/// All of the queue in the ready index.
+/// The queue's whole range in the ready index.
 fn all(queue: &QueueRecord) -> RangeInclusive<(u32, u32, u64)> {
     (queue.id, 0, 0)..=(queue.id, u32::MAX, u64::MAX)
 }
 
-/// One receive under way.
-struct Taking<'a, 't> {
+/// The state of one receive.
+struct ReceiveStep<'a, 't> {
     tx: &'a mut Tx<'t>,
-    witness: &'a dyn Witness,
+    observer: &'a dyn Observer,
     queue: &'a QueueRecord,
     what: Receive,
     visibility: Duration,
     now: Timestamp,
-    /// What is handed out so far.
+    /// Messages received so far.
     messages: Vec<Received>,
-    /// How many messages were looked at.
-    looked: usize,
+    /// How many messages were examined, received or not; at [`SCAN_MAX`] the step ends.
+    scanned: usize,
 }
 
-impl Taking<'_, '_> {
+impl ReceiveStep<'_, '_> {
     fn run(&mut self) -> Result<(), Error> {
-        // Groups that hold too much of what is in flight: fewer than ten, since each has more than a tenth.
-        let mut yielding = BTreeSet::new();
+        // Heads of noisy groups, skipped in this first pass. At most nine groups can be noisy, because each has more
+        // than a tenth of the messages in flight, so asking for that many more rows is cheap.
+        let mut noisy_heads = BTreeSet::new();
         while self.goes_on() {
-            let wanted = self.wanted() + yielding.len();
+            let wanted = self.wanted() + noisy_heads.len();
             let mut found = self.tx.ready()?.first(all(self.queue), wanted)?;
-            found.retain(|(key, ())| !yielding.contains(key));
+            found.retain(|(key, ())| !noisy_heads.contains(key));
             found.truncate(self.wanted());
             if found.is_empty() {
                 break;
@@ -220,16 +228,18 @@ impl Taking<'_, '_> {
                 match state.group {
                     None => self.offer((key.0, key.2), &state)?,
                     Some(group) if !group.is_ordered && group::is_noisy(self.tx, key.0, group.id)? => {
-                        yielding.insert(key);
+                        noisy_heads.insert(key);
                     }
                     Some(group) => {
                         self.offer_group((key.0, key.2), &state, group)?;
-                        // The group's next message stands in the index now.
+                        // The index changed: it now shows the group's next message, so `found` is stale.
                         break;
                     }
                 }
             }
         }
+        // Second pass: only noisy groups are left, so they get the remaining places. Skipping them would leave capacity
+        // unused, and fairness only decides who goes first.
         while self.goes_on() {
             let Some(((queue, _, sequence), ())) = self.tx.ready()?.first(all(self.queue), 1)?.pop() else { break };
             let state = state_of(self.tx, (queue, sequence))?;
@@ -243,28 +253,29 @@ impl Taking<'_, '_> {
     }
 
     fn goes_on(&self) -> bool {
-        self.wanted() > 0 && self.looked < LOOK_MAX.max(self.what.max)
+        self.wanted() > 0 && self.scanned < SCAN_MAX.max(self.what.max)
     }
 
-    /// Hands the message out, unless its time or its attempts are over.
-    fn offer(&mut self, key: place::Key, state: &MessageState) -> Result<(), Error> {
-        self.looked += 1;
-        if !leaves(self.tx, self.witness, self.queue, key, state, self.now)? {
+    /// Receives the message, unless it has expired or used up its attempts.
+    fn offer(&mut self, key: messages::Key, state: &MessageState) -> Result<(), Error> {
+        self.scanned += 1;
+        if !remove_if_ended(self.tx, self.observer, self.queue, key, state, self.now)? {
             let message = hand_out(self.tx, key, state, self.what.owner, self.visibility, self.now)?;
             self.messages.push(message);
         }
         Ok(())
     }
 
-    /// Hands out the first message of a group. Of a FIFO queue a client gets those behind it too, as many as it wants; our
-    /// own workers, which work side by side, get one.
-    fn offer_group(&mut self, key: place::Key, state: &MessageState, group: Group) -> Result<(), Error> {
+    /// Receives the first message of a group. On a FIFO queue a client also gets the messages behind it, up to the
+    /// number it wants. Workers run in parallel and would break the order, so they get one.
+    fn offer_group(&mut self, key: messages::Key, state: &MessageState, group: Group) -> Result<(), Error> {
         if !group.is_ordered || self.what.owner == Owner::Worker {
             return self.offer(key, state);
         }
         for sequence in group::waiting(self.tx, key.0, group.id, self.wanted())? {
             let state = state_of(self.tx, (key.0, sequence))?;
-            if state.place != Place::Ready {
+            // A delayed message blocks those sent after it: skipping it would break the group's order.
+            if state.phase != Phase::Ready {
                 break;
             }
             self.offer((key.0, sequence), &state)?;
@@ -273,53 +284,57 @@ impl Taking<'_, '_> {
     }
 }
 
-/// Makes due messages ready: delays that passed, and leases that ran out.
-fn show_due(tx: &mut Tx<'_>, witness: &dyn Witness, queue: &QueueRecord, now: Timestamp) -> Result<(), Error> {
-    let due = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, now.as_millis(), u64::MAX), LOOK_MAX)?;
+/// Makes due messages ready: those whose delay has passed or whose lease has expired.
+fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Timestamp) -> Result<(), Error> {
+    let due = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, now.as_millis(), u64::MAX), SCAN_MAX)?;
     for ((_, _, sequence), ()) in due {
         let key = (queue.id, sequence);
         let state = state_of(tx, key)?;
-        if state.place == Place::InFlight && state.owner == Owner::Worker {
-            recover::lose(tx, witness, key, &state, now)?;
+        // A worker settles its message before the lease ends, so an expired lease means that the worker is gone and its
+        // attempt is recorded as lost. For a client an expired lease is normal and leaves no history.
+        if state.phase == Phase::InFlight && state.owner == Owner::Worker {
+            recover::lose(tx, observer, key, &state, now)?;
         } else {
             let shown = MessageState {
-                place: Place::Ready,
+                phase: Phase::Ready,
                 owner: Owner::Nobody,
                 visible_at: Timestamp::ZERO,
                 ..state.clone()
             };
-            place::shift(tx, key, &state, &shown)?;
+            messages::update(tx, key, &state, &shown)?;
         }
     }
     Ok(())
 }
 
-/// Whether the message leaves the queue instead of being handed out.
-fn leaves(
+/// Removes a message that may not be received, expired or out of attempts, and returns whether it did.
+fn remove_if_ended(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
+    observer: &dyn Observer,
     queue: &QueueRecord,
-    key: place::Key,
+    key: messages::Key,
     state: &MessageState,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    if place::is_expired(state, queue, now) {
-        place::withdraw(tx, witness, key, state, Withdrawal::Expired, now)?;
+    if messages::is_expired(state, queue, now) {
+        messages::withdraw(tx, observer, key, state, Withdrawal::Expired, now)?;
         return Ok(true);
     }
     let max = queue.attributes.redrive.as_ref().map(|(_, max)| *max);
-    let Some(max) = max.filter(|max| state.charged >= *max) else { return Ok(false) };
+    let Some(max) = max.filter(|max| state.attempts_charged >= *max) else { return Ok(false) };
+    // Without an existing dead-letter queue the message stays receivable: nothing is dropped.
     let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, queue)? else { return Ok(false) };
-    if place::last_fingerprint(tx, state)?.is_none() {
-        settle::remember(tx, state, &never_deleted(state, max, now))?;
+    if messages::last_fingerprint(tx, state)?.is_none() {
+        settle::record_attempt(tx, state, &never_deleted(state, max, now))?;
     }
-    place::bury(tx, witness, key, state, &dead_letter_queue, now)?;
+    messages::move_to_dlq(tx, observer, key, state, &dead_letter_queue, now)?;
     Ok(true)
 }
 
-/// The last attempt of a message whose receivers never said what went wrong, so that its letter has a class too.
+/// The attempt recorded for a message that clients received but never settled, so that its dead letter has a
+/// fingerprint too.
 fn never_deleted(state: &MessageState, max: u32, now: Timestamp) -> Attempt {
-    let text = format!("received {} times and never deleted (max_receive_count is {max})", state.charged);
+    let text = format!("received {} times and never deleted (max_receive_count is {max})", state.attempts_charged);
     Attempt {
         number: state.attempts,
         function: String::new(),
@@ -332,31 +347,33 @@ fn never_deleted(state: &MessageState, max: u32, now: Timestamp) -> Attempt {
 
 fn hand_out(
     tx: &mut Tx<'_>,
-    key: place::Key,
+    key: messages::Key,
     state: &MessageState,
     owner: Owner,
     visibility: Duration,
     now: Timestamp,
 ) -> Result<Received, Error> {
-    let body = place::body(tx, state)?;
+    let body = messages::body(tx, state)?;
     let first = state.receive_count == 0;
     let held = MessageState {
-        place: Place::InFlight,
+        phase: Phase::InFlight,
         owner,
         visible_at: now.after(visibility),
         first_received_at: if first { now } else { state.first_received_at },
         received_at: now,
+        // Counted in the commit that precedes the work: a message that crashes the process is still charged.
         receive_count: state.receive_count.saturating_add(1),
-        charged: state.charged.saturating_add(1),
+        attempts_charged: state.attempts_charged.saturating_add(1),
         attempts: state.attempts.saturating_add(1),
+        // A new lease invalidates the receipt handles of all earlier receives.
         lease: tx.fresh_id()?,
         ..state.clone()
     };
-    place::shift(tx, key, state, &held)?;
+    messages::update(tx, key, state, &held)?;
     Ok(received(key, &held, body))
 }
 
-fn received(key: place::Key, held: &MessageState, body: Body) -> Received {
+fn received(key: messages::Key, held: &MessageState, body: Body) -> Received {
     Received {
         handle: ReceiptHandle { queue: key.0, sequence: key.1, lease: held.lease },
         message_id: held.message_id,
@@ -368,12 +385,12 @@ fn received(key: place::Key, held: &MessageState, body: Body) -> Received {
         first_received_at: held.first_received_at,
         received_at: held.received_at,
         receive_count: held.receive_count,
-        charged: held.charged,
+        attempts_charged: held.attempts_charged,
         source: held.source,
     }
 }
 
-pub(super) fn state_of(tx: &mut Tx<'_>, key: place::Key) -> Result<MessageState, store::Error> {
+pub(super) fn state_of(tx: &mut Tx<'_>, key: messages::Key) -> Result<MessageState, store::Error> {
     let state = tx.states()?.get(&key)?;
     state.ok_or_else(|| {
         tx.damaged("states", format!("message {} of queue {} stands in an index but has no state", key.1, key.0))

@@ -1,23 +1,23 @@
-//! Attempts that a dying process left unfinished: noticed at start, or when the lease runs out.
+//! Attempts that a dead process left unfinished: detected at start, or when the lease runs out.
 
 use crate::base::{Attempt, AttemptEnd, Failure, Timestamp};
-use crate::store::record::{MessageState, Owner, Place};
+use crate::store::record::{MessageState, Owner, Phase};
 use crate::store::{self, Tx};
 
-use super::{News, Witness, place, settle};
+use super::{Observer, Transition, messages, settle};
 
-/// One step of [`end_worker_leases`] looks at this many messages.
+/// One step of [`end_worker_leases`] examines at most this many messages.
 const STEP_MAX: usize = 1000;
 
-/// Ends the leases that workers of an earlier life of the daemon hold on messages of `queue`: those messages are ready
-/// again, the attempt stays charged and stands in the history as lost. Answers the moment and number to go on from;
-/// `None` when the queue is through.
+/// Ends the leases that workers of an earlier process hold on messages of `queue`. Those messages are ready again; the
+/// attempt stays charged and is recorded as lost. Returns the moment and sequence number to continue from; `None` at
+/// the end of the queue.
 ///
 /// # Errors
 /// A storage fault.
 pub fn end_worker_leases(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
+    observer: &dyn Observer,
     queue: u32,
     from: (u64, u64),
     now: Timestamp,
@@ -26,21 +26,21 @@ pub fn end_worker_leases(
     for ((_, _, sequence), ()) in &held {
         let key = (queue, *sequence);
         if let Some(state) = tx.states()?.get(&key)?
-            && state.place == Place::InFlight
+            && state.phase == Phase::InFlight
             && state.owner == Owner::Worker
         {
-            lose(tx, witness, key, &state, now)?;
+            lose(tx, observer, key, &state, now)?;
         }
     }
     let more = held.len() == STEP_MAX;
     Ok(held.last().filter(|_| more).map(|((_, at, sequence), ())| (*at, sequence + 1)))
 }
 
-/// Takes a message back from a worker that is gone.
+/// Ends the lease of a worker that is gone.
 pub(super) fn lose(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
-    key: place::Key,
+    observer: &dyn Observer,
+    key: messages::Key,
     state: &MessageState,
     now: Timestamp,
 ) -> Result<(), store::Error> {
@@ -58,8 +58,9 @@ pub(super) fn lose(
         end: AttemptEnd::Lost,
         failure: Some(why),
     };
-    settle::remember(tx, state, &attempt)?;
-    place::tell(tx, witness, state, News::Interrupted, now)?;
-    let back = MessageState { deferred_since: Timestamp::ZERO, ..place::settled(state, Place::Ready, Timestamp::ZERO) };
-    place::shift(tx, key, state, &back)
+    settle::record_attempt(tx, state, &attempt)?;
+    messages::notify(tx, observer, state, Transition::Interrupted, now)?;
+    let back =
+        MessageState { deferred_since: Timestamp::ZERO, ..messages::unleased(state, Phase::Ready, Timestamp::ZERO) };
+    messages::update(tx, key, state, &back)
 }

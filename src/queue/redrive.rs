@@ -1,9 +1,11 @@
-//! Redrive: letters go back from a dead-letter queue to where they died, in bounded steps that survive a crash.
+//! Redrive: moves letters from a dead-letter queue back to their source, in bounded steps that survive a crash.
 //!
-//! A redrive takes the letters that its selection names and that were in the queue at one moment: when the preview was
-//! made, or when it starts. Later ones stay. As in SQS a letter gets a new message id and a new sent time, and its attempts
-//! start anew; the body, the history and the run's books stay. An undo takes back what nobody has received yet.
+//! A redrive moves the letters that match its selection and were in the queue at one moment: the preview's, or its own
+//! start. Later letters stay. As in SQS, a redriven letter gets a new message id and a new sent time, and its attempts
+//! start at zero. Its body, its history and its row in the run's ledger stay. An undo moves back the letters that were
+//! not received yet.
 
+pub(super) mod outcomes;
 mod select;
 mod step;
 
@@ -21,43 +23,43 @@ pub use step::step;
 
 /// The topic that is signalled when a redrive starts or ends.
 pub const TOPIC: u64 = 0;
-/// One step looks at this many letters.
-pub const LOOK_MAX: usize = 500;
+/// One step examines at most this many letters.
+pub const SCAN_MAX: usize = 500;
 /// One redrive may name this many messages.
 pub const IDS_MAX: usize = 10_000;
-/// The store remembers this many redrives that ended; the oldest are forgotten when a new one starts.
+/// The store keeps the records of this many finished redrives; starting a new one deletes the oldest.
 pub const ENDED_KEPT_MAX: usize = 100;
-/// The fastest rate that can be asked for, in letters per second.
+/// The highest rate, in letters per second.
 pub const RATE_MAX: u32 = 100_000;
-/// A preview names this many of its letters.
+/// A preview lists this many of its letters.
 pub const SAMPLE_MAX: usize = 10;
 
-/// Which letters go back, where to, and how fast.
+/// Parameters of a redrive: which letters, where to, and how fast.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redrive {
     /// The dead-letter queue.
     pub from: String,
-    /// Where they go; each letter's own source when `None`.
+    /// The destination; each letter's own source when `None`.
     pub to: Option<String>,
     /// Which letters; all when empty.
     #[serde(flatten)]
     pub selection: Selection,
     /// At most this many letters per second, 1 to [`RATE_MAX`].
     pub per_second: Option<u32>,
-    /// Only letters that were there at a preview: its `as_of`. When the redrive starts when `None`.
+    /// A preview's `as_of`: only letters that were in the queue then. The moment of the start when `None`.
     #[serde(default)]
     pub as_of: Option<u64>,
-    /// In steps, each judged before the next.
+    /// Moves the letters in growing steps and checks the outcomes of each before the next; all at once when `None`.
     #[serde(default)]
-    pub canary: Option<Caution>,
+    pub canary: Option<CanaryOptions>,
 }
 
-/// How carefully a redrive goes: a first share, then ten times as many, and so on.
+/// Options of a canary redrive: the first step moves a small share, each further step ten times as many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Caution {
+pub struct CanaryOptions {
     /// The share of the first step in thousandths, 1 to 1000; one letter at least.
     pub first_permille: u32,
-    /// It stops when more than this share of the letters that came to an end died again, in thousandths, 0 to 1000.
+    /// The redrive stops when more than this share of the finished letters died again, in thousandths, 0 to 1000.
     pub failed_permille_max: u32,
 }
 
@@ -68,9 +70,10 @@ pub struct Preview {
     pub letters: u64,
     /// Letters that would move.
     pub matching: u64,
-    /// Where they would go: the name of the queue and how many. Letters without a source stand under `""`.
+    /// Destinations: queue name and number of letters. Letters without a source are counted under `""`.
     pub destinations: BTreeMap<String, u64>,
-    /// Names the moment: a redrive with this `as_of` moves exactly these letters, whatever dies in the meantime.
+    /// The moment of the preview: a redrive with this `as_of` moves exactly these letters, even if others die
+    /// meanwhile.
     #[serde(default)]
     pub as_of: u64,
     /// The first few of the letters.
@@ -78,10 +81,10 @@ pub struct Preview {
     pub sample: Vec<MessageId>,
 }
 
-/// Says what the redrive would move now, and moves nothing.
+/// Counts what the redrive would move; moves nothing.
 ///
 /// # Errors
-/// A queue is not there.
+/// A queue does not exist.
 pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error> {
     let from = catalog::look_up(snapshot, &redrive.from)?;
     let to = redrive.to.as_deref().map(|name| catalog::look_up(snapshot, name)).transpose()?;
@@ -94,12 +97,12 @@ pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error>
     let mut preview = Preview { as_of: redrive.as_of.unwrap_or(last_id).min(last_id), ..Preview::default() };
     let mut next = 0;
     loop {
-        let letters = snapshot.states()?.first((from.id, next)..=(from.id, u64::MAX), LOOK_MAX)?;
+        let letters = snapshot.states()?.first((from.id, next)..=(from.id, u64::MAX), SCAN_MAX)?;
         let Some(((_, last), _)) = letters.last() else { return Ok(preview) };
         next = last + 1;
         for (_, state) in &letters {
             preview.letters += 1;
-            if state.entered <= preview.as_of && select::matches(&mut &*snapshot, &selection, state)? {
+            if state.arrival_seq <= preview.as_of && select::matches(&mut &*snapshot, &selection, state)? {
                 preview.matching += 1;
                 if preview.sample.len() < SAMPLE_MAX {
                     preview.sample.push(state.message_id);
@@ -112,11 +115,11 @@ pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error>
     }
 }
 
-/// Starts a redrive of the letters that `preview` counted; [`step()`] carries it on. Answers its number.
+/// Starts a redrive of the letters that `preview` counted and returns its number; [`step()`] does the moving.
 ///
 /// # Errors
-/// A queue is not there or of another kind, the source is not a dead-letter queue or the destination too, or one is
-/// running from it already.
+/// A queue does not exist or is of another kind, the source is not a dead-letter queue, the destination is the source,
+/// or another redrive of the source is running.
 pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, preview: &Preview, now: Timestamp) -> Result<u64, Error> {
     check(redrive)?;
     let from = catalog::find(tx, &redrive.from)?;
@@ -126,6 +129,7 @@ pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, preview: &Preview, now: Timesta
     }
     let queues: Vec<QueueRecord> = tx.queues()?.first(0..=u32::MAX, usize::MAX)?.into_iter().map(|(_, q)| q).collect();
     check_source(redrive, &queues)?;
+    // Bounds the scan. On standard queues a letter that arrives later may still sort below it; `as_of` excludes those.
     let last = purge::newest(tx, from.id)?;
     begin(tx, &from, |id| RedriveRecord {
         id,
@@ -150,11 +154,12 @@ pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, preview: &Preview, now: Timesta
     })
 }
 
-/// Starts taking back the letters of a redrive that has ended: those that nobody has received since go to the dead-letter
-/// queue again, as they were. Answers the number of the undo, which [`step`] carries on.
+/// Starts an undo of a finished redrive and returns the undo's number: letters that were not received yet return to the
+/// dead-letter queue as they were. [`step()`] does the moving.
 ///
 /// # Errors
-/// [`Error::RedriveNotFound`] when it is not known, [`Error::RedriveRunning`] while it or another one of the queue runs.
+/// [`Error::RedriveNotFound`] when there is none with this number, [`Error::RedriveRunning`] while it or another
+/// redrive of the queue is running.
 pub fn undo(tx: &mut Tx<'_>, id: u64, now: Timestamp) -> Result<u64, Error> {
     let undone = tx.redrives()?.get(&id)?.filter(|record| record.undoes.is_none()).ok_or(Error::RedriveNotFound(id))?;
     let from = catalog::by_id(tx, undone.from)?;
@@ -186,7 +191,7 @@ fn begin(tx: &mut Tx<'_>, from: &QueueRecord, record: impl FnOnce(u64) -> Redriv
     if let Some((id, _)) = running.into_iter().find(|(_, record)| record.from == from.id) {
         return Err(Error::RedriveRunning { id, queue: from.name.clone() });
     }
-    // One starts now and will end too.
+    // Room for the new one too: it will be among the finished ones later.
     let forgotten = (ended.len() + 1).saturating_sub(ENDED_KEPT_MAX);
     for (id, _) in ended.into_iter().take(forgotten) {
         tx.redrives()?.remove(&id)?;
@@ -199,7 +204,7 @@ fn begin(tx: &mut Tx<'_>, from: &QueueRecord, record: impl FnOnce(u64) -> Redriv
     Ok(id)
 }
 
-/// Stops a running redrive; what was moved stays moved. Answers how many were.
+/// Stops a running redrive and returns how many letters it has moved; those stay moved.
 ///
 /// # Errors
 /// [`Error::RedriveNotFound`] when it is not running.
@@ -212,7 +217,7 @@ pub fn cancel(tx: &mut Tx<'_>, id: u64, now: Timestamp) -> Result<u64, Error> {
     Ok(record.moved)
 }
 
-/// The redrives that run and those that the store remembers, the newest first.
+/// Running redrives and the finished ones that are still on record, newest first.
 ///
 /// # Errors
 /// A storage fault.
@@ -221,17 +226,17 @@ pub fn list(snapshot: &Snapshot) -> Result<Vec<RedriveRecord>, Error> {
     Ok(redrives.into_iter().rev().map(|(_, redrive)| redrive).collect())
 }
 
-/// The redrives as [`list`] gives them, each with how its letters fared.
+/// The redrives of [`list`], each with the outcomes of its letters.
 ///
 /// # Errors
 /// A storage fault.
-pub fn fates(snapshot: &Snapshot) -> Result<Vec<(RedriveRecord, RedriveTotals)>, Error> {
+pub fn list_with_outcomes(snapshot: &Snapshot) -> Result<Vec<(RedriveRecord, RedriveTotals)>, Error> {
     let totals = snapshot.redrive_totals()?;
     let with = |record: RedriveRecord| Ok((totals.get(&record.id)?.unwrap_or_default(), record));
     list(snapshot)?.into_iter().map(with).map(|found| found.map(|(totals, record)| (record, totals))).collect()
 }
 
-/// The selection as [`select::matches`] reads it.
+/// The selection with sorted, unique ids, as [`select::matches`] expects it.
 fn sorted(selection: &Selection) -> Selection {
     let mut selection = selection.clone();
     selection.ids.sort_unstable();

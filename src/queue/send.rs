@@ -8,13 +8,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::{AttemptEnd, MessageId, Timestamp};
 use crate::store::record::{
-    Attribute, Body, Digest, Envelope, Group, MessageState, Place, QueueRecord, Recent, RecentRecord, Scope,
+    Attribute, Body, DedupEntry, DedupRecord, Digest, Envelope, Group, MessageState, Phase, QueueRecord, Scope,
 };
 use crate::store::{self, Tx};
 
 use super::settle::{self, Ended};
 use super::unique::{self, Unique, Verdict};
-use super::{Error, Witness, catalog, place, receive, recent, valid};
+use super::{Error, Observer, catalog, dedup, messages, receive, valid};
 
 /// A message to be sent.
 #[derive(Clone, Debug, Default)]
@@ -33,12 +33,12 @@ pub struct Send {
     pub trace_header: Option<String>,
     /// The system attribute SenderId.
     pub sender: Option<String>,
-    /// MessageGroupId: on FIFO queues messages of a group go out in order; on others a group that has too much in flight
-    /// yields to the rest.
+    /// MessageGroupId: on FIFO queues messages of a group are received in order; on standard queues a group with too
+    /// many messages in flight yields to the others.
     pub group: Option<String>,
-    /// MessageDeduplicationId: on FIFO queues a second message with it within five minutes is answered and not sent.
+    /// MessageDeduplicationId: on FIFO queues a second send with it within five minutes returns the first message.
     pub deduplication_id: Option<String>,
-    /// Messages with a lower one go first, 1 to 2^21; zero, the default, goes before all.
+    /// 0 to 2^21; lower values are received first, and zero, the default, before all.
     pub priority: u32,
     /// At most one message of the queue holds this key.
     pub unique: Option<Unique>,
@@ -56,21 +56,22 @@ impl Send {
 /// A message that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Its id; the earlier message's when this one was not sent because of it.
+    /// Its id; the earlier message's when this one is a duplicate.
     pub message_id: MessageId,
     /// Its place in the order of sending: SQS's SequenceNumber.
     pub sequence: u64,
-    /// Whether an earlier message stands for this one: the same deduplication id, or the same unique key.
+    /// Whether an earlier message with the same deduplication id or unique key was returned, and this one was not sent
+    /// as a message of its own.
     pub is_duplicate: bool,
 }
 
 /// Sends one message.
 ///
 /// # Errors
-/// The message is out of its limits, or the queue is full.
+/// The message exceeds a limit, or the queue is full.
 pub fn send(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp) -> Result<Sent, Error> {
     check(queue, &message)?;
-    room(tx, queue, std::slice::from_ref(&message))?;
+    check_capacity(tx, queue, std::slice::from_ref(&message))?;
     Ok(enter(tx, queue, message, now)?)
 }
 
@@ -80,7 +81,7 @@ pub fn send(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp)
 /// As [`send`].
 pub fn send_all(tx: &mut Tx<'_>, queue: &QueueRecord, messages: Vec<Send>, now: Timestamp) -> Result<Vec<Sent>, Error> {
     messages.iter().try_for_each(|message| check(queue, message))?;
-    room(tx, queue, &messages)?;
+    check_capacity(tx, queue, &messages)?;
     messages.into_iter().map(|message| Ok(enter(tx, queue, message, now)?)).collect()
 }
 
@@ -92,8 +93,8 @@ pub fn check(queue: &QueueRecord, message: &Send) -> Result<(), Error> {
     valid::check(queue, message)
 }
 
-/// Whether the queue takes these messages too.
-fn room(tx: &mut Tx<'_>, queue: &QueueRecord, messages: &[Send]) -> Result<(), Error> {
+/// Checks that the queue has room for these messages.
+fn check_capacity(tx: &mut Tx<'_>, queue: &QueueRecord, messages: &[Send]) -> Result<(), Error> {
     let attributes = &queue.attributes;
     if attributes.messages_max.is_none() && attributes.bytes_max.is_none() {
         return Ok(());
@@ -108,11 +109,11 @@ fn room(tx: &mut Tx<'_>, queue: &QueueRecord, messages: &[Send]) -> Result<(), E
     }
 }
 
-/// Sends a message that was checked: a duplicate is answered with the message that stands for it.
+/// Sends a message that was checked. A duplicate writes nothing and returns the earlier message.
 fn enter(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp) -> Result<Sent, store::Error> {
     let (message, deduplication) = deduplicated(queue, message);
     if let Some(digest) = deduplication
-        && let Some(Recent::Sent { message_id, sequence }) = recent::recall(tx, queue.id, digest, now)?
+        && let Some(DedupEntry::Sent { message_id, sequence }) = dedup::get(tx, queue.id, digest, now)?
     {
         return Ok(Sent { message_id, sequence, is_duplicate: true });
     }
@@ -133,15 +134,15 @@ fn enter(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp) ->
         unique::hold(tx, queue, unique, sent, now)?;
     }
     if let Some(digest) = deduplication {
-        let what = Recent::Sent { message_id: sent.message_id, sequence };
-        recent::remember(tx, queue.id, digest, &RecentRecord { until: now.after(recent::REMEMBERED), what }, now)?;
+        let what = DedupEntry::Sent { message_id: sent.message_id, sequence };
+        dedup::insert(tx, queue.id, digest, &DedupRecord { until: now.after(dedup::REMEMBERED), what }, now)?;
     }
     tx.bodies()?.insert(&sequence, &body(message))?;
-    place::put(tx, (queue.id, sequence), &state)?;
+    messages::insert(tx, (queue.id, sequence), &state)?;
     Ok(sent)
 }
 
-/// A message of a FIFO queue with its deduplication id, and what the queue remembers it by.
+/// A FIFO queue's message with its deduplication id filled in, and the digest of that id.
 fn deduplicated(queue: &QueueRecord, mut message: Send) -> (Send, Option<Digest>) {
     let Some(fifo) = queue.attributes.fifo else { return (message, None) };
     let id = message.deduplication_id.get_or_insert_with(|| {
@@ -152,16 +153,16 @@ fn deduplicated(queue: &QueueRecord, mut message: Send) -> (Send, Option<Digest>
         Scope::Queue => "",
         Scope::Group => message.group.as_deref().unwrap_or_default(),
     };
-    let digest = recent::digest(&["deduplication", group, id]);
+    let digest = dedup::digest(&["deduplication", group, id]);
     (message, Some(digest))
 }
 
 fn state(queue: &QueueRecord, message: &Send, sequence: u64, now: Timestamp) -> MessageState {
-    let fresh = place::fresh(sequence, sequence, size_bytes(message), now);
+    let fresh = messages::fresh(sequence, sequence, size_bytes(message), now);
     let delay = delay(queue, message);
     let is_ordered = queue.attributes.fifo.is_some();
     MessageState {
-        place: if delay.is_zero() { Place::Ready } else { Place::Delayed },
+        phase: if delay.is_zero() { Phase::Ready } else { Phase::Delayed },
         visible_at: if delay.is_zero() { Timestamp::ZERO } else { now.after(delay) },
         group: group(message.group.as_deref(), is_ordered),
         priority: message.priority,
@@ -171,12 +172,12 @@ fn state(queue: &QueueRecord, message: &Send, sequence: u64, now: Timestamp) -> 
     }
 }
 
-/// The group as a message's state names it.
+/// The group as it is stored in a message's state.
 pub(super) fn group(id: Option<&str>, is_ordered: bool) -> Option<Group> {
-    id.map(|id| Group { id: recent::digest(&["group", id]), is_ordered })
+    id.map(|id| Group { id: dedup::digest(&["group", id]), is_ordered })
 }
 
-/// How long the message stays invisible. A FIFO queue's own delay is the only one there.
+/// The message's delay. On a FIFO queue only the queue's own delay applies.
 pub(super) fn delay(queue: &QueueRecord, message: &Send) -> Duration {
     let own = Duration::from_millis(queue.attributes.delay_ms);
     if queue.attributes.fifo.is_some() { own } else { message.delay.unwrap_or(own) }
@@ -187,7 +188,7 @@ pub(super) fn size(message: &Send) -> usize {
     message.body.len() + message.attributes.iter().map(attribute_size).sum::<usize>()
 }
 
-/// As [`size`], of a message that was sent.
+/// As [`size`], for a message that was sent.
 pub(super) fn stored_size(body: &Body) -> usize {
     let attributes = body.envelope.attributes.iter();
     body.bytes.len() + attributes.map(attribute_size).sum::<usize>()
@@ -197,7 +198,7 @@ fn attribute_size((name, attribute): (&String, &Attribute)) -> usize {
     name.len() + attribute.data_type.len() + attribute.value.as_bytes().len()
 }
 
-/// As [`size`], of a message that was checked.
+/// As [`size`], for a message that was checked, whose size therefore fits.
 pub(super) fn size_bytes(message: &Send) -> u32 {
     u32::try_from(size(message)).expect("the size was checked against a 32-bit limit")
 }
@@ -215,14 +216,14 @@ pub(super) fn body(message: Send) -> Body {
     Body { run: message.run, recipient: message.recipient, envelope, bytes: message.body }
 }
 
-/// Sends a message that is known to be hopeless: it goes straight to the dead-letter queue of `queue`, with one
-/// attempt in its history. Without a dead-letter queue it is sent as any other.
+/// Sends a message that is known to fail: it goes straight to the dead-letter queue of `queue`, with one attempt in its
+/// history. Without a dead-letter queue it is sent as any other.
 ///
 /// # Errors
 /// As [`send`].
 pub fn send_dead(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
+    observer: &dyn Observer,
     queue: &QueueRecord,
     message: Send,
     ended: &Ended,
@@ -233,8 +234,8 @@ pub fn send_dead(
         let key = (queue.id, sent.sequence);
         let mut state = receive::state_of(tx, key)?;
         state.attempts = 1;
-        settle::remember(tx, &state, &settle::attempt(&state, ended, AttemptEnd::Dead))?;
-        place::bury(tx, witness, key, &state, &dead_letter_queue, ended.at)?;
+        settle::record_attempt(tx, &state, &settle::attempt(&state, ended, AttemptEnd::Dead))?;
+        messages::move_to_dlq(tx, observer, key, &state, &dead_letter_queue, ended.at)?;
     }
     Ok(sent)
 }

@@ -1,5 +1,5 @@
-//! Whether there is room on the disk for another message. Sends stop before the disk is full, so that what frees space
-//! and what ends messages (receiving, deleting, burying, redriving) still has some to write in.
+//! Whether the disk has room for another message. Sends stop before the disk is full, so that operations that free
+//! space or end messages (receive, delete, dead-lettering, redrive) can still write.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,30 +8,30 @@ use crate::base::units;
 
 use super::Error;
 
-/// The free space of the store's file system as it was last seen, and what is kept of it.
+/// The last measured free space of the store's file system, and the reserve.
 #[derive(Debug)]
 pub struct Space {
-    /// Bytes; written by whoever watches the disk, and without limit until then.
+    /// In bytes; written by the loop that measures it, unlimited until then.
     free_bytes: AtomicU64,
     /// Sends stop when less than this is free; zero keeps nothing.
     reserve_bytes: u64,
-    /// The queues that functions serve: their sends stop at half the reserve, so that other queues cannot fill the disk
-    /// for them.
+    /// Queues that functions work on: their sends stop only at half the reserve, so that other queues cannot use up
+    /// their space.
     served: BTreeSet<String>,
 }
 
 impl Space {
-    /// Room without limit: for stores whose disk nobody watches.
+    /// No limit: for stores whose disk is not measured.
     pub fn unlimited() -> Self {
         Self::new(0, BTreeSet::new())
     }
 
-    /// Keeps `reserve_bytes`, and half of them for `served` alone.
+    /// Reserves `reserve_bytes`, half of them for the queues in `served` alone.
     pub fn new(reserve_bytes: u64, served: BTreeSet<String>) -> Self {
         Self { free_bytes: AtomicU64::new(u64::MAX), reserve_bytes, served }
     }
 
-    /// Notes how many bytes are free now.
+    /// Records how many bytes are free now.
     pub fn saw(&self, free_bytes: u64) {
         self.free_bytes.store(free_bytes, Ordering::Relaxed);
     }
@@ -41,7 +41,7 @@ impl Space {
         if self.served.contains(queue) { self.reserve_bytes / 2 } else { self.reserve_bytes }
     }
 
-    /// Whether `queue` takes another message.
+    /// Checks that `queue` may take another message.
     ///
     /// # Errors
     /// [`Error::DiskFull`] names the queue, the free space, the limit and the remedy.
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_queue_the_space_the_limit_and_the_remedy() {
         let space = Space::new(256 * MIB, BTreeSet::new());
-        assert_eq!(space.admit("notes"), Ok(()), "nobody has looked at the disk yet");
+        assert_eq!(space.admit("notes"), Ok(()), "nobody has scanned at the disk yet");
         space.saw(12 * MIB);
         insta::assert_snapshot!(space.admit("notes").unwrap_err(), @r#"queue "notes" takes no message now: 12.0 MiB are free on the disk of the store, less than the 256.0 MiB that are kept (free some space there; `nightmail compact` gives back what deleted messages took; or lower store.reserve)"#);
     }

@@ -1,4 +1,4 @@
-//! Exact counts of a queue at a moment.
+//! Exact counts of a queue at one moment.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Timestamp;
 use crate::store::Snapshot;
-use crate::store::record::{Pause, Place, QueueRecord};
+use crate::store::record::{Pause, Phase, QueueRecord};
 
 use super::Error;
 
-/// What a queue holds at a moment. SQS calls these approximate; here they are exact.
+/// The counts of a queue at one moment. SQS calls these approximate; here they are exact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// The queue's name.
@@ -20,7 +20,7 @@ pub struct Stats {
     pub ready: u64,
     /// Messages that become visible later.
     pub delayed: u64,
-    /// Messages that somebody holds.
+    /// Messages in flight.
     pub in_flight: u64,
     /// The bytes of all bodies.
     pub bytes: u64,
@@ -28,7 +28,7 @@ pub struct Stats {
     pub oldest_age_s: Option<u64>,
     /// The dead-letter queue.
     pub dead_letter_queue: Option<String>,
-    /// Set while nothing is received from it: who paused it and since when.
+    /// Set while the queue is paused: by whom and since when.
     pub paused: Option<Pause>,
 }
 
@@ -39,8 +39,8 @@ impl Stats {
     }
 }
 
-/// Counts the messages of a queue. Those whose delay or lease ran out count as ready, though no step has looked at
-/// them yet.
+/// Counts the messages of a queue. A message whose delay or lease has run out counts as ready, even when no receive has
+/// moved it to the ready index yet.
 ///
 /// # Errors
 /// A storage fault.
@@ -51,7 +51,7 @@ pub fn stats(snapshot: &Snapshot, queue: &QueueRecord, now: Timestamp) -> Result
     let mut missing = None;
     snapshot.timed()?.scan((queue.id, 0, 0)..=(queue.id, now.as_millis(), u64::MAX), |(_, _, sequence), ()| {
         match states.get(&(queue.id, sequence)) {
-            Ok(Some(state)) if state.place == Place::InFlight => in_flight_due += 1,
+            Ok(Some(state)) if state.phase == Phase::InFlight => in_flight_due += 1,
             Ok(_) => delayed_due += 1,
             Err(error) => {
                 missing = Some(error);

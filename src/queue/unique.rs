@@ -1,16 +1,16 @@
-//! Unique keys: at most one message of a queue holds a key, from the send to the message's end, through retries and the
-//! dead-letter queue. What becomes of a second send is the sender's choice, as in BullMQ.
+//! Unique keys: at most one message of a queue holds a key, from its send to its end, through retries and the
+//! dead-letter queue. The sender chooses what a second send under the same key does, as in BullMQ.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::{MessageId, Timestamp};
-use crate::store::record::{Digest, Follower, MessageState, Place, QueueRecord, Recent, UniqueRecord, UniqueRef};
+use crate::store::record::{DedupEntry, Digest, Follower, MessageState, Phase, QueueRecord, UniqueRecord, UniqueRef};
 use crate::store::{self, Tx};
 
-use super::place::{self, Key};
-use super::{Send, Sent, recent, send};
+use super::messages::{self, Key};
+use super::{Send, Sent, dedup, send};
 
 /// A unique key and what a second send under it does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,43 +25,44 @@ pub struct Unique {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Nothing: it is answered with the first message's id, until that message has ended.
+    /// Nothing: it returns the first message's id until that message has ended.
     Simple,
-    /// Nothing within this span of the first send (1 s to 14 d), whatever became of the first message; later sends go
-    /// through.
+    /// Nothing within this span of the first send (1 s to 14 d), even when the first message has already ended; later
+    /// sends succeed.
     Throttle(Duration),
-    /// It replaces the first message, and its delay begins anew, while that one still waits out its delay. A message that
-    /// can be received, or was, is left alone: the second one is sent and holds the key.
+    /// It replaces the first message and restarts the delay while that message is still delayed. A message that is or
+    /// was receivable is left alone: the second one is sent and takes over the key.
     Debounce,
-    /// It replaces the first message while nobody has received that one. Afterwards it waits, replaced in turn by later
-    /// ones, and is sent when the first has ended.
+    /// It replaces the first message until that one is first received. From then on it waits, is replaced in turn by
+    /// later sends, and is sent when the first message has ended.
     KeepLast,
 }
 
-/// What a send under a key comes to.
+/// What to do with a send under a key.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// It goes through.
+    /// Send it.
     New,
-    /// It is answered with an earlier message.
+    /// Do not send it; return this earlier message.
     Duplicate(Sent),
-    /// It takes the place of this message.
+    /// Replace this message with it.
     Replace(Key, MessageState),
-    /// It waits for the end of this message.
+    /// Keep it until the holder in this row has ended.
     Wait(UniqueRecord),
 }
 
-/// Decides about a send, and writes nothing.
+/// Decides what a send does; writes nothing.
 pub(super) fn judge(
     tx: &mut Tx<'_>,
     queue: &QueueRecord,
     unique: &Unique,
     now: Timestamp,
 ) -> Result<Verdict, store::Error> {
+    // A throttle outlives its message, so it is a deduplication entry with a time limit, not a row in `uniques`.
     if let Mode::Throttle(_) = unique.mode {
-        let known = recent::recall(tx, queue.id, throttled(&unique.key), now)?;
+        let known = dedup::get(tx, queue.id, throttled(&unique.key), now)?;
         return Ok(match known {
-            Some(Recent::Sent { message_id, sequence }) => {
+            Some(DedupEntry::Sent { message_id, sequence }) => {
                 Verdict::Duplicate(Sent { message_id, sequence, is_duplicate: true })
             }
             _ => Verdict::New,
@@ -73,10 +74,11 @@ pub(super) fn judge(
         let reason = format!("message {} of queue {} holds a key and is not there", holder.1, holder.0);
         return Err(tx.damaged("uniques", reason));
     };
-    // A letter that came back was attempted too, and its history belongs to its body.
+    // Only a message without attempts may be replaced: history is keyed by the body's id, so a redriven letter's
+    // history would be lost with its body.
     let is_new = state.attempts == 0 && state.receive_count == 0 && row.queue == queue.id;
     Ok(match unique.mode {
-        Mode::Debounce if is_new && state.place == Place::Delayed && state.visible_at > now => {
+        Mode::Debounce if is_new && state.phase == Phase::Delayed && state.visible_at > now => {
             Verdict::Replace(holder, state)
         }
         Mode::Debounce => Verdict::New,
@@ -88,7 +90,7 @@ pub(super) fn judge(
     })
 }
 
-/// Gives the key to the message that is being sent.
+/// Makes the message that is being sent the holder of the key.
 pub(super) fn hold(
     tx: &mut Tx<'_>,
     queue: &QueueRecord,
@@ -97,18 +99,20 @@ pub(super) fn hold(
     now: Timestamp,
 ) -> Result<(), store::Error> {
     if let Mode::Throttle(span) = unique.mode {
-        let what = Recent::Sent { message_id: sent.message_id, sequence: sent.sequence };
-        let record = store::record::RecentRecord { until: now.after(span), what };
-        return recent::remember(tx, queue.id, throttled(&unique.key), &record, now);
+        let what = DedupEntry::Sent { message_id: sent.message_id, sequence: sent.sequence };
+        let record = store::record::DedupRecord { until: now.after(span), what };
+        return dedup::insert(tx, queue.id, throttled(&unique.key), &record, now);
     }
     let at = (queue.id, key(unique));
+    // With Debounce the new message may take the key from a holder that a KeepLast send is waiting for: the follower
+    // stays and waits for the new holder.
     let follower = tx.uniques()?.get(&at)?.and_then(|old| old.follower);
     let row = UniqueRecord { queue: queue.id, sequence: sent.sequence, follower };
     tx.uniques()?.insert(&at, &row)?;
     Ok(())
 }
 
-/// What the state of a message under that key names; a throttled key is not held by a message.
+/// The key reference stored in a message's state; `None` for a throttled key, which no message holds.
 pub(super) fn reference(queue: &QueueRecord, unique: &Unique) -> Option<UniqueRef> {
     match unique.mode {
         Mode::Throttle(_) => None,
@@ -116,8 +120,7 @@ pub(super) fn reference(queue: &QueueRecord, unique: &Unique) -> Option<UniqueRe
     }
 }
 
-/// Puts the message that is being sent into the place of one that nobody has received. A delay that has not passed
-/// begins anew.
+/// Replaces a message that was never received with the one that is being sent. A delay that has not passed restarts.
 pub(super) fn replace(
     tx: &mut Tx<'_>,
     queue: &QueueRecord,
@@ -126,8 +129,10 @@ pub(super) fn replace(
     now: Timestamp,
 ) -> Result<Sent, store::Error> {
     let sent = Sent { message_id: old.message_id, sequence: at.1, is_duplicate: true };
+    // A new body id: a body row never changes once written.
     let body = tx.fresh_id()?;
-    let waits = old.place == Place::Delayed && old.visible_at > now;
+    // A message that is already visible stays visible: restarting its delay would hide it again.
+    let waits = old.phase == Phase::Delayed && old.visible_at > now;
     let visible_at = if waits { now.after(send::delay(queue, &message)) } else { old.visible_at };
     let new = MessageState {
         body,
@@ -139,13 +144,15 @@ pub(super) fn replace(
         ..old.clone()
     };
     tx.bodies()?.remove(&old.body)?;
-    place::take(tx, at, &old)?;
-    place::put(tx, at, &new)?;
+    // Not `messages::update`: the size, group and priority change, and with them the byte count and index keys.
+    messages::remove(tx, at, &old)?;
+    messages::insert(tx, at, &new)?;
     tx.bodies()?.insert(&body, &send::body(message))?;
     Ok(sent)
 }
 
-/// Keeps the message that is being sent until the holder of its key has ended, in place of one kept before.
+/// Stores the message that is being sent as the follower of its key, until the holder has ended; replaces an earlier
+/// follower.
 pub(super) fn follow(
     tx: &mut Tx<'_>,
     queue: &QueueRecord,
@@ -154,6 +161,7 @@ pub(super) fn follow(
     now: Timestamp,
 ) -> Result<Sent, store::Error> {
     let at = (queue.id, message.unique.as_ref().map(key).unwrap_or_default());
+    // The replaced follower's id was already returned to its sender, so the new one takes it over.
     let message_id = match &row.follower {
         Some(old) => {
             tx.bodies()?.remove(&old.body)?;
@@ -175,7 +183,7 @@ pub(super) fn follow(
     Ok(sent)
 }
 
-/// The holder moved to another queue or sequence number.
+/// Updates the key's row after its holder moved to another queue or sequence number.
 pub(super) fn moved(tx: &mut Tx<'_>, state: &MessageState, from: Key, to: Key) -> Result<(), store::Error> {
     if let Some((at, row)) = held(tx, state, from)? {
         tx.uniques()?.insert(&at, &UniqueRecord { queue: to.0, sequence: to.1, ..row })?;
@@ -183,16 +191,17 @@ pub(super) fn moved(tx: &mut Tx<'_>, state: &MessageState, from: Key, to: Key) -
     Ok(())
 }
 
-/// The holder has ended: the key is free, or goes to the message that waited for it.
+/// Frees the key after its holder has ended, or sends the follower, which then holds the key.
 pub(super) fn released(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
     let Some((at, row)) = held(tx, state, key)? else { return Ok(()) };
     let Some(follower) = row.follower else {
         tx.uniques()?.remove(&at)?;
         return Ok(());
     };
+    // The follower is a first-class message from here on: its size and age count from its own send.
     let group = tx.bodies()?.get(&follower.body)?.and_then(|body| body.envelope.group);
     let sequence = tx.fresh_id()?;
-    let fresh = place::fresh(sequence, follower.body, follower.size_bytes, follower.sent_at);
+    let fresh = messages::fresh(sequence, follower.body, follower.size_bytes, follower.sent_at);
     let next = MessageState {
         message_id: follower.message_id,
         group: send::group(group.as_deref(), false),
@@ -202,10 +211,11 @@ pub(super) fn released(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Resul
         ..fresh
     };
     tx.uniques()?.insert(&at, &UniqueRecord { queue: at.0, sequence, follower: None })?;
-    place::put(tx, (at.0, sequence), &next)
+    messages::insert(tx, (at.0, sequence), &next)
 }
 
-/// Lets go of the message that waits for the holder of its key: its queue is being emptied.
+/// Deletes the follower of the message's key. A purge calls it first, since removing the holder would otherwise send
+/// the follower into the queue that is being emptied.
 pub(super) fn drop_follower(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
     let Some((at, row)) = held(tx, state, key)? else { return Ok(()) };
     if let Some(follower) = &row.follower {
@@ -218,7 +228,7 @@ pub(super) fn drop_follower(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> 
 /// A key and its row.
 type Held = ((u32, Digest), UniqueRecord);
 
-/// The row of the key that the message holds; `None` when it holds none, or a later message took it.
+/// The row of the key that the message holds; `None` when it has no key or a later message took the key over.
 fn held(tx: &mut Tx<'_>, state: &MessageState, key: Key) -> Result<Option<Held>, store::Error> {
     let Some(unique) = state.unique else { return Ok(None) };
     let at = (unique.queue, unique.key);
@@ -227,9 +237,9 @@ fn held(tx: &mut Tx<'_>, state: &MessageState, key: Key) -> Result<Option<Held>,
 }
 
 fn key(unique: &Unique) -> Digest {
-    recent::digest(&["unique", &unique.key])
+    dedup::digest(&["unique", &unique.key])
 }
 
 fn throttled(key: &str) -> Digest {
-    recent::digest(&["throttle", key])
+    dedup::digest(&["throttle", key])
 }

@@ -1,4 +1,4 @@
-//! What SQS takes as a message: texts, attributes, groups and deduplication ids, with its limits.
+//! Validation of messages by SQS's rules: texts, attributes, groups and deduplication ids, with their limits.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{Error, Send, send};
 
 /// The longest delay of a message, as in SQS.
 pub const DELAY_MAX: Duration = Duration::from_secs(900);
-/// The greatest priority, which goes last, as in BullMQ.
+/// The greatest priority value, which is received last, as in BullMQ.
 pub const PRIORITY_MAX: u32 = 1 << 21;
 /// A message has at most this many attributes, as in SQS.
 pub const ATTRIBUTES_MAX: usize = 10;
@@ -25,7 +25,7 @@ const THROTTLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 /// Checks a message against SQS's rules and its queue's limits.
 ///
 /// # Errors
-/// Names what does not fit, with its limit.
+/// Names the first part that is invalid, with its limit.
 pub fn check(queue: &QueueRecord, message: &Send) -> Result<(), Error> {
     if message.body.is_empty() {
         return Err(Error::BodyEmpty);
@@ -104,7 +104,7 @@ fn identifier(what: &'static str, id: Option<&str>) -> Result<(), Error> {
     }
 }
 
-/// SQS takes #x9 #xA #xD #x20–#xD7FF #xE000–#xFFFD #x10000–#x10FFFF.
+/// SQS allows #x9 #xA #xD #x20–#xD7FF #xE000–#xFFFD #x10000–#x10FFFF.
 fn characters(what: &'static str, text: &[u8]) -> Result<(), Error> {
     let text = std::str::from_utf8(text).map_err(|error| Error::Characters { what, at: error.valid_up_to() })?;
     let is_refused =
@@ -169,5 +169,5 @@ fn number(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// The limit that a whole batch of messages has, in bytes, as in SQS.
+/// The largest total size of a batch in bytes, as in SQS.
 pub const BATCH_BYTES_MAX: usize = limit::BODY_BYTES_MAX;

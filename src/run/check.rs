@@ -1,12 +1,12 @@
-//! The rules between the tables of runs: each run has its identity, its totals equal a recount of its recipients, and
-//! every recipient belongs to a run.
+//! Checks the invariants between the tables of runs: each run has its identity, its totals equal a recount of its
+//! recipients, and every recipient belongs to a run.
 
 use crate::store::check::Findings;
 use crate::store::{Error, Snapshot};
 
 use super::{identity, report};
 
-/// Adds what contradicts itself. Rows that do not decode are passed over: [`crate::store::check::records`] names them.
+/// Adds a finding for each contradiction. Skips rows that do not decode: [`crate::store::check::records`] reports them.
 ///
 /// # Errors
 /// A storage fault, or the check is to stop.
@@ -21,7 +21,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> 
                 findings.add("totals", id, format_args!("says {kept:?}, a recount {counted:?}"));
             }
             (None, _) if !totals.has(&id)? => findings.add("totals", id, "the run has no totals"),
-            // A recipient that does not decode is named already, and makes the recount meaningless.
+            // A recipient that does not decode was already reported, and the recount means nothing without it.
             (_, Ok(_) | Err(Error::Record { .. })) => {}
             (_, Err(fault)) => return Err(fault),
         }

@@ -15,10 +15,10 @@ pub enum Error {
         /// The earlier run.
         id: u64,
     },
-    /// There is no such run.
+    /// The run does not exist.
     #[error("run {0} not found (see `nightmail run list`)")]
     NotFound(u64),
-    /// A queue refused.
+    /// A queue refused a call.
     #[error(transparent)]
     Queue(#[from] queue::Error),
     /// The store failed.

@@ -1,50 +1,60 @@
-//! The recipients' ledger. Every change of a row moves the run's totals in the same commit, so the books balance at
-//! every moment.
+//! The recipients' ledger. Every change of a row updates the run's totals in the same commit, so the totals always
+//! equal the rows.
 
 use sha2::{Digest, Sha256};
 
 use crate::base::Timestamp;
-use crate::base::outcome::Receipt;
-use crate::queue::{News, Witness};
+use crate::base::outcome::DeliveryProof;
+use crate::queue::{Observer, Transition};
 use crate::store::record::{Body, RecipientRecord, RecipientState, RunTotals};
 use crate::store::{self, Tx};
 
 /// Whether a recipient is new to its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
-    /// It has a row now; its message must be sent in this commit.
+    /// It has a row now; its message must be sent in the same commit.
     New,
-    /// It had one: the users API named it twice.
+    /// It already had one: the users API named it twice.
     Repeated,
 }
 
-/// Keeps the ledger when messages of runs die, come back or are removed.
+/// Updates the ledger when messages of runs die, are redriven or are removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ledger;
 
-impl Witness for Ledger {
-    fn hear(&self, tx: &mut Tx<'_>, body: &Body, news: News<'_>, now: Timestamp) -> Result<(), store::Error> {
-        match news {
-            News::Died(fingerprint) => turn(tx, (body.run, body.recipient), RecipientState::Dead(fingerprint), now),
-            News::Revived => turn(tx, (body.run, body.recipient), RecipientState::Open, now),
-            News::Withdrawn(why) => turn(tx, (body.run, body.recipient), RecipientState::Withdrawn(why.into()), now),
-            News::Interrupted => interrupted(tx, body, now),
+impl Observer for Ledger {
+    fn on_transition(
+        &self,
+        tx: &mut Tx<'_>,
+        body: &Body,
+        transition: Transition<'_>,
+        now: Timestamp,
+    ) -> Result<(), store::Error> {
+        match transition {
+            Transition::Died(fingerprint) => {
+                set_state(tx, (body.run, body.recipient), RecipientState::Dead(fingerprint), now)
+            }
+            Transition::Redriven => set_state(tx, (body.run, body.recipient), RecipientState::Open, now),
+            Transition::Withdrawn(why) => {
+                set_state(tx, (body.run, body.recipient), RecipientState::Withdrawn(why.into()), now)
+            }
+            Transition::Interrupted => interrupted(tx, body, now),
         }
     }
 }
 
-/// The key of the row of a user's account: a hash, so that it may outlive the user's data. A user with two accounts gets
-/// two statements.
+/// The row key of a user's account: a hash, so that it may be kept longer than the user's data. A user with two
+/// accounts gets two statements.
 pub fn user_key(user: &str, account: &str) -> [u8; 16] {
     hash(&["user", user, account])
 }
 
-/// The key of the row of a record that names no valid user.
+/// The row key of a record without a valid user.
 pub fn record_key(page: u32, index: usize) -> [u8; 16] {
     hash(&["record", &page.to_string(), &index.to_string()])
 }
 
-/// Opens a row for a recipient, unless it has one.
+/// Adds a row for a recipient, unless it has one.
 ///
 /// # Errors
 /// A storage fault.
@@ -59,7 +69,7 @@ pub fn add(tx: &mut Tx<'_>, run: u64, key: [u8; 16], user: &str, now: Timestamp)
     Ok(Added::New)
 }
 
-/// Takes a row back: the malformed record that it stood for has become a user with a row of its own.
+/// Removes the row of a malformed record whose user now has a row of its own.
 ///
 /// # Errors
 /// A storage fault.
@@ -74,7 +84,7 @@ pub fn replace(tx: &mut Tx<'_>, run: u64, key: [u8; 16]) -> Result<(), store::Er
     Ok(())
 }
 
-/// Writes down that the work of a recipient is done, with what proves it.
+/// Records that a recipient's mail was sent, with the proof.
 ///
 /// # Errors
 /// A storage fault.
@@ -82,17 +92,17 @@ pub fn sent(
     tx: &mut Tx<'_>,
     run: u64,
     recipient: [u8; 16],
-    receipt: Receipt,
+    proof: DeliveryProof,
     now: Timestamp,
 ) -> Result<(), store::Error> {
-    turn(tx, (run, recipient), RecipientState::Sent(receipt), now)
+    set_state(tx, (run, recipient), RecipientState::Sent(proof), now)
 }
 
-/// Gives a row another state and moves the totals along. A message without a row, such as the one that sets a
-/// fan-out going, changes nothing.
+/// Changes a row's state and the totals with it. Does nothing for a message without a row, such as the one that starts
+/// a fan-out.
 ///
-/// Who has got the mail has got it: whatever happens to another copy of the message later, the row stays `sent`.
-fn turn(tx: &mut Tx<'_>, key: (u64, [u8; 16]), state: RecipientState, now: Timestamp) -> Result<(), store::Error> {
+/// `sent` is final: a mail cannot be taken back, whatever happens to another copy of the message later.
+fn set_state(tx: &mut Tx<'_>, key: (u64, [u8; 16]), state: RecipientState, now: Timestamp) -> Result<(), store::Error> {
     let Some(old) = tx.recipients()?.get(&key)? else { return Ok(()) };
     if matches!(old.state, RecipientState::Sent(_)) {
         return Ok(());

@@ -1,6 +1,6 @@
-//! Runs and their ledger: one row per recipient, from the commit of the page that names it to its end.
+//! Runs and their ledger: one row per recipient, created in the commit of the page that names the recipient.
 //!
-//! Floor 3. Knows queues, not schedules: who starts a run and who works on its messages is above.
+//! Layer 3. Knows queues, not schedules: starting runs and working on their messages belong to the modules above.
 
 pub mod check;
 pub mod error;

@@ -1,4 +1,4 @@
-//! What a run came to: its totals, and the same recounted from the rows alone.
+//! Reports of runs: the totals, and the same recounted from the rows.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -11,10 +11,10 @@ use crate::store::{self, Snapshot};
 
 use super::Error;
 
-/// The rows named in a list are at most these.
+/// A list returns at most this many rows.
 pub const ROWS_SHOWN_MAX: usize = 1000;
 
-/// What a run came to so far.
+/// The totals of a run so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Its number.
@@ -23,30 +23,30 @@ pub struct Report {
     pub schedule: String,
     /// Its identifying parameters.
     pub params: BTreeMap<String, String>,
-    /// What it is for.
+    /// The tick that it is for, or the moment of a start by hand.
     pub scheduled_for: Timestamp,
     /// When it started.
     pub started_at: Timestamp,
-    /// When all users were fetched; `None` while the fan-out goes on.
+    /// When all users were fetched; `None` while the fan-out is running.
     pub fetched_at: Option<Timestamp>,
     /// Recipients that the users API named.
     pub fetched: u64,
-    /// Recipients whose mail the relay took.
+    /// Recipients whose mail the relay accepted.
     pub sent: u64,
     /// Recipients whose message is in a dead-letter queue.
     pub dead: u64,
     /// Recipients whose message was removed without an outcome.
     pub withdrawn: u64,
-    /// Recipients whose message is still under way.
+    /// Recipients whose message has not ended.
     pub open: u64,
     /// Records that named a recipient again.
     pub repeated: u64,
-    /// Attempts that a dying process left unfinished: each may have mailed.
+    /// Attempts that did not finish: each may have sent its mail.
     pub interrupted: u64,
 }
 
 impl Report {
-    /// Whether every user was fetched and every recipient has an end.
+    /// Whether all users were fetched and every recipient's message has ended.
     pub const fn is_complete(&self) -> bool {
         self.fetched_at.is_some() && self.open == 0
     }
@@ -70,18 +70,18 @@ impl Report {
     }
 }
 
-/// One recipient as a list shows it.
+/// One recipient of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// Its place in the list, in hex: the next part of a list begins after the last one.
+    /// Its row key in hex; the next page of a list starts after the last one.
     pub key: String,
     /// The user's id.
     pub user: String,
     /// `open`, `sent`, `dead` or `withdrawn`.
     pub state: String,
-    /// When that was written.
+    /// When the state last changed.
     pub updated_at: Timestamp,
-    /// Attempts that a dying process left unfinished.
+    /// Attempts that did not finish.
     pub interrupted: u32,
     /// The relay's reply, the fingerprint, or the reason.
     pub detail: String,
@@ -110,7 +110,7 @@ pub fn list(snapshot: &Snapshot, max: u64) -> Result<Vec<Report>, Error> {
     runs.into_iter().rev().map(with_totals).collect()
 }
 
-/// Counts the run's rows anew; it must equal the kept totals.
+/// Recounts the run's rows; the result must equal the stored totals.
 ///
 /// # Errors
 /// A storage fault.
@@ -131,8 +131,8 @@ pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> 
     Ok(totals)
 }
 
-/// Up to [`ROWS_SHOWN_MAX`] rows, only those in `state` or, with `interrupted`, only those with unfinished attempts;
-/// those behind the row `after` when the list goes on.
+/// Up to [`ROWS_SHOWN_MAX`] rows, starting after the row `after`; with `state` only those in it, with `interrupted`
+/// only those with unfinished attempts.
 ///
 /// # Errors
 /// [`Error::NotFound`], or a storage fault.
@@ -167,7 +167,7 @@ pub fn rows(
 fn detail(state: &RecipientState) -> String {
     match state {
         RecipientState::Open => String::new(),
-        RecipientState::Sent(receipt) => receipt.reply.clone().unwrap_or_default(),
+        RecipientState::Sent(proof) => proof.reply.clone().unwrap_or_default(),
         RecipientState::Dead(fingerprint) => fingerprint.to_string(),
         RecipientState::Withdrawn(why) => why.clone(),
     }

@@ -1,4 +1,4 @@
-//! Starting a run: its row, its identity and the message that sets its fan-out going are one commit.
+//! Starts a run: its row, its identity and the message that starts its fan-out are one commit.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::store::record::{FanOutProgress, RunRecord, RunTotals};
 
 use super::Error;
 
-/// What is to be run.
+/// The parameters of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     /// The schedule.
@@ -26,14 +26,14 @@ pub struct Start {
     pub scheduled_for: Timestamp,
 }
 
-/// The message that sets a run's fan-out going.
+/// The message that starts a run's fan-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FanOutMessage {
     /// The run's number.
     pub run: u64,
 }
 
-/// Starts a run and answers its number.
+/// Starts a run and returns its number.
 ///
 /// # Errors
 /// [`Error::Exists`] names the earlier run of the same identity.
@@ -61,8 +61,8 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Timestamp) -> Result<u64, Error
     Ok(id)
 }
 
-/// Schedule and identifying parameters as one text; without parameters the moment that the run is for identifies it.
-/// The same identity in another store is the same run, so that its mails have the same Message-IDs.
+/// Schedule and identifying parameters as one text; a run without parameters is identified by its scheduled moment. The
+/// same identity in another store is the same run, so that its mails have the same Message-IDs.
 pub fn identity(schedule: &str, params: &BTreeMap<String, String>, scheduled_for: Timestamp) -> String {
     if params.is_empty() {
         return format!("{schedule} {scheduled_for}");

@@ -1,5 +1,5 @@
 //! The fan-out: reads the users page by page and sends one message per user. A page's messages, its recipients' rows
-//! and the cursor are one commit, so that a crash in the middle neither loses nor doubles a user.
+//! and the cursor are one commit, so that a crash in the middle neither loses nor repeats a user.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::function::statement::{Page, PageAddress, Record, User, Users};
 use crate::function::{Function, Invocation};
 use crate::queue::send::Send;
 use crate::queue::settle::{self, Ended};
-use crate::queue::{self, Door, ReceiptHandle, catalog, send};
+use crate::queue::{self, Queues, ReceiptHandle, catalog, send};
 use crate::run::identity;
 use crate::run::ledger::{self, Added};
 use crate::store::record::{QueueRecord, RunRecord};
@@ -26,22 +26,22 @@ use super::FanOutOptions;
 pub struct FanOut {
     options: FanOutOptions,
     users: Users,
-    door: Door,
+    queues: Queues,
     clock: Arc<dyn Clock>,
 }
 
-/// A record that is too large for a message keeps this much of its text.
+/// The dead letter of a record that is too large for a message keeps this much of the record's text.
 const RAW_CHARS_MAX: usize = 4096;
 
-/// A message of the fan-out's own queue: a run to be fanned out, or one record of it to be looked at again.
+/// A message of the fan-out's own queue: a run to fan out, or one malformed record to check again.
 #[derive(Debug, Serialize, Deserialize)]
-struct Work {
+struct FanOutMessage {
     run: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     record: Option<Malformed>,
 }
 
-/// A record that named no valid user.
+/// A record that is no valid user.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Malformed {
     page: u32,
@@ -52,11 +52,11 @@ struct Malformed {
     address: Option<PageAddress>,
 }
 
-/// The message that one user gets.
+/// The body of the message for one user.
 #[derive(Debug, Serialize)]
 struct UserMessage<'a> {
     run: u64,
-    /// What the run is, whatever its number: see [`crate::run::identity`].
+    /// Identifies the run independently of its number: see [`crate::run::identity`].
     identity: &'a str,
     user: &'a User,
     params: &'a BTreeMap<String, String>,
@@ -75,12 +75,12 @@ enum Error {
 
 impl FanOut {
     /// A fan-out that reads from `users`.
-    pub fn new(options: FanOutOptions, users: Users, door: Door, clock: Arc<dyn Clock>) -> Self {
-        Self { options, users, door, clock }
+    pub fn new(options: FanOutOptions, users: Users, queues: Queues, clock: Arc<dyn Clock>) -> Self {
+        Self { options, users, queues, clock }
     }
 
     async fn work(&self, invocation: Invocation) -> Outcome {
-        let work: Work = match serde_json::from_slice(&invocation.body) {
+        let work: FanOutMessage = match serde_json::from_slice(&invocation.body) {
             Ok(work) => work,
             Err(error) => {
                 let text = format!("the message is not a fan-out's ({error}); send {{\"run\": <number>}}");
@@ -93,23 +93,24 @@ impl FanOut {
                 let text = format!("run {} is not in this store", work.run);
                 return Outcome::Dead { why: Failure::new("data", "fan-out", "unknown-run", text) };
             }
-            Err(error) => return failed(&error),
+            Err(error) => return retry(&error),
         };
         match work.record {
             None => match invocation.receipt_handle.parse() {
                 Ok(handle) => self.fan_out(handle, run).await,
-                Err(error) => failed(&Error::Queue(error)),
+                Err(error) => retry(&Error::Queue(error)),
             },
-            Some(record) => self.look_again(run, record).await,
+            Some(record) => self.recheck_record(run, record).await,
         }
     }
 
     fn run(&self, id: u64) -> Result<Option<RunRecord>, Error> {
-        Ok(self.door.store().snapshot()?.runs()?.get(&id)?)
+        Ok(self.queues.store().snapshot()?.runs()?.get(&id)?)
     }
 
-    /// Reads and commits pages from the durable cursor on, until the last.
+    /// Reads and commits pages from the durable cursor to the last page.
     async fn fan_out(&self, handle: ReceiptHandle, mut run: RunRecord) -> Outcome {
+        // `finished_at` and not the cursor ends the loop: before the first page the cursor is empty as well.
         while run.fan_out.finished_at.is_none() {
             let address = match address(&run) {
                 Ok(address) => address,
@@ -118,8 +119,9 @@ impl FanOut {
             if run.fan_out.pages >= self.options.users.pages_max {
                 return Outcome::Dead { why: self.too_many_pages() };
             }
-            if let Err(full) = self.door.space().admit(&self.options.target) {
-                return put_off(&full);
+            // Before the fetch: while the disk is full, every retry would call the users API in vain.
+            if let Err(full) = self.queues.space().admit(&self.options.target) {
+                return deferred(&full);
             }
             let page = match self.users.page(&address, &run.params).await {
                 Ok(page) => page,
@@ -127,8 +129,9 @@ impl FanOut {
             };
             run = match self.commit(handle, run, page).await {
                 Ok(run) => run,
+                // The attempt that moved the cursor goes on from there, so this one has nothing left to do.
                 Err(Error::Overtaken) => return Outcome::done(),
-                Err(error) => return failed(&error),
+                Err(error) => return retry(&error),
             };
         }
         tracing::info!(run = run.id, pages = run.fan_out.pages, "all users are fetched");
@@ -136,13 +139,15 @@ impl FanOut {
     }
 
     async fn commit(&self, handle: ReceiptHandle, run: RunRecord, page: Page) -> Result<RunRecord, Error> {
-        let (options, now) = (self.options.clone(), self.door.now());
+        let (options, now) = (self.options.clone(), self.queues.now());
         let step = move |tx: &mut Tx<'_>| {
             let (run, repeated) = commit_page(tx, &options, run, page, now)?;
+            // A fan-out over many pages may span several restarts. Each page proves progress, so the attempts lost
+            // before it are no longer charged, and restarts alone cannot send it to the dead-letter queue.
             settle::progress(tx, handle)?;
             Ok::<_, Error>((run, repeated))
         };
-        let (run, repeated) = self.door.store().write(step).await?;
+        let (run, repeated) = self.queues.store().write(step).await?;
         if repeated > 0 {
             let page = run.fan_out.pages;
             tracing::warn!(run = run.id, page, repeated, "the users API named users again; their first records count");
@@ -150,37 +155,41 @@ impl FanOut {
         Ok(run)
     }
 
-    /// A record that died as malformed and was driven back: when it is valid by now, its user gets a message.
-    async fn look_again(&self, run: RunRecord, record: Malformed) -> Outcome {
-        if let Err(full) = self.door.space().admit(&self.options.target) {
-            return put_off(&full);
+    /// Checks a malformed record again after its redrive. If it is valid now, its user gets a message.
+    async fn recheck_record(&self, run: RunRecord, record: Malformed) -> Outcome {
+        if let Err(full) = self.queues.space().admit(&self.options.target) {
+            return deferred(&full);
         }
         let user = match self.user_by_now(&run, &record).await {
             Ok(user) => user,
             Err(end) => return end,
         };
-        let (target, now) = (self.options.target.clone(), self.door.now());
+        let (target, now) = (self.options.target.clone(), self.queues.now());
         let step = move |tx: &mut Tx<'_>| {
             let target = catalog::find(tx, &target)?;
             let message = user_message(&run, &user);
             send::check(&target, &message)?;
+            // The user's row replaces the record's row in the same commit, so the run counts this recipient once.
+            // `send_once` sends nothing if the user has a message already.
             ledger::replace(tx, run.id, ledger::record_key(record.page, record.index))?;
             send_once(tx, &target, &run, &user, message, now).map(drop)
         };
-        match self.door.store().write::<_, Error, _>(step).await {
+        match self.queues.store().write::<_, Error, _>(step).await {
             Ok(()) => Outcome::done(),
-            Err(error) => failed(&error),
+            Err(error) => retry(&error),
         }
     }
 
-    /// The user that a malformed record has become: as it was kept, when it passes by now, or as the users API tells it
-    /// today, found by its id or, when it has none, by its place.
+    /// The user of a formerly malformed record: the stored text if it passes the check now, else the record that the
+    /// users API returns today, found by its id or, without an id, by its position.
     async fn user_by_now(&self, run: &RunRecord, record: &Malformed) -> Result<User, Outcome> {
         let dead = |why| Outcome::Dead { why };
         let why = match User::check(&record.raw) {
             Ok(user) => return Ok(user),
             Err(why) => why,
         };
+        // The fault was corrected either in this program, and the stored text passes, or at the source, and the page
+        // must be fetched again.
         let Some(address) = &record.address else { return Err(dead(why)) };
         let page = self.users.page(address, &run.params).await;
         let mut records = page.map_err(|fault| fault.into_outcome(self.clock.now()))?.records;
@@ -191,10 +200,12 @@ impl FanOut {
         match found {
             Some(Record::Malformed { why, .. }) => Err(dead(why)),
             Some(Record::User(user)) if id.as_ref().is_none_or(|id| user.id == *id) => {
+                // Without an id only the position identifies the record, and the page may have shifted since. A user
+                // who has a row already is another user, who moved to this position.
                 match self.is_recipient(run.id, &user) {
                     Ok(true) if id.is_none() => Err(dead(gone(record))),
                     Ok(_) => Ok(user),
-                    Err(error) => Err(failed(&error)),
+                    Err(error) => Err(retry(&error)),
                 }
             }
             _ => Err(dead(gone(record))),
@@ -203,7 +214,7 @@ impl FanOut {
 
     fn is_recipient(&self, run: u64, user: &User) -> Result<bool, Error> {
         let row =
-            self.door.store().snapshot()?.recipients()?.get(&(run, ledger::user_key(&user.id, user.account())))?;
+            self.queues.store().snapshot()?.recipients()?.get(&(run, ledger::user_key(&user.id, user.account())))?;
         Ok(row.is_some())
     }
 
@@ -232,11 +243,13 @@ fn commit_page(
 ) -> Result<(RunRecord, u64), Error> {
     let target = catalog::find(tx, &options.target)?;
     let own = catalog::find(tx, &options.queue)?;
+    // Compare and set: the page was fetched outside the transaction. If the cursor has moved since, another worker has
+    // committed this page, for example after this message's visibility timeout.
     let stored = tx.runs()?.get(&run.id)?;
     if stored.as_ref().map(|stored| &stored.fan_out) != Some(&run.fan_out) {
         return Err(Error::Overtaken);
     }
-    // All messages are made and checked before the first write, so that a refusal leaves no trace.
+    // All messages are built and checked before the first write, so that a refused message leaves nothing half written.
     let address = address(&run).ok();
     let prepare = |(index, record)| prepare(index, record, (&target, &own), &run, address.as_ref());
     let prepared: Vec<Prepared> = page.records.into_iter().enumerate().map(prepare).collect();
@@ -250,11 +263,12 @@ fn commit_page(
         match record {
             Prepared::User(user, message) => match send_once(tx, &target, &run, &user, message, now)? {
                 Added::New => {}
+                // Pages shift while they are read, so a user may appear on two of them. One message per user and run.
                 Added::Repeated => repeated += 1,
             },
             Prepared::Malformed(record, letter, why) => {
                 let ended = Ended { function: options.name.clone(), why, at: now };
-                bury_record(tx, &own, &run, &record, letter, &ended)?;
+                dead_letter_record(tx, &own, &run, &record, letter, &ended)?;
             }
         }
     }
@@ -270,7 +284,7 @@ fn commit_page(
 enum Prepared {
     /// A user with its message.
     User(Box<User>, Send),
-    /// A record that gets no message, with the letter that says why.
+    /// A malformed record, with its dead letter and the reason.
     Malformed(Malformed, Send, Failure),
 }
 
@@ -292,6 +306,8 @@ fn prepare(
             let message = user_message(run, &user);
             match send::check(target, &message) {
                 Ok(()) => Prepared::User(Box::new(user), message),
+                // The user is valid but its message breaks a limit of the queue. That is this record's fault alone: the
+                // page must not fail because of it.
                 Err(error) => {
                     let raw = serde_json::to_string(&user).expect("text always serialises");
                     let why = Failure::new("data", "users", "message-refused", error);
@@ -309,12 +325,13 @@ fn user_message(run: &RunRecord, user: &User) -> Send {
     Send { run: run.id, recipient: ledger::user_key(&user.id, user.account()), ..Send::text(body) }
 }
 
-/// The letter of a malformed record. It always fits its queue: characters that SQS does not take are replaced, and of a
-/// text that is too long less is kept.
+/// Builds the dead letter of a malformed record. It always fits its queue: characters that SQS does not allow are
+/// replaced, and a text that is too long is truncated.
 fn letter(own: &QueueRecord, run: &RunRecord, mut record: Malformed) -> (Malformed, Send) {
     record.raw = record.raw.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
+    // Halves the text until the body fits. The size of the body is known only after JSON has escaped the text.
     loop {
-        let work = Work { run: run.id, record: Some(record.clone()) };
+        let work = FanOutMessage { run: run.id, record: Some(record.clone()) };
         let body = serde_json::to_vec(&work).expect("text and numbers always serialise");
         let recipient = ledger::record_key(record.page, record.index);
         let letter = Send { run: run.id, recipient, ..Send::text(body) };
@@ -340,8 +357,8 @@ fn send_once(
     Ok(added)
 }
 
-/// A malformed record becomes a letter in the fan-out's own dead-letter queue, with its row in the ledger.
-fn bury_record(
+/// Writes a malformed record to the fan-out's own dead-letter queue and adds its row to the ledger.
+fn dead_letter_record(
     tx: &mut Tx<'_>,
     own: &QueueRecord,
     run: &RunRecord,
@@ -355,7 +372,7 @@ fn bury_record(
     Ok(())
 }
 
-/// The id that a malformed record names all the same.
+/// The id of a malformed record, if it can be read.
 fn kept_id(raw: &str) -> Option<String> {
     match serde_json::from_str::<serde_json::Value>(raw).ok()?.get("id")? {
         serde_json::Value::String(id) => Some(id.clone()),
@@ -364,7 +381,7 @@ fn kept_id(raw: &str) -> Option<String> {
     }
 }
 
-/// The page has no such record any more, or another user stands in its place.
+/// The page no longer has the record, or another user is at its position.
 fn gone(record: &Malformed) -> Failure {
     let (page, index) = (record.page + 1, record.index + 1);
     let text = format!("record {index} of page {page} is not there any more (fetch the users anew in another run)");
@@ -380,12 +397,13 @@ fn address(run: &RunRecord) -> Result<PageAddress, Failure> {
     }
 }
 
-/// There is no room for further messages: the fan-out goes on from its cursor when there is, at no cost of attempts.
-fn put_off(full: &queue::Error) -> Outcome {
+/// The disk is too full for more messages: the fan-out is deferred and continues from its cursor. No attempt is
+/// charged.
+fn deferred(full: &queue::Error) -> Outcome {
     Outcome::Deferred { why: Failure::new("store", "fan-out", "disk-full", full), after: None }
 }
 
-/// The store or a queue failed: the message comes back, and the fan-out goes on from its cursor.
-fn failed(error: &Error) -> Outcome {
+/// The store or a queue failed: the message is retried, and the fan-out continues from its cursor.
+fn retry(error: &Error) -> Outcome {
     Outcome::Retry { why: Failure::new("store", "fan-out", "failed", error), after: None, effect: Effect::None }
 }

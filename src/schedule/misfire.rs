@@ -1,4 +1,4 @@
-//! What becomes of the ticks that have come due: which fire, which are recorded as skipped and why.
+//! Decides the ticks that have come due: which fire, which are recorded as skipped, and why.
 //!
 //! A pure decision over a rule and moments; the caller writes one durable row for each [`Decided`] and asks again until
 //! nothing is due. Knows no store, no clock and no fan-out.
@@ -15,18 +15,19 @@ use super::rule::Rule;
 pub const ON_TIME_MAX: Duration = Duration::from_secs(60);
 /// One call decides at most this many rows.
 pub const DECIDED_MAX: usize = 100;
-/// Of one run of skipped ticks, the newest ones with a row of their own; one row sums up all before them. Together with the at
-/// most 61 ticks on time and one that is made up this stays below [`DECIDED_MAX`], so `once` is always decided in one call.
+/// Of one run of skipped ticks, the newest ones with a row of their own; one row sums up all before them. Together with
+/// the at most 61 ticks on time and one that is made up this stays below [`DECIDED_MAX`], so `once` is always decided
+/// in one call.
 pub const SKIPPED_ROWS_MAX: usize = 32;
 
-/// What is due now and when to look again.
+/// What is due now and when to check again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Oldest first, at most [`DECIDED_MAX`]; when it is not empty there may be more: write the rows and ask again with
     /// the newest of them as `last_decided`.
     pub due: Vec<Decided>,
-    /// The first tick that is still to come, after `now` and after every tick that was ever decided. When the clock was set
-    /// back it is after the newest decided tick, so a schedule is quiet until its clock has caught up.
+    /// The first tick that is still to come, after `now` and after every tick that was ever decided. When the clock was
+    /// set back it is after the newest decided tick, so a schedule is quiet until its clock has caught up.
     pub next: Option<Timestamp>,
 }
 
@@ -35,11 +36,11 @@ pub struct Decision {
 pub struct Decided {
     /// The tick; of a row that sums up several, the newest of them.
     pub scheduled_for: Timestamp,
-    /// What becomes of it.
+    /// The decision.
     pub verdict: Verdict,
 }
 
-/// What becomes of a tick.
+/// The decision about a tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It starts its run.
@@ -84,9 +85,9 @@ impl fmt::Display for Why {
 /// *missed*: with [`Misfire::Once`] the latest missed tick fires, if within `grace`, and stands for all before it; with
 /// [`Misfire::All`] each one within `grace` fires; with [`Misfire::Skip`] none does.
 ///
-/// `last_decided` is the newest tick with a durable row; no tick up to it is ever decided again, wherever the clock is set.
-/// `first_seen` is when the schedule was first known. Memory is bounded by [`DECIDED_MAX`] rows, and years of missed ticks
-/// cost a count by days.
+/// `last_decided` is the newest tick with a durable row; no tick up to it is ever decided again, wherever the clock is
+/// set. `first_seen` is when the schedule was first known. Memory is bounded by [`DECIDED_MAX`] rows, and years of
+/// missed ticks cost a count by days.
 pub fn decide(
     rule: &Rule,
     misfire: Misfire,
@@ -161,10 +162,10 @@ impl Due<'_> {
         self.upto = until.max(upto);
     }
 
-    /// Fires the ticks up to `until`, as many as there is room for.
+    /// Fires the ticks up to `until`, at most as many as fit under [`DECIDED_MAX`].
     fn fire(&mut self, until: Timestamp) {
-        let room = DECIDED_MAX.saturating_sub(self.rows.len());
-        let ticks = self.rule.ticks_between(self.upto, until).take(room);
+        let capacity = DECIDED_MAX.saturating_sub(self.rows.len());
+        let ticks = self.rule.ticks_between(self.upto, until).take(capacity);
         self.rows.extend(ticks.map(|scheduled_for| Decided { scheduled_for, verdict: Verdict::Fire }));
     }
 }

@@ -17,7 +17,7 @@ fn rule(cron: &str) -> Rule {
     Rule::parse(cron, "UTC").unwrap()
 }
 
-/// All rows that a caller gets who asks until nothing is due, and how often it asked.
+/// All rows that a caller gets by repeating the call until nothing is due, and the number of calls.
 fn all(rule: &Rule, misfire: Misfire, grace: Duration, last: Option<Timestamp>, seen: &str, now: &str) -> Vec<Decided> {
     let (mut last, mut rows) = (last, Vec::new());
     loop {

@@ -1,6 +1,6 @@
-//! Cron rules, misfires, ticks and fan-out: when something is due, and what became of each due moment.
+//! Cron rules, misfires, ticks and fan-out: when something is due, and what was decided about each due moment.
 //!
-//! Floor 4. The only room that knows apalis-cron and croner. Knows no worker and no wire protocol.
+//! Layer 4. The only module that knows apalis-cron and croner. Knows no worker and no wire protocol.
 
 pub mod fan_out;
 pub mod misfire;
@@ -12,4 +12,4 @@ pub mod tick;
 
 pub use fan_out::FanOut;
 pub use options::{FanOutOptions, Misfire, Options};
-pub use service::{Pulse, Service};
+pub use service::{Liveness, Service};

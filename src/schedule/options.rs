@@ -1,4 +1,4 @@
-//! What one schedule and one fan-out can be told.
+//! The options of one schedule and of one fan-out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub struct Options {
     pub rule: Rule,
     /// What happens with ticks that were missed.
     pub misfire: Misfire,
-    /// A missed tick that is found later than this does not fire any more.
+    /// A missed tick that is found later than this after its moment does not fire.
     pub grace: Duration,
     /// The fan-out function that a tick starts.
     pub function: String,

@@ -1,4 +1,5 @@
-//! A run's identifying parameters: small templates over the tick that starts it, e.g. `period = "{{ tick.previous_month }}"`.
+//! A run's identifying parameters: small templates over the tick that starts it, e.g. `period = "{{ tick.previous_month
+//! }}"`.
 //!
 //! Strict: a misspelt name is an error, never an empty text, as the parameters are the run's identity. Knows no run.
 
@@ -20,7 +21,7 @@ pub const TEMPLATE_BYTES_MAX: usize = 1024;
 const KNOWN: &str =
     "tick.date, tick.time, tick.month, tick.previous_month, tick.year, tick.previous_day, tick.scheduled_for";
 
-/// A parameter that cannot be made.
+/// A parameter that cannot be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The template is wrong or uses a name that does not exist.
@@ -30,7 +31,7 @@ pub enum Error {
         name: String,
         /// Its template, cut.
         template: String,
-        /// What minijinja says.
+        /// minijinja's message.
         why: String,
     },
     /// The template is too long.
@@ -49,12 +50,12 @@ pub enum Error {
         /// The value, cut.
         value: String,
     },
-    /// A parameter that the schedule does not have; it would make another run of what was run before.
+    /// A parameter that the schedule does not have; it would change the run's identity and repeat a run.
     #[error("parameter {name:?} is not one of this schedule (known: {known})")]
     Unknown {
         /// The name given.
         name: String,
-        /// Those of the schedule.
+        /// The names that the schedule has.
         known: String,
     },
     /// The moment has no date.
@@ -95,7 +96,7 @@ pub fn evaluate(
 /// The same with some values given by hand.
 ///
 /// # Errors
-/// What [`evaluate`] answers, a name that the schedule does not have, or a value that cannot identify a run.
+/// The errors of [`evaluate`], a name that the schedule does not have, or a value that cannot identify a run.
 pub fn with_given(
     templates: &BTreeMap<String, String>,
     given: &BTreeMap<String, String>,
@@ -119,7 +120,7 @@ pub fn with_given(
 /// Checks templates without a tick at hand, for reading settings.
 ///
 /// # Errors
-/// What [`evaluate`] would answer for one of two sample ticks, a first of January and a leap day.
+/// The errors of [`evaluate`] for one of two sample ticks, a first of January and a leap day.
 pub fn check(templates: &BTreeMap<String, String>) -> Result<(), Error> {
     for sample_secs in [1_767_225_600, 1_709_208_000] {
         evaluate(templates, Timestamp::from_secs(sample_secs), &TimeZone::UTC)?;

@@ -1,8 +1,8 @@
 //! When a schedule is due: a bare cron rule in an IANA time zone.
 //!
-//! Owns the reading of rules and the search for ticks. Candidates are wall-clock times, mapped to moments by jiff; croner's own zone
-//! handling is not used, as it fires rules with several times a day twice in autumn and drops them in a spring gap.
-//! Knows nothing of missed ticks, stores and clocks: a moment is always an argument.
+//! Owns the reading of rules and the search for ticks. Candidates are wall-clock times, mapped to moments by jiff;
+//! croner's own zone handling is not used, as it fires rules with several times a day twice in autumn and drops them in
+//! a spring gap. Knows nothing of missed ticks, stores and clocks: a moment is always an argument.
 
 use std::fmt;
 
@@ -27,10 +27,11 @@ use fields::Fields;
 
 /// A cron rule in a time zone.
 ///
-/// **Fields** (crontab(5)): `minute hour day-of-month month day-of-week`, or six with seconds first. Lists, ranges, steps, month and
-/// weekday names; Sunday is 0 or 7. Days also take `L` (the month's last), `L-3` (three days before it), `LW` (its last
-/// Monday-to-Friday day), `15W` (the one nearest the 15th, in the same month), weekdays `FRI#2` (the second Friday) and
-/// `5L` (the last Friday). `@yearly`, `@annually`, `@monthly`, `@weekly`, `@daily`, `@midnight`, `@hourly`.
+/// **Fields** (crontab(5)): `minute hour day-of-month month day-of-week`, or six with seconds first. Lists, ranges,
+/// steps, month and weekday names; Sunday is 0 or 7. Days also take `L` (the month's last), `L-3` (three days before
+/// it), `LW` (its last Monday-to-Friday day), `15W` (the one nearest the 15th, in the same month), weekdays `FRI#2`
+/// (the second Friday) and `5L` (the last Friday). `@yearly`, `@annually`, `@monthly`, `@weekly`, `@daily`,
+/// `@midnight`, `@hourly`.
 ///
 /// **Two day fields**: when both are restricted a day that matches either is meant; a field that starts with `*` (also
 /// `*/2`) is not restricted, and then both must match. This is what Unix cron does.
@@ -107,9 +108,9 @@ impl Rule {
         std::iter::successors(self.next_after(after).filter(due), move |tick| self.next_after(*tick).filter(due))
     }
 
-    /// How many ticks [`Rule::ticks_between`] would give. Counts by days: only days that are cut by a bound or on which the
-    /// clock changes are walked. Ten years of a rule that fires each second take about a second in a zone with summer
-    /// time, of one that fires each minute 20 ms.
+    /// How many ticks [`Rule::ticks_between`] would give. Counts by days: only days that are cut by a bound or on which
+    /// the clock changes are walked. Ten years of a rule that fires each second take about a second in a zone with
+    /// summer time, of one that fires each minute 20 ms.
     pub fn count_between(&self, after: Timestamp, until: Timestamp) -> u64 {
         let reached = |moment: Timestamp| wall::reached(&self.zone, moment.to_jiff()?);
         let (Some(first), Some(last)) = (reached(after), reached(until)) else { return 0 };

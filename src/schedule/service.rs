@@ -1,7 +1,7 @@
-//! The scheduler: apalis-cron wakes it, the durable ticks decide.
+//! The scheduler: apalis-cron only wakes it; the durable ticks decide what fires.
 //!
-//! apalis-cron keeps its schedule in memory and loses ticks over a restart, a stall or a jump of the clock, so it is
-//! fed only moments still to come, at most a minute ahead, and is built anew when it ends.
+//! apalis-cron keeps its schedule in memory and loses ticks on a restart, a stall or a jump of the clock. It is
+//! therefore given only future moments, at most a minute ahead, and is rebuilt when it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,14 +19,15 @@ use crate::store::{Store, Tx};
 
 use super::{Options, tick};
 
-/// The clock is looked at this often at least, so that a clock that was set does not matter for long.
+/// The schedule is checked at least this often, so that a jump of the clock is noticed within this time.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// A scheduler that has not looked for this long is stuck.
+/// A scheduler that has not checked its schedule for this long is stuck. Three times [`LOOK_EVERY`]: one slow commit is
+/// no reason for systemd to restart the daemon.
 const STUCK_AFTER: Duration = Duration::from_secs(180);
-/// After apalis-cron reports a moment that is past already, it is built anew after this pause.
+/// apalis-cron is rebuilt after this pause when it ends, for example because it was given a moment that has passed.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
-/// The schedule that apalis-cron is fed from: the next due moment, or a look within a minute.
+/// The schedule for apalis-cron: the next due moment, or a check within a minute.
 #[derive(Debug)]
 struct Wakes {
     options: Options,
@@ -38,31 +39,33 @@ impl apalis_cron::Schedule<TimeZone> for Wakes {
         let now = self.clock.now();
         let look = now.after(LOOK_EVERY);
         let next = self.options.rule.next_after(now).map_or(look, |next| next.min(look));
-        // Whole seconds, rounded up: apalis-cron refuses a moment that is past when it is asked to wait for it.
+        // Whole seconds, rounded up: apalis-cron fails when it is told to wait for a moment that has passed. Waking
+        // early would also find nothing due yet.
         Some(Tick::new(next.as_millis().div_ceil(1000).max(now.as_secs() + 1)))
     }
 }
 
-/// When a scheduler last looked whether something is due.
+/// When a scheduler last checked its schedule. The systemd watchdog reads it.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct Liveness {
     schedule: String,
-    /// Milliseconds of the monotonic clock; set after each look.
+    /// Milliseconds of the monotonic clock; set after each check. Monotonic, so that a jump of the wall clock does not
+    /// look like a stuck scheduler.
     looked_at: Arc<AtomicU64>,
 }
 
-impl Pulse {
+impl Liveness {
     /// The schedule.
     pub fn schedule(&self) -> &str {
         &self.schedule
     }
 
-    /// Whether the scheduler has missed several looks in a row, at this moment of the monotonic clock.
+    /// Whether the scheduler has missed several checks in a row, at this moment of the monotonic clock.
     pub fn is_stuck(&self, monotonic: Duration) -> bool {
         monotonic.saturating_sub(Duration::from_millis(self.looked_at.load(Ordering::Relaxed))) > STUCK_AFTER
     }
 
-    fn beat(&self, monotonic: Duration) {
+    fn record_check(&self, monotonic: Duration) {
         self.looked_at.store(u64::try_from(monotonic.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
@@ -75,30 +78,31 @@ pub struct Service {
     options: Options,
     /// The queue of the fan-out function that the schedule starts.
     fan_out_queue: String,
-    pulse: Pulse,
-    /// The decided tick ahead of the clock that was warned of.
+    liveness: Liveness,
+    /// The decided tick in the future that was last warned of; one warning each, not one a minute.
     warned_of: Option<Timestamp>,
 }
 
 impl Service {
     /// A scheduler that is not running yet.
     pub fn new(store: Store, clock: Arc<dyn Clock>, options: Options, fan_out_queue: String) -> Self {
-        let pulse = Pulse { schedule: options.name.clone(), looked_at: Arc::default() };
-        pulse.beat(clock.monotonic());
-        Self { store, clock, options, fan_out_queue, pulse, warned_of: None }
+        let liveness = Liveness { schedule: options.name.clone(), looked_at: Arc::default() };
+        liveness.record_check(clock.monotonic());
+        Self { store, clock, options, fan_out_queue, liveness, warned_of: None }
     }
 
-    /// Tells whether the scheduler still looks.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    /// Shows whether the scheduler still runs.
+    pub fn liveness(&self) -> Liveness {
+        self.liveness.clone()
     }
 
-    /// Decides ticks as they come due, those missed while nothing ran included, until `shutdown`.
+    /// Decides ticks as they come due, including those missed while the daemon was down, until `shutdown`.
     ///
     /// # Errors
-    /// The store failed, or the fan-out's queue is not there.
+    /// The store failed, or the fan-out's queue does not exist.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), run::Error> {
         loop {
+            // Before apalis-cron is asked: it knows future moments only, so missed ones are decided here.
             self.catch_up().await?;
             let wakes = Wakes { options: self.options.clone(), clock: self.clock.clone() };
             let cron = CronScheduler::new(wakes).with_timezone(self.options.rule.zone().clone());
@@ -106,12 +110,13 @@ impl Service {
             loop {
                 let woken = tokio::select! {
                     () = shutdown.cancelled() => {
-                        // Who has stopped is not stuck, however long the drain takes.
-                        self.pulse.beat(Duration::MAX);
+                        // A stopped scheduler is not stuck, however long the drain takes: the watchdog must not fire.
+                        self.liveness.record_check(Duration::MAX);
                         return Ok(());
                     }
                     woken = ticks.next() => woken,
                 };
+                // An error or the end of the stream loses no tick: the outer loop catches up and builds a new stream.
                 if !matches!(woken, Some(Ok(_))) {
                     break;
                 }
@@ -121,16 +126,16 @@ impl Service {
         }
     }
 
-    /// Decides everything that is due now.
+    /// Decides everything that is due now, in bounded commits.
     async fn catch_up(&mut self) -> Result<(), run::Error> {
         loop {
             let (options, queue, now) = (self.options.clone(), self.fan_out_queue.clone(), self.clock.now());
-            let step = move |tx: &mut Tx<'_>| tick::look(tx, &options, &queue, now);
+            let step = move |tx: &mut Tx<'_>| tick::decide_due(tx, &options, &queue, now);
             let look = self.store.write(step).await?;
             for decided in &look.decided {
-                self.tell(decided.scheduled_for, &decided.verdict);
+                self.log_decision(decided.scheduled_for, &decided.verdict);
             }
-            self.pulse.beat(self.clock.monotonic());
+            self.liveness.record_check(self.clock.monotonic());
             if !look.more {
                 self.warn_of(look.ahead);
                 return Ok(());
@@ -138,7 +143,7 @@ impl Service {
         }
     }
 
-    /// The clock was ahead once, and set back since.
+    /// Warns that the clock was ahead once and was set back: decided ticks are in the future, and nothing fires before.
     fn warn_of(&mut self, ahead: Option<Timestamp>) {
         if let Some(until) = ahead.filter(|ahead| self.warned_of != Some(*ahead)) {
             let schedule = &self.options.name;
@@ -147,7 +152,7 @@ impl Service {
         self.warned_of = ahead;
     }
 
-    fn tell(&self, scheduled_for: Timestamp, verdict: &TickVerdict) {
+    fn log_decision(&self, scheduled_for: Timestamp, verdict: &TickVerdict) {
         let schedule = &self.options.name;
         match verdict {
             TickVerdict::Fired { run } => tracing::info!(%schedule, %scheduled_for, run, "the tick started a run"),
@@ -163,12 +168,12 @@ mod tests {
 
     #[test]
     fn a_scheduler_is_stuck_after_several_missed_looks_and_not_once_it_has_stopped() {
-        let pulse = Pulse { schedule: "monthly".into(), looked_at: Arc::default() };
+        let liveness = Liveness { schedule: "monthly".into(), looked_at: Arc::default() };
         let minutes = |count| LOOK_EVERY * count;
-        pulse.beat(minutes(10));
-        assert!(!pulse.is_stuck(minutes(10)) && !pulse.is_stuck(minutes(13)));
-        assert!(pulse.is_stuck(minutes(13) + Duration::from_millis(1)));
-        pulse.beat(Duration::MAX);
-        assert!(!pulse.is_stuck(minutes(1000)));
+        liveness.record_check(minutes(10));
+        assert!(!liveness.is_stuck(minutes(10)) && !liveness.is_stuck(minutes(13)));
+        assert!(liveness.is_stuck(minutes(13) + Duration::from_millis(1)));
+        liveness.record_check(Duration::MAX);
+        assert!(!liveness.is_stuck(minutes(1000)));
     }
 }

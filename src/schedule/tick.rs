@@ -1,4 +1,4 @@
-//! Durable ticks: what is decided about a due moment is a row, and the run that it starts is in the same commit.
+//! Durable ticks: each decision about a due moment is a row, and the run that it starts is in the same commit.
 
 use sha2::{Digest, Sha256};
 
@@ -16,38 +16,44 @@ use super::{Options, params};
 pub struct Decided {
     /// The due moment.
     pub scheduled_for: Timestamp,
-    /// What became of it.
+    /// Whether it fired.
     pub verdict: TickVerdict,
 }
 
-/// What one look at a schedule came to.
+/// The result of one check of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct Decisions {
     /// What was decided and written.
     pub decided: Vec<Decided>,
     /// Whether there is more to decide right now.
     pub more: bool,
     /// The next due moment.
     pub next: Option<Timestamp>,
-    /// The newest tick that is decided though the clock has not come to it: it was set back since.
+    /// The newest decided tick when it is in the future: the clock was set back since.
     pub ahead: Option<Timestamp>,
 }
 
-/// Decides about all moments of a schedule that came due, writes the rows and starts the runs. A moment that has a row
-/// is never decided again, also when the clock was set back.
+/// Decides all moments of a schedule that have come due, writes the rows and starts the runs. A moment that has a row
+/// is never decided again, even when the clock was set back.
 ///
 /// # Errors
-/// A storage fault, or the fan-out's queue is not there.
-pub fn look(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Timestamp) -> Result<Look, run::Error> {
+/// A storage fault, or the fan-out's queue does not exist.
+pub fn decide_due(
+    tx: &mut Tx<'_>,
+    options: &Options,
+    fan_out_queue: &str,
+    now: Timestamp,
+) -> Result<Decisions, run::Error> {
     let rows = (options.name.clone(), 0)..=(options.name.clone(), u64::MAX);
     let first = tx.ticks()?.first(rows.clone(), 1)?.into_iter().next();
     let rule = (rule_row(options), rule_hash(options));
     let is_new_rule = tx.meta()?.get(&rule.0)? != Some(rule.1);
     let Some(((_, first), _)) = first.filter(|_| !is_new_rule) else {
-        // A schedule that was never seen, or whose rule was edited, owes nothing for the time before.
+        // A new schedule, or one whose rule was edited, starts now: its rule says nothing about the time before, so
+        // there is no missed tick to catch up.
         write(tx, options, now, TickVerdict::Known, now)?;
         tx.meta()?.insert(&rule.0, &rule.1)?;
-        return Ok(Look { decided: Vec::new(), more: false, next: options.rule.next_after(now), ahead: None });
+        return Ok(Decisions { decided: Vec::new(), more: false, next: options.rule.next_after(now), ahead: None });
     };
     let last = tx.ticks()?.last(rows)?.map(|((_, at), _)| Timestamp::from_millis(at));
     let first = Timestamp::from_millis(first);
@@ -65,10 +71,10 @@ pub fn look(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Timest
         decided.push(Decided { scheduled_for: tick.scheduled_for, verdict });
     }
     let more = !decided.is_empty();
-    Ok(Look { decided, more, next, ahead: last.filter(|last| *last > now) })
+    Ok(Decisions { decided, more, next, ahead: last.filter(|last| *last > now) })
 }
 
-/// The row of `meta` that tells by which rule the schedule's ticks were decided.
+/// The key in `meta` of the rule by which the schedule's ticks were last decided.
 fn rule_row(options: &Options) -> String {
     format!("rule {}", options.name)
 }
@@ -133,7 +139,8 @@ pub fn newest(snapshot: &Snapshot, schedule: &str, max: usize) -> Result<Vec<(Ti
     Ok(found)
 }
 
-/// What `run start` by hand is for: the parameters that the schedule would evaluate now, with some given by hand.
+/// Starts a run by hand (`nightmail run start`), with the parameters that the schedule would evaluate now, some of them
+/// replaced by `given`.
 ///
 /// # Errors
 /// The run's own errors, or a parameter that does not evaluate.
@@ -143,7 +150,7 @@ pub fn start_by_hand(
     fan_out_queue: &str,
     given: &std::collections::BTreeMap<String, String>,
     now: Timestamp,
-) -> Result<u64, HandError> {
+) -> Result<u64, StartError> {
     let params = params::with_given(&options.params, given, now, options.rule.zone())?;
     let start = Start {
         schedule: options.name.clone(),
@@ -157,14 +164,14 @@ pub fn start_by_hand(
 
 /// Why a run was not started by hand.
 #[derive(Debug, thiserror::Error)]
-pub enum HandError {
+pub enum StartError {
     /// A parameter's template does not evaluate.
     #[error(transparent)]
     Params(#[from] params::Error),
-    /// The run's own refusal.
+    /// The run cannot be started.
     #[error(transparent)]
     Run(#[from] run::Error),
-    /// A queue refused.
+    /// A queue operation failed.
     #[error(transparent)]
     Queue(#[from] queue::Error),
     /// The store failed.

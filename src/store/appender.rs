@@ -1,5 +1,5 @@
-//! The log's thread: makes groups safe in the order in which they ran, then signals and answers. The groups that wait
-//! share one sync, and the writer runs the next ones meanwhile.
+//! The log's thread: makes groups durable in the order in which they ran, then sends their signals and completes their
+//! callers. Waiting groups share one sync, and the writer runs the next ones meanwhile.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,27 +10,28 @@ use tokio::sync::watch;
 
 use super::Error;
 use super::log::Log;
-use super::writer::{Signals, Waiting};
+use super::writer::{PendingStep, Signals};
 
-/// So many groups may have run that the log has not taken yet.
+/// The writer may run at most this many groups ahead of the log.
 pub(super) const HANDED_OVER_MAX: usize = 2;
 
-/// A group that has run, on its way to the disk.
+/// A group that has run and is not durable yet.
 pub(super) struct Group {
-    pub(super) waiting: Vec<Box<dyn Waiting>>,
+    pub(super) pending: Vec<Box<dyn PendingStep>>,
     pub(super) signals: BTreeSet<u64>,
     pub(super) end: End,
 }
 
-/// What makes a group safe.
+/// How a group becomes durable.
 pub(super) enum End {
-    /// Nothing: it wrote nothing. Its answers may rest on groups before it.
+    /// Not needed: it wrote nothing. It still waits its turn, because its results may show the writes of groups before
+    /// it.
     Nothing,
-    /// A record of the log.
+    /// By a record in the log.
     Record { number: u64, record: Vec<u8> },
-    /// A checkpoint, which redb holds durably by now: the log starts over.
+    /// By a checkpoint, which redb already holds durably: the log starts over.
     Checkpoint { number: u64 },
-    /// It failed.
+    /// Not at all: it failed.
     Failed(Error),
 }
 
@@ -46,11 +47,12 @@ pub(super) struct Appender {
 }
 
 impl Appender {
-    /// Runs until the writer is gone; answers the log when it is whole.
+    /// Runs until the writer is gone; returns the log unless writing it failed.
     pub(super) fn run(mut self) -> Option<Log> {
         let mut batch = Vec::with_capacity(HANDED_OVER_MAX + 1);
         while let Ok(group) = self.groups.recv() {
             batch.push(group);
+            // Groups that arrived during the last sync share the next one.
             while batch.len() <= HANDED_OVER_MAX
                 && let Ok(group) = self.groups.try_recv()
             {
@@ -70,11 +72,14 @@ impl Appender {
         for group in batch {
             match &mut group.end {
                 End::Nothing | End::Failed(_) => {}
+                // Only written here: one sync below covers the whole batch.
                 End::Record { number, record } => {
                     self.log.append(*number, std::mem::take(record))?;
                     is_synced = false;
                 }
                 End::Checkpoint { number } => {
+                    // redb's checkpoint already holds the batch's earlier records too, so those need no sync of their
+                    // own, and restart may overwrite them.
                     self.log.restart(*number)?;
                     self.syncs.fetch_add(1, Ordering::Relaxed);
                     is_synced = true;
@@ -84,6 +89,7 @@ impl Appender {
         if !is_synced {
             self.log.sync()?;
             self.syncs.fetch_add(1, Ordering::Relaxed);
+            // Without the mark, losing the last record could not be told from its never having been written.
             self.log.mark()?;
         }
         Ok(())
@@ -94,27 +100,30 @@ impl Appender {
             End::Failed(error) => Err(error),
             End::Nothing | End::Record { .. } | End::Checkpoint { .. } => Ok(()),
         };
+        // Signals go out only once the group is durable, so a woken reader never acts on a commit that can be lost.
         if end.is_ok() {
             self.signals.send(&group.signals);
         }
-        for waiting in group.waiting {
-            waiting.answer(end.clone());
+        for pending in group.pending {
+            pending.complete(end.clone());
         }
     }
 
-    /// Nothing is acknowledged from now on.
+    /// Fails this batch and every later group: once a log write has failed, nothing may be acknowledged. A failed sync
+    /// cannot be retried, since the kernel may have dropped the pages.
     fn fail(self, batch: Vec<Group>, error: &Error) {
         stop(&self.stopped, error);
         let refused = Error::Stopped(error.to_string());
         let refuse = |error: &Error, group: Group| {
-            group.waiting.into_iter().for_each(|waiting| waiting.answer(Err(error.clone())));
+            group.pending.into_iter().for_each(|pending| pending.complete(Err(error.clone())));
         };
         batch.into_iter().for_each(|group| refuse(error, group));
+        // Drains until the writer ends, which would otherwise block on the full channel.
         self.groups.into_iter().for_each(|group| refuse(&refused, group));
     }
 }
 
-/// Says why the store stops, to be heard once.
+/// Publishes why the store stops; only the first reason is kept.
 pub(super) fn stop(stopped: &watch::Sender<Option<Error>>, error: &Error) {
     stopped.send_if_modified(|reason| {
         let is_first = reason.is_none();

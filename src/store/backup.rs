@@ -1,8 +1,8 @@
 //! A copy of the live store as one new file: a snapshot, table by table, whole or not at all.
 //!
-//! The copy is made beside its place as `FILE.new`, synced, read again when that is wanted, and only then takes its
-//! name, so that a backup that stands is complete. Rows are copied as the bytes that they are; the copy is a store of
-//! its own, closed cleanly, which opens without the log of the one that it was taken from.
+//! The copy is written as `FILE.new`, synced, verified when asked for, and only then renamed, so that a file under the
+//! final name is always complete. Rows are copied byte for byte. The copy is a cleanly closed store of its own, which
+//! opens without the original's log.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,38 +16,38 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Snapshot, Store, Tx, recover, tx};
 
-/// One transaction of the copy takes about this many bytes of rows; they are held in memory until it ends.
+/// The copy is written in transactions of about this many bytes of rows, which are held in memory until the commit.
 const BATCH_BYTES: usize = 8 << 20;
 /// The page cache of the copy, in bytes.
 const CACHE_BYTES: usize = 16 << 20;
 /// The table that names the store and its format.
 const META: &str = "meta";
 
-/// What is to be backed up, and how.
+/// The options of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// The backup's file; an absolute path.
     pub file: PathBuf,
-    /// Whether a file of that name is replaced, rather than kept and the backup refused.
+    /// Whether to replace an existing file of that name; otherwise the backup is refused.
     pub replace: bool,
-    /// Whether the copy is read again and compared before it takes its name.
+    /// Whether to read the copy again and compare it before the rename.
     pub verify: bool,
 }
 
-/// A backup that stands.
+/// A finished backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backup {
     /// Its file.
     pub file: PathBuf,
     /// The file's length in bytes.
     pub bytes: u64,
-    /// The rows of all tables.
+    /// The number of rows of all tables.
     pub rows: u64,
     /// Whether it was read again and found equal.
     pub is_verified: bool,
     /// Bytes that the live file took on its disk when the backup began.
     pub store_bytes_before: u64,
-    /// And when it was done: while a backup runs, the store cannot use the pages again that its commits have replaced.
+    /// The same at its end: while a backup runs, the store cannot reuse the pages that its commits have replaced.
     pub store_bytes_after: u64,
     /// What was copied, by table.
     pub tables: Vec<Copied>,
@@ -58,23 +58,23 @@ pub struct Backup {
 pub struct Copied {
     /// Its name.
     pub table: String,
-    /// Its rows.
+    /// Its number of rows.
     pub rows: u64,
     /// SHA-256, in hex, over each row in key order: length of the key and the key, length of the value and the value;
     /// lengths are 64-bit big-endian numbers.
     pub sha256: String,
 }
 
-/// Why there is no backup. What was begun is removed, and what stood under its name before is as it was.
+/// Why a backup failed. The partial copy is removed, and an existing file under its name is left as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The path is not absolute.
     #[error("{0}: not an absolute path (the daemon works in another directory than you)")]
     Relative(PathBuf),
-    /// There is a file of that name.
+    /// A file of that name exists.
     #[error("{0} exists (name another file, or say --force to replace it)")]
     Exists(PathBuf),
-    /// The name is one of the store's own.
+    /// The name belongs to one of the store's own files.
     #[error("{0} is a name that the store itself uses (name a file elsewhere)")]
     OwnFile(PathBuf),
     /// Another backup is being written there.
@@ -85,10 +85,10 @@ pub enum Error {
     Target {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         reason: String,
     },
-    /// The copy, read again, is not what was copied.
+    /// The copy, read again, differs from the store.
     #[error("{path}: table {table} reads back as something else (the disk lies; nothing was kept of this backup)")]
     Differs {
         /// The copy.
@@ -96,29 +96,29 @@ pub enum Error {
         /// The first table that differs.
         table: String,
     },
-    /// The daemon stops.
+    /// The daemon is stopping.
     #[error("the backup was cut off: the daemon is stopping (start it again afterwards)")]
     Stopped,
-    /// The store itself fails.
+    /// The store itself failed.
     #[error(transparent)]
     Store(#[from] super::Error),
 }
 
 impl Store {
-    /// Copies the store as it is now into a new file, mode 0600. Blocks for as long as that takes; neither readers nor the
-    /// writer wait for it. `stop` cuts it off.
+    /// Copies the store as it is now into a new file, mode 0600. Blocks until the copy is done; neither readers nor the
+    /// writer wait for it. `stop` cancels it.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn backup(&self, order: &Order, stop: &CancellationToken) -> Result<Backup, Error> {
-        let place = Place::check(order, self.path())?;
-        let store_bytes = || self.disk_bytes().map_err(|reason| place.failed(self.path(), reason));
+        let target = Target::check(order, self.path())?;
+        let store_bytes = || self.disk_bytes().map_err(|reason| target.failed(self.path(), reason));
         let store_bytes_before = store_bytes()?;
-        place.make()?;
-        let copied = copy(&self.snapshot()?, &place, order, stop).and_then(|tables| Ok((tables, place.keep()?)));
+        target.make()?;
+        let copied = copy(&self.snapshot()?, &target, order, stop).and_then(|tables| Ok((tables, target.keep()?)));
         let (tables, bytes) = copied.inspect_err(|_| {
-            // What cannot be removed now is removed by the next backup to this name.
-            let _ = std::fs::remove_file(&place.new);
+            // If the removal fails, the next backup to this name removes the file.
+            let _ = std::fs::remove_file(&target.new);
         })?;
         Ok(Backup {
             file: order.file.clone(),
@@ -136,23 +136,23 @@ impl Store {
     }
 }
 
-fn copy(snapshot: &Snapshot, place: &Place, order: &Order, stop: &CancellationToken) -> Result<Vec<Copied>, Error> {
-    let failed = |reason: redb::Error| place.failed(&place.new, reason);
-    place.make()?;
+fn copy(snapshot: &Snapshot, target: &Target, order: &Order, stop: &CancellationToken) -> Result<Vec<Copied>, Error> {
+    let failed = |reason: redb::Error| target.failed(&target.new, reason);
+    target.make()?;
     let db =
-        Database::builder().set_cache_size(CACHE_BYTES).create(&place.new).map_err(|error| failed(error.into()))?;
+        Database::builder().set_cache_size(CACHE_BYTES).create(&target.new).map_err(|error| failed(error.into()))?;
     let mut tables = Vec::new();
     for name in tx::NAMES {
         tables.push(copy_table(snapshot, &db, name, stop, &failed)?);
     }
-    christen(&db).map_err(|error| place.failed(&place.new, error))?;
+    assign_store_number(&db).map_err(|error| target.failed(&target.new, error))?;
     let transaction = db.begin_read().map_err(|error| failed(error.into()))?;
     if let Some(meta) = tables.iter_mut().find(|copied| copied.table == META) {
         *meta = read_again(&transaction, META, stop, &failed)?;
     }
     drop((transaction, db));
     if order.verify {
-        verify(place, &tables, stop, &failed)?;
+        verify(target, &tables, stop, &failed)?;
     }
     Ok(tables)
 }
@@ -191,26 +191,26 @@ fn copy_table(
     }
 }
 
-/// Makes the copy a store of its own.
-fn christen(db: &Database) -> Result<(), super::Error> {
+/// Makes the copy a store of its own, with its own number.
+fn assign_store_number(db: &Database) -> Result<(), super::Error> {
     let transaction = db.begin_write()?;
-    recover::christen(&mut Tx::new(&transaction))?;
+    recover::assign_store_number(&mut Tx::new(&transaction))?;
     Ok(transaction.commit()?)
 }
 
-/// Reads the copy through a handle of its own and compares every table with what was read from the store.
+/// Reads the copy through a new handle and compares every table with what was read from the store.
 fn verify(
-    place: &Place,
+    target: &Target,
     tables: &[Copied],
     stop: &CancellationToken,
     failed: &impl Fn(redb::Error) -> Error,
 ) -> Result<(), Error> {
-    let db = Database::builder().set_cache_size(CACHE_BYTES).open_read_only(&place.new);
+    let db = Database::builder().set_cache_size(CACHE_BYTES).open_read_only(&target.new);
     let transaction = db.map_err(redb::Error::from).and_then(|db| Ok(db.begin_read()?)).map_err(failed)?;
     for table in tables {
         let name = tx::NAMES.iter().copied().find(|name| *name == table.table).expect("only these were copied");
         if read_again(&transaction, name, stop, failed)? != *table {
-            return Err(Error::Differs { path: place.new.clone(), table: table.table.clone() });
+            return Err(Error::Differs { path: target.new.clone(), table: table.table.clone() });
         }
     }
     Ok(())
@@ -260,15 +260,15 @@ impl Sum {
     }
 }
 
-/// Where a backup is made, and where it goes.
-struct Place {
+/// The temporary and the final path of a backup.
+struct Target {
     file: PathBuf,
-    /// Beside it, while it is being made.
+    /// Its temporary name, in the same directory.
     new: PathBuf,
     dir: PathBuf,
 }
 
-impl Place {
+impl Target {
     fn check(order: &Order, store: &Path) -> Result<Self, Error> {
         let file = order.file.clone();
         let (Some(dir), Some(name), true) = (file.parent(), file.file_name(), file.is_absolute()) else {
@@ -290,7 +290,7 @@ impl Place {
         Ok(Self { dir: dir.to_owned(), new: new.into(), file })
     }
 
-    /// Makes the empty file, for its owner alone. One that a backup left behind which was cut off is removed.
+    /// Creates the empty file, readable by its owner alone. Removes one that an interrupted backup left behind.
     fn make(&self) -> Result<(), Error> {
         let failed = |error: io::Error| self.failed(&self.new, error);
         if let Ok(left) = File::open(&self.new) {
@@ -303,7 +303,7 @@ impl Place {
         made.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(failed)
     }
 
-    /// Gives the copy its name for good; answers its length.
+    /// Renames the copy to its final name; returns its length.
     fn keep(&self) -> Result<u64, Error> {
         let file = File::open(&self.new).map_err(|error| self.failed(&self.new, error))?;
         file.sync_all().map_err(|error| self.failed(&self.new, error))?;
@@ -329,16 +329,16 @@ mod tests {
         let store = Store::open(&crate::store::Options::at(dir.path().join("nightmail.redb"))).unwrap();
         let (order, stop) =
             (Order { file: dir.path().join("copy"), replace: false, verify: true }, CancellationToken::new());
-        let place = Place::check(&order, store.path()).unwrap();
-        place.make().unwrap();
-        let tables = copy(&store.snapshot().unwrap(), &place, &order, &stop).unwrap();
-        let failed = |reason: redb::Error| place.failed(&place.new, reason);
-        let db = Database::open(&place.new).unwrap();
+        let target = Target::check(&order, store.path()).unwrap();
+        target.make().unwrap();
+        let tables = copy(&store.snapshot().unwrap(), &target, &order, &stop).unwrap();
+        let failed = |reason: redb::Error| target.failed(&target.new, reason);
+        let db = Database::open(&target.new).unwrap();
         let transaction = db.begin_write().unwrap();
         transaction.open_table(definition(META)).unwrap().insert(&b"format"[..], &[0_u8; 8][..]).unwrap();
         transaction.commit().unwrap();
         drop(db);
-        let refused = verify(&place, &tables, &stop, &failed);
+        let refused = verify(&target, &tables, &stop, &failed);
         assert!(matches!(&refused, Err(Error::Differs { table, .. }) if table == "meta"), "{refused:?}");
     }
 }

@@ -1,18 +1,18 @@
-//! What the store alone can tell about its own soundness: pages, and whether every row decodes. The rules between
-//! tables belong to the rooms above, which add their findings to the same list.
+//! The store's own checks: redb's pages, and whether every row decodes. Invariants between tables belong to the modules
+//! above, which add their findings to the same list.
 
 use redb::ReadableTableMetadata;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::key::Key;
+use super::open::{self, ExclusiveStore};
 use super::table::{TableRef, decode, decode_key, guarded};
-use super::open::{self, Alone};
 use super::{Error, Options, Record, Snapshot, tx};
 
-/// A check keeps this many findings; further ones are counted.
+/// A check keeps at most this many findings; further ones are only counted.
 pub const FINDINGS_MAX: usize = 1000;
-/// How often, in rows, a check looks whether it is to stop.
+/// A check tests `stop` every this many rows.
 const STOP_EVERY_ROWS: u64 = 1024;
 
 /// One thing that is wrong.
@@ -20,13 +20,13 @@ const STOP_EVERY_ROWS: u64 = 1024;
 pub struct Finding {
     /// The table.
     pub table: String,
-    /// The row's key: its numbers and texts, or its bytes in hex when they are no key.
+    /// The row's key: its numbers and texts, or its bytes in hex when they are not a key.
     pub key: String,
     /// What is wrong with it.
     pub what: String,
 }
 
-/// What a check has seen and found so far.
+/// The progress and the findings of a check.
 #[derive(Debug, Default)]
 pub struct Findings {
     /// The first [`FINDINGS_MAX`].
@@ -35,19 +35,19 @@ pub struct Findings {
     pub total: u64,
     /// How many rows were decoded.
     pub rows: u64,
-    /// Cuts the check off.
+    /// Cancels the check.
     stop: CancellationToken,
-    /// Counts down to the next look at `stop`.
+    /// Rows until the next test of `stop`.
     looked: u64,
 }
 
 impl Findings {
-    /// None so far; `stop` cuts the check off.
+    /// An empty list; `stop` cancels the check.
     pub fn new(stop: CancellationToken) -> Self {
         Self { stop, ..Self::default() }
     }
 
-    /// Adds one.
+    /// Adds a finding.
     pub fn add(&mut self, table: &str, key: impl std::fmt::Debug, what: impl std::fmt::Display) {
         self.total += 1;
         if self.shown.len() < FINDINGS_MAX {
@@ -55,10 +55,10 @@ impl Findings {
         }
     }
 
-    /// To be called for each row.
+    /// Call it for each row.
     ///
     /// # Errors
-    /// The check is to stop.
+    /// The check was cancelled.
     pub fn go_on(&mut self) -> Result<(), Error> {
         self.looked += 1;
         if self.looked.is_multiple_of(STOP_EVERY_ROWS) && self.stop.is_cancelled() {
@@ -68,13 +68,13 @@ impl Findings {
     }
 }
 
-/// Whether redb finds its own pages in order. Offline: no daemon may hold the store. A file that redb can put in order
-/// is put in order, and that is a finding.
+/// Checks redb's own pages. Offline: no daemon may hold the store. When redb can repair the file, it does, and the
+/// repair is a finding.
 ///
 /// # Errors
-/// [`Error::Locked`] names the daemon that holds the store; [`Error::Damaged`] when redb cannot put it in order.
+/// [`Error::Locked`] names the daemon that holds the store; [`Error::Damaged`] when redb cannot repair the file.
 pub fn integrity(options: &Options, findings: &mut Findings) -> Result<(), Error> {
-    let mut store = Alone::open(options)?;
+    let mut store = ExclusiveStore::open(options)?;
     let is_sound = open::guarded(&options.path, || {
         let sound = store.db.check_integrity();
         sound.map_err(|error| Error::Damaged { path: options.path.clone(), reason: error.to_string() })
@@ -85,7 +85,8 @@ pub fn integrity(options: &Options, findings: &mut Findings) -> Result<(), Error
     store.close(options)
 }
 
-/// Decodes every row of every table, and counts them: there are as many as the table says, in the order of their keys.
+/// Decodes every row of every table, and checks that the rows are in the order of their keys and as many as the table
+/// says.
 ///
 /// # Errors
 /// A storage fault, or the check is to stop.
@@ -126,7 +127,7 @@ fn records_of(name: &'static str, snapshot: &Snapshot, findings: &mut Findings) 
     Ok(())
 }
 
-/// Decodes one row; answers its key as text and what is wrong with it.
+/// Decodes one row; returns its key as text and what is wrong with it.
 pub(super) fn read_row<K: Key + std::fmt::Debug, R: Record>(
     name: &'static str,
     key: &[u8],
@@ -143,12 +144,12 @@ pub(super) fn read_row<K: Key + std::fmt::Debug, R: Record>(
     }
 }
 
-/// Reading that goes on where a record does not decode: [`records`] has named it.
+/// Reads that skip rows that do not decode: [`records`] has reported those.
 impl<K: Key, R: Record> TableRef<K, R> {
     /// Calls `visit` with each row that decodes, in key order.
     ///
     /// # Errors
-    /// A storage fault, or what `visit` answers.
+    /// A storage fault, or an error of `visit`.
     pub fn each_sound(&self, mut visit: impl FnMut(K, R) -> Result<(), Error>) -> Result<(), Error> {
         guarded(self.name, || {
             for row in self.raw.range::<&[u8]>(..)? {
@@ -176,7 +177,7 @@ impl<K: Key, R: Record> TableRef<K, R> {
         })
     }
 
-    /// Whether there is such a row, be it sound or not.
+    /// Whether the row exists, even if it does not decode.
     ///
     /// # Errors
     /// A storage fault.

@@ -1,10 +1,10 @@
-//! The checksum that every stored value ends with: a value that was changed, or stands under another key or in another
-//! table than it was written to, does not pass for content.
+//! The checksum at the end of every stored value. It detects changed values, and values under another key or in another
+//! table than they were written to.
 
 /// The length of a checksum.
 pub(super) const BYTES: usize = 4;
 
-/// The CRC-32 (IEEE) of table, key, value and the key's length, so that no bytes can change sides.
+/// The CRC-32 (IEEE) of table, key, value and the key's length; the length fixes the border between key and value.
 pub(super) fn of(table: &str, key: &[u8], value: &[u8]) -> [u8; BYTES] {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(table.as_bytes());
@@ -14,7 +14,7 @@ pub(super) fn of(table: &str, key: &[u8], value: &[u8]) -> [u8; BYTES] {
     hasher.finalize().to_be_bytes()
 }
 
-/// The value without its checksum; says what is wrong when it does not fit.
+/// The value without its checksum; the error says why the checksum does not match.
 pub(super) fn open<'v>(table: &str, key: &[u8], stored: &'v [u8]) -> Result<&'v [u8], String> {
     let (value, found) =
         stored.split_last_chunk::<BYTES>().ok_or_else(|| format!("{} bytes hold no checksum", stored.len()))?;

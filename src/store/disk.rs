@@ -1,4 +1,4 @@
-//! What the store stands on: a file, or whatever a test puts in its place to lose power under it.
+//! The disk under the store: a file, or a test's replacement that can lose power.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -14,13 +14,13 @@ pub trait Disk: Debug + Send + Sync {
     /// The disk fails.
     fn bytes(&self) -> io::Result<u64>;
 
-    /// Fills `out` from `offset` on.
+    /// Reads `out.len()` bytes at `offset`.
     ///
     /// # Errors
-    /// The disk fails, or the file ends before.
+    /// The disk fails, or the file ends earlier.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
-    /// Makes the file longer, with zeros, or shorter.
+    /// Extends the file with zeros, or truncates it.
     ///
     /// # Errors
     /// The disk fails.
@@ -32,14 +32,14 @@ pub trait Disk: Debug + Send + Sync {
     /// The disk fails.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
-    /// Returns once all that was written before is safe.
+    /// Returns once all earlier writes are durable.
     ///
     /// # Errors
-    /// The disk fails; what was written before may or may not be safe.
+    /// The disk fails; earlier writes may or may not be durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// A file as a disk: the log's.
+/// A file as a disk, for the log.
 #[derive(Debug)]
 pub(super) struct FileDisk(pub(super) File);
 

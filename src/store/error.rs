@@ -1,4 +1,4 @@
-//! What can go wrong between the rooms and the disk.
+//! Errors of the store.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub enum Error {
     Locked {
         /// The directory.
         dir: PathBuf,
-        /// The process that holds it, as it wrote itself down.
+        /// The process that holds it, as it is named in the lock file.
         holder: String,
     },
     /// The directory or file cannot be opened or created.
@@ -18,7 +18,7 @@ pub enum Error {
     Open {
         /// The directory or file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         reason: String,
     },
     /// The file is not a store, or is damaged.
@@ -64,7 +64,7 @@ impl Error {
     }
 }
 
-/// Where redb finds its own pages wrong: in no table of ours.
+/// The table name for damage of redb's own pages.
 const PAGES: &str = "(pages)";
 
 impl From<redb::StorageError> for Error {
@@ -80,7 +80,7 @@ impl From<redb::TableError> for Error {
     fn from(error: redb::TableError) -> Self {
         match error {
             redb::TableError::Storage(error) => error.into(),
-            // Names and types of the tables never change: a page lies about them.
+            // The names and types of the tables never change, so this means a damaged page.
             other => Self::Record { table: PAGES, reason: other.to_string() },
         }
     }

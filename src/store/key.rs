@@ -1,10 +1,10 @@
 //! Keys as bytes whose order is the order of their values: big-endian numbers, text ended by a zero byte.
 
-/// A key of a table. Its bytes compare as its values do.
+/// A key of a table. Its bytes sort as its values do.
 pub trait Key: Sized {
     /// The key's bytes.
     fn to_bytes(&self) -> Vec<u8>;
-    /// The key from its bytes; `None` when they are not one.
+    /// The key from its bytes; `None` when they are not a valid key.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
@@ -148,8 +148,8 @@ mod tests {
         assert_eq!(<(u32, u64)>::from_bytes(&[1, 2]), None);
         let grouped = (1_u32, [2; 16], 3_u32, 4_u64);
         assert_eq!(Key::from_bytes(&grouped.to_bytes()), Some(grouped));
-        let recent = (1_u32, 2_u64, [3; 16]);
-        assert_eq!(Key::from_bytes(&recent.to_bytes()), Some(recent));
+        let dedup = (1_u32, 2_u64, [3; 16]);
+        assert_eq!(Key::from_bytes(&dedup.to_bytes()), Some(dedup));
         let ready = (1_u32, 2_u32, 3_u64);
         assert_eq!(Key::from_bytes(&ready.to_bytes()), Some(ready));
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::Error;
 
-/// The lock; released when dropped or when the process ends, however it ends.
+/// The lock; released on drop, or when the process ends in any way.
 #[derive(Debug)]
 pub(super) struct Lock {
     /// Held open for as long as the store is.
@@ -15,7 +15,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of `dir` or says who holds it.
+    /// Takes the lock of `dir`; the error names its holder.
     pub(super) fn take(dir: &Path) -> Result<Self, Error> {
         let path = dir.join("nightmail.lock");
         let failed = |error: std::io::Error| Error::Open { path: path.clone(), reason: error.to_string() };
@@ -46,8 +46,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file would not do: a child process that is just being started holds a copy of it until it runs
-        // its own program. When unlocking fails, closing is what is left.
+        // Closing the file is not enough: a child process that is being started holds a copy of the descriptor until it
+        // execs. Closing is only the fallback when unlocking fails.
         let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
     }
 }

@@ -1,5 +1,6 @@
-//! The log's bytes: two headers, then the records of this lap. A record is a group's writes; it is on disk before its
-//! callers are answered. When the log is full, redb takes everything (a checkpoint) and the log starts over.
+//! The log file: two headers, then the records of the current lap. A record holds one group's writes and is on disk
+//! before the group's callers are completed. When the log is full, redb commits everything durably (a checkpoint) and
+//! the log starts over: a new lap.
 //!
 //! The layout is in `docs/format.md`.
 
@@ -8,12 +9,12 @@ use std::sync::Arc;
 
 use super::{Disk, Error};
 
-/// Records begin at a multiple of this, so that no write touches a sector of an earlier record.
+/// Records begin at multiples of this, so that a torn write cannot damage the sector of an earlier record.
 const SECTOR_BYTES: u64 = 512;
-/// Where the two headers stand. They are written in turn: a torn one leaves the other.
+/// The offsets of the two headers. They are written in turn, so a torn write leaves the other one intact.
 const HEADERS: [u64; 2] = [0, 4096];
 const HEADER_BYTES: usize = 36;
-/// Where the first record stands.
+/// The offset of the first record.
 const START: u64 = 8192;
 /// The head of a record; its writes follow.
 pub(super) const HEAD_BYTES: usize = 48;
@@ -22,7 +23,7 @@ const RECORD_MAGIC: &[u8; 8] = b"nm-rec\0\x01";
 /// Zeros are written in pieces of this many bytes.
 const ZEROS_BYTES: u64 = 1 << 20;
 
-/// How much of the log is taken, for the one who decides whether a record fits.
+/// The free space of the log. The writer and the log's thread each keep one and advance it by the same rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Space {
     at: u64,
@@ -30,7 +31,7 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// Takes the place of a record with its head; false when there is none left for it.
+    /// Reserves room for a record, its head included; false when it does not fit.
     pub(super) fn take(&mut self, record_bytes: usize) -> bool {
         let end = self.at + padded(record_bytes);
         let fits = end <= self.bytes;
@@ -40,7 +41,7 @@ impl Space {
         fits
     }
 
-    /// All of it is free again.
+    /// Frees all of it.
     pub(super) fn restart(&mut self) {
         self.at = START;
     }
@@ -50,7 +51,7 @@ fn padded(bytes: usize) -> u64 {
     (bytes as u64).next_multiple_of(SECTOR_BYTES)
 }
 
-/// The log while it is written.
+/// The log, open for writing.
 #[derive(Debug)]
 pub(super) struct Log {
     disk: Arc<dyn Disk>,
@@ -69,7 +70,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Makes a log whose every block is written, with the store's checkpoint in its header.
+    /// Creates a log with every block allocated and the store's checkpoint in its header.
     ///
     /// # Errors
     /// The disk fails.
@@ -82,52 +83,55 @@ impl Log {
         Ok(log)
     }
 
-    /// Goes on with a log that was found, from the next restart on.
+    /// Opens a log that was found. It may be written from the next restart on.
     pub(super) fn take_over(disk: Arc<dyn Disk>, found: &Found) -> Self {
         let Header { store, checkpoint, bytes } = found.header;
         let space = Space { at: START, bytes };
+        // The newest header stays until the other slot is written whole.
         Self { disk, store, lap: checkpoint, space, synced: checkpoint, written: checkpoint, slot: 1 - found.slot }
     }
 
-    /// Starts over behind a checkpoint, as [`Log::restart`] does, with another size.
+    /// Starts over after a checkpoint, as [`Log::restart`] does, with another size.
     ///
     /// # Errors
     /// The disk fails.
     pub(super) fn restart_with(&mut self, checkpoint: u64, bytes: u64) -> std::io::Result<()> {
         let (old, new) = (self.space.bytes, size(bytes));
+        // Longer before the header, shorter after it: the file is never shorter than its newest header says.
         if new > old {
             fill(&*self.disk, old, new)?;
         }
         self.space.bytes = new;
         self.restart(checkpoint)?;
-        // The header no longer promises what is cut off.
+        // The new header is on disk, so nothing refers to the part that is cut off.
         if new < old { self.disk.set_bytes(new) } else { Ok(()) }
     }
 
-    /// The log's place for records.
+    /// The space left for records.
     pub(super) fn space(&self) -> Space {
         self.space
     }
 
-    /// Writes a record, whose first [`HEAD_BYTES`] are free for its head. It is safe after [`Log::sync`].
+    /// Writes a record whose first [`HEAD_BYTES`] are reserved for its head. It is durable after [`Log::sync`].
     ///
     /// # Errors
     /// The disk fails.
     ///
     /// # Panics
-    /// When it does not fit: the caller asks [`Space`] before.
+    /// When it does not fit: the caller checks with [`Space`] first.
     pub(super) fn append(&mut self, number: u64, mut record: Vec<u8>) -> std::io::Result<()> {
         assert_eq!(number, self.written + 1, "records are numbered without a gap");
         self.put_head(number, &mut record);
         let at = self.space.at;
         assert!(self.space.take(record.len()), "the writer asked whether the record fits");
+        // Whole sectors are written, so the disk does not have to read one first.
         record.resize(usize::try_from(self.space.at - at).expect("a record fits into memory"), 0);
         self.disk.write(at, &record)?;
         self.written = number;
         Ok(())
     }
 
-    /// Returns once all records are safe.
+    /// Returns once all records are durable.
     ///
     /// # Errors
     /// The disk fails.
@@ -137,27 +141,32 @@ impl Log {
         Ok(())
     }
 
-    /// Writes behind the last record that it is safe, so that its loss is seen. Needs no sync: the next record takes
-    /// its place.
+    /// Writes a mark after the last record that says that it is durable, so that recovery detects its loss. The mark
+    /// needs no sync of its own; the next record overwrites it.
     ///
     /// # Errors
     /// The disk fails.
     pub(super) fn mark(&mut self) -> std::io::Result<()> {
+        // No room for a mark: the log is full and the next group makes a checkpoint.
         if self.space.at + SECTOR_BYTES > self.space.bytes {
             return Ok(());
         }
         let mut mark = vec![0; HEAD_BYTES];
+        // A head without writes, with the number of the record before it: recovery reads its `synced` field, never its
+        // writes.
         self.put_head(self.written, &mut mark);
         mark.resize(usize::try_from(SECTOR_BYTES).expect("a sector is small"), 0);
         self.disk.write(self.space.at, &mark)
     }
 
-    /// Starts over behind a checkpoint that redb holds durably.
+    /// Starts over after a checkpoint that redb holds durably.
     ///
     /// # Errors
     /// The disk fails.
     pub(super) fn restart(&mut self, checkpoint: u64) -> std::io::Result<()> {
         let header = Header { store: self.store, checkpoint, bytes: self.space.bytes };
+        // The header must be on disk before the first record of the new lap overwrites one of the old lap. Until then a
+        // crash finds the old lap, all of which redb holds.
         self.disk.write(HEADERS[self.slot], &header.encode())?;
         self.disk.sync()?;
         self.slot = 1 - self.slot;
@@ -179,12 +188,12 @@ impl Log {
     }
 }
 
-/// The size of a log of about that many bytes; it holds at least a header and some records.
+/// Rounds a log's size up: at least a header and some records, in whole sectors.
 fn size(bytes: u64) -> u64 {
     bytes.max(4 * START).next_multiple_of(SECTOR_BYTES)
 }
 
-/// Writes zeros, so that a record that is written there later changes no metadata of the file.
+/// Writes zeros, so that later record writes change no file metadata and a sync writes the data alone.
 fn fill(disk: &dyn Disk, from: u64, to: u64) -> std::io::Result<()> {
     disk.set_bytes(to)?;
     let zeros = vec![0; usize::try_from(ZEROS_BYTES.min(to - from)).expect("a piece is small")];
@@ -197,12 +206,12 @@ fn fill(disk: &dyn Disk, from: u64, to: u64) -> std::io::Result<()> {
     disk.sync()
 }
 
-/// What the log says of itself.
+/// The log's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// The number of the store that it belongs to.
     pub(super) store: u64,
-    /// What redb holds durably since before this lap began.
+    /// The last record number that redb held durably when this lap began.
     pub(super) checkpoint: u64,
     /// The log's length.
     bytes: u64,
@@ -226,7 +235,7 @@ impl Header {
     }
 }
 
-/// A log as it was found.
+/// A log that was found when the store opened.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) header: Header,
@@ -238,7 +247,7 @@ impl Found {
     /// Reads the headers; changes nothing.
     ///
     /// # Errors
-    /// The file is no log, or shorter than it was.
+    /// The file is not a log, or is shorter than its header says.
     pub(super) fn look(disk: &dyn Disk, path: &Path) -> Result<Self, Error> {
         let length = disk.bytes().map_err(|error| unreadable(path, &error))?;
         let mut newest: Option<(usize, Header)> = None;
@@ -249,6 +258,7 @@ impl Found {
             }
             disk.read(at, &mut bytes).map_err(|error| unreadable(path, &error))?;
             let header = Header::decode(&bytes);
+            // Each restart has a greater checkpoint than the one before, so the greatest one is the newest.
             newest = newest.into_iter().chain(header.map(|header| (slot, header))).max_by_key(|(_, h)| h.checkpoint);
         }
         let Some((slot, header)) = newest else {
@@ -260,17 +270,18 @@ impl Found {
         Ok(Self { header, slot, path: path.to_owned() })
     }
 
-    /// The writes of this lap that redb does not hold, which is at `applied`: their records' numbers and bytes, in
-    /// order. What was torn at the end was never acknowledged.
+    /// The records of this lap that redb, which is at `applied`, does not hold: numbers and bytes, in order. A torn
+    /// record at the end was never acknowledged and is left out.
     ///
     /// # Errors
-    /// A record that was on disk is broken.
+    /// A durable record cannot be read.
     pub(super) fn records(&self, disk: &dyn Disk, applied: u64) -> Result<Records, Error> {
         let mut bytes = vec![0; usize::try_from(self.header.bytes).expect("a log fits into memory")];
         disk.read(0, &mut bytes).map_err(|error| unreadable(&self.path, &error))?;
         let Header { store, checkpoint: lap, .. } = self.header;
         let at_place = |at: u64| usize::try_from(at).ok().and_then(|at| Head::read(bytes.get(at..)?, store));
         let (mut at, mut next, mut found) = (START, lap + 1, Vec::new());
+        // Records of an earlier lap are still in the file behind the end. `lap` and the gapless number tell them apart.
         while let Some(head) = at_place(at).filter(|head| head.lap == lap && head.number == next) {
             let begin = usize::try_from(at).expect("it was read from there") + HEAD_BYTES;
             if head.number > applied {
@@ -279,12 +290,14 @@ impl Found {
             at += padded(HEAD_BYTES + head.length);
             next += 1;
         }
-        // What stands behind the end may prove that there was more.
+        // A torn end is normal after a crash, but lost durable records are not. Any later record or mark whose `synced`
+        // includes the missing number proves such a loss; then opening must fail instead of dropping messages.
         let step = usize::try_from(SECTOR_BYTES).expect("a sector is small");
         let mut later = (at..self.header.bytes).step_by(step).filter_map(at_place);
         let is_lost = |head: &Head| match head.lap == lap {
             true => next > applied && head.synced >= next,
-            // The header of a lap is on disk before its first record is written.
+            // A lap's header is on disk before its first record is written, so a record of a later lap means that the
+            // newest header was lost.
             false => head.lap > lap && head.number > applied,
         };
         match later.find(is_lost) {
@@ -294,7 +307,7 @@ impl Found {
     }
 }
 
-/// The records that recovery does again.
+/// The records that recovery replays.
 #[derive(Debug)]
 pub(super) struct Records {
     bytes: Vec<u8>,
@@ -313,7 +326,7 @@ impl Records {
     }
 }
 
-/// What a record says of itself.
+/// A record's head.
 struct Head {
     lap: u64,
     number: u64,
@@ -322,17 +335,18 @@ struct Head {
 }
 
 impl Head {
-    /// Reads the record at the beginning of `bytes`, whole and of this store, or none.
+    /// Reads the record at the start of `bytes`; `None` unless it is whole and belongs to this store.
     fn read(bytes: &[u8], store: u64) -> Option<Self> {
         let head = bytes.first_chunk::<HEAD_BYTES>().filter(|head| head.starts_with(RECORD_MAGIC))?;
         let length = u32::from_be_bytes(*head[40..].first_chunk()?) as usize;
+        // `length` is not verified yet, so it may point past the end; the checksum decides.
         let record = bytes.get(..HEAD_BYTES + length)?;
         let is_whole = u64_at(head, 8) == store && record_checksum(record) == head[44..];
         is_whole.then(|| Self { lap: u64_at(head, 16), number: u64_at(head, 24), synced: u64_at(head, 32), length })
     }
 }
 
-/// The CRC-32 of all of a record but the place of the checksum itself.
+/// The CRC-32 of a record without the checksum field itself.
 fn record_checksum(record: &[u8]) -> [u8; 4] {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&record[..44]);

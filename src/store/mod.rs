@@ -1,7 +1,7 @@
 //! The files on disk: tables, record encodings with versions, the log, group commit, opening.
 //!
-//! Floor 1, and the only room that knows redb. It stores what it is given and knows none of the rules: those are the
-//! steps of the rooms above. The bytes are described in `docs/format.md`.
+//! Layer 1, and the only module that knows redb. It stores records and knows nothing of their meaning: the rules are in
+//! the steps of the modules above. The bytes are described in `docs/format.md`.
 
 mod appender;
 pub mod backup;

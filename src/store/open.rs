@@ -1,4 +1,4 @@
-//! Opening and making the store, and the handle that the rooms share.
+//! Opens or creates the store, and the handle that the modules share.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,30 +17,30 @@ use super::log::{Found, Log};
 use super::writer::{Signals, Step, Writer};
 use super::{Error, Options, Snapshot, Tx, checksum, recover, tx, upgrade};
 
-/// The newest format that this version reads, and the one that it writes. See `docs/format.md`.
+/// The format that this version writes, and the newest that it reads. See `docs/format.md`.
 pub const FORMAT: u64 = 3;
 
-/// The open store. Clones share it. When the last one is dropped, the steps that wait are committed, the file is
-/// closed and the lock is free: the drop takes as long as those commits.
+/// The open store. Clones share it. Dropping the last one blocks: it commits the pending steps, closes the file and
+/// releases the lock.
 #[derive(Clone)]
 pub struct Store {
-    /// Steps on their way to the writer; bounded, so that callers wait when the disk is slow. Stands before `open`:
-    /// the writer ends when the last sender is gone.
-    steps: mpsc::Sender<Box<dyn super::writer::Waiting>>,
+    /// Steps for the writer; bounded, so that callers wait when the disk is slow. Declared before `open`, and therefore
+    /// dropped before it: the writer ends when the last sender is gone.
+    steps: mpsc::Sender<Box<dyn super::writer::PendingStep>>,
     signals: Arc<Signals>,
-    /// Counts commits; moved by the writer.
+    /// Counts commits; incremented by the writer.
     commits: Arc<AtomicU64>,
-    /// Counts the log's syncs; moved by its thread.
+    /// Counts the log's syncs; incremented by its thread.
     syncs: Arc<AtomicU64>,
-    /// Carries the fault that stopped the store; set once, by the writer or the log's thread.
+    /// The fault that stopped the store; set once, by the writer or the log's thread.
     stopped: watch::Receiver<Option<Error>>,
-    /// The file, for as long as any clone lives.
+    /// Closed with the last clone.
     open: Arc<Open>,
 }
 
-/// What is closed with the last clone, in this order.
+/// What the last clone closes, in this order.
 struct Open {
-    /// Joined first: it holds the file too. `None` only while closing.
+    /// Joined first, because it holds the file too. `None` only while closing.
     writer: Option<JoinHandle<()>>,
     /// The log's thread, which the writer joins.
     appender: ThreadId,
@@ -48,19 +48,19 @@ struct Open {
     db: Option<Arc<Database>>,
     /// The file, as its options name it.
     path: PathBuf,
-    /// Freed last, when the file is closed; none on a [`Disk`] that was handed in.
+    /// Released last, after the file is closed; `None` on a [`Disk`] that was passed in.
     _lock: Option<Lock>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // A step or an answer that holds the last clone drops it on a thread of the store's, which cannot wait for
+        // A step or result that holds the last clone drops it on one of the store's own threads, which cannot join
         // itself.
         let here = std::thread::current().id();
         let writer = self.writer.take().filter(|writer| ![writer.thread().id(), self.appender].contains(&here));
-        // A panic of the writer was already told to those whose steps it took along.
+        // A panic of the writer has already failed its callers.
         let _ = writer.map(JoinHandle::join);
-        // redb panics on some damaged pages; there is nobody left who would need to know.
+        // redb panics on some damaged pages; nobody is left to report that to.
         let db = self.db.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
     }
@@ -73,17 +73,17 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store, or makes it when there is no file yet; takes the lock of its directory.
+    /// Opens the store, or creates it when there is no file yet; takes the lock of its directory.
     ///
     /// # Errors
     /// [`Error::Locked`] names the holder; [`Error::Damaged`] and [`Error::Newer`] leave the file as it is.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let Alone { db, log, last, lock } = Alone::open(options)?;
+        let ExclusiveStore { db, log, last, lock } = ExclusiveStore::open(options)?;
         Ok(Self::start(db, (log, last), Some(lock), options))
     }
 
-    /// Opens the store on two disks of the caller's, or makes it when both are empty; takes no lock. The paths of the
-    /// options are what errors call them.
+    /// Opens the store on two disks that the caller passes in, or creates it when both are empty; takes no lock. The
+    /// paths in the options appear only in errors.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -117,7 +117,7 @@ impl Store {
 
     fn start(db: Database, (log, last): (Log, u64), lock: Option<Lock>, options: &Options) -> Self {
         let db = Arc::new(db);
-        let (steps, waiting) = mpsc::channel(options.waiting_max);
+        let (steps, pending) = mpsc::channel(options.waiting_max);
         let (ran, groups) = std::sync::mpsc::sync_channel(HANDED_OVER_MAX);
         let (stopped_sender, stopped) = watch::channel(None);
         let (signals, commits, syncs) = (Arc::<Signals>::default(), Arc::<AtomicU64>::default(), Arc::default());
@@ -130,7 +130,7 @@ impl Store {
         let writer = Writer {
             db: db.clone(),
             path: options.path.clone(),
-            waiting,
+            pending,
             group_max: options.group_max,
             commits: commits.clone(),
             stopped: stopped_sender,
@@ -145,10 +145,12 @@ impl Store {
         Self { steps, signals, commits, syncs, stopped, open }
     }
 
-    /// Runs a step in the next group and answers once it is on disk. The step runs even when the caller goes away.
+    /// Runs a step in the next group and returns its result once it is on disk. The step runs even when the caller's
+    /// future is dropped.
     ///
     /// # Errors
-    /// The step's own refusal, or a storage fault: then the store has stopped and what was written is unknown.
+    /// The step's own error, or a storage fault: then the store has stopped, and whether the step was committed is
+    /// unknown.
     pub async fn write<T, E, F>(&self, step: F) -> Result<T, E>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -162,7 +164,7 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(self.stop_reason().into()))
     }
 
-    /// A view of all that was answered by now; it may hold a group more, which is on its way to the disk.
+    /// A view that includes every step that has returned. It may also include a group that is not durable yet.
     ///
     /// # Errors
     /// A storage fault.
@@ -181,21 +183,21 @@ impl Store {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// How many syncs the log has had since then: one for all groups that waited for it together, one for each
-    /// checkpoint, whose commit has two more of its own.
+    /// How many syncs of the log since then: one for all groups that shared it, and one for each checkpoint, whose
+    /// commit has two more of its own.
     pub fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// A counter that moves after each commit that signalled `topic`.
+    /// A counter that changes after each commit that signalled `topic`.
     pub fn subscribe(&self, topic: u64) -> watch::Receiver<u64> {
         self.signals.subscribe(topic)
     }
 
-    /// Waits until the store has stopped and says why. Never ends while the store is well.
+    /// Waits until the store has stopped and returns the reason. Never ends while the store works.
     pub async fn stopped(&self) -> Error {
         let mut stopped = self.stopped.clone();
-        // The sender lives in the writer thread: when it is gone without a word, the writer panicked.
+        // The writer thread owns the sender: when it is dropped without a reason, the writer has panicked.
         match stopped.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().expect("the wait ends only on a reason"),
             Err(_) => self.stop_reason(),
@@ -210,19 +212,19 @@ impl Store {
     }
 }
 
-/// A store that is held alone, without the threads that serve callers: as it is opened, and for the commands that work
-/// on the file itself. Everything is in redb's file by now; the log holds nothing.
-pub(super) struct Alone {
+/// A store in exclusive use, without the threads that serve callers: while it is being opened, and for commands that
+/// work on the file itself. Everything is in redb's file; the log holds nothing.
+pub(super) struct ExclusiveStore {
     pub(super) db: Database,
     log: Log,
     /// The number that the log starts after.
     last: u64,
-    /// Freed last.
+    /// Released last.
     lock: Lock,
 }
 
-impl Alone {
-    /// Takes the lock of the directory and opens the store, or makes it when there is none.
+impl ExclusiveStore {
+    /// Takes the lock of the directory and opens the store, or creates it when there is none.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -248,7 +250,7 @@ impl Alone {
         })
     }
 
-    /// Leaves the store as one that was closed cleanly: redb's file is whole without the log.
+    /// Closes the store cleanly: redb's file is complete without the log.
     ///
     /// # Errors
     /// A storage fault of either file; nothing is lost then.
@@ -260,7 +262,7 @@ impl Alone {
     }
 }
 
-/// The refusal of a file or directory that cannot be opened.
+/// The error for a file or directory that cannot be opened.
 pub(super) fn failed(path: &Path, reason: &std::io::Error) -> Error {
     Error::Open { path: path.to_owned(), reason: reason.to_string() }
 }
@@ -270,8 +272,7 @@ fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'stati
     thread.expect("the system starts one more thread at start-up")
 }
 
-/// redb panics on some files that it has not written so: the operator gets a refusal that names the file instead, as of
-/// any fault of its pages, rows and disk.
+/// Turns redb's panics on damaged files into an error that names the file, as for any other damage.
 pub(super) fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
         let reason = "redb cannot make sense of its pages (its own words stand above)".to_owned();
@@ -288,7 +289,7 @@ pub(super) fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, Error>) -
 
 type FoundLog = (Arc<dyn Disk>, Found);
 
-/// The log, when there is one.
+/// The log, if there is one.
 fn find_log(options: &Options) -> Result<Option<FoundLog>, Error> {
     let path = options.log_path();
     match File::options().read(true).write(true).open(&path) {
@@ -302,7 +303,7 @@ fn find_log(options: &Options) -> Result<Option<FoundLog>, Error> {
     }
 }
 
-/// Makes the log beside its place and moves it there whole.
+/// Creates the log under a temporary name and renames it when it is whole.
 fn make_log(db: &Database, options: &Options) -> Result<FoundLog, Error> {
     let path = options.log_path();
     let new = path.with_extension("log.new");
@@ -327,12 +328,15 @@ fn open_file(options: &Options, found: Option<&Found>) -> Result<Database, Error
 }
 
 fn missing(options: &Options) -> Error {
-    let reason = format!("it is missing or empty, but its log {} is there; without both, an empty store is made", options.log_path().display());
+    let reason = format!(
+        "it is missing or empty, but its log {} is there; without both, an empty store is made",
+        options.log_path().display()
+    );
     Error::Damaged { path: options.path.clone(), reason }
 }
 
-/// Looks at the file before anything may write to it, so that a foreign or newer one stays as it is byte for byte.
-/// A file that was not closed cleanly can only be looked at once redb has put it in order.
+/// Checks the file before anything may write to it, so that a foreign or newer one is left as it is, byte for byte.
+/// redb has to repair a file that was not closed cleanly before it can be read.
 fn open_known(options: &Options, found: Option<&Found>) -> Result<Database, Error> {
     let path = &options.path;
     match builder(options).open_read_only(path) {
@@ -345,7 +349,7 @@ fn open_known(options: &Options, found: Option<&Found>) -> Result<Database, Erro
     Ok(db)
 }
 
-/// Makes the file beside its place and moves it there whole, so that a crash never leaves half a store.
+/// Creates the file under a temporary name and renames it when it is whole, so that a crash never leaves half a store.
 fn make(options: &Options) -> Result<Database, Error> {
     let path = &options.path;
     let new = path.with_extension("redb.new");
@@ -378,14 +382,12 @@ fn refused(path: &Path, error: redb::DatabaseError) -> Error {
             dir: path.parent().unwrap_or(Path::new(".")).to_owned(),
             holder: "a process that opened the file itself".into(),
         },
-        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() == PermissionDenied => {
-            failed(path, &io)
-        }
+        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() == PermissionDenied => failed(path, &io),
         other => Error::Damaged { path: path.to_owned(), reason: other.to_string() },
     }
 }
 
-/// Makes the empty file readable by its owner alone; it holds names and addresses.
+/// Creates the empty file, readable by its owner alone: it holds names and addresses.
 fn make_private(path: &Path) -> Result<File, Error> {
     use std::os::unix::fs::OpenOptionsExt;
     let made = File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
@@ -399,7 +401,7 @@ fn make_tables(db: &Database) -> Result<(), Error> {
     }
     let mut tx = Tx::new(&transaction);
     tx.meta()?.insert(&FORMAT_ROW.to_owned(), &FORMAT)?;
-    recover::christen(&mut tx)?;
+    recover::assign_store_number(&mut tx)?;
     drop(tx);
     transaction.commit()?;
     Ok(())
@@ -435,7 +437,7 @@ fn check(snapshot: &Snapshot, found: Option<&Found>, options: &Options) -> Resul
     let key = FORMAT_ROW.as_bytes();
     let read = || Ok(meta.get(key)?.map(|row| row.value().to_vec()));
     let Some(row) = super::table::guarded("meta", read)? else { return Err(damaged("it names no format".into())) };
-    // Formats 1 and 2 knew no checksums.
+    // Formats 1 and 2 have no checksums.
     let value = match row.len() {
         8 => &row[..],
         _ => checksum::open("meta", key, &row).map_err(|why| damaged(format!("its format cannot be read: {why}")))?,

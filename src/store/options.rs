@@ -1,4 +1,4 @@
-//! What the store can be told.
+//! The store's options.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use std::path::PathBuf;
 pub struct Options {
     /// The file, `nightmail.redb` under `data_dir`.
     pub path: PathBuf,
-    /// The log beside it, `nightmail.log`, in bytes; when it is full, the store makes a checkpoint. A log of another
-    /// size is given this one when the store opens.
+    /// The size in bytes of the log beside it, `nightmail.log`; when the log is full, the store makes a checkpoint. An
+    /// existing log is resized when the store opens.
     pub log_bytes: u64,
     /// redb's page cache, in bytes.
     pub cache_bytes: u64,
     /// At most this many steps share one commit.
     pub group_max: usize,
-    /// At most this many steps wait for the writer; further callers wait for a place.
+    /// At most this many steps wait for the writer; further callers wait for a free place.
     pub waiting_max: usize,
 }
 

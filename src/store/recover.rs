@@ -1,5 +1,5 @@
-//! From two files to a store that is in order: they belong together, what the log holds and redb does not is done
-//! again, and a checkpoint begins the new life.
+//! Recovery: checks that redb's file and the log belong together, replays the log's records that redb does not hold,
+//! and makes a checkpoint before the store accepts work.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,29 +9,29 @@ use redb::{Database, ReadableDatabase, WriteTransaction};
 use super::log::{Found, Log};
 use super::{Disk, Error, Options, Snapshot, Tx, redo, tx};
 
-/// The row of `meta` that names the store; the log's header names it too.
+/// The row of `meta` with the store's random number; the log's header has the same number.
 const STORE: &str = "store";
-/// The row of `meta` of a store that was closed cleanly: redb holds all of it, the log nothing.
+/// The row of `meta` that marks a clean close: redb holds everything, the log nothing.
 const CLOSED: &str = "closed";
 
-/// Gives a store that is being made its number, and closes it.
-pub(super) fn christen(tx: &mut Tx<'_>) -> Result<(), Error> {
+/// Gives a new store its number and marks it as cleanly closed, since it has no log yet.
+pub(super) fn assign_store_number(tx: &mut Tx<'_>) -> Result<(), Error> {
     tx.meta()?.insert(&STORE.to_owned(), &rand::random())?;
     tx.meta()?.insert(&tx::APPLIED.to_owned(), &0)?;
     tx.meta()?.insert(&CLOSED.to_owned(), &1)?;
     Ok(())
 }
 
-/// What redb says of itself.
+/// The state of redb's file, from its `meta` rows.
 #[derive(Debug)]
-struct Standing {
+struct StoreMeta {
     store: u64,
     /// The last record of the log that is in the tables.
     applied: u64,
     was_closed: bool,
 }
 
-impl Standing {
+impl StoreMeta {
     fn read(snapshot: &Snapshot, path: &Path) -> Result<Self, Error> {
         let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
         let meta = snapshot.meta()?;
@@ -41,10 +41,12 @@ impl Standing {
     }
 }
 
-/// Checks that redb's file and the log belong together, before either is changed.
+/// Checks that redb's file and the log belong together. Runs before either is changed, so that a refused store stays as
+/// it is.
 pub(super) fn check(snapshot: &Snapshot, found: Option<&Found>, options: &Options) -> Result<(), Error> {
-    let standing = Standing::read(snapshot, &options.path)?;
+    let standing = StoreMeta::read(snapshot, &options.path)?;
     let Some(found) = found else {
+        // Only after a clean close is a missing log harmless. Otherwise it held acknowledged messages.
         return if standing.was_closed { Ok(()) } else { Err(without_log(options)) };
     };
     let (path, log) = (&options.path, options.log_path());
@@ -52,6 +54,8 @@ pub(super) fn check(snapshot: &Snapshot, found: Option<&Found>, options: &Option
     if found.header.store != standing.store {
         return damaged(&log, format!("it is the log of another store than {}", path.display()));
     }
+    // The log starts over only after redb's checkpoint is durable. A lap beyond `applied` therefore means an older copy
+    // of redb's file, and the records in between are lost.
     if found.header.checkpoint > standing.applied {
         let (log, has, needs) = (log.display(), standing.applied, found.header.checkpoint);
         return damaged(
@@ -67,18 +71,18 @@ fn without_log(options: &Options) -> Error {
     Error::Damaged { path: options.log_path(), reason }
 }
 
-/// Makes the log of a store that was closed cleanly.
+/// Creates the log of a store that was closed cleanly.
 ///
 /// # Errors
 /// A storage fault of either disk.
 pub(super) fn make_log(db: &Database, disk: Arc<dyn Disk>, options: &Options) -> Result<(), Error> {
-    let standing = Standing::read(&Snapshot::new(db.begin_read()?), &options.path)?;
+    let standing = StoreMeta::read(&Snapshot::new(db.begin_read()?), &options.path)?;
     Log::make(disk, standing.store, standing.applied, options.log_bytes).map_err(|error| failed(options, &error))?;
     Ok(())
 }
 
-/// Does again what redb lost, makes it durable, and starts the log over; answers the log and the number that it starts
-/// after.
+/// Replays the records that redb lost, makes them durable, and restarts the log. Returns the log and the number that it
+/// starts after.
 ///
 /// # Errors
 /// A storage fault of either disk, or a broken record.
@@ -88,13 +92,15 @@ pub(super) fn recover(
     found: &Found,
     options: &Options,
 ) -> Result<(Log, u64), Error> {
-    let Standing { applied, was_closed, .. } = Standing::read(&Snapshot::new(db.begin_read()?), &options.path)?;
+    let StoreMeta { applied, was_closed, .. } = StoreMeta::read(&Snapshot::new(db.begin_read()?), &options.path)?;
+    // After a clean close the log may still hold an old lap, if its restart failed. redb already has all of it.
     let records = if was_closed { None } else { Some(found.records(&*disk, applied)?) };
     let transaction = begin(db)?;
     redo::replay(&transaction, records.iter().flat_map(|records| records.writes()))?;
-    // The checkpoint has a number of its own: records that a power cut left behind the last one stay those of a lap
-    // that is over.
+    // The checkpoint takes a number of its own. Torn records after the last whole one keep the old lap's number and
+    // cannot be mistaken for records of the new lap.
     let number = records.and_then(|records| records.last()).unwrap_or(applied) + 1;
+    // Durable in redb before the log restarts: a crash in between replays the same records again, which is harmless.
     settle(transaction, number, Closing::Open)?;
     let mut log = Log::take_over(disk, found);
     log.restart_with(number, options.log_bytes).map_err(|error| failed(options, &error))?;
@@ -105,7 +111,7 @@ fn failed(options: &Options, error: &std::io::Error) -> Error {
     Error::Open { path: options.log_path(), reason: error.to_string() }
 }
 
-/// The checkpoint of a clean close; answers its number.
+/// Makes the checkpoint of a clean close; returns its number.
 pub(super) fn close(db: &Database, last: u64) -> Result<u64, Error> {
     settle(begin(db)?, last + 1, Closing::Closed)?;
     Ok(last + 1)
@@ -113,11 +119,12 @@ pub(super) fn close(db: &Database, last: u64) -> Result<u64, Error> {
 
 fn begin(db: &Database) -> Result<WriteTransaction, Error> {
     let mut transaction = db.begin_write()?;
+    // The default durability: recovery and close are the commits that do not rely on the log.
     transaction.set_quick_repair(true);
     Ok(transaction)
 }
 
-/// Whether a store is left with nothing in its log.
+/// Whether the checkpoint leaves the store open or closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Closing {
     Open,

@@ -1,7 +1,7 @@
-//! The writes of one group as bytes: what the log keeps, and what recovery does again.
+//! The writes of one group as bytes: the log stores them and recovery replays them.
 //!
-//! Each write is the table's name, the key and the stored value, or its removal. Names, not numbers, so that a log
-//! outlives a change to the list of tables.
+//! Each write is the table's name, the key, and the stored value or its removal. Tables are identified by name, not by
+//! number, so that a log stays readable when the list of tables changes.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,10 +11,10 @@ use redb::{TableDefinition, WriteTransaction};
 use super::table::Raw;
 use super::{Error, log};
 
-/// Stands for the length of a value that is removed.
+/// The value length that marks a removal.
 const REMOVED: u32 = u32::MAX;
 
-/// Collects the writes of a group, behind the space for the head of their record.
+/// Collects the writes of a group, after the space for the record's head.
 #[derive(Debug)]
 pub(super) struct Redo(Vec<u8>);
 
@@ -27,7 +27,7 @@ impl Default for Redo {
 }
 
 impl Redo {
-    /// Adds a value that is written; answers the stored bytes, which `fill` appends.
+    /// Adds a written value; returns the stored bytes, which `fill` appends.
     pub(super) fn put(&mut self, table: &str, key: &[u8], fill: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
         self.name(table, key);
         let length_at = self.0.len();
@@ -61,7 +61,7 @@ fn length_of(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes).expect("keys and values are far shorter than 4 GiB").to_be_bytes()
 }
 
-/// One write, as it stands in a record.
+/// One write of a record.
 #[derive(Debug, PartialEq, Eq)]
 struct Write<'r> {
     table: &'r str,
@@ -70,7 +70,7 @@ struct Write<'r> {
     value: Option<&'r [u8]>,
 }
 
-/// Does the writes of records again.
+/// Replays the writes of records. Replaying a record twice has the same result as once.
 pub(super) fn replay<'r>(
     transaction: &WriteTransaction,
     records: impl IntoIterator<Item = &'r [u8]>,

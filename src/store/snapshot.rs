@@ -1,9 +1,9 @@
-//! A consistent view of the whole store for readers; it neither waits for the writer nor holds it up.
+//! A consistent view of the whole store for readers; it neither waits for the writer nor blocks it.
 
 use super::tx::LAST_ID;
 use super::{Error, table};
 
-/// The store as it stood after one commit.
+/// The store as of one commit.
 pub struct Snapshot {
     transaction: redb::ReadTransaction,
 }
@@ -13,7 +13,7 @@ impl Snapshot {
         Self { transaction }
     }
 
-    /// The last number of the store's one series that was given out; see [`super::Tx::fresh_id`].
+    /// The last number given out of the store's series; see [`super::Tx::fresh_id`].
     ///
     /// # Errors
     /// A storage fault.

@@ -14,19 +14,19 @@ use super::{Error, Record, checksum};
 /// A table as redb sees it.
 pub(super) type Raw<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 
-/// What the steps of one group have done so far; shared by all tables of the transaction.
+/// The state of one group so far; shared by all tables of the transaction.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct TxState {
     /// The first storage fault; set once, it ends the group.
     pub(super) failed: OnceCell<Error>,
-    /// Counts writes, so that a refused step is seen to have left no trace.
+    /// Counts writes, which shows whether a refused step wrote anything.
     pub(super) writes: Cell<u64>,
     /// The writes themselves, for the log.
     pub(super) redo: RefCell<Redo>,
 }
 
-impl Ledger {
-    /// Remembers a storage fault on its way to the caller.
+impl TxState {
+    /// Keeps a storage fault and returns it to the caller.
     pub(super) fn note<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &result {
             self.failed.get_or_init(|| error.clone());
@@ -44,13 +44,13 @@ impl Ledger {
 pub struct TableMut<'a, 't, K, R> {
     name: &'static str,
     raw: &'a mut Raw<'t>,
-    ledger: &'a Ledger,
+    state: &'a TxState,
     types: PhantomData<(K, R)>,
 }
 
 impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
-    pub(super) fn new(name: &'static str, raw: &'a mut Raw<'t>, ledger: &'a Ledger) -> Self {
-        Self { name, raw, ledger, types: PhantomData }
+    pub(super) fn new(name: &'static str, raw: &'a mut Raw<'t>, state: &'a TxState) -> Self {
+        Self { name, raw, state, types: PhantomData }
     }
 
     /// The record under `key`.
@@ -58,7 +58,7 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn get(&self, key: &K) -> Result<Option<R>, Error> {
-        self.ledger.note(get(self.name, self.raw, key))
+        self.state.note(get(self.name, self.raw, key))
     }
 
     /// Writes the record under `key`; true when there was one before.
@@ -66,16 +66,16 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault.
     pub fn insert(&mut self, key: &K, record: &R) -> Result<bool, Error> {
-        self.ledger.wrote();
+        self.state.wrote();
         let (name, key) = (self.name, key.to_bytes());
-        let mut redo = self.ledger.redo.borrow_mut();
+        let mut redo = self.state.redo.borrow_mut();
         let stored = redo.put(name, &key, |out| {
             let begin = out.len();
             out.extend_from_slice(&record.encode());
             let checksum = checksum::of(name, &key, &out[begin..]);
             out.extend_from_slice(&checksum);
         });
-        self.ledger.note(guarded(name, || Ok(self.raw.insert(key.as_slice(), stored)?.is_some())))
+        self.state.note(guarded(name, || Ok(self.raw.insert(key.as_slice(), stored)?.is_some())))
     }
 
     /// Removes the record under `key`; true when there was one.
@@ -83,10 +83,10 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault.
     pub fn remove(&mut self, key: &K) -> Result<bool, Error> {
-        self.ledger.wrote();
+        self.state.wrote();
         let key = key.to_bytes();
-        self.ledger.redo.borrow_mut().remove(self.name, &key);
-        self.ledger.note(guarded(self.name, || Ok(self.raw.remove(key.as_slice())?.is_some())))
+        self.state.redo.borrow_mut().remove(self.name, &key);
+        self.state.note(guarded(self.name, || Ok(self.raw.remove(key.as_slice())?.is_some())))
     }
 
     /// Calls `visit` with each record whose key lies in the range, in key order, until it breaks.
@@ -94,7 +94,7 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn scan(&self, range: RangeInclusive<K>, visit: impl FnMut(K, R) -> ControlFlow<()>) -> Result<(), Error> {
-        self.ledger.note(scan(self.name, self.raw, &range, visit))
+        self.state.note(scan(self.name, self.raw, &range, visit))
     }
 
     /// The first `max` records whose keys lie in the range.
@@ -102,7 +102,7 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn first(&self, range: RangeInclusive<K>, max: usize) -> Result<Vec<(K, R)>, Error> {
-        self.ledger.note(first(self.name, self.raw, &range, max))
+        self.state.note(first(self.name, self.raw, &range, max))
     }
 
     /// The record with the greatest key in the range.
@@ -110,7 +110,7 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn last(&self, range: RangeInclusive<K>) -> Result<Option<(K, R)>, Error> {
-        self.ledger.note(last(self.name, self.raw, &range))
+        self.state.note(last(self.name, self.raw, &range))
     }
 }
 
@@ -161,7 +161,7 @@ impl<K: Key, R: Record> TableRef<K, R> {
 
 type Readable<'x> = dyn ReadableTableErased + 'x;
 
-/// What both kinds of table can do, without redb's generics.
+/// The reads that both kinds of table share, without redb's generics.
 trait ReadableTableErased {
     fn raw_get(&self, key: &[u8]) -> Result<Option<redb::AccessGuard<'_, &'static [u8]>>, redb::StorageError>;
     fn raw_range(
@@ -264,7 +264,7 @@ impl<'r, K: Key, R: Record> Rows<'r, K, R> {
     }
 }
 
-/// redb panics on some damaged pages: the caller gets an error that names the table instead.
+/// Turns redb's panics on some damaged pages into an error that names the table.
 pub(super) fn guarded<T>(name: &'static str, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
         let reason = "redb cannot make sense of its pages (its own words stand above)".to_owned();

@@ -1,4 +1,4 @@
-//! The transaction that a group of steps shares: its tables, its counters, its signals.
+//! The transaction that the steps of a group share: its tables, counters and signals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,15 +7,15 @@ use redb::WriteTransaction;
 use crate::base::Attempt;
 
 use super::record::{
-    Body, Counts, Digest, GroupRecord, MessageState, QueueRecord, RecentRecord, RecipientRecord, RedriveRecord,
+    Body, Counts, DedupRecord, Digest, GroupRecord, MessageState, QueueRecord, RecipientRecord, RedriveRecord,
     RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord,
 };
-use super::table::{self, Ledger, Raw, TableMut, TableRef};
+use super::table::{self, Raw, TableMut, TableRef, TxState};
 use super::{Error, Snapshot, check};
 
 /// Declares the tables once, for transactions and for snapshots.
 macro_rules! tables {
-    ($($(#[$doc:meta])+ $field:ident: $key:ty => $record:ty;)+) => {
+    ($($(#[$doc:meta])+ $field:ident ($name:literal): $key:ty => $record:ty;)+) => {
         /// The tables that a transaction has opened so far.
         #[derive(Default)]
         struct Tables<'t> {
@@ -28,8 +28,8 @@ macro_rules! tables {
             /// # Errors
             /// A storage fault.
             pub fn $field(&mut self) -> Result<TableMut<'_, 't, $key, $record>, Error> {
-                let raw = open(self.transaction, &mut self.tables.$field, stringify!($field), &self.ledger)?;
-                Ok(TableMut::new(stringify!($field), raw, &self.ledger))
+                let raw = open(self.transaction, &mut self.tables.$field, $name, &self.state)?;
+                Ok(TableMut::new($name, raw, &self.state))
             })+
         }
 
@@ -39,17 +39,17 @@ macro_rules! tables {
             /// # Errors
             /// A storage fault.
             pub fn $field(&self) -> Result<TableRef<$key, $record>, Error> {
-                Ok(TableRef::new(stringify!($field), self.open(stringify!($field))?))
+                Ok(TableRef::new($name, self.open($name)?))
             })+
         }
 
-        /// The names of all tables; they are made when the file is.
-        pub(super) const NAMES: &[&str] = &[$(stringify!($field)),+];
+        /// The names of all tables; they are created with the file.
+        pub(super) const NAMES: &[&str] = &[$($name),+];
 
-        /// Decodes one row of the table of that name; answers its key as text and what is wrong with it.
+        /// Decodes one row of the table of that name; returns its key as text and what is wrong with it.
         pub(super) fn read_row(name: &'static str, key: &[u8], value: &[u8]) -> Result<(), (String, String)> {
             match name {
-                $(stringify!($field) => check::read_row::<$key, $record>(name, key, value),)+
+                $($name => check::read_row::<$key, $record>(name, key, value),)+
                 other => unreachable!("table {other} is declared nowhere"),
             }
         }
@@ -58,53 +58,53 @@ macro_rules! tables {
 
 tables! {
     /// Numbers of the store itself: `format`, the last id and the last queue number given out.
-    meta: String => u64;
+    meta ("meta"): String => u64;
     /// Queues by number.
-    queues: u32 => QueueRecord;
+    queues ("queues"): u32 => QueueRecord;
     /// Numbers of queues by name.
-    queue_names: String => u32_record::U32;
+    queue_names ("queue_names"): String => u32_record::U32;
     /// Counts by queue.
-    counts: u32 => Counts;
+    counts ("counts"): u32 => Counts;
     /// Bodies by inner id.
-    bodies: u64 => Body;
+    bodies ("bodies"): u64 => Body;
     /// States by queue and sequence number, which is the order of sending.
-    states: (u32, u64) => MessageState;
+    states ("states"): (u32, u64) => MessageState;
     /// Messages that can be received, by queue, priority and sequence number: those without a group, and one of each
     /// group.
-    ready: (u32, u32, u64) => ();
+    ready ("ready"): (u32, u32, u64) => ();
     /// Delayed messages and messages in flight by queue, moment of becoming visible, and sequence number.
-    timed: (u32, u64, u64) => ();
+    timed ("timed"): (u32, u64, u64) => ();
     /// Message groups by queue and digest.
-    groups: (u32, Digest) => GroupRecord;
-    /// Messages of groups that wait their turn, by queue, group, priority and sequence number.
-    grouped: (u32, Digest, u32, u64) => ();
+    groups ("groups"): (u32, Digest) => GroupRecord;
+    /// Waiting messages of groups, by queue, group, priority and sequence number.
+    grouped ("grouped"): (u32, Digest, u32, u64) => ();
     /// Messages that expire while they wait, by queue, moment and sequence number.
-    expiries: (u32, u64, u64) => ();
-    /// What queues remember for a while, by queue and digest.
-    recent: (u32, Digest) => RecentRecord;
-    /// When they forget it, by queue, moment and digest.
-    recent_times: (u32, u64, Digest) => ();
+    expiries ("expiries"): (u32, u64, u64) => ();
+    /// Deduplication entries, by queue and digest.
+    dedup ("recent"): (u32, Digest) => DedupRecord;
+    /// When deduplication entries expire, by queue, moment and digest.
+    dedup_times ("recent_times"): (u32, u64, Digest) => ();
     /// Unique keys by queue and digest.
-    uniques: (u32, Digest) => UniqueRecord;
+    uniques ("uniques"): (u32, Digest) => UniqueRecord;
     /// Attempts that failed by inner id and number.
-    history: (u64, u32) => Attempt;
+    history ("history"): (u64, u32) => Attempt;
     /// Runs by number.
-    runs: u64 => RunRecord;
+    runs ("runs"): u64 => RunRecord;
     /// Numbers of runs by identity: schedule and identifying parameters.
-    run_keys: String => u64;
+    run_keys ("run_keys"): String => u64;
     /// Totals by run.
-    totals: u64 => RunTotals;
+    totals ("totals"): u64 => RunTotals;
     /// Recipients by run and hash of the user's id.
-    recipients: (u64, [u8; 16]) => RecipientRecord;
+    recipients ("recipients"): (u64, [u8; 16]) => RecipientRecord;
     /// Ticks by schedule and the moment they are for.
-    ticks: (String, u64) => TickRecord;
+    ticks ("ticks"): (String, u64) => TickRecord;
     /// Redrives by number.
-    redrives: u64 => RedriveRecord;
-    /// How the letters of redrives fared since, by redrive.
-    redrive_totals: u64 => RedriveTotals;
+    redrives ("redrives"): u64 => RedriveRecord;
+    /// Outcomes of redriven letters, by redrive.
+    redrive_totals ("redrive_totals"): u64 => RedriveTotals;
 }
 
-/// The number of a queue behind its name.
+/// The number stored under a queue's name.
 pub mod u32_record {
     use super::super::Record;
 
@@ -124,19 +124,19 @@ pub mod u32_record {
     }
 }
 
-/// One write transaction, shared by the steps of a group. A step checks first and writes after, so that a refused
-/// step leaves no trace; the writer panics on one that does.
+/// One write transaction, shared by the steps of a group. A step checks first and writes after, so that a refused step
+/// writes nothing; the writer panics when one did.
 pub struct Tx<'t> {
     transaction: &'t WriteTransaction,
     tables: Tables<'t>,
-    ledger: Ledger,
+    state: TxState,
     /// Counts of the queues that this group touched; written back before the commit.
     touched_counts: BTreeMap<u32, Counts>,
     /// Totals of the runs that this group touched; written back before the commit.
     touched_totals: BTreeMap<u64, RunTotals>,
-    /// The last id given out, once it was needed; written back before the commit.
+    /// The last id given out, once a step needed it; written back before the commit.
     last_id: Option<u64>,
-    /// Topics whose waiters wake after the commit.
+    /// Topics whose subscribers are woken after the commit.
     signals: BTreeSet<u64>,
 }
 
@@ -145,7 +145,7 @@ impl<'t> Tx<'t> {
         Self {
             transaction,
             tables: Tables::default(),
-            ledger: Ledger::default(),
+            state: TxState::default(),
             touched_counts: BTreeMap::new(),
             touched_totals: BTreeMap::new(),
             last_id: None,
@@ -153,8 +153,8 @@ impl<'t> Tx<'t> {
         }
     }
 
-    /// A number greater than every one given out before, over the whole life of the store: sequence numbers, inner
-    /// ids, entries into a queue, leases, runs and redrives are of this one series.
+    /// A number greater than every one given out before, over the whole life of the store. Sequence numbers, body ids,
+    /// arrival numbers, leases, runs and redrives share this one series.
     ///
     /// # Errors
     /// A storage fault.
@@ -163,7 +163,7 @@ impl<'t> Tx<'t> {
             Some(last) => last,
             None => self.meta()?.get(&LAST_ID.to_owned())?.unwrap_or(0),
         };
-        self.ledger.wrote();
+        self.state.wrote();
         self.last_id = Some(last + 1);
         Ok(last + 1)
     }
@@ -179,18 +179,18 @@ impl<'t> Tx<'t> {
         Ok(u32::try_from(last + 1).expect("no store makes four thousand million queues"))
     }
 
-    /// The fault of a record that contradicts another one. It ends the group and stops the store, as one that does
-    /// not decode.
+    /// The error for a record that contradicts another one. Like one that does not decode, it ends the group and stops
+    /// the store.
     pub fn damaged(&self, table: &'static str, reason: String) -> Error {
         let fault = Error::Record { table, reason };
-        self.ledger.failed.get_or_init(|| fault.clone());
+        self.state.failed.get_or_init(|| fault.clone());
         fault
     }
 
-    /// To be told when a look at all of a queue's ready messages found none.
+    /// Call it when a scan of all of a queue's ready messages found none.
     ///
     /// # Errors
-    /// Its counts say that there are some: rows were lost. It ends the group and stops the store.
+    /// The queue's counts say that there are some, so rows were lost. It ends the group and stops the store.
     pub fn found_none_ready(&mut self, queue: u32) -> Result<(), Error> {
         match self.counts_of(queue)?.ready {
             0 => Ok(()),
@@ -215,11 +215,11 @@ impl<'t> Tx<'t> {
     /// A storage fault.
     pub fn counts_mut(&mut self, queue: u32) -> Result<&mut Counts, Error> {
         let counts = self.counts_of(queue)?;
-        self.ledger.wrote();
+        self.state.wrote();
         Ok(self.touched_counts.entry(queue).or_insert(counts))
     }
 
-    /// Removes the counts of a queue that is gone.
+    /// Removes the counts of a deleted queue.
     ///
     /// # Errors
     /// A storage fault.
@@ -238,27 +238,27 @@ impl<'t> Tx<'t> {
             Some(totals) => *totals,
             None => self.totals()?.get(&run)?.unwrap_or_default(),
         };
-        self.ledger.wrote();
+        self.state.wrote();
         Ok(self.touched_totals.entry(run).or_insert(totals))
     }
 
-    /// Wakes whoever waits for `topic`, after the commit.
+    /// Wakes the subscribers of `topic` after the commit.
     pub fn signal(&mut self, topic: u64) {
         self.signals.insert(topic);
     }
 
     /// The first storage fault of this group.
     pub(super) fn failure(&self) -> Option<&Error> {
-        self.ledger.failed.get()
+        self.state.failed.get()
     }
 
     /// How many writes the group has made so far.
     pub(super) fn writes(&self) -> u64 {
-        self.ledger.writes.get()
+        self.state.writes.get()
     }
 
-    /// Writes back what was kept in memory, and with it the number of the group's record in the log; answers that
-    /// record and the topics to signal once it is safe.
+    /// Writes back the counters kept in memory and the number of the group's record in the log. Returns that record and
+    /// the topics to signal once it is durable.
     pub(super) fn finish(mut self, number: u64) -> Result<Finished, Error> {
         for (queue, counts) in std::mem::take(&mut self.touched_counts) {
             self.counts()?.insert(&queue, &counts)?;
@@ -269,23 +269,23 @@ impl<'t> Tx<'t> {
         if let Some(last) = self.last_id {
             self.meta()?.insert(&LAST_ID.to_owned(), &last)?;
         }
-        let record = self.ledger.redo.take().into_record();
-        // The record's own number is no part of it: recovery counts.
+        let record = self.state.redo.take().into_record();
+        // The record does not contain its own number: recovery counts the records.
         self.meta()?.insert(&APPLIED.to_owned(), &number)?;
         Ok(Finished { record, signals: self.signals })
     }
 
-    /// The topics to signal, of a group that wrote nothing.
+    /// The topics to signal after a group that wrote nothing.
     pub(super) fn into_signals(self) -> BTreeSet<u64> {
         self.signals
     }
 }
 
-/// What a group leaves to be made safe.
+/// The results of a group that are to be made durable.
 pub(super) struct Finished {
-    /// Its writes, behind the space for the head of their record.
+    /// Its writes, after the space for the record's head.
     pub(super) record: Vec<u8>,
-    /// Topics whose waiters wake then.
+    /// Topics to signal once the record is durable.
     pub(super) signals: BTreeSet<u64>,
 }
 
@@ -300,11 +300,11 @@ fn open<'x, 't>(
     transaction: &'t WriteTransaction,
     slot: &'x mut Option<Raw<'t>>,
     name: &'static str,
-    ledger: &Ledger,
+    state: &TxState,
 ) -> Result<&'x mut Raw<'t>, Error> {
     if slot.is_none() {
         let open = || Ok(transaction.open_table(redb::TableDefinition::new(name))?);
-        *slot = Some(ledger.note(table::guarded(name, open))?);
+        *slot = Some(state.note(table::guarded(name, open))?);
     }
     Ok(slot.as_mut().expect("the slot was filled in the line before"))
 }

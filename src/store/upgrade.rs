@@ -1,5 +1,5 @@
-//! A store of an earlier format becomes one of this version when it is opened: one durable transaction rewrites every
-//! table, so that a crash leaves the one or the other.
+//! Upgrades a store of an earlier format when it is opened. One durable transaction rewrites every table, so a crash
+//! leaves either the old store or the new one.
 
 use redb::{Database, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
 
@@ -7,15 +7,15 @@ use super::open::FORMAT;
 use super::record::{Body, MessageState, QueueRecord, RedriveRecord};
 use super::{Error, Record, Tx, checksum, recover, tx};
 
-/// A table is rewritten under its name and this, and takes its place when it is whole.
+/// The suffix of a table's name while it is rewritten; it replaces the table when it is complete.
 const NEW: &str = " (new)";
 
 type Raw<'n> = TableDefinition<'n, &'static [u8], &'static [u8]>;
 
-/// How a row of an earlier format looks now: its key and its value, without the checksum.
+/// A row of an earlier format, converted: key and value, without the checksum.
 type Convert = fn(&[u8], &[u8]) -> Result<(Vec<u8>, Vec<u8>), String>;
 
-/// The tables whose rows changed from format 1 to format 2.
+/// The tables whose rows differ between format 1 and format 2.
 const CHANGED_SINCE_1: [(&str, Convert); 5] = [
     ("bodies", again::<Body>),
     ("queues", again::<QueueRecord>),
@@ -24,7 +24,7 @@ const CHANGED_SINCE_1: [(&str, Convert); 5] = [
     ("states", again::<MessageState>),
 ];
 
-/// Rewrites a store of format 1.
+/// Upgrades a store of format 1.
 ///
 /// # Errors
 /// As [`from_2`].
@@ -32,8 +32,8 @@ pub(super) fn from_1(db: &Database) -> Result<(), Error> {
     from(db, &CHANGED_SINCE_1)
 }
 
-/// Rewrites a store of format 2, whose rows had no checksums and beside which there was no log. Memory does not grow
-/// with the store; the file grows by its tables, and the space is used again.
+/// Upgrades a store of format 2, which has no row checksums and no log. Memory use does not depend on the store's size.
+/// The file grows by the size of its tables; the freed space is reused.
 ///
 /// # Errors
 /// A storage fault, or a row that cannot be read; then the file stays as it was.
@@ -55,12 +55,12 @@ fn from(db: &Database, changed: &[(&str, Convert)]) -> Result<(), Error> {
     }
     let mut tx = Tx::new(&transaction);
     tx.meta()?.insert(&"format".to_owned(), &FORMAT)?;
-    recover::christen(&mut tx)?;
+    recover::assign_store_number(&mut tx)?;
     drop(tx);
     Ok(transaction.commit()?)
 }
 
-/// Row by row into a new table.
+/// Copies a table row by row into a new one.
 fn rewrite(transaction: &WriteTransaction, name: &'static str, convert: Convert) -> Result<(), Error> {
     let new_name = format!("{name}{NEW}");
     {
@@ -81,12 +81,12 @@ fn as_it_is(key: &[u8], value: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     Ok((key.to_vec(), value.to_vec()))
 }
 
-/// The record in its present version.
+/// The record in its current version.
 fn again<R: Record>(key: &[u8], value: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     Ok((key.to_vec(), R::decode(value)?.encode()))
 }
 
-/// The key of a ready message names its priority now, between queue and sequence number.
+/// The key of a ready message, with the priority that format 2 put between queue and sequence number.
 fn with_priority(key: &[u8], value: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let (queue, sequence) = key.split_at_checked(4).ok_or_else(|| format!("key of {} bytes", key.len()))?;
     Ok(([queue, &0_u32.to_be_bytes(), sequence].concat(), value.to_vec()))

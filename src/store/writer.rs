@@ -1,7 +1,8 @@
-//! The one writer: takes all steps that wait, runs them in one transaction, and hands the group to the log's thread,
-//! which makes it safe and answers all callers.
+//! The single writer thread: takes all pending steps, runs them in one transaction, and hands the group to the log's
+//! thread, which makes it durable and completes the callers.
 //!
-//! Idle, it begins at once; there is no timer. A storage fault fails the whole group and stops the store.
+//! There is no timer: an idle writer starts with the first step, and a busy one collects the next group meanwhile. A
+//! storage fault fails the whole group and stops the store.
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -19,20 +20,17 @@ use super::appender::{End, Group, stop};
 use super::log::{Log, Space};
 use super::{Error, Tx, recover};
 
-/// A step that waits for its turn, and the caller that waits for its answer.
-pub(super) trait Waiting: Send {
-    /// Runs the step and keeps its result.
-    fn run(&mut self, tx: &mut Tx<'_>) -> Ran;
-    /// Answers the caller: with the result when the group was committed, else with the fault.
-    fn answer(self: Box<Self>, commit: Result<(), Error>);
+/// A step in the queue, together with the caller that waits for its result.
+pub(super) trait PendingStep: Send {
+    /// Runs the step and keeps its result for [`PendingStep::complete`].
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Refused>;
+    /// Completes the caller: with the step's result when the group was committed, else with the fault.
+    fn complete(self: Box<Self>, commit: Result<(), Error>);
 }
 
-/// Whether a step did what it was asked.
+/// The step returned an error; it must have written nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ran {
-    Done,
-    Refused,
-}
+pub(super) struct Refused;
 
 /// A step as a closure.
 pub(super) struct Step<F, T, E> {
@@ -40,7 +38,7 @@ pub(super) struct Step<F, T, E> {
     step: Option<F>,
     /// Set when the step has run.
     result: Option<Result<T, E>>,
-    /// Answered after the commit.
+    /// Receives the result once the commit is durable.
     caller: oneshot::Sender<Result<T, E>>,
 }
 
@@ -50,32 +48,32 @@ impl<F, T, E> Step<F, T, E> {
     }
 }
 
-impl<F, T, E> Waiting for Step<F, T, E>
+impl<F, T, E> PendingStep for Step<F, T, E>
 where
     F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send,
     T: Send,
     E: From<Error> + Send,
 {
-    fn run(&mut self, tx: &mut Tx<'_>) -> Ran {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Refused> {
         let step = self.step.take().expect("a step runs once");
         let result = step(tx);
-        let ran = if result.is_ok() { Ran::Done } else { Ran::Refused };
+        let outcome = result.as_ref().map(drop).map_err(|_| Refused);
         self.result = Some(result);
-        ran
+        outcome
     }
 
-    fn answer(self: Box<Self>, commit: Result<(), Error>) {
+    fn complete(self: Box<Self>, commit: Result<(), Error>) {
         let result = match (commit, self.result) {
             (Ok(()), Some(result)) => result,
             (Ok(()), None) => Err(Error::Stopped("the step never ran".into()).into()),
             (Err(error), _) => Err(error.into()),
         };
-        // A caller that went away does not need its answer.
+        // The caller may be gone (a dropped future); its step is committed all the same.
         let _ = self.caller.send(result);
     }
 }
 
-/// Wakes those who wait for something to change.
+/// Wakes the subscribers of topics after commits.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     /// One counter per topic; it moves with each commit that signals the topic.
@@ -90,6 +88,7 @@ impl Signals {
 
     pub(super) fn send(&self, signals: &BTreeSet<u64>) {
         let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        // A topic without an entry never had a subscriber.
         for sender in signals.iter().filter_map(|topic| topics.get(topic)) {
             sender.send_modify(|version| *version += 1);
         }
@@ -99,40 +98,44 @@ impl Signals {
 /// What the writer thread owns.
 pub(super) struct Writer {
     pub(super) db: Arc<Database>,
-    /// What errors call the file.
+    /// The file's path as errors show it.
     pub(super) path: PathBuf,
-    pub(super) waiting: mpsc::Receiver<Box<dyn Waiting>>,
+    pub(super) pending: mpsc::Receiver<Box<dyn PendingStep>>,
     pub(super) group_max: usize,
-    /// Counts the commits of this life.
+    /// Counts the commits since the store was opened.
     pub(super) commits: Arc<AtomicU64>,
     /// Set once, when the store stops.
     pub(super) stopped: watch::Sender<Option<Error>>,
     /// The number of the last record.
     pub(super) last: u64,
-    /// What is left of the log once all that was handed over is written.
+    /// The log's free space once all groups handed over so far are written. The log's thread keeps its own copy and
+    /// advances it by the same rule, so neither waits for the other.
     pub(super) space: Space,
-    /// To the log's thread.
+    /// To the log's thread; bounded, so that the writer cannot run far ahead of the disk.
     pub(super) ran: SyncSender<Group>,
     /// The log's thread; joined at the end.
     pub(super) appender: JoinHandle<Option<Log>>,
 }
 
 impl Writer {
-    /// Runs until all handles are gone or a write fails; then refuses what still waits.
+    /// Runs until all handles are dropped or a write fails; then refuses the pending steps.
     pub(super) fn run(mut self) {
-        let mut waiting: Vec<Box<dyn Waiting>> = Vec::with_capacity(self.group_max);
-        while self.waiting.blocking_recv_many(&mut waiting, self.group_max) > 0 {
+        let mut pending: Vec<Box<dyn PendingStep>> = Vec::with_capacity(self.group_max);
+        while self.pending.blocking_recv_many(&mut pending, self.group_max) > 0 {
+            // The log's thread may have failed since the last group. Nothing more may be committed after that: a
+            // checkpoint would make groups durable whose callers were told that they failed.
             let has_stopped = self.stopped.borrow().as_ref().map(|error| Error::Stopped(error.to_string()));
             let ran = match has_stopped {
                 Some(error) => Err(error),
-                None => self.run_group(&mut waiting),
+                None => self.run_group(&mut pending),
             };
             let (signals, end) = ran.unwrap_or_else(|error| (BTreeSet::new(), End::Failed(error)));
             if let End::Failed(error) = &end {
                 stop(&self.stopped, error);
             }
             let has_failed = matches!(end, End::Failed(_));
-            let group = Group { waiting: std::mem::take(&mut waiting), signals, end };
+            // A failed group passes through the log's thread too, so that callers complete in the order of the groups.
+            let group = Group { pending: std::mem::take(&mut pending), signals, end };
             self.ran.send(group).expect("the log's thread lives as long as the writer");
             if has_failed {
                 return self.refuse();
@@ -141,23 +144,27 @@ impl Writer {
         self.close();
     }
 
-    /// Runs the steps of a group and gives redb what they wrote. A panic of theirs, or of redb, ends the store.
-    fn run_group(&mut self, group: &mut [Box<dyn Waiting>]) -> Result<(BTreeSet<u64>, End), Error> {
+    /// Runs the steps of a group and commits their writes to redb. A panic in a step or in redb stops the store.
+    fn run_group(&mut self, group: &mut [Box<dyn PendingStep>]) -> Result<(BTreeSet<u64>, End), Error> {
         let ran = catch_unwind(AssertUnwindSafe(|| self.commit(group)));
-        ran.unwrap_or_else(|panic| Err(Error::Stopped(format!("a step broke: {}", words_of(&*panic)))))
+        ran.unwrap_or_else(|panic| Err(Error::Stopped(format!("a step broke: {}", panic_message(&*panic)))))
     }
 
-    fn commit(&mut self, group: &mut [Box<dyn Waiting>]) -> Result<(BTreeSet<u64>, End), Error> {
+    fn commit(&mut self, group: &mut [Box<dyn PendingStep>]) -> Result<(BTreeSet<u64>, End), Error> {
         let mut transaction = self.guarded(|| Ok(self.db.begin_write()?))?;
         let mut tx = Tx::new(&transaction);
-        for waiting in group {
+        for pending in group {
             let before = tx.writes();
-            let ran = waiting.run(&mut tx);
+            let ran = pending.run(&mut tx);
+            // A step may have swallowed the fault that `Tx` saw; the group's tables are unsound either way.
             if let Some(error) = tx.failure() {
                 return Err(error.clone());
             }
-            assert!(ran == Ran::Done || tx.writes() == before, "a refused step must leave no trace in its group");
+            // Steps share one transaction, and redb cannot roll back a single step. Checking before writing is what
+            // keeps a refused step from leaving half of its writes in its neighbours' commit.
+            assert!(ran.is_ok() || tx.writes() == before, "a refused step must leave no trace in its group");
         }
+        // A group of reads and refusals needs no record and no sync.
         if tx.writes() == 0 {
             let signals = tx.into_signals();
             self.guarded(|| Ok(transaction.abort()?))?;
@@ -165,10 +172,14 @@ impl Writer {
         }
         let number = self.last + 1;
         let finished = tx.finish(number)?;
+        // The usual commit is not durable in redb: the log's record makes it durable with one sync. When the log is
+        // full, the commit is a durable one instead (a checkpoint), and the log starts over.
         let fits = self.space.take(finished.record.len());
         if fits {
             transaction.set_durability(Durability::None).expect("the store makes no savepoints");
         } else {
+            // With quick repair redb stores its allocator state in the commit, so opening after a crash does not scan
+            // the whole file.
             transaction.set_quick_repair(true);
         }
         self.guarded(|| Ok(transaction.commit()?))?;
@@ -177,46 +188,49 @@ impl Writer {
         let end = if fits {
             End::Record { number, record: finished.record }
         } else {
-            // redb holds it durably now, with all before it: also a group that is larger than the log.
+            // redb now holds this group and all before it durably. This also covers a group larger than the whole log.
             self.space.restart();
             End::Checkpoint { number }
         };
         Ok((finished.signals, end))
     }
 
-    /// redb panics on some damaged pages: the callers get an error that names the file instead.
+    /// Turns redb's panics on some damaged pages into an error that names the file.
     fn guarded<T>(&self, call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-            let reason = format!("redb cannot make sense of its pages: {}", words_of(&*panic));
+            let reason = format!("redb cannot make sense of its pages: {}", panic_message(&*panic));
             Err(Error::Damaged { path: self.path.clone(), reason })
         })
     }
 
-    /// The checkpoint of a clean end, after which the log holds nothing. When it fails, the log still holds all.
+    /// Makes the checkpoint of a clean close, after which the log is empty. When it fails, the log still holds
+    /// everything.
     fn close(self) {
+        // Ends the log's thread, so that every record is on disk before the checkpoint.
         drop(self.ran);
         let Ok(Some(mut log)) = self.appender.join() else { return };
         let closed = catch_unwind(AssertUnwindSafe(|| recover::close(&self.db, self.last)));
         if let Ok(Ok(number)) = closed {
-            // The next start does it when this fails: redb's row says that the store was closed.
+            // If this fails, the next start does it: the `closed` row in redb says that the log is not needed.
             let _ = log.restart(number);
         }
     }
 
     fn refuse(mut self) {
-        self.waiting.close();
+        self.pending.close();
         let reason = self.stopped.borrow().as_ref().map(ToString::to_string).unwrap_or_default();
-        while let Some(waiting) = self.waiting.blocking_recv() {
-            waiting.answer(Err(Error::Stopped(reason.clone())));
+        while let Some(pending) = self.pending.blocking_recv() {
+            pending.complete(Err(Error::Stopped(reason.clone())));
         }
+        // Lets the log's thread end after the groups that were already handed over.
         drop(self.ran);
-        // What ran before the failure is made safe and answered; a panic was told to its callers.
+        // Earlier groups are still made durable and completed. A panic of that thread has already failed its callers.
         let _ = self.appender.join();
     }
 }
 
-/// What a panic said.
-fn words_of(panic: &(dyn Any + Send)) -> &str {
+/// The message of a panic.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words")
 }

@@ -1,4 +1,7 @@
-//! One attempt as a tower service, read from the outside in: settle → panic caught → time limit → call.
+//! One attempt as a tower service, from the outermost layer to the innermost: settle → catch panic → time limit → call.
+//!
+//! Settle is the outermost, so a panic or a timeout becomes an outcome like any other. Owns the step from a function's
+//! end to an [`Outcome`]; must not write to the store, which is the dispatcher's part.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,14 +20,14 @@ use tracing::Instrument;
 
 use crate::base::{Effect, Failure, Outcome, units};
 use crate::function::{Function, Invocation};
-use crate::queue::{Door, Received};
+use crate::queue::{Queues, Received};
 
 use super::Options;
-use super::exchange::{Delivery, Finished};
+use super::dispatcher::{Delivery, Finished};
 use super::settle::End;
 
 /// The future of an attempt.
-pub(super) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxDynError>> + Send>>;
+pub(super) type AttemptFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxDynError>> + Send>>;
 
 /// The innermost service: calls the function.
 #[derive(Clone, Debug)]
@@ -38,9 +41,10 @@ pub(super) struct Call {
 impl Service<Task<Delivery>> for Call {
     type Response = Outcome;
     type Error = BoxDynError;
-    type Future = Answer<Outcome>;
+    type Future = AttemptFuture<Outcome>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxDynError>> {
+        // No back-pressure here: a message is received only when there is a permit for it.
         Poll::Ready(Ok(()))
     }
 
@@ -50,9 +54,11 @@ impl Service<Task<Delivery>> for Call {
             message_id: message.message_id,
             queue: self.queue.to_string(),
             body: message.body,
+            // The store writes 0 for a message that belongs to no run.
             run: Some(message.run).filter(|run| *run != 0),
             receive_count: message.receive_count,
             received_at: message.received_at,
+            // Without the function's overtime: that is for finishing an effect, and none may begin in it.
             deadline: message.received_at.after(self.timeout),
             receipt_handle: message.handle.to_string(),
         };
@@ -60,33 +66,33 @@ impl Service<Task<Delivery>> for Call {
     }
 }
 
-/// The outermost layer: hands whatever the attempt came to over to be settled.
+/// The outermost layer: hands the finished attempt to the dispatcher, which settles it.
 #[derive(Clone, Debug)]
-pub(super) struct SettleLayer {
-    pub(super) door: Door,
+pub(super) struct FinishLayer {
+    pub(super) queues: Queues,
     pub(super) options: Arc<Options>,
-    /// To the exchange. Bounded by the places.
+    /// To the dispatcher. Its capacity is the pool's concurrency, so a send does not wait.
     pub(super) finished: mpsc::Sender<Finished>,
-    /// Cancelled when the grace of a drain is over: attempts in hand are given back.
-    pub(super) cut: CancellationToken,
+    /// Cancelled when the grace period of a drain is over: running attempts are cancelled and their messages released.
+    pub(super) abort: CancellationToken,
 }
 
-impl<S> Layer<S> for SettleLayer {
-    type Service = Settle<S>;
+impl<S> Layer<S> for FinishLayer {
+    type Service = Finish<S>;
 
-    fn layer(&self, inner: S) -> Settle<S> {
-        Settle { inner, layer: self.clone() }
+    fn layer(&self, inner: S) -> Finish<S> {
+        Finish { inner, layer: self.clone() }
     }
 }
 
-/// See [`SettleLayer`].
+/// See [`FinishLayer`].
 #[derive(Clone, Debug)]
-pub(super) struct Settle<S> {
+pub(super) struct Finish<S> {
     inner: S,
-    layer: SettleLayer,
+    layer: FinishLayer,
 }
 
-impl<S> Service<Task<Delivery>> for Settle<S>
+impl<S> Service<Task<Delivery>> for Finish<S>
 where
     S: Service<Task<Delivery>, Response = Outcome>,
     S::Error: Into<BoxDynError> + Send,
@@ -94,13 +100,15 @@ where
 {
     type Response = ();
     type Error = BoxDynError;
-    type Future = Answer<()>;
+    type Future = AttemptFuture<()>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxDynError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, task: Task<Delivery>) -> Self::Future {
+        // Kept outside the call: it is needed after a panic or a timeout has destroyed the inner future, and its permit
+        // must stay taken until then.
         let delivery = task.args.clone();
         let call = self.inner.call(task);
         let layer = self.layer.clone();
@@ -114,28 +122,31 @@ where
         let seen = span.clone();
         let attempt = async move {
             let end = tokio::select! {
-                // An attempt that has ended is settled, also when the cut comes at the same moment.
+                // When the function returns and the abort comes at the same moment, the outcome counts: its effect may
+                // have happened.
                 biased;
                 answer = call => End::Outcome(layer.outcome(&delivery.message, answer.map_err(Into::into))),
-                () = layer.cut.cancelled() => {
+                () = layer.abort.cancelled() => {
                     tracing::info!("given back: the drain's grace is over");
-                    End::Cut
+                    End::Aborted
                 }
             };
-            let finished = Finished { delivery, end, at: layer.door.now(), span };
+            // The time is taken here, not at the commit: batching must not change when an attempt ended.
+            let finished = Finished { delivery, end, at: layer.queues.now(), span };
             if layer.finished.send(finished).await.is_err() {
                 tracing::error!("the attempt could not be settled: its pool has stopped");
             }
+            // Never an error: apalis must not retry or count anything itself. The store's transactions do that.
             Ok(())
         };
         Box::pin(attempt.instrument(seen))
     }
 }
 
-impl SettleLayer {
+impl FinishLayer {
     fn outcome(&self, message: &Received, answer: Result<Outcome, BoxDynError>) -> Outcome {
         let outcome = answer.unwrap_or_else(|error| self.broken(&error));
-        let took = self.door.now().since(message.received_at);
+        let took = self.queues.now().since(message.received_at);
         let name = outcome.name();
         if let Some(why) = outcome.failure() {
             tracing::warn!(outcome = name, took_ms = took.as_millis(), fingerprint = %why.fingerprint(), "{why}");
@@ -145,8 +156,8 @@ impl SettleLayer {
         outcome
     }
 
-    /// A function that panicked or ran out of time. Both are tried again: the next machine state may be better, and
-    /// `max_receive_count` ends it.
+    /// The outcome of a function that panicked or exceeded its time limit. Both are retried, because the cause may
+    /// pass; `max_receive_count` bounds the retries.
     fn broken(&self, error: &BoxDynError) -> Outcome {
         let function = &self.options.function;
         let why = if error.is::<Elapsed>() {
@@ -158,11 +169,12 @@ impl SettleLayer {
         } else {
             Failure::new("crash", function, "attempt", error)
         };
+        // The function may have been stopped in the middle of an effect, so nobody can say that there was none.
         Outcome::Retry { why, after: None, effect: Effect::Unknown }
     }
 }
 
-/// The text of a panic, for the outcome.
+/// The panic's message. A payload is a `&str` or a `String` unless someone called `panic_any`.
 pub(super) fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> PanicError {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

@@ -1,4 +1,4 @@
-//! Our queue as an apalis [`Backend`]: hands the messages that the exchange received to the worker, one by one.
+//! Our queue as an apalis [`Backend`]: hands the messages that the dispatcher received to the worker, one by one.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use apalis_core::task::task_id::TaskId;
 use apalis_core::worker::context::WorkerContext;
 use tokio::sync::mpsc;
 
-use super::exchange::Delivery;
+use super::dispatcher::Delivery;
 
 /// The queue as apalis sees it.
 #[derive(Debug)]
@@ -21,7 +21,8 @@ pub(super) struct QueueBackend {
 }
 
 impl QueueBackend {
-    /// A backend and the sender that the exchange fills it by. The channel holds what the places hold.
+    /// Returns a backend and the sender through which the dispatcher feeds it. The channel holds one message per
+    /// permit.
     pub(super) fn new(concurrency: usize) -> (Self, mpsc::Sender<Delivery>) {
         let (sender, deliveries) = mpsc::channel(concurrency);
         (Self { deliveries }, sender)
@@ -47,7 +48,7 @@ impl Backend for QueueBackend {
                 Some(Ok(TaskBuilder::new(delivery).task_id(id).build()))
             }
             None => {
-                // The end of the stream does not stop an apalis worker by itself.
+                // The end of the stream alone does not stop an apalis worker.
                 let _ = worker.stop();
                 None
             }

@@ -1,11 +1,11 @@
-//! The worker pool: takes messages from a queue, calls the function, settles the outcome.
+//! The worker pool: receives messages from a queue, calls the function and settles the outcome.
 //!
-//! Floor 4, and the only room that knows apalis: our queue is an apalis `Backend`, an attempt is a tower service.
+//! Layer 4, and the only module that knows apalis: our queue is an apalis `Backend`, an attempt is a tower service.
 //! Leases, counts and acknowledgements live in the store's transactions, never in apalis.
 
 pub mod attempt;
 pub mod backend;
-mod exchange;
+mod dispatcher;
 pub mod options;
 pub mod pool;
 mod settle;

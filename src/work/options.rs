@@ -1,4 +1,4 @@
-//! What the pool of one function can be told.
+//! The options of one function's pool.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::base::Backoff;
 pub struct Options {
     /// The function's name in `config.toml`.
     pub function: String,
-    /// The queue whose messages it takes.
+    /// The queue that it receives from.
     pub queue: String,
-    /// At most this many messages in work at once: 1 to 1024.
+    /// At most this many concurrent attempts: 1 to 1024.
     pub concurrency: usize,
     /// One attempt may take this long.
     pub timeout: Duration,
-    /// How long a message waits after a failure.
+    /// How long a message stays invisible after a failure.
     pub backoff: Backoff,
-    /// How long a message waits after a deferral that names no time.
+    /// How long a message stays invisible after a deferral that names no time.
     pub deferral_pause: Duration,
-    /// A message that was deferred for this long dies.
+    /// A message that has been deferred for this long goes to the dead-letter queue.
     pub deferral_max: Duration,
 }

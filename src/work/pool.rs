@@ -1,4 +1,6 @@
-//! The pool of one function: an apalis worker over our queue, with a bounded number of attempts at once.
+//! The pool of one function: an apalis worker over our queue, with a bounded number of concurrent attempts.
+//!
+//! Owns the permits and the rebuild of a worker that ended. Must not know how an attempt is settled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,34 +15,35 @@ use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
 
 use crate::function::Function;
-use crate::queue::{self, Door, catalog};
+use crate::queue::{self, Queues, catalog};
 
 use super::Options;
-use super::attempt::{Answer, Call, SettleLayer, panic_text};
+use super::attempt::{AttemptFuture, Call, FinishLayer, panic_text};
 use super::backend::QueueBackend;
-use super::exchange::{Exchange, Finished};
+use super::dispatcher::{Dispatcher, Finished};
 
-/// After an unexpected end the worker is built anew after this pause.
+/// A worker that ended unexpectedly is rebuilt after this pause.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs an attempt on its own, so that all cores work: apalis would run all attempts of a worker on one.
-fn spawn(attempt: Answer<()>) -> JoinHandle<Result<(), BoxDynError>> {
+/// Spawns an attempt as its own tokio task, so that all cores are used: apalis would poll all attempts of a worker in
+/// one task, and so on one core at a time.
+fn spawn(attempt: AttemptFuture<()>) -> JoinHandle<Result<(), BoxDynError>> {
     tokio::spawn(attempt)
 }
 
 /// How a pool is told to stop.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
-    /// Cancelled first: no more messages are taken, those in hand go on.
+    /// Cancelled first: no more messages are received, running attempts go on.
     pub stop: CancellationToken,
-    /// Cancelled when the grace is over: attempts in hand are given back uncharged.
-    pub cut: CancellationToken,
+    /// Cancelled when the grace period is over: running attempts are cancelled and their messages released uncharged.
+    pub abort: CancellationToken,
 }
 
 /// The worker pool of one function.
 #[derive(Debug)]
 pub struct Pool {
-    door: Door,
+    queues: Queues,
     options: Arc<Options>,
     function: Arc<dyn Function>,
     drain: Drain,
@@ -48,32 +51,33 @@ pub struct Pool {
 
 impl Pool {
     /// A pool that is not running yet.
-    pub fn new(door: Door, options: Options, function: Arc<dyn Function>, drain: Drain) -> Self {
-        Self { door, options: Arc::new(options), function, drain }
+    pub fn new(queues: Queues, options: Options, function: Arc<dyn Function>, drain: Drain) -> Self {
+        Self { queues, options: Arc::new(options), function, drain }
     }
 
-    /// Works until it is told to stop and everything in hand is settled, or until the store stops.
+    /// Runs until it is told to stop and all running attempts are settled, or until the store stops.
     ///
     /// # Errors
-    /// The queue is not there, or the store failed.
+    /// The queue does not exist, or the store failed.
     pub async fn run(self) -> Result<(), queue::Error> {
-        let queue = catalog::look_up(&self.door.store().snapshot()?, &self.options.queue)?.id;
-        // The places outlive a worker that has to be built anew, so that the bound always holds.
-        let places = Arc::new(Semaphore::new(self.options.concurrency));
+        let queue = catalog::look_up(&self.queues.store().snapshot()?, &self.options.queue)?.id;
+        // Made once, outside the loop: attempts of a worker that ended may still run and must count against the limit.
+        let permits = Arc::new(Semaphore::new(self.options.concurrency));
         loop {
             let (backend, deliveries) = QueueBackend::new(self.options.concurrency);
             let (sender, finished) = mpsc::channel(self.options.concurrency);
-            let exchange = Exchange {
-                door: self.door.clone(),
+            let dispatcher = Dispatcher {
+                queues: self.queues.clone(),
                 options: self.options.clone(),
                 queue,
-                places: places.clone(),
+                permits: permits.clone(),
                 time_limit: self.time_limit(),
                 finished,
             };
             let stop = self.drain.stop.clone();
-            let (exchanged, worked) = tokio::join!(exchange.run(deliveries, stop), self.work(backend, sender));
-            exchanged?;
+            // Both must end, in whatever order: the dispatcher settles attempts that outlive the worker.
+            let (dispatched, worked) = tokio::join!(dispatcher.run(deliveries, stop), self.work(backend, sender));
+            dispatched?;
             match worked {
                 Ok(()) if self.drain.stop.is_cancelled() => return Ok(()),
                 Ok(()) => {
@@ -92,17 +96,19 @@ impl Pool {
         backend: QueueBackend,
         finished: mpsc::Sender<Finished>,
     ) -> Result<(), apalis_core::error::WorkerError> {
-        let settle = SettleLayer {
-            door: self.door.clone(),
+        let settle = FinishLayer {
+            queues: self.queues.clone(),
             options: self.options.clone(),
             finished,
-            cut: self.drain.cut.clone(),
+            abort: self.drain.abort.clone(),
         };
         let call = Call {
             function: self.function.clone(),
             queue: self.options.queue.as_str().into(),
             timeout: self.options.timeout,
         };
+        // The first layer is the outermost. The catch is outside the time limit and inside the settling, so a panic is
+        // settled as an outcome and does not end the worker.
         let worker = WorkerBuilder::new(self.options.function.as_str())
             .backend(backend)
             .parallelize(spawn)
@@ -113,7 +119,8 @@ impl Pool {
         Box::pin(worker.run()).await
     }
 
-    /// An attempt is cut off after this time.
+    /// An attempt is cancelled after this time. It includes the overtime in which a function may finish, but not begin,
+    /// an effect.
     fn time_limit(&self) -> Duration {
         self.options.timeout + self.function.overtime()
     }

@@ -1,5 +1,5 @@
-//! What upstream services can send that they should not: each gets a clear error or a right document, and nothing is
-//! lost. Faults of the configuration are tested in the room `config`.
+//! Bad input from upstream services: each case ends in a clear error or a correct document, and nothing is
+//! lost. Faults of the configuration are tested in the module `config`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::daemon::document;
-use crate::stage::{Stage, assert_recounted, has, listener, say};
+use crate::harness::{Harness, assert_recounted, has, listener, say};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_users_answer_that_is_no_page_is_a_dead_letter_with_the_reason_and_the_run_goes_on_after_the_fix() {
@@ -28,10 +28,10 @@ async fn a_users_answer_that_is_no_page_is_a_dead_letter_with_the_reason_and_the
         (status(500), "http users 500", "500"),
         (status(204), "data users truncated", ""),
     ] {
-        let mut stage = Stage::with_users(20).await;
-        stage.set_key("FUNCTIONS__FAN_OUT__USERS__RETRIES", 1);
-        stage.bank.set(Route::Users, behaviour);
-        let daemon = stage.daemon().await;
+        let mut harness = Harness::with_users(20).await;
+        harness.set_key("FUNCTIONS__FAN_OUT__USERS__RETRIES", 1);
+        harness.bank.set(Route::Users, behaviour);
+        let daemon = harness.daemon().await;
         let run = daemon.operator.start().await;
         let groups = daemon.operator.died("fan-out-dead", 1).await;
         assert_eq!((groups.len(), groups[0].class.as_str()), (1, class), "{behaviour:?}: {groups:?}");
@@ -39,11 +39,11 @@ async fn a_users_answer_that_is_no_page_is_a_dead_letter_with_the_reason_and_the
         let report = daemon.operator.report(run).await;
         assert_eq!((report.fetched, report.fetched_at), (0, None), "{behaviour:?}");
 
-        stage.bank.set(Route::Users, Behaviour::Normal);
+        harness.bank.set(Route::Users, Behaviour::Normal);
         assert_eq!(daemon.operator.redrive("fan-out-dead").await, 1);
         let report = daemon.operator.complete(run).await;
         assert_eq!((report.fetched, report.sent), (20, 20), "{behaviour:?}");
-        stage.assert_one_mail_each(20);
+        harness.assert_one_mail_each(20);
         daemon.operator.assert_empty().await;
         daemon.stop().await;
     }
@@ -52,9 +52,9 @@ async fn a_users_answer_that_is_no_page_is_a_dead_letter_with_the_reason_and_the
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_answer_is_refused_at_its_limit_and_fills_no_memory() {
     for route in [Route::Users, Route::Account] {
-        let stage = Stage::with_users(8).await;
-        stage.bank.set(route, Behaviour::HugeBody);
-        let child = stage.child().await;
+        let harness = Harness::with_users(8).await;
+        harness.bank.set(route, Behaviour::HugeBody);
+        let child = harness.child().await;
         let run = child.operator.start().await;
         let (queue, letters, place) = match route {
             Route::Users => ("fan-out-dead", 1, "users"),
@@ -67,10 +67,10 @@ async fn an_endless_answer_is_refused_at_its_limit_and_fills_no_memory() {
         say(format_args!("500 MB from the {place} route: peak memory of the daemon {peak} MiB"));
         assert!(peak < 256, "{peak} MiB");
 
-        stage.bank.set(route, Behaviour::Normal);
+        harness.bank.set(route, Behaviour::Normal);
         assert_eq!(child.operator.redrive(queue).await, letters);
         assert_eq!(child.operator.complete(run).await.sent, 8);
-        stage.assert_one_mail_each(8);
+        harness.assert_one_mail_each(8);
         child.kill().await;
     }
 }
@@ -80,24 +80,24 @@ async fn an_account_api_that_breaks_for_a_while_loses_nobody() {
     for (behaviour, class) in
         [(Behaviour::Html, "data account malformed"), (Behaviour::Truncated, "data account malformed")]
     {
-        let stage = Stage::with_users(12).await;
-        stage.bank.set(Route::Account, behaviour);
-        let daemon = stage.daemon().await;
+        let harness = Harness::with_users(12).await;
+        harness.bank.set(Route::Account, behaviour);
+        let daemon = harness.daemon().await;
         let run = daemon.operator.start().await;
         let groups = daemon.operator.died("statements-dead", 12).await;
         assert_eq!((groups.len(), groups[0].class.as_str()), (1, class), "{behaviour:?}: {groups:?}");
-        stage.bank.set(Route::Account, Behaviour::Normal);
+        harness.bank.set(Route::Account, Behaviour::Normal);
         daemon.operator.redrive("statements-dead").await;
         assert_eq!(daemon.operator.complete(run).await.sent, 12);
-        assert_recounted(&daemon.door, run);
-        stage.assert_one_mail_each(12);
+        assert_recounted(&daemon.queues, run);
+        harness.assert_one_mail_each(12);
         daemon.stop().await;
     }
 }
 
-/// What a recipient must come to.
+/// The expected outcome of a recipient.
 enum End {
-    /// A PDF that says these words.
+    /// A PDF that contains these words.
     Sent(&'static [&'static str]),
     /// A letter of this class in the statements' dead-letter queue.
     Dead(&'static str),
@@ -181,7 +181,7 @@ fn wrong_cases() -> Vec<Case> {
     ]
 }
 
-/// A bank of the test's own: these users, these accounts.
+/// A test bank with these users and accounts.
 async fn desk(cases: &[Case]) -> (String, DropGuard) {
     let mut users: Vec<Value> = cases.iter().map(|case| case.user.clone()).collect();
     // The first three once more, with other names: the first record counts.
@@ -217,20 +217,20 @@ async fn each_odd_user_and_account_ends_in_a_right_document_or_a_clear_error_and
     let cases: Vec<Case> = right_cases().into_iter().chain(wrong_cases()).collect();
     let (url, _desk) = desk(&cases).await;
     let options = sink::Options { pdf_dir: Some("pdfs".into()), ..sink::Options::default() };
-    let mut stage = Stage::set(nightmail::demo::bank::Options::default(), options).await;
-    stage.set_key("FUNCTIONS__FAN_OUT__USERS__URL", format_args!("{url}/users"));
-    stage.set_key("FUNCTIONS__STATEMENT__ACCOUNT__URL", format_args!("{url}/accounts/{{account_id}}"));
-    let daemon = stage.daemon().await;
+    let mut harness = Harness::set(nightmail::demo::bank::Options::default(), options).await;
+    harness.set_key("FUNCTIONS__FAN_OUT__USERS__URL", format_args!("{url}/users"));
+    harness.set_key("FUNCTIONS__STATEMENT__ACCOUNT__URL", format_args!("{url}/accounts/{{account_id}}"));
+    let daemon = harness.daemon().await;
     let run = daemon.operator.start().await;
     let report = daemon.operator.complete(run).await;
     let sent = cases.iter().filter(|case| matches!(case.end, End::Sent(_))).count() as u64;
     assert_eq!((report.fetched, report.sent), (cases.len() as u64, sent), "{report:?}");
     assert_eq!((report.dead, report.repeated), (cases.len() as u64 - sent, 3), "{report:?}");
-    assert_eq!(assert_recounted(&daemon.door, run), report);
+    assert_eq!(assert_recounted(&daemon.queues, run), report);
     let mut expected: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for case in &cases {
         match case.end {
-            End::Sent(words) => check_mail(&stage, &case.user, words),
+            End::Sent(words) => check_mail(&harness, &case.user, words),
             End::Dead(class) => *expected.entry(("statements-dead", class)).or_default() += 1,
             End::Malformed(class) => *expected.entry(("fan-out-dead", class)).or_default() += 1,
         }
@@ -245,20 +245,20 @@ async fn each_odd_user_and_account_ends_in_a_right_document_or_a_clear_error_and
     let expected: BTreeMap<(&str, String), u64> =
         expected.into_iter().map(|((queue, class), count)| ((queue, class.to_owned()), count)).collect();
     assert_eq!(found, expected);
-    let summary = stage.sink.summary();
+    let summary = harness.sink.summary();
     assert_eq!((summary.total, summary.distinct, summary.violations), (sent, sent, BTreeMap::new()));
     daemon.stop().await;
 }
 
-/// One mail to that user, under the first record's name, whose PDF says the words.
-fn check_mail(stage: &Stage, user: &Value, words: &[&str]) {
+/// One mail to that user, under the first record's name, whose PDF contains the words.
+fn check_mail(harness: &Harness, user: &Value, words: &[&str]) {
     let address = user["email"].as_str().unwrap();
-    let records = stage.sink.records();
+    let records = harness.sink.records();
     let mut mails = records.iter().filter(|record| record.recipient == address);
     let (Some(mail), None) = (mails.next(), mails.next()) else { panic!("{address} must have one mail") };
     assert_eq!(mail.to.as_deref(), Some(address));
     assert_eq!(mail.to_name.as_deref(), user["name"].as_str());
-    let path = stage.dir.path().join("pdfs").join(format!("{}-{address}.pdf", mail.number));
+    let path = harness.dir.path().join("pdfs").join(format!("{}-{address}.pdf", mail.number));
     if has("qpdf") {
         document::check_structure(&path);
     }

@@ -1,21 +1,21 @@
-//! Each documented command, used as a stranger would: the real binary, a bank and a mail sink as processes.
+//! Each documented command as a user runs it: the real binary, a bank and a mail sink as processes.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::process::{Process, Stage, has_tools, timed, until};
+use crate::process::{Harness, Process, has_tools, timed, until};
 
-/// Twenty users, of whom four have broken accounts (one of each kind) and one is no user at all.
+/// Twenty users, of whom four have broken accounts (one of each kind) and one has a malformed record.
 const BANK: &[&str] = &["--users", "20", "--fail", "20%", "--malformed", "1"];
 
-fn finished() -> (Stage, Process) {
-    let stage = Stage::with_bank_and_sink(BANK);
-    stage.append("\n[queues.notes]\n");
-    let mut daemon = stage.serve();
-    stage.run_to_the_end(&mut daemon);
-    (stage, daemon)
+fn finished() -> (Harness, Process) {
+    let harness = Harness::with_bank_and_sink(BANK);
+    harness.append("\n[queues.notes]\n");
+    let mut daemon = harness.serve();
+    harness.run_to_the_end(&mut daemon);
+    (harness, daemon)
 }
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -26,9 +26,9 @@ fn keys(value: &Value) -> Vec<&str> {
 
 #[test]
 fn every_data_command_prints_one_json_value_and_nothing_else() {
-    let (stage, _daemon) = finished();
+    let (harness, _daemon) = finished();
     let ask = |words: &str| {
-        let said = stage.run(&words.split(' ').chain(["--json"]).collect::<Vec<_>>());
+        let said = harness.run(&words.split(' ').chain(["--json"]).collect::<Vec<_>>());
         assert_eq!(said.err, "", "{words}");
         said.json()
     };
@@ -72,11 +72,11 @@ fn every_data_command_prints_one_json_value_and_nothing_else() {
 
 #[test]
 fn errors_go_to_standard_error_with_the_documented_exit_code() {
-    let (stage, _daemon) = finished();
-    let example = std::fs::read_to_string(stage.dir.path().join("config.toml")).unwrap();
+    let (harness, _daemon) = finished();
+    let example = std::fs::read_to_string(harness.dir.path().join("config.toml")).unwrap();
     let bad =
         example.replace("# level = ", "levl = ").replace("visibility_timeout = \"2m\"", "visibility_timeout = \"13h\"");
-    stage.write("bad.toml", &bad);
+    harness.write("bad.toml", &bad);
     let long = "x".repeat(1_048_577);
     for (words, code, text) in [
         ("peek nope", 1, "queue \"nope\" not found (known: fan-out,"),
@@ -115,28 +115,28 @@ fn errors_go_to_standard_error_with_the_documented_exit_code() {
         for json in [false, true] {
             let mut words: Vec<_> = words.split(' ').filter(|word| !word.is_empty()).collect();
             words.extend(json.then_some("--json"));
-            let said = stage.run(&words);
+            let said = harness.run(&words);
             assert_eq!((said.code, said.out.as_str()), (code, ""), "{words:?}: {}", said.err);
             assert!(said.err.contains(text), "{words:?} must say {text:?}: {}", said.err);
         }
     }
-    let said = stage.run_with_input(&["send", "notes"], long.as_bytes());
+    let said = harness.run_with_input(&["send", "notes"], long.as_bytes());
     assert_eq!(said.code, 1);
     assert!(said.err.contains("standard input has more than 1.0 MiB"), "{}", said.err);
-    let said = stage.run_with_input(&["send", "notes"], b"ab\xff");
+    let said = harness.run_with_input(&["send", "notes"], b"ab\xff");
     assert!(said.code == 1 && said.err.contains("not UTF-8 at byte 2"), "{}", said.err);
-    assert!(stage.run(&["queues", "--json"]).json().as_array().unwrap().iter().any(|queue| queue["name"] == "notes"));
+    assert!(harness.run(&["queues", "--json"]).json().as_array().unwrap().iter().any(|queue| queue["name"] == "notes"));
 }
 
 #[test]
 fn without_a_daemon_readers_answer_and_changers_say_what_to_do() {
-    let stage = Stage::with_bank_and_sink(BANK);
-    let said = stage.run(&["queues"]);
+    let harness = Harness::with_bank_and_sink(BANK);
+    let said = harness.run(&["queues"]);
     assert_eq!(said.code, 69);
     assert!(said.err.contains("no store at data/nightmail.redb (start one with `nightmail serve`)"), "{}", said.err);
-    let mut daemon = stage.serve();
-    stage.run_to_the_end(&mut daemon);
-    let before = stage.run(&["run", "show", "1", "--json"]).json();
+    let mut daemon = harness.serve();
+    harness.run_to_the_end(&mut daemon);
+    let before = harness.run(&["run", "show", "1", "--json"]).json();
     daemon.kill();
     let readers = [
         "queues",
@@ -151,17 +151,17 @@ fn without_a_daemon_readers_answer_and_changers_say_what_to_do() {
     ];
     for words in readers {
         let mut words: Vec<_> = words.split(' ').collect();
-        let said = stage.run(&words);
+        let said = harness.run(&words);
         assert_eq!(said.code, 0, "{words:?}: {}", said.err);
         assert!(said.err.contains("no daemon runs; reading data/nightmail.redb directly"), "{}", said.err);
         words.push("--json");
-        stage.run(&words).json();
+        harness.run(&words).json();
     }
-    assert_eq!(stage.run(&["run", "show", "1", "--json"]).json(), before);
+    assert_eq!(harness.run(&["run", "show", "1", "--json"]).json(), before);
     for words in
         ["send statements x", "purge statements --yes", "redrive statements-dead", "run start monthly-statements"]
     {
-        let said = stage.run(&words.split(' ').collect::<Vec<_>>());
+        let said = harness.run(&words.split(' ').collect::<Vec<_>>());
         assert_eq!((said.code, said.out.as_str()), (69, ""), "{words}");
         assert!(said.err.contains("needs one (start it with `nightmail serve`"), "{words}: {}", said.err);
     }
@@ -169,45 +169,45 @@ fn without_a_daemon_readers_answer_and_changers_say_what_to_do() {
 
 #[test]
 fn a_second_daemon_names_the_first_and_exits_at_once() {
-    let stage = Stage::empty();
-    let first = stage.serve();
-    let (second, took) = timed(|| stage.run(&["serve"]));
+    let harness = Harness::empty();
+    let first = harness.serve();
+    let (second, took) = timed(|| harness.run(&["serve"]));
     assert_eq!((second.code, second.out.as_str()), (69, ""));
     let holder = format!("in use by nightmail with pid {}", first.pid());
     assert!(second.err.contains(&holder), "{}", second.err);
     assert!(took < Duration::from_secs(1), "it took {took:?}");
-    stage.run(&["queues"]).good();
+    harness.run(&["queues"]).good();
     assert!(first.stop().iter().any(|line| line.contains("stopped")));
 }
 
 #[test]
 fn a_stale_control_socket_is_replaced_and_owner_and_group_may_use_it() {
-    let stage = Stage::empty();
-    let path = stage.dir.path().join("data/control.sock");
+    let harness = Harness::empty();
+    let path = harness.dir.path().join("data/control.sock");
     let mode = || {
         let socket = std::fs::metadata(&path).unwrap();
         assert!(socket.file_type().is_socket());
         socket.mode() & 0o777
     };
-    let first = stage.serve();
+    let first = harness.serve();
     assert_eq!(mode(), 0o660);
     first.kill();
     assert!(path.exists(), "a killed daemon leaves its socket behind");
-    let second = stage.serve();
+    let second = harness.serve();
     assert_eq!(mode(), 0o660);
-    let said = stage.run(&["queues"]);
+    let said = harness.run(&["queues"]);
     assert_eq!(said.err, "", "the daemon answers, not the store");
     second.stop();
 }
 
 #[test]
 fn a_second_signal_stops_at_once_and_the_work_goes_back() {
-    let stage = Stage::with_bank_and_sink(&["--users", "4", "--latency", "8000"]);
-    let mut daemon = stage.serve();
-    stage.run(&["run", "start", "monthly-statements"]).good();
+    let harness = Harness::with_bank_and_sink(&["--users", "4", "--latency", "8000"]);
+    let mut daemon = harness.serve();
+    harness.run(&["run", "start", "monthly-statements"]).good();
     daemon.wait_for("all users are fetched");
     until("four accounts are being fetched", || {
-        let queues = stage.run(&["queues", "--json"]).json();
+        let queues = harness.run(&["queues", "--json"]).json();
         let statements = queues.as_array().unwrap().iter().find(|queue| queue["name"] == "statements").cloned();
         (statements?["in_flight"] == 4).then_some(())
     });
@@ -217,25 +217,25 @@ fn a_second_signal_stops_at_once_and_the_work_goes_back() {
     let (code, took) = timed(|| daemon.end());
     assert_eq!(code, 0, "{}", daemon.seen.join("\n"));
     assert!(took < Duration::from_secs(4), "the bank answers after 8 s; the stop took {took:?}");
-    let messages = stage.run(&["peek", "statements", "--json"]).json();
+    let messages = harness.run(&["peek", "statements", "--json"]).json();
     for message in messages.as_array().unwrap() {
-        assert_eq!((&message["place"], &message["charged"]), (&json!("ready"), &json!(0)), "{message}");
+        assert_eq!((&message["phase"], &message["attempts_charged"]), (&json!("ready"), &json!(0)), "{message}");
     }
     assert_eq!(messages.as_array().unwrap().len(), 4);
 }
 
 #[test]
 fn serve_says_each_milestone_in_one_line() {
-    let mut stage = Stage::with_bank_and_sink(BANK);
-    stage.set("LOG__FORMAT", "text");
-    stage.set("SCHEDULES__MONTHLY_STATEMENTS__CRON", "* * * * * *");
-    stage.set("SCHEDULES__MONTHLY_STATEMENTS__PARAMS__PERIOD", "2026-10");
-    let mut daemon = stage.serve();
+    let mut harness = Harness::with_bank_and_sink(BANK);
+    harness.set("LOG__FORMAT", "text");
+    harness.set("SCHEDULES__MONTHLY_STATEMENTS__CRON", "* * * * * *");
+    harness.set("SCHEDULES__MONTHLY_STATEMENTS__PARAMS__PERIOD", "2026-10");
+    let mut daemon = harness.serve();
     for milestone in ["the tick started a run", "all users are fetched", "the run is complete"] {
         let line = daemon.wait_for(milestone);
         assert!(line.contains(" INFO ") && line.contains("run=1"), "{line}");
     }
-    stage.run(&["run", "start", "monthly-statements", "--param", "period=2026-09"]).good();
+    harness.run(&["run", "start", "monthly-statements", "--param", "period=2026-09"]).good();
     daemon.wait_for("a run was started by hand");
     let lines = daemon.stop();
     let at = |text: &str| lines.iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text:?}"));
@@ -246,8 +246,8 @@ fn serve_says_each_milestone_in_one_line() {
 
 #[test]
 fn without_a_terminal_each_log_line_is_json() {
-    let stage = Stage::empty();
-    for line in stage.serve().stop() {
+    let harness = Harness::empty();
+    for line in harness.serve().stop() {
         let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
     }
@@ -255,31 +255,31 @@ fn without_a_terminal_each_log_line_is_json() {
 
 #[test]
 fn peek_cuts_long_bodies_and_keeps_a_message_on_its_line() {
-    let stage = Stage::empty();
-    stage.append("\n[queues.notes]\n");
-    let _daemon = stage.serve();
+    let harness = Harness::empty();
+    harness.append("\n[queues.notes]\n");
+    let _daemon = harness.serve();
     let body = format!("first\nsecond {}", "x".repeat(200_000));
-    let id = stage.run_with_input(&["send", "notes"], body.as_bytes());
-    let peeked = stage.run(&["peek", "notes"]);
+    let id = harness.run_with_input(&["send", "notes"], body.as_bytes());
+    let peeked = harness.run(&["peek", "notes"]);
     assert!(peeked.good().starts_with(id.good().trim()), "{peeked:?}");
     assert!(peeked.out.len() < 800, "{} bytes for one message", peeked.out.len());
     assert!(peeked.out.contains("195.3 KiB") && peeked.out.contains("first\\nsecond xxx"), "{}", peeked.out);
-    let messages = stage.run(&["peek", "notes", "--json"]).json();
+    let messages = harness.run(&["peek", "notes", "--json"]).json();
     assert_eq!(messages[0]["body_bytes"], body.len());
     assert_eq!(messages[0]["body"].as_str().unwrap(), &body[..4096]);
 }
 
 #[test]
 fn a_purge_asks_on_a_terminal_and_a_no_leaves_everything() {
-    let stage = Stage::empty();
-    stage.append("\n[queues.notes]\n");
-    let _daemon = stage.serve();
-    stage.run(&["send", "notes", "kept"]).good();
-    let count = || stage.run(&["peek", "notes", "--json"]).json().as_array().unwrap().len();
-    let Some(no) = stage.run_on_terminal(&["purge", "notes"], "n\n") else { return };
+    let harness = Harness::empty();
+    harness.append("\n[queues.notes]\n");
+    let _daemon = harness.serve();
+    harness.run(&["send", "notes", "kept"]).good();
+    let count = || harness.run(&["peek", "notes", "--json"]).json().as_array().unwrap().len();
+    let Some(no) = harness.run_on_terminal(&["purge", "notes"], "n\n") else { return };
     assert_eq!((no.code, count()), (1, 1), "{no:?}");
     assert!(no.out.contains("Delete all messages of notes") && no.out.contains("nothing was done"), "{no:?}");
-    let yes = stage.run_on_terminal(&["purge", "notes"], "y\n").unwrap();
+    let yes = harness.run_on_terminal(&["purge", "notes"], "y\n").unwrap();
     assert_eq!((yes.code, count()), (0, 0), "{yes:?}");
     assert!(yes.out.contains("1 message of notes deleted"), "{yes:?}");
 }
@@ -289,128 +289,128 @@ fn a_daemon_whose_disk_fails_ends_at_once_with_its_exit_code_and_goes_on_where_i
     if !has_tools(&["prlimit"]) {
         return;
     }
-    let stage = Stage::empty();
-    stage.append("[queues.notes]\n");
+    let harness = Harness::empty();
+    harness.append("[queues.notes]\n");
     // Without the signal, a write beyond the limit is an error, as on a broken disk.
-    let mut command = stage.bare("sh");
+    let mut command = harness.bare("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" serve", env!("CARGO_BIN_EXE_nightmail")]);
     let mut daemon = Process::start(&mut command);
     daemon.wait_for("ready: ");
-    stage.run(&["send", "notes", "acknowledged"]).good();
+    harness.run(&["send", "notes", "acknowledged"]).good();
     let pid = format!("--pid={}", daemon.pid());
     assert!(std::process::Command::new("prlimit").args([&pid, "--fsize=0"]).status().unwrap().success());
-    let said = stage.run(&["send", "notes", "in doubt"]);
+    let said = harness.run(&["send", "notes", "in doubt"]);
     assert_eq!(said.code, 74, "{said:?}");
     let (code, took) = timed(|| daemon.end());
     assert_eq!(code, 74);
     assert!(took < Duration::from_secs(10), "{took:?}");
-    let daemon = stage.serve();
-    assert!(stage.run(&["peek", "notes"]).good().contains("acknowledged"));
+    let daemon = harness.serve();
+    assert!(harness.run(&["peek", "notes"]).good().contains("acknowledged"));
     daemon.stop();
 }
 
 #[test]
 fn check_finds_what_only_the_machine_can_tell_and_serve_says_the_same() {
-    let mut stage = Stage::empty();
-    stage.set_variable("SSL_CERT_FILE", "/nonexistent/roots.pem");
-    let said = stage.run(&["check"]);
+    let mut harness = Harness::empty();
+    harness.set_variable("SSL_CERT_FILE", "/nonexistent/roots.pem");
+    let said = harness.run(&["check"]);
     assert_eq!(said.code, 78, "{said:?}");
     for function in ["fan-out", "statement"] {
         assert!(said.err.contains(&format!("functions.{function}: TLS cannot be set up")), "{}", said.err);
     }
     assert!(said.err.contains("SSL_CERT_FILE"), "{}", said.err);
-    let serve = stage.run(&["serve"]);
+    let serve = harness.run(&["serve"]);
     assert_eq!((serve.code, serve.err.contains("TLS cannot be set up")), (78, true), "{serve:?}");
 }
 
 #[test]
 fn colours_are_for_terminals_and_not_with_no_color() {
-    let mut stage = Stage::empty();
-    assert!(!stage.run(&["check"]).good().contains('\u{1b}'));
-    let Some(said) = stage.run_on_terminal(&["check"], "") else { return };
+    let mut harness = Harness::empty();
+    assert!(!harness.run(&["check"]).good().contains('\u{1b}'));
+    let Some(said) = harness.run_on_terminal(&["check"], "") else { return };
     assert!(said.good().contains("\u{1b}[1m\u{1b}[32mconfig.toml is valid"), "{said:?}");
-    stage.set_variable("NO_COLOR", "1");
-    let said = stage.run_on_terminal(&["check"], "").unwrap();
+    harness.set_variable("NO_COLOR", "1");
+    let said = harness.run_on_terminal(&["check"], "").unwrap();
     assert!(said.good().contains("config.toml is valid") && !said.out.contains('\u{1b}'), "{said:?}");
 }
 
 #[test]
 fn letters_are_redriven_by_fault_by_id_at_a_rate_and_elsewhere() {
-    let (stage, _daemon) = finished();
-    let letters = || stage.run(&["peek", "statements-dead", "--json"]).json().as_array().unwrap().clone();
+    let (harness, _daemon) = finished();
+    let letters = || harness.run(&["peek", "statements-dead", "--json"]).json().as_array().unwrap().clone();
     let all = letters().len();
     assert!(all >= 3, "the bank breaks a fifth of its accounts");
-    let fingerprint = stage.run(&["dead", "statements-dead", "--json"]).json()[0].clone();
+    let fingerprint = harness.run(&["dead", "statements-dead", "--json"]).json()[0].clone();
     let count = fingerprint["count"].as_u64().unwrap();
     let condition = format!("fingerprint={}", fingerprint["fingerprint"].as_str().unwrap());
-    let preview = stage.run(&["redrive", "statements-dead", "--where", &condition, "--preview", "--json"]).json();
+    let preview = harness.run(&["redrive", "statements-dead", "--where", &condition, "--preview", "--json"]).json();
     assert_eq!((&preview["letters"], &preview["matching"]), (&json!(all), &json!(count)));
     assert_eq!(preview["destinations"], json!({"statements": count}));
     assert!(preview["sample"].as_array().unwrap().len() as u64 == count.min(10) && preview["as_of"].is_u64());
 
     let id = letters()[0]["message_id"].as_str().unwrap().to_owned();
-    let moved = stage.run(&["redrive", "statements-dead", "--id", &id, "--to", "notes", "--json"]).json();
+    let moved = harness.run(&["redrive", "statements-dead", "--id", &id, "--to", "notes", "--json"]).json();
     assert_eq!((&moved["state"], &moved["moved"]), (&json!("completed"), &json!(1)));
-    assert_eq!(stage.run(&["peek", "notes", "--json"]).json().as_array().unwrap().len(), 1);
+    assert_eq!(harness.run(&["peek", "notes", "--json"]).json().as_array().unwrap().len(), 1);
 
     let slow = ["redrive", "statements-dead", "--to", "notes", "--rate", "1", "--detach", "--json"];
-    let number = stage.run(&slow).json()["redrive"].to_string();
-    let said = stage.run(&["redrive", "statements-dead"]);
+    let number = harness.run(&slow).json()["redrive"].to_string();
+    let said = harness.run(&["redrive", "statements-dead"]);
     assert!(said.code == 1 && said.err.contains(&format!("redrive {number} ")), "{said:?}");
-    let cancelled = stage.run(&["redrive", "--cancel", &number, "--json"]).json();
+    let cancelled = harness.run(&["redrive", "--cancel", &number, "--json"]).json();
     assert!(cancelled["moved"].as_u64().unwrap() < all as u64 - 1, "{cancelled}");
-    assert_eq!(stage.run(&["redrives", "--json"]).json()[0]["state"], "cancelled");
+    assert_eq!(harness.run(&["redrives", "--json"]).json()[0]["state"], "cancelled");
 
-    // What is driven back unmended dies again; the books balance all the time.
-    let said = stage.run(&["redrive", "statements-dead"]);
+    // What is redriven before the fix dies again; the books balance at every moment.
+    let said = harness.run(&["redrive", "statements-dead"]);
     assert!(said.good().contains("completed"), "{said:?}");
     until("the letters died again", || {
-        let queues = stage.run(&["queues", "--json"]).json();
+        let queues = harness.run(&["queues", "--json"]).json();
         let statements = queues.as_array().unwrap().iter().find(|queue| queue["name"] == "statements").cloned()?;
         let waiting =
             ["ready", "delayed", "in_flight"].iter().filter_map(|place| statements[place].as_u64()).sum::<u64>();
         (waiting == 0).then_some(())
     });
-    let run = stage.run(&["run", "show", "1"]);
+    let run = harness.run(&["run", "show", "1"]);
     assert!(run.good().contains("balance: fetched 20 = ") && !run.out.contains("NOT BALANCE"), "{run:?}");
 }
 
 #[test]
 fn an_operator_who_cannot_read_the_daemons_secrets_can_speak_to_it() {
-    let mut stage = Stage::empty();
-    stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__USERNAME", "nightmail");
-    stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PASSWORD__ENV", "RELAY_PASSWORD");
-    let mut daemon = Process::start(stage.command(&["serve"]).env("RELAY_PASSWORD", "hunter2-secret"));
+    let mut harness = Harness::empty();
+    harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__USERNAME", "nightmail");
+    harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PASSWORD__ENV", "RELAY_PASSWORD");
+    let mut daemon = Process::start(harness.command(&["serve"]).env("RELAY_PASSWORD", "hunter2-secret"));
     daemon.wait_for("ready: ");
-    stage.run(&["queues"]).good();
-    stage.run(&["redrive", "statements-dead", "--preview"]).good();
-    let said = stage.run(&["check"]);
+    harness.run(&["queues"]).good();
+    harness.run(&["redrive", "statements-dead", "--preview"]).good();
+    let said = harness.run(&["check"]);
     assert_eq!(said.code, 78, "check is about the daemon's own view");
     assert!(said.err.contains("environment variable RELAY_PASSWORD is not set"), "{}", said.err);
-    assert_eq!(stage.run(&["serve"]).code, 78, "a daemon never starts without its secrets");
+    assert_eq!(harness.run(&["serve"]).code, 78, "a daemon never starts without its secrets");
     assert!(!daemon.stop().join("\n").contains("hunter2-secret"));
 }
 
 #[test]
 fn schedules_show_the_wall_clock_of_their_zone_and_a_mistyped_period_starts_nothing() {
-    let stage = Stage::empty();
-    let _daemon = stage.serve();
-    let said = stage.run(&["schedules"]);
+    let harness = Harness::empty();
+    let _daemon = harness.serve();
+    let said = harness.run(&["schedules"]);
     let first = said.good().lines().next().unwrap();
     assert_eq!(first, "monthly-statements: At 02:00, on day 1 of the month (Europe/Berlin)");
     let next: Vec<_> = said.out.lines().filter(|line| line.starts_with("  next")).collect();
     assert_eq!(next.len(), 5);
     assert!(next.iter().all(|line| line.contains("-01 02:00:00 +0")), "{next:?}");
-    assert_eq!(stage.run(&["run", "start", "monthly-statements", "--param", "periode=2026-10"]).code, 1);
-    assert_eq!(stage.run(&["run", "list", "--json"]).json(), json!([]));
+    assert_eq!(harness.run(&["run", "start", "monthly-statements", "--param", "periode=2026-10"]).code, 1);
+    assert_eq!(harness.run(&["run", "list", "--json"]).json(), json!([]));
 }
 
 #[test]
 fn the_demo_balances_and_leaves_its_mails_and_nothing_else() {
-    let mut stage = Stage::empty();
+    let mut harness = Harness::empty();
     let temporary = tempfile::tempdir().unwrap();
-    stage.set_variable("TMPDIR", temporary.path().to_str().unwrap());
-    let said = stage.run(&["demo", "--users", "40", "--fail", "10%"]);
+    harness.set_variable("TMPDIR", temporary.path().to_str().unwrap());
+    let said = harness.run(&["demo", "--users", "40", "--fail", "10%"]);
     assert!(said.good().contains("balance: fetched 40 = sent 40 + dead 0"), "{said:?}");
     assert!(said.out.contains("the mail sink took 40 mails to 40 recipients, 0 of them twice"), "{said:?}");
     assert!(said.err.contains("fetched 40"), "without a terminal progress is lines: {said:?}");
@@ -428,23 +428,26 @@ fn the_demo_balances_and_leaves_its_mails_and_nothing_else() {
 
 #[test]
 fn the_demo_shows_bars_on_a_terminal() {
-    let mut stage = Stage::empty();
+    let mut harness = Harness::empty();
     let temporary = tempfile::tempdir().unwrap();
-    stage.set_variable("TMPDIR", temporary.path().to_str().unwrap());
-    let Some(said) = stage.run_on_terminal(&["demo", "--users", "20", "--fail", "10%"], "") else { return };
+    harness.set_variable("TMPDIR", temporary.path().to_str().unwrap());
+    let Some(said) = harness.run_on_terminal(&["demo", "--users", "20", "--fail", "10%"], "") else { return };
     let text = said.good();
     assert!(text.contains("balance: fetched 20 = sent 20 + dead 0"), "{text}");
-    for stage in ["fetched", "sent", "dead"] {
-        assert!(text.lines().any(|line| line.contains(stage) && line.contains('█') && line.contains("/20")), "{text}");
+    for harness in ["fetched", "sent", "dead"] {
+        assert!(
+            text.lines().any(|line| line.contains(harness) && line.contains('█') && line.contains("/20")),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn a_demo_that_is_stopped_leaves_nothing() {
-    let mut stage = Stage::empty();
+    let mut harness = Harness::empty();
     let temporary = tempfile::tempdir().unwrap();
-    stage.set_variable("TMPDIR", temporary.path().to_str().unwrap());
-    let mut demo = Process::start(&mut stage.command(&["demo", "--users", "500"]));
+    harness.set_variable("TMPDIR", temporary.path().to_str().unwrap());
+    let mut demo = Process::start(&mut harness.command(&["demo", "--users", "500"]));
     demo.wait_for("fires in 2s");
     demo.terminate();
     assert_eq!(demo.end(), 1);
@@ -454,12 +457,12 @@ fn a_demo_that_is_stopped_leaves_nothing() {
 
 #[test]
 fn systemd_hears_ready_status_watchdog_and_stopping() {
-    let stage = Stage::empty();
-    let path = stage.dir.path().join("notify.sock");
+    let harness = Harness::empty();
+    let path = harness.dir.path().join("notify.sock");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    // WATCHDOG_PID must be the daemon's own number, which a shell that becomes the daemon knows before.
-    let mut command = stage.bare("sh");
+    // WATCHDOG_PID must be the daemon's own process id; a shell that execs the daemon knows it in advance.
+    let mut command = harness.bare("sh");
     command.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" serve", env!("CARGO_BIN_EXE_nightmail")]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
     let daemon = Process::start(&mut command);
@@ -504,19 +507,19 @@ fn the_unit_file_allows_the_drain_its_time_and_does_not_restart_a_wrong_configur
 
 #[test]
 fn a_queue_is_paused_and_goes_on_and_a_message_takes_what_its_sender_says() {
-    let stage = Stage::with_bank_and_sink(BANK);
-    stage.append("\n[queues.notes]\n");
-    let _daemon = stage.serve();
-    assert!(stage.run(&["pause", "notes", "--by", "ada"]).good().contains("notes is paused by ada"));
-    let queues = stage.run(&["queues"]).good().to_owned();
+    let harness = Harness::with_bank_and_sink(BANK);
+    harness.append("\n[queues.notes]\n");
+    let _daemon = harness.serve();
+    assert!(harness.run(&["pause", "notes", "--by", "ada"]).good().contains("notes is paused by ada"));
+    let queues = harness.run(&["queues"]).good().to_owned();
     assert!(queues.contains("notes (paused by ada since "), "{queues}");
     let send = "send notes hello --attribute team=a --priority 3 --unique once --unique-mode keep-last --expires-in 1h";
     let send: Vec<&str> = send.split(' ').collect();
-    let first = stage.run(&send).good().to_owned();
-    assert_eq!(stage.run(&send).good(), first, "the second one takes the first one's place");
-    assert!(stage.run(&["resume", "notes"]).good().contains("notes goes on"));
-    let refused = stage.run(&["send", "notes", "x", "--deduplication-id", "1"]);
+    let first = harness.run(&send).good().to_owned();
+    assert_eq!(harness.run(&send).good(), first, "the second one takes the first one's place");
+    assert!(harness.run(&["resume", "notes"]).good().contains("notes goes on"));
+    let refused = harness.run(&["send", "notes", "x", "--deduplication-id", "1"]);
     assert!(refused.code == 1 && refused.err.contains("only FIFO queues do"), "{refused:?}");
-    let refused = stage.run(&["send", "notes", "x", "--unique", "k", "--unique-mode", "sometimes"]);
+    let refused = harness.run(&["send", "notes", "x", "--unique", "k", "--unique-mode", "sometimes"]);
     assert!(refused.code == 64 && refused.err.contains("throttle=<duration>"), "{refused:?}");
 }

@@ -1,4 +1,4 @@
-//! The daemon from end to end: a schedule's run, its fan-out, its workers and its books, against a real bank and relay.
+//! The daemon end to end: a schedule's run, its fan-out, its workers and its books, with the demo's bank and relay.
 
 pub(crate) mod document;
 mod fan_out;

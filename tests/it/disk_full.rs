@@ -1,5 +1,5 @@
-//! The disk fills up: sends are refused in time, what ends messages goes on, and everything goes on by itself when there
-//! is room again.
+//! The disk fills up: sends are refused in time, steps that end messages continue, and sends resume by themselves when
+//! there is room again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use nightmail::demo::bank::{self, Behaviour, Route};
 use nightmail::demo::sink;
 use tempfile::TempDir;
 
-use crate::stage::{Operator, Stage, assert_sound, messages, say, until};
+use crate::harness::{Harness, Operator, assert_sound, messages, say, until};
 
 const MIB: u64 = 1 << 20;
 /// `store.reserve` of the test on a small disk; the ballast is a quarter of it.
@@ -53,7 +53,7 @@ impl Disk {
         disk.f_bavail * disk.f_frsize
     }
 
-    /// Another process writes a file; answers whether all of it found room.
+    /// Another process writes a file; returns whether all of it fitted.
     fn fill(&self, name: &str, mib: u64) -> bool {
         let target = format!("of={}", self.at().join(name).display());
         run(Command::new("dd").args(["if=/dev/zero", "bs=64k", &format!("count={}", mib * 16), &target])).is_ok()
@@ -93,9 +93,9 @@ async fn ballast(data: &Path, is_there: bool) {
     until("the ballast", async || (data.join("nightmail.reserve").exists() == is_there).then_some(())).await;
 }
 
-async fn send_statements(stage: &Stage, operator: &Operator, users: std::ops::Range<u32>) {
+async fn send_statements(harness: &Harness, operator: &Operator, users: std::ops::Range<u32>) {
     for user in users {
-        operator.send_statement(&stage.people().user(user)).await.unwrap();
+        operator.send_statement(&harness.fixtures().user(user)).await.unwrap();
     }
 }
 
@@ -108,14 +108,14 @@ async fn privileged_a_full_disk_refuses_sends_alone_and_sends_go_on_when_there_i
     const USERS: u32 = 40;
     let Some(disk) = Disk::mount(64 * MIB) else { return };
     let options = bank::Options { users: USERS, fail_share: 0.2, ..bank::Options::default() };
-    let mut stage = Stage::set(options, sink::Options::default()).await;
+    let mut harness = Harness::set(options, sink::Options::default()).await;
     let data = disk.at().join("data");
-    stage.set_key("DATA_DIR", data.display());
-    stage.set_key("CONTROL__SOCKET", stage.dir.path().join("control.sock").display());
-    stage.set_key("STORE__RESERVE", format!("{RESERVE}B"));
-    stage.set_key("FUNCTIONS__STATEMENT__ACCOUNT__RETRIES", 0);
+    harness.set_key("DATA_DIR", data.display());
+    harness.set_key("CONTROL__SOCKET", harness.dir.path().join("control.sock").display());
+    harness.set_key("STORE__RESERVE", format!("{RESERVE}B"));
+    harness.set_key("FUNCTIONS__STATEMENT__ACCOUNT__RETRIES", 0);
     assert!(disk.fill("others", 16));
-    let mut child = stage.child().await;
+    let mut child = harness.child().await;
     ballast(&data, true).await;
 
     let (fillers, refused) = send_until_refused(&child.operator).await;
@@ -126,29 +126,29 @@ async fn privileged_a_full_disk_refuses_sends_alone_and_sends_go_on_when_there_i
     assert!(left > RESERVE / 2, "only {left} bytes are left when the first send is refused");
 
     // The queues of functions go on into the second half; receiving, deleting, dying and redriving too.
-    send_statements(&stage, &child.operator, 0..USERS / 2).await;
+    send_statements(&harness, &child.operator, 0..USERS / 2).await;
     worked_off(&child.operator).await;
     let died = child.operator.queue("statements-dead").await.total();
-    assert!(died > 0 && stage.sink.summary().distinct + died == u64::from(USERS / 2), "{died} died");
+    assert!(died > 0 && harness.sink.summary().distinct + died == u64::from(USERS / 2), "{died} died");
     assert_eq!(child.operator.redrive("statements-dead").await, died);
     worked_off(&child.operator).await;
 
     // These wait for the bank while another process takes all that is left.
-    stage.bank.set(Route::Account, Behaviour::Status { status: 503, retry_after: Some(1) });
-    send_statements(&stage, &child.operator, USERS / 2..USERS).await;
+    harness.bank.set(Route::Account, Behaviour::Status { status: 503, retry_after: Some(1) });
+    send_statements(&harness, &child.operator, USERS / 2..USERS).await;
     assert!(!disk.fill("filler", 64), "the disk is full");
     ballast(&data, false).await;
-    let refused = child.operator.send_statement(&stage.people().user(0)).await.unwrap_err().text;
+    let refused = child.operator.send_statement(&harness.fixtures().user(0)).await.unwrap_err().text;
     assert!(refused.contains("less than the 8.0 MiB that are kept"), "{refused}");
-    stage.bank.set(Route::Account, Behaviour::Normal);
+    harness.bank.set(Route::Account, Behaviour::Normal);
     worked_off(&child.operator).await;
     let died = child.operator.queue("statements-dead").await.total();
-    assert_eq!(stage.sink.summary().distinct + died, u64::from(USERS), "mailed, or dead");
-    stage.bank.fix();
+    assert_eq!(harness.sink.summary().distinct + died, u64::from(USERS), "mailed, or dead");
+    harness.bank.fix();
     assert_eq!(child.operator.redrive("statements-dead").await, died);
     worked_off(&child.operator).await;
-    stage.assert_one_mail_each(USERS);
-    child.ready(&stage).await;
+    harness.assert_one_mail_each(USERS);
+    child.ready(&harness).await;
     let full = disk.free();
 
     let clock = SystemClock::new();
@@ -161,11 +161,11 @@ async fn privileged_a_full_disk_refuses_sends_alone_and_sends_go_on_when_there_i
     ballast(&data, true).await;
 
     child.kill().await;
-    let child = stage.child().await;
+    let child = harness.child().await;
     assert!(child.terminate(Duration::from_secs(30)).await.success());
-    let door = stage.door();
-    assert_eq!(messages(&door, "fan-out-dead").len(), fillers + 1, "what was acknowledged is there");
-    assert_sound(&door);
+    let queues = harness.queues();
+    assert_eq!(messages(&queues, "fan-out-dead").len(), fillers + 1, "what was acknowledged is there");
+    assert_sound(&queues);
     say(format_args!(
         "{fillers} fillers taken, {} KiB left at the first refusal, {} KiB when the disk was full; sends went on after \
          {waited:?}",
@@ -177,36 +177,36 @@ async fn privileged_a_full_disk_refuses_sends_alone_and_sends_go_on_when_there_i
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_daemon_starts_on_a_full_disk_by_giving_up_its_ballast() {
     let Some(disk) = Disk::mount(64 * MIB) else { return };
-    let mut stage = Stage::with_users(3).await;
+    let mut harness = Harness::with_users(3).await;
     let data = disk.at().join("data");
-    stage.set_key("DATA_DIR", data.display());
-    stage.set_key("CONTROL__SOCKET", stage.dir.path().join("control.sock").display());
-    stage.set_key("STORE__RESERVE", format!("{RESERVE}B"));
-    let child = stage.child().await;
+    harness.set_key("DATA_DIR", data.display());
+    harness.set_key("CONTROL__SOCKET", harness.dir.path().join("control.sock").display());
+    harness.set_key("STORE__RESERVE", format!("{RESERVE}B"));
+    let child = harness.child().await;
     send_filler(&child.operator).await.unwrap();
     ballast(&data, true).await;
     child.kill().await;
     assert!(!disk.fill("filler", 64));
     assert!(disk.free() < MIB, "{} bytes are free", disk.free());
 
-    let child = stage.child().await;
+    let child = harness.child().await;
     ballast(&data, false).await;
     assert!(send_filler(&child.operator).await.is_err());
     assert_eq!(child.operator.queue("fan-out-dead").await.total(), 1);
     std::fs::remove_file(disk.at().join("filler")).unwrap();
     until("sends to go on", async || send_filler(&child.operator).await.is_ok().then_some(())).await;
     assert!(child.terminate(Duration::from_secs(30)).await.success());
-    assert_sound(&stage.door());
+    assert_sound(&harness.queues());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_meets_a_full_disk_waits_at_no_cost_and_goes_on_when_there_is_room() {
     const USERS: u32 = 5;
-    let mut stage = Stage::with_users(USERS).await;
-    // More than any disk has: nothing is ever left for sends.
-    stage.set_key("STORE__RESERVE", "1PiB");
-    stage.set_key("FUNCTIONS__FAN_OUT__DEFERRAL_PAUSE", "20ms");
-    let child = stage.child().await;
+    let mut harness = Harness::with_users(USERS).await;
+    // More than any disk has: sends are always refused.
+    harness.set_key("STORE__RESERVE", "1PiB");
+    harness.set_key("FUNCTIONS__FAN_OUT__DEFERRAL_PAUSE", "20ms");
+    let child = harness.child().await;
     assert!(send_filler(&child.operator).await.is_err());
     let run = child.operator.start().await;
     let put_off = until("the fan-out to be put off", async || {
@@ -214,14 +214,14 @@ async fn a_run_that_meets_a_full_disk_waits_at_no_cost_and_goes_on_when_there_is
         (found.history.len() >= 3).then_some(found)
     })
     .await;
-    assert!(put_off.charged <= 1, "{put_off:?}");
+    assert!(put_off.attempts_charged <= 1, "{put_off:?}");
     let why = put_off.history[0].failure.as_ref().unwrap().to_string();
     assert!(why.starts_with("store fan-out disk-full: queue \"statements\" takes no message now"), "{why}");
     assert_eq!(child.operator.report(run).await.fetched, 0);
     assert!(child.terminate(Duration::from_secs(30)).await.success());
 
-    stage.set_key("STORE__RESERVE", "1MiB");
-    let child = stage.child().await;
+    harness.set_key("STORE__RESERVE", "1MiB");
+    let child = harness.child().await;
     let report = child.operator.complete(run).await;
     assert_eq!((report.fetched, report.sent), (u64::from(USERS), u64::from(USERS)));
     assert!(child.terminate(Duration::from_secs(30)).await.success());

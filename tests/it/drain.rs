@@ -1,4 +1,4 @@
-//! SIGTERM under load: the daemon ends in time, loses nothing, doubles nothing and charges nothing that it gives back.
+//! SIGTERM under load: the daemon ends in time, loses nothing, duplicates nothing, and charges no released message.
 //!
 //! `NIGHTMAIL_TERMS=100` is the full size; `NIGHTMAIL_SEED` replays the moments.
 
@@ -7,9 +7,9 @@ use std::time::Duration;
 use nightmail::base::{Clock, SystemClock};
 use nightmail::demo::{bank, sink};
 
-use crate::stage::{Dice, Stage, assert_recounted, messages, say, size, until};
+use crate::harness::{Harness, Rng, assert_recounted, messages, say, size, until};
 
-/// Every end must come within the drain time and this much for closing the store on a busy machine.
+/// The daemon must end within the drain time plus this, for closing the store on a busy machine.
 const DRAIN: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -19,12 +19,12 @@ async fn a_term_under_load_ends_in_time_and_nobody_is_lost_or_doubled_after_the_
     let users = 60 * terms;
     let latency = Some(Duration::from_millis(30));
     let options = bank::Options { users, latency, page_size: 50, ..bank::Options::default() };
-    let mut stage = Stage::set(options, sink::Options::default()).await;
-    stage.set_key("DAEMON__DRAIN", format_args!("{}s", DRAIN.as_secs()));
-    let (mut dice, clock) = (Dice::new(), SystemClock::new());
+    let mut harness = Harness::set(options, sink::Options::default()).await;
+    harness.set_key("DAEMON__DRAIN", format_args!("{}s", DRAIN.as_secs()));
+    let (mut rng, clock) = (Rng::new(), SystemClock::new());
     let (mut run, mut longest, mut under_load) = (None, Duration::ZERO, 0);
     for _ in 0..terms {
-        let child = stage.child().await;
+        let child = harness.child().await;
         let id = match run {
             Some(id) => id,
             None => child.operator.start().await,
@@ -35,30 +35,30 @@ async fn a_term_under_load_ends_in_time_and_nobody_is_lost_or_doubled_after_the_
             (is_over || child.operator.queue("statements").await.in_flight > 0).then_some(!is_over)
         };
         under_load += u32::from(until("work in hand", busy).await);
-        tokio::time::sleep(dice.span(250)).await;
+        tokio::time::sleep(rng.span(250)).await;
         let before = clock.monotonic();
         let end = child.terminate(DRAIN + MARGIN).await;
         longest = longest.max(clock.monotonic() - before);
-        assert_eq!(end.code(), Some(0), "{end:?}\n{}", stage.log());
-        assert_given_back(&stage, id);
+        assert_eq!(end.code(), Some(0), "{end:?}\n{}", harness.log());
+        assert_given_back(&harness, id);
     }
-    let child = stage.child().await;
+    let child = harness.child().await;
     let report = child.operator.complete(run.unwrap()).await;
     assert_eq!((report.sent, report.dead, report.interrupted), (u64::from(users), 0, 0));
-    stage.assert_one_mail_each(users);
+    harness.assert_one_mail_each(users);
     child.operator.assert_empty().await;
     assert!(child.terminate(DRAIN + MARGIN).await.success());
     assert!(under_load > 0, "no signal came under load");
     say(format_args!("{terms} terms, {under_load} under load, over {users} users: the longest end took {longest:.2?}"));
 }
 
-/// After a drain nobody holds a message, and only attempts that failed by themselves are charged: none here.
-fn assert_given_back(stage: &Stage, run: u64) {
-    let door = stage.door();
-    assert_recounted(&door, run);
+/// After a drain nobody holds a message, and only failed attempts are charged: none here.
+fn assert_given_back(harness: &Harness, run: u64) {
+    let queues = harness.queues();
+    assert_recounted(&queues, run);
     for queue in ["statements", "fan-out"] {
-        for message in messages(&door, queue) {
-            assert_eq!((message.place.as_str(), message.charged), ("ready", 0), "{queue}: {message:?}");
+        for message in messages(&queues, queue) {
+            assert_eq!((message.phase.as_str(), message.attempts_charged), ("ready", 0), "{queue}: {message:?}");
             assert!(message.history.is_empty(), "{queue}: {message:?}");
         }
     }
@@ -67,23 +67,23 @@ fn assert_given_back(stage: &Stage, run: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_outlasts_the_grace_is_given_back_without_a_charge() {
     const USERS: u32 = 40;
-    let mut stage = Stage::with_users(USERS).await;
-    stage.set_key("DAEMON__DRAIN", "300ms");
-    stage.set_key("FUNCTIONS__STATEMENT__CONCURRENCY", 8);
-    stage.bank.set(bank::Route::Account, bank::Behaviour::Silent);
-    let child = stage.child().await;
+    let mut harness = Harness::with_users(USERS).await;
+    harness.set_key("DAEMON__DRAIN", "300ms");
+    harness.set_key("FUNCTIONS__STATEMENT__CONCURRENCY", 8);
+    harness.bank.set(bank::Route::Account, bank::Behaviour::Silent);
+    let child = harness.child().await;
     let run = child.operator.start().await;
     until("a full pool", async || (child.operator.queue("statements").await.in_flight == 8).then_some(())).await;
     until("all users", async || child.operator.report(run).await.fetched_at).await;
     let end = child.terminate(Duration::from_millis(300) + MARGIN).await;
-    assert_eq!(end.code(), Some(0), "{end:?}\n{}", stage.log());
-    assert_given_back(&stage, run);
-    assert_eq!(messages(&stage.door(), "statements").len(), USERS as usize);
+    assert_eq!(end.code(), Some(0), "{end:?}\n{}", harness.log());
+    assert_given_back(&harness, run);
+    assert_eq!(messages(&harness.queues(), "statements").len(), USERS as usize);
 
-    stage.bank.set(bank::Route::Account, bank::Behaviour::Normal);
-    let child = stage.child().await;
+    harness.bank.set(bank::Route::Account, bank::Behaviour::Normal);
+    let child = harness.child().await;
     let report = child.operator.complete(run).await;
     assert_eq!((report.sent, report.dead), (u64::from(USERS), 0));
-    stage.assert_one_mail_each(USERS);
+    harness.assert_one_mail_each(USERS);
     child.kill().await;
 }

@@ -1,24 +1,24 @@
-//! The bytes on disk: a store file of every format version opens with its content, and each record stands in the file
-//! as `docs/format.md` says.
+//! The bytes on disk: a store file of every format version opens with its content, and each record has the bytes
+//! that `docs/format.md` describes.
 //!
-//! `NIGHTMAIL_WRITE_STORE=tests/data/stores/vN.redb cargo test --test it format` writes the file of the format that this
-//! version writes, where there is none yet; a file once released is never written again.
+//! `NIGHTMAIL_WRITE_STORE=tests/data/stores/vN.redb cargo test --test it format` writes the file of the format that
+//! this version writes, where there is none yet; a file once released is never written again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nightmail::base::outcome::Receipt;
+use nightmail::base::outcome::DeliveryProof;
 use nightmail::base::{Attempt, AttemptEnd, Failure, Fingerprint, ManualClock, MessageId, Timestamp};
+use nightmail::queue::observer::NoObserver;
 use nightmail::queue::redrive::{self, Redrive};
-use nightmail::queue::witness::NoWitness;
-use nightmail::queue::{Door, Options, Receive, Send, picture, settle};
+use nightmail::queue::{Options, Queues, Receive, Send, dump, settle};
 use nightmail::store::record::{
-    Body, Canary, Counts, Envelope, FanOutProgress, Fifo, Follower, Group, GroupRecord, MessageState, Owner, Pause,
-    Place, QueueAttributes, QueueRecord, Recent, RecentRecord, RecipientRecord, RecipientState, Record, RedriveAllow,
-    RedriveRecord, RedriveState, RedriveTotals, Returned, RunRecord, RunTotals, Scope, Selection, TickRecord,
-    TickVerdict, UniqueRecord, UniqueRef,
+    Body, Canary, Counts, DedupEntry, DedupRecord, Envelope, FanOutProgress, Fifo, Follower, Group, GroupRecord,
+    MessageState, Owner, Pause, Phase, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record,
+    RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, RunRecord, RunTotals, Scope, Selection,
+    TickRecord, TickVerdict, UniqueRecord, UniqueRef,
 };
 use nightmail::store::{self, Error, Snapshot, Store};
 
@@ -32,31 +32,31 @@ const STORED: [&str; 3] = [
 ];
 
 /// Opens a store with a clock that shows `now`.
-fn door(path: &Path, now: Timestamp) -> Door {
+fn queues(path: &Path, now: Timestamp) -> Queues {
     let store = Store::open(&store::Options::at(path)).unwrap();
-    Door::new(store, ManualClock::new(now), Arc::new(NoWitness))
+    Queues::new(store, ManualClock::new(now), Arc::new(NoObserver))
 }
 
 /// Fills a store with a record of every kind, in every state.
 async fn fill(path: &Path) {
-    let door = door(path, START);
-    door.ensure("dead", &Options { retention: Some(Duration::from_secs(1_209_600)), ..forever() }).await.unwrap();
-    door.ensure("orders", &dying_after(3)).await.unwrap();
+    let queues = queues(path, START);
+    queues.ensure("dead", &Options { retention: Some(Duration::from_secs(1_209_600)), ..forever() }).await.unwrap();
+    queues.ensure("orders", &dying_after(3)).await.unwrap();
     for text in ["in flight", "waits", "letter", "driven back", "ready ünicode"] {
         let message = Send { run: 7, recipient: [9; 16], ..Send::text(text) };
-        door.send("orders", message).await.unwrap();
+        queues.send("orders", message).await.unwrap();
     }
     let delayed = Send { delay: Some(Duration::from_secs(900)), ..Send::text("delayed") };
-    door.send("orders", delayed).await.unwrap();
-    let received = door.receive("orders", Receive::for_client(4), Duration::ZERO).await.unwrap();
+    queues.send("orders", delayed).await.unwrap();
+    let received = queues.receive("orders", Receive::for_client(4), Duration::ZERO).await.unwrap();
     for (message, code) in received[1..].iter().zip(["500", "404", "404"]) {
         let ended = settle::Ended { function: "statement".into(), why: failure(code), at: START };
         let (handle, is_hopeless) = (message.handle, code == "404");
         let step = move |tx: &mut store::Tx<'_>| match is_hopeless {
-            true => settle::bury(tx, &NoWitness, handle, &ended, Duration::ZERO),
-            false => settle::retry(tx, &NoWitness, handle, &ended, Duration::from_secs(60)),
+            true => settle::move_to_dlq(tx, &NoObserver, handle, &ended, Duration::ZERO),
+            false => settle::retry(tx, &NoObserver, handle, &ended, Duration::from_secs(60)),
         };
-        door.store().write(step).await.unwrap();
+        queues.store().write(step).await.unwrap();
     }
     let ids = vec![received[3].message_id];
     let back = Redrive {
@@ -65,12 +65,12 @@ async fn fill(path: &Path) {
         per_second: Some(10),
         ..Redrive::default()
     };
-    let id = door.start_redrive(back).await.unwrap();
-    door.store().write(move |tx| redrive::step(tx, &NoWitness, id, 10, START)).await.unwrap();
-    door.store().write(books).await.unwrap();
+    let id = queues.start_redrive(back).await.unwrap();
+    queues.store().write(move |tx| redrive::step(tx, &NoObserver, id, 10, START)).await.unwrap();
+    queues.store().write(books).await.unwrap();
 }
 
-/// Writes what the rooms above the queue keep.
+/// Writes the records of the modules above the queue.
 fn books(tx: &mut store::Tx<'_>) -> Result<(), Error> {
     tx.runs()?.insert(&7, &run())?;
     tx.run_keys()?.insert(&"monthly period=2026-10".into(), &7)?;
@@ -101,14 +101,14 @@ fn totals() -> RunTotals {
 }
 
 fn recipients() -> Vec<RecipientRecord> {
-    let receipt = Receipt {
+    let proof = DeliveryProof {
         reply: Some("250 2.0.0 queued".into()),
         message_id: Some("<7.1@example.com>".into()),
         document_sha256: Some("ab".repeat(32)),
     };
     let states = [
         RecipientState::Open,
-        RecipientState::Sent(receipt),
+        RecipientState::Sent(proof),
         RecipientState::Dead(Fingerprint::of("http", "account", "404")),
         RecipientState::Withdrawn("purged".into()),
     ];
@@ -123,24 +123,24 @@ fn ticks() -> Vec<TickRecord> {
 
 const ORDERS: &str = "\
 orders: 2 ready, 2 delayed, 1 in flight
-  in flight 30s | received 1 charged 1 | in flight
-  delayed 60s | received 1 charged 1 | waits
+  in flight 30s | received 1 attempts_charged 1 | in flight
+  delayed 60s | received 1 attempts_charged 1 | waits
     #1 Retry http account 500
-  ready | received 0 charged 0 | ready ünicode
-  delayed 900s | received 0 charged 0 | delayed
-  ready | received 0 charged 0 | driven back
+  ready | received 0 attempts_charged 0 | ready ünicode
+  delayed 900s | received 0 attempts_charged 0 | delayed
+  ready | received 0 attempts_charged 0 | driven back
     #1 Dead http account 404
 ";
 const DEAD: &str = "\
 dead: 1 ready, 0 delayed, 0 in flight
-  ready | received 1 charged 1 | letter
+  ready | received 1 attempts_charged 1 | letter
     #1 Dead http account 404
 ";
 
 /// Everything that [`fill`] wrote, as text and as records.
 fn compare(snapshot: &Snapshot) {
-    assert_eq!(picture::picture(snapshot, "orders", START).unwrap(), ORDERS);
-    assert_eq!(picture::picture(snapshot, "dead", START).unwrap(), DEAD);
+    assert_eq!(dump::dump(snapshot, "orders", START).unwrap(), ORDERS);
+    assert_eq!(dump::dump(snapshot, "dead", START).unwrap(), DEAD);
     assert_eq!(snapshot.runs().unwrap().get(&7), Ok(Some(run())));
     assert_eq!(snapshot.run_keys().unwrap().get(&"monthly period=2026-10".into()), Ok(Some(7)));
     assert_eq!(snapshot.totals().unwrap().get(&7), Ok(Some(totals())));
@@ -165,7 +165,7 @@ async fn a_store_of_this_version_holds_what_was_written() {
         assert!(!Path::new(&target).exists(), "a stored file is never written again");
         std::fs::copy(&path, target).unwrap();
     }
-    compare(&door(&path, START).store().snapshot().unwrap());
+    compare(&queues(&path, START).store().snapshot().unwrap());
 }
 
 #[tokio::test]
@@ -174,13 +174,13 @@ async fn a_store_of_every_format_opens_with_its_content_and_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nightmail.redb");
         std::fs::copy(stored, &path).unwrap();
-        let door = door(&path, START);
-        compare(&door.store().snapshot().unwrap());
-        assert_eq!(crate::support::unsound(&door.store().snapshot().unwrap()), 0, "{stored}");
-        let sent = door.send("orders", Send::text("new")).await.unwrap();
+        let queues = queues(&path, START);
+        compare(&queues.store().snapshot().unwrap());
+        assert_eq!(crate::support::unsound(&queues.store().snapshot().unwrap()), 0, "{stored}");
+        let sent = queues.send("orders", Send::text("new")).await.unwrap();
         assert!(sent.sequence > 6, "numbers go on where they stood");
-        assert_eq!(door.ensure("new", &forever()).await, Ok(3));
-        let letter = door.receive("dead", Receive::for_client(1), Duration::ZERO).await.unwrap().remove(0);
+        assert_eq!(queues.ensure("new", &forever()).await, Ok(3));
+        let letter = queues.receive("dead", Receive::for_client(1), Duration::ZERO).await.unwrap().remove(0);
         assert_eq!((&letter.body[..], letter.run, letter.recipient), (&b"letter"[..], 7, [9; 16]));
     }
 }
@@ -192,7 +192,7 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn the_hot_records_are_laid_out_as_the_format_says() {
     let state = MessageState {
-        place: Place::InFlight,
+        phase: Phase::InFlight,
         owner: Owner::Client,
         body: 0x0101_0101_0101_0101,
         message_id: MessageId::from_bytes([2; 16]),
@@ -202,17 +202,17 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         received_at: Timestamp::from_millis(6),
         deferred_since: Timestamp::from_millis(7),
         receive_count: 8,
-        charged: 9,
+        attempts_charged: 9,
         attempts: 10,
         lease: 11,
-        entered: 12,
+        arrival_seq: 12,
         size_bytes: 13,
         source: 14,
         group: Some(Group { id: [0xa; 16], is_ordered: true }),
         priority: 15,
         expires_at: Timestamp::from_millis(16),
         unique: Some(UniqueRef { queue: 17, key: [0xb; 16] }),
-        returned: Some(Returned { redrive: 18, source: 19 }),
+        redriven_by: Some(RedrivenBy { redrive: 18, source: 19 }),
     };
     let fields = [
         "02",
@@ -242,8 +242,14 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         "00000013",
     ];
     assert_eq!(hex(&state.encode()), fields.concat());
-    let plain =
-        MessageState { group: None, priority: 0, expires_at: Timestamp::ZERO, unique: None, returned: None, ..state };
+    let plain = MessageState {
+        group: None,
+        priority: 0,
+        expires_at: Timestamp::ZERO,
+        unique: None,
+        redriven_by: None,
+        ..state
+    };
     assert_eq!(plain.encode().len(), 104);
     let body = Body { run: 1, recipient: [2; 16], bytes: "hi".into(), ..Body::default() };
     assert_eq!(hex(&body.encode()), "02000000000000000102020202020202020202020202020202000000006869");
@@ -253,11 +259,11 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         hex(&grouped.encode()),
         "020000000000000001020202020202020202020202020202020000000800000001016700006869"
     );
-    let group = GroupRecord { in_flight: 1, held: 2, waiting: 3, shown: (4, 5) };
+    let group = GroupRecord { in_flight: 1, held: 2, waiting: 3, head: (4, 5) };
     assert_eq!(hex(&group.encode()), "01000000000000000100000000000000020000000000000003000000040000000000000005");
-    let fates = RedriveTotals { succeeded: 1, failed: 2, withdrawn: 3, undone: 4 };
+    let list_with_outcomes = RedriveTotals { succeeded: 1, failed: 2, withdrawn: 3, undone: 4 };
     let numbers = (1..=4).map(|n| format!("{n:016x}")).collect::<String>();
-    assert_eq!(hex(&fates.encode()), format!("01{numbers}"));
+    assert_eq!(hex(&list_with_outcomes.encode()), format!("01{numbers}"));
     let counts = Counts { ready: 1, delayed: 2, in_flight: 3, bytes: 4 };
     assert_eq!(hex(&counts.encode()), "010000000000000001000000000000000200000000000000030000000000000004");
     let totals = RunTotals { fetched: 1, sent: 2, dead: 3, withdrawn: 4, repeated: 5, interrupted: 6 };
@@ -326,9 +332,9 @@ fn the_other_records_are_laid_out_as_the_format_says() {
     };
     insta::assert_snapshot!(hex(&queue.encode()), @"02010171020301020103040501016406020101730101010001070001016b01760101700400");
     assert_eq!(QueueRecord::decode(&queue.encode()), Ok(queue));
-    let what = Recent::Sent { message_id: MessageId::from_bytes([4; 16]), sequence: 5 };
-    let recent = RecentRecord { until: Timestamp::from_millis(6), what };
-    insta::assert_snapshot!(hex(&recent.encode()), @"010600100404040404040404040404040404040405");
+    let what = DedupEntry::Sent { message_id: MessageId::from_bytes([4; 16]), sequence: 5 };
+    let dedup = DedupRecord { until: Timestamp::from_millis(6), what };
+    insta::assert_snapshot!(hex(&dedup.encode()), @"010600100404040404040404040404040404040405");
     let follower = Follower {
         body: 1,
         message_id: MessageId::from_bytes([4; 16]),

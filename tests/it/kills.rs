@@ -1,4 +1,4 @@
-//! The daemon is killed at random moments and started again: nobody is lost, nobody is doubled without being listed.
+//! The daemon is killed at random moments and restarted: no recipient is lost, and every possible duplicate is listed.
 //!
 //! `NIGHTMAIL_KILLS=50 NIGHTMAIL_KILL_USERS=2000` is the full size; `NIGHTMAIL_SEED` replays the moments.
 
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use nightmail::demo::{bank, sink};
 
-use crate::stage::{Dice, Stage, assert_recounted, messages, say, size, until};
+use crate::harness::{Harness, Rng, assert_recounted, messages, say, size, until};
 
 /// How the kills of one test are spread over its run.
 struct Spread {
-    dice: Dice,
+    rng: Rng,
     kills_left: u32,
     kills: u32,
     at_start: u32,
@@ -19,19 +19,19 @@ struct Spread {
 
 impl Spread {
     fn new(kills: u32) -> Self {
-        Self { dice: Dice::new(), kills_left: kills, kills: 0, at_start: 0 }
+        Self { rng: Rng::new(), kills_left: kills, kills: 0, at_start: 0 }
     }
 
     /// Starts the daemon and kills it, `left_ms` being the time that the rest of the work takes: so that the kills end
     /// before the work does. One kill in five hits the start itself.
-    async fn live_and_die(&mut self, stage: &Stage, left_ms: u64) {
-        let mut child = stage.spawn();
-        if self.dice.below(5) == 0 {
+    async fn live_and_die(&mut self, harness: &Harness, left_ms: u64) {
+        let mut child = harness.spawn();
+        if self.rng.below(5) == 0 {
             self.at_start += 1;
-            tokio::time::sleep(self.dice.span(200)).await;
+            tokio::time::sleep(self.rng.span(200)).await;
         } else {
-            child.ready(stage).await;
-            tokio::time::sleep(self.dice.span((3 * left_ms / u64::from(2 * self.kills_left + 2)).max(2))).await;
+            child.ready(harness).await;
+            tokio::time::sleep(self.rng.span((3 * left_ms / u64::from(2 * self.kills_left + 2)).max(2))).await;
         }
         child.kill().await;
         self.kills_left -= 1;
@@ -39,9 +39,9 @@ impl Spread {
     }
 }
 
-/// A first life that only starts the run.
-async fn start_run(stage: &Stage) -> u64 {
-    let child = stage.child().await;
+/// A first daemon that only starts the run.
+async fn start_run(harness: &Harness) -> u64 {
+    let child = harness.child().await;
     let run = child.operator.start().await;
     child.kill().await;
     run
@@ -55,30 +55,30 @@ async fn no_kill_loses_a_user_and_every_mail_that_comes_twice_is_listed_as_in_do
     const AT_ONCE: u64 = 24;
     let latency = Some(Duration::from_millis(LATENCY_MS));
     let options = bank::Options { users, latency, page_size: 100, ..bank::Options::default() };
-    let stage = Stage::set(options, sink::Options::default()).await;
-    let run = start_run(&stage).await;
+    let harness = Harness::set(options, sink::Options::default()).await;
+    let run = start_run(&harness).await;
     let mut spread = Spread::new(kills);
     while spread.kills_left > 0 {
-        let left = u64::from(users).saturating_sub(stage.sink.summary().distinct);
-        spread.live_and_die(&stage, left * LATENCY_MS / AT_ONCE).await;
+        let left = u64::from(users).saturating_sub(harness.sink.summary().distinct);
+        spread.live_and_die(&harness, left * LATENCY_MS / AT_ONCE).await;
     }
-    let sent_under_fire = stage.sink.summary().distinct;
+    let sent_under_fire = harness.sink.summary().distinct;
 
-    let child = stage.child().await;
+    let child = harness.child().await;
     let (report, driven) = child.operator.all_sent(run).await;
     assert_eq!((report.fetched, report.sent), (u64::from(users), u64::from(users)));
     assert_eq!((report.withdrawn, report.repeated), (0, 0));
-    stage.assert_recipients(users);
+    harness.assert_recipients(users);
     let in_doubt: BTreeSet<String> =
         child.operator.in_doubt(run).await.into_iter().map(|row| format!("{}@example.test", row.user)).collect();
-    let summary = stage.sink.summary();
+    let summary = harness.sink.summary();
     for twice in &summary.doubled {
         assert!(in_doubt.contains(&twice.recipient), "{twice:?} is not listed");
         assert!(twice.message_ids.iter().all(|id| *id == twice.message_ids[0]), "{twice:?}");
     }
     child.operator.assert_empty().await;
     assert!(child.terminate(Duration::from_secs(30)).await.success());
-    assert_recounted(&stage.door(), run);
+    assert_recounted(&harness.queues(), run);
     assert!(sent_under_fire < u64::from(users), "the work ended before the kills did");
     say(format_args!(
         "{users} users, {} kills ({} at the start): {} mails, {} recipients, {} doubled, {} in doubt, {} attempts \
@@ -100,22 +100,22 @@ async fn no_kill_during_a_fan_out_loses_or_doubles_a_message() {
     const PAGE: u32 = 5;
     let latency = Some(Duration::from_millis(LATENCY_MS));
     let options = bank::Options { users, latency, page_size: PAGE, ..bank::Options::default() };
-    let mut stage = Stage::set(options, sink::Options::default()).await;
+    let mut harness = Harness::set(options, sink::Options::default()).await;
     // No message becomes visible to a worker: each stays where the fan-out put it.
-    stage.set_key("QUEUES__STATEMENTS__DELAY", "15m");
-    let run = start_run(&stage).await;
+    harness.set_key("QUEUES__STATEMENTS__DELAY", "15m");
+    let run = start_run(&harness).await;
     let mut spread = Spread::new(kills);
     let mut fetched = 0;
     while spread.kills_left > 0 {
         let pages_left = (u64::from(users) - fetched) / u64::from(PAGE);
-        spread.live_and_die(&stage, pages_left * LATENCY_MS).await;
-        let door = stage.door();
-        let report = assert_recounted(&door, run);
-        assert_eq!(messages(&door, "statements").len() as u64, report.fetched, "a message for each row");
+        spread.live_and_die(&harness, pages_left * LATENCY_MS).await;
+        let queues = harness.queues();
+        let report = assert_recounted(&queues, run);
+        assert_eq!(messages(&queues, "statements").len() as u64, report.fetched, "a message for each row");
         fetched = report.fetched;
     }
 
-    let child = stage.child().await;
+    let child = harness.child().await;
     let mut driven = 0;
     let report = until("all users", async || {
         if child.operator.queue("fan-out-dead").await.total() > 0 {
@@ -126,9 +126,9 @@ async fn no_kill_during_a_fan_out_loses_or_doubles_a_message() {
     .await;
     assert_eq!((report.fetched, report.open, report.repeated), (u64::from(users), u64::from(users), 0));
     assert!(child.terminate(Duration::from_secs(30)).await.success());
-    let door = stage.door();
-    assert_recounted(&door, run);
-    let bodies = messages(&door, "statements").into_iter().map(|message| {
+    let queues = harness.queues();
+    assert_recounted(&queues, run);
+    let bodies = messages(&queues, "statements").into_iter().map(|message| {
         let body: serde_json::Value = serde_json::from_str(&message.body).unwrap();
         body["user"]["id"].as_str().unwrap().to_owned()
     });

@@ -1,5 +1,6 @@
-//! The rooms through their public doors: a real store in a temporary directory, time by a manual clock; the whole daemon
-//! from end to end, with a bank and a mail sink on loopback; and the binary as its users meet it.
+//! Integration tests: the modules through their public interfaces, with a real store in a temporary directory and a
+//! manual clock; the whole daemon end to end, with a bank and a mail sink on loopback; and the binary as its users run
+//! it.
 
 #[cfg(test)]
 mod backup;
@@ -17,6 +18,8 @@ mod drain;
 #[cfg(test)]
 mod format;
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod model;
@@ -30,6 +33,9 @@ mod queue;
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod relay;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod retention;
 #[cfg(test)]
 mod schedule;
 #[cfg(test)]
@@ -37,13 +43,8 @@ mod sigkill;
 #[cfg(test)]
 mod sound;
 #[cfg(test)]
-mod stage;
-#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod store_log;
 #[cfg(test)]
 mod support;
-#[cfg(feature = "demo")]
-#[cfg(test)]
-mod upkeep;

@@ -1,5 +1,5 @@
 //! Random operations on the queues against a small model in memory: after each one the queues hold what the model
-//! holds, all books balance, and the witness heard what the model tells.
+//! holds, all books balance, and the observer saw the transitions that the model predicts.
 //!
 //! `NIGHTMAIL_MODEL_OPS` sets how many operations run, `NIGHTMAIL_MODEL_SEED` replays a failure.
 
@@ -15,7 +15,7 @@ use driver::Driver;
 
 /// Operations of one test run unless the environment says otherwise.
 const OPS: u64 = 5_000;
-/// A fresh store begins after this many, so that a failure's trace stays short.
+/// A new store is started after this many, so that a failure's trace stays short.
 const OPS_PER_STORE: u64 = 500;
 
 fn number(name: &str) -> Option<u64> {

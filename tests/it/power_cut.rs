@@ -1,6 +1,6 @@
-//! Power cuts: the engine works on a disk that keeps every call, and then every moment of that work is a place where the
-//! power goes. What was not synced by then is lost, torn, or there in another order. Whatever the disk then holds, the
-//! store opens and is what it was after the last acknowledged step, or after the one in flight, whole.
+//! Power cuts: the engine runs on disks that record every call, and then the power is cut after any of these calls.
+//! Unsynced writes are lost, torn or re-ordered. Whatever the disks then hold, the store opens with the state after the
+//! last acknowledged step, or after the whole step in flight.
 //!
 //! `NIGHTMAIL_CRASH_IMAGES` is the number of images (6,000 by default, 1,000,000 on a patient machine);
 //! `NIGHTMAIL_SEED` replays them.
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::stage::{say, seed, size};
+use crate::harness::{say, seed, size};
 use image::{Cuts, Meddle};
 use workload::Recording;
 
@@ -53,13 +53,13 @@ async fn no_power_cut_loses_what_was_acknowledged_or_brings_anything_back() {
     ));
 }
 
-/// What is wrong: with what the disks were told or with when a step was answered, or with the recovery.
+/// What is faulty: the calls to the disks or the moment of an answer, or the recovery.
 enum Fault {
     Of(fn(&mut Recording)),
     OfRecovery(Meddle),
 }
 
-/// Each of these is a fault that the test above must see: a harness that sees nothing proves nothing.
+/// The test above must detect each of these faults: a test that detects nothing proves nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_harness_finds_each_of_twelve_faults() {
     use Fault::{Of, OfRecovery};

@@ -1,4 +1,4 @@
-//! The real binary and its neighbours as processes of a test's own: started, read, told to stop, and never left over.
+//! The real binary and its neighbours as child processes of a test: started, read, stopped, and never left behind.
 
 #![expect(clippy::disallowed_methods, reason = "processes live by the real clock")]
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Nothing that a test waits for takes longer, on a busy machine either.
+/// The longest wait of a test, also on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process whose lines are read as they come; killed when dropped.
@@ -92,7 +92,7 @@ impl Process {
         status.code().unwrap_or_else(|| -status.signal().unwrap())
     }
 
-    /// Tells it to stop and waits for a good end.
+    /// Stops it and waits for a successful exit.
     pub(crate) fn stop(mut self) -> Vec<String> {
         self.terminate();
         assert_eq!(self.end(), 0, "{}", self.seen.join("\n"));
@@ -108,7 +108,7 @@ impl Drop for Process {
     }
 }
 
-/// What a command that ended said.
+/// The output of a finished command.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: i32,
@@ -122,13 +122,13 @@ impl Said {
         Self { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
-    /// The one JSON value that a good command printed with nothing around it.
+    /// The JSON value that a successful command printed, with nothing around it.
     pub(crate) fn json(&self) -> serde_json::Value {
         assert_eq!(self.code, 0, "{self:?}");
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The text of a good command.
+    /// The output of a successful command.
     #[track_caller]
     pub(crate) fn good(&self) -> &str {
         assert_eq!(self.code, 0, "{self:?}");
@@ -136,51 +136,51 @@ impl Said {
     }
 }
 
-/// A directory with the example configuration, the demo's bank and whatever relay the test names, and the variables
-/// that lead the one to the others.
-pub(crate) struct Stage {
+/// A directory with the example configuration, the demo's bank, a relay of the test's choice, and the variables that
+/// point the configuration to both.
+pub(crate) struct Harness {
     pub(crate) dir: TempDir,
     variables: Vec<(String, String)>,
-    /// Held for the test's time.
+    /// Kept for the duration of the test.
     servers: Vec<Process>,
 }
 
-impl Stage {
-    /// A stage with nobody on it.
+impl Harness {
+    /// A harness without bank and relay.
     pub(crate) fn empty() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
         std::fs::copy(example, dir.path().join("config.toml")).unwrap();
-        let mut stage = Self { dir, variables: Vec::new(), servers: Vec::new() };
+        let mut harness = Self { dir, variables: Vec::new(), servers: Vec::new() };
         // Tests do not wait as long between attempts as a night run does.
-        stage.set("FUNCTIONS__STATEMENT__BACKOFF__FIRST", "20ms");
-        stage.set("FUNCTIONS__STATEMENT__BACKOFF__MAX", "50ms");
-        stage.set("FUNCTIONS__STATEMENT__ACCOUNT__RETRIES", "0");
-        stage
+        harness.set("FUNCTIONS__STATEMENT__BACKOFF__FIRST", "20ms");
+        harness.set("FUNCTIONS__STATEMENT__BACKOFF__MAX", "50ms");
+        harness.set("FUNCTIONS__STATEMENT__ACCOUNT__RETRIES", "0");
+        harness
     }
 
-    /// A stage with a bank of these options.
+    /// A harness with a bank of these options.
     pub(crate) fn with_bank(options: &[&str]) -> Self {
-        let mut stage = Self::empty();
-        let mut bank = Process::start(stage.command(&["demo", "bank", "--listen", "127.0.0.1:0"]).args(options));
+        let mut harness = Self::empty();
+        let mut bank = Process::start(harness.command(&["demo", "bank", "--listen", "127.0.0.1:0"]).args(options));
         let line = bank.wait_for("on http://");
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
-        stage.set("FUNCTIONS__FAN_OUT__USERS__URL", &format!("{url}/users?period={{period}}"));
+        harness.set("FUNCTIONS__FAN_OUT__USERS__URL", &format!("{url}/users?period={{period}}"));
         let account = format!("{url}/accounts/{{account_id}}/transactions?period={{period}}");
-        stage.set("FUNCTIONS__STATEMENT__ACCOUNT__URL", &account);
-        stage.servers.push(bank);
-        stage
+        harness.set("FUNCTIONS__STATEMENT__ACCOUNT__URL", &account);
+        harness.servers.push(bank);
+        harness
     }
 
     /// The same with the demo's mail sink as the relay.
     pub(crate) fn with_bank_and_sink(options: &[&str]) -> Self {
-        let mut stage = Self::with_bank(options);
-        let mut sink = Process::start(&mut stage.command(&["demo", "mail-sink", "--listen", "127.0.0.1:0"]));
+        let mut harness = Self::with_bank(options);
+        let mut sink = Process::start(&mut harness.command(&["demo", "mail-sink", "--listen", "127.0.0.1:0"]));
         let line = sink.wait_for("mail sink on ");
         let port = line.split_whitespace().nth(3).unwrap().rsplit(':').next().unwrap().to_owned();
-        stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", &port);
-        stage.servers.push(sink);
-        stage
+        harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", &port);
+        harness.servers.push(sink);
+        harness
     }
 
     /// Sets a key of the configuration for all that is started from now on.
@@ -196,21 +196,21 @@ impl Stage {
         std::fs::write(self.dir.path().join(name), text).unwrap();
     }
 
-    /// Adds to the configuration.
+    /// Appends to the configuration.
     pub(crate) fn append(&self, text: &str) {
         let path = self.dir.path().join("config.toml");
         let before = std::fs::read_to_string(&path).unwrap();
         std::fs::write(path, before + text).unwrap();
     }
 
-    /// The binary with these arguments and no variables but the stage's.
+    /// The binary with these arguments and only the harness's variables.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.bare(env!("CARGO_BIN_EXE_nightmail"));
         command.args(arguments);
         command
     }
 
-    /// Any program in the stage's directory with the stage's variables.
+    /// Any program in the harness's directory with the harness's variables.
     pub(crate) fn bare(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.dir.path()).env_clear().envs(self.variables.clone());
@@ -252,7 +252,7 @@ impl Stage {
         daemon
     }
 
-    /// Starts a run and waits until each of its recipients has an end.
+    /// Starts a run and waits until each of its recipients has an outcome.
     pub(crate) fn run_to_the_end(&self, daemon: &mut Process) {
         assert_eq!(self.run(&["run", "start", "monthly-statements", "--param", "period=2026-10"]).code, 0);
         daemon.wait_for("the run is complete");
@@ -260,7 +260,7 @@ impl Stage {
 }
 
 /// Whether all these programs are installed. A test that misses one says so and is skipped, unless
-/// `NIGHTMAIL_TEST_TOOLS=required`. `aiosmtpd` is a module of Python's.
+/// `NIGHTMAIL_TEST_TOOLS=required`. `aiosmtpd` is a Python module.
 #[expect(clippy::print_stderr, reason = "a skipped test says why")]
 pub(crate) fn has_tools(names: &[&str]) -> bool {
     let is_there = |name: &&&str| match **name {
@@ -282,14 +282,14 @@ fn runs(command: &mut Command) -> bool {
     quiet.status().is_ok_and(|status| status.success())
 }
 
-/// How long something took.
+/// Measures how long something takes.
 pub(crate) fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
     let began = Instant::now();
     let done = what();
     (done, began.elapsed())
 }
 
-/// Asks again until the answer is there.
+/// Polls until the answer is there.
 pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! The promises of the queue room, one test each.
+//! The promises of the queue module, one test each.
 
 mod books;
 mod dead;

@@ -3,35 +3,35 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nightmail::demo::people::People;
+use nightmail::demo::fixtures::Fixtures;
 use serde_json::{Value, json};
 
-use crate::process::{Process, Stage, has_tools};
+use crate::process::{Harness, Process, has_tools};
 
 const USERS: u32 = 24;
 const PASSWORD: &str = "correct-horse-battery";
 
-/// The relay, the directory of its mails, and a stage that leads to it.
+/// The relay, the directory of its mails, and a harness that points to it.
 struct Foreign {
-    stage: Stage,
+    harness: Harness,
     relay: Process,
     mails: PathBuf,
 }
 
 impl Foreign {
     fn start(users: u32, options: &[&str]) -> Self {
-        let mut stage = Stage::with_bank(&["--users", &users.to_string()]);
-        let mails = stage.dir.path().join("mails");
+        let mut harness = Harness::with_bank(&["--users", &users.to_string()]);
+        let mails = harness.dir.path().join("mails");
         std::fs::create_dir(&mails).unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/relay.py");
         let mut command = Command::new("python3");
-        command.current_dir(stage.dir.path()).arg(script).arg(&mails).args(options);
+        command.current_dir(harness.dir.path()).arg(script).arg(&mails).args(options);
         let mut relay = Process::start(&mut command);
-        stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", relay.wait_for("").trim());
-        Self { stage, relay, mails }
+        harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", relay.wait_for("").trim());
+        Self { harness, relay, mails }
     }
 
-    /// With STARTTLS, a certificate that nobody issued, and AUTH.
+    /// With STARTTLS, a self-signed certificate, and AUTH.
     fn start_secured(users: u32) -> Self {
         let signed = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -41,16 +41,16 @@ impl Foreign {
         let login = format!("nightmail:{PASSWORD}");
         let paths = [cert.to_str().unwrap(), key.to_str().unwrap()];
         let mut foreign = Self::start(users, &["--cert", paths[0], "--key", paths[1], "--login", &login]);
-        let trusted = foreign.stage.dir.path().join("relay.pem");
+        let trusted = foreign.harness.dir.path().join("relay.pem");
         std::fs::copy(dir.path().join("relay.cert.pem"), trusted).unwrap();
-        foreign.stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__TLS", "starttls");
-        foreign.stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__USERNAME", "nightmail");
-        foreign.stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PASSWORD__ENV", "RELAY_PASSWORD");
-        foreign.stage.set_variable("RELAY_PASSWORD", PASSWORD);
+        foreign.harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__TLS", "starttls");
+        foreign.harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__USERNAME", "nightmail");
+        foreign.harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PASSWORD__ENV", "RELAY_PASSWORD");
+        foreign.harness.set_variable("RELAY_PASSWORD", PASSWORD);
         foreign
     }
 
-    /// Each mail with its attachment's file, by the address that it came to.
+    /// Each mail with its attachment's file, by recipient address.
     fn received(&self) -> Vec<(Value, PathBuf)> {
         let files = std::fs::read_dir(&self.mails).unwrap().map(|entry| entry.unwrap().path());
         let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
@@ -63,7 +63,7 @@ impl Foreign {
         mails
     }
 
-    /// Every mail is whole, in order, and for the one whom it reached.
+    /// Every mail is complete, well formed, and addressed to the recipient it reached.
     fn check(&self, users: u32) -> Vec<Value> {
         let received = self.received();
         assert_eq!(received.len(), users as usize);
@@ -71,16 +71,16 @@ impl Foreign {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), users as usize, "each mail has a Message-ID of its own");
-        let people = People::new(1);
+        let fixtures = Fixtures::new(1);
         for (index, (mail, pdf)) in (0..users).zip(&received) {
-            check_mail(mail, &people.user(index));
-            check_document(pdf, &people.user(index).id);
+            check_mail(mail, &fixtures.user(index));
+            check_document(pdf, &fixtures.user(index).id);
         }
         received.into_iter().map(|(mail, _)| mail).collect()
     }
 }
 
-fn check_mail(mail: &Value, user: &nightmail::demo::people::User) {
+fn check_mail(mail: &Value, user: &nightmail::demo::fixtures::User) {
     let id = &user.id;
     assert_eq!(mail["envelope"], json!({"from": "statements@bank.example", "to": [user.email]}));
     assert_eq!(mail["to"], json!([{"name": user.name, "address": user.email}]), "{id}");
@@ -120,14 +120,14 @@ fn a_foreign_relay_reads_every_mail_as_it_was_meant() {
         return;
     }
     let foreign = Foreign::start(USERS, &[]);
-    let mut daemon = foreign.stage.serve();
-    foreign.stage.run_to_the_end(&mut daemon);
+    let mut daemon = foreign.harness.serve();
+    foreign.harness.run_to_the_end(&mut daemon);
     for mail in foreign.check(USERS) {
         assert_eq!(mail["tls"], false);
     }
-    let run = foreign.stage.run(&["run", "show", "1", "--json"]).json();
+    let run = foreign.harness.run(&["run", "show", "1", "--json"]).json();
     assert_eq!((&run["sent"], &run["interrupted"]), (&json!(USERS), &json!(0)));
-    let rows = foreign.stage.run(&["run", "recipients", "1", "--state", "sent", "--json"]).json();
+    let rows = foreign.harness.run(&["run", "recipients", "1", "--state", "sent", "--json"]).json();
     for row in rows.as_array().unwrap() {
         assert!(row["detail"].as_str().unwrap().starts_with("250 2.0.0 kept as "), "the relay's own words: {row}");
     }
@@ -141,9 +141,9 @@ fn a_relay_with_starttls_and_a_password_is_used_when_its_certificate_is_trusted(
         return;
     }
     let mut foreign = Foreign::start_secured(USERS);
-    foreign.stage.set_variable("SSL_CERT_FILE", "relay.pem");
-    let mut daemon = foreign.stage.serve();
-    foreign.stage.run_to_the_end(&mut daemon);
+    foreign.harness.set_variable("SSL_CERT_FILE", "relay.pem");
+    let mut daemon = foreign.harness.serve();
+    foreign.harness.run_to_the_end(&mut daemon);
     for mail in foreign.check(USERS) {
         assert_eq!((&mail["tls"], &mail["login"]), (&json!(true), &json!("nightmail")));
     }
@@ -156,11 +156,11 @@ fn a_relay_that_nobody_vouches_for_gets_neither_password_nor_mail_and_the_letter
         return;
     }
     let foreign = Foreign::start_secured(3);
-    let mut daemon = foreign.stage.serve();
-    foreign.stage.run_to_the_end(&mut daemon);
+    let mut daemon = foreign.harness.serve();
+    foreign.harness.run_to_the_end(&mut daemon);
     assert_eq!(foreign.received().len(), 0);
     assert!(!foreign.mails.join("logins").exists(), "the password left the house");
-    let dead = foreign.stage.run(&["dead", "statements", "--json"]).json();
+    let dead = foreign.harness.run(&["dead", "statements", "--json"]).json();
     let sample = dead[0]["sample"].as_str().unwrap();
     assert_eq!((dead.as_array().unwrap().len(), &dead[0]["count"]), (1, &json!(3)), "one fault, one fingerprint");
     assert!(sample.contains("UnknownIssuer"), "{sample}");
@@ -174,22 +174,22 @@ fn a_wrong_password_is_named_and_never_shown() {
         return;
     }
     let mut foreign = Foreign::start_secured(2);
-    foreign.stage.set_variable("SSL_CERT_FILE", "relay.pem");
-    foreign.stage.set_variable("RELAY_PASSWORD", "not-the-right-one");
-    let mut daemon = foreign.stage.serve();
-    foreign.stage.run_to_the_end(&mut daemon);
+    foreign.harness.set_variable("SSL_CERT_FILE", "relay.pem");
+    foreign.harness.set_variable("RELAY_PASSWORD", "not-the-right-one");
+    let mut daemon = foreign.harness.serve();
+    foreign.harness.run_to_the_end(&mut daemon);
     assert_eq!(foreign.received().len(), 0);
-    let said = foreign.stage.run(&["peek", "statements-dead"]);
+    let said = foreign.harness.run(&["peek", "statements-dead"]);
     assert!(said.good().contains("535"), "{said:?}");
     assert!(!said.out.contains("not-the-right-one") && !daemon.stop().join("\n").contains("not-the-right-one"));
 }
 
 #[test]
 fn certificates_that_are_named_and_missing_keep_the_daemon_from_starting() {
-    let mut stage = Stage::empty();
-    stage.set_variable("SSL_CERT_FILE", "missing.pem");
-    stage.set("FUNCTIONS__STATEMENT__MAIL__RELAY__TLS", "starttls");
-    let said = stage.run(&["serve"]);
+    let mut harness = Harness::empty();
+    harness.set_variable("SSL_CERT_FILE", "missing.pem");
+    harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__TLS", "starttls");
+    let said = harness.run(&["serve"]);
     assert_eq!(said.code, 78, "{said:?}");
     assert!(said.err.contains("missing.pem") && said.err.contains("SSL_CERT_FILE"), "{said:?}");
 }

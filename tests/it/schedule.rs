@@ -1,4 +1,4 @@
-//! Ticks through the store: what is decided about a due moment is durable, and a run starts in the same commit.
+//! Ticks in the store: the verdict on a due moment is durable, and a run starts in the same commit.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use nightmail::base::Timestamp;
 use nightmail::queue::stats;
 use nightmail::run::{self, report};
-use nightmail::schedule::tick::{self, Look};
+use nightmail::schedule::tick::{self, Decisions};
 use nightmail::schedule::{Misfire, Options, rule::Rule};
 use nightmail::store::Tx;
 use nightmail::store::record::TickVerdict;
@@ -33,17 +33,17 @@ fn schedule(cron: &str, misfire: Misfire, grace: Duration) -> Options {
 
 async fn world() -> World {
     let world = World::new();
-    world.door().ensure("fan-out", &nightmail::queue::Options::default()).await.unwrap();
+    world.queues().ensure("fan-out", &nightmail::queue::Options::default()).await.unwrap();
     world
 }
 
-async fn look(world: &World, options: &Options) -> Look {
+async fn look(world: &World, options: &Options) -> Decisions {
     let (options, now) = (options.clone(), world.now());
-    let step = move |tx: &mut Tx<'_>| tick::look(tx, &options, "fan-out", now);
-    world.door().store().write::<_, run::Error, _>(step).await.unwrap()
+    let step = move |tx: &mut Tx<'_>| tick::decide_due(tx, &options, "fan-out", now);
+    world.queues().store().write::<_, run::Error, _>(step).await.unwrap()
 }
 
-/// Looks until nothing is due, as the service does; answers the moments that fired.
+/// Decides ticks until none is due, as the service does; returns the moments that fired.
 async fn settle(world: &World, options: &Options) -> Vec<Timestamp> {
     let mut fired = Vec::new();
     loop {
@@ -155,7 +155,7 @@ async fn a_tick_whose_run_was_started_by_hand_starts_no_second_one() {
     let (by_hand, now) = (options.clone(), world.now());
     let given = BTreeMap::from([("day".to_owned(), "2026-11-01".to_owned())]);
     let step = move |tx: &mut Tx<'_>| tick::start_by_hand(tx, &by_hand, "fan-out", &given, now);
-    assert_eq!(world.door().store().write::<_, tick::HandError, _>(step).await.unwrap(), 1);
+    assert_eq!(world.queues().store().write::<_, tick::StartError, _>(step).await.unwrap(), 1);
     world.clock.advance(HOUR);
     assert_eq!(settle(&world, &options).await, []);
     let snapshot = world.snapshot();

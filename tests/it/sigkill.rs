@@ -1,5 +1,5 @@
 //! The daemon is killed while messages are sent and worked on: what was acknowledged is there, what is done stays gone,
-//! and no message was worked on more often than it was counted.
+//! and no message had more attempts than were counted.
 //!
 //! `NIGHTMAIL_SIGKILLS=200` is the full size; `NIGHTMAIL_SEED` replays the moments.
 
@@ -7,19 +7,19 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nightmail::demo::{bank, people, sink};
+use nightmail::demo::{bank, fixtures, sink};
 use nightmail::queue::peek::Peeked;
 
-use crate::stage::{Dice, Operator, Stage, assert_sound, messages, say, size};
+use crate::harness::{Harness, Operator, Rng, assert_sound, messages, say, size};
 
-/// How many send at once.
+/// The number of concurrent senders.
 const SENDERS: u32 = 4;
 /// Each of them sends at most this many messages in one life of the daemon.
 const SENDS_MAX: u32 = 8;
 /// The bank takes this long, so that kills hit attempts.
 const LATENCY: Duration = Duration::from_millis(30);
 
-/// Every user gets one message; a send that was cut off is not repeated, so that nothing is doubled by the test.
+/// Every user gets one message; a send that was cut off is not repeated, so that the test itself duplicates nothing.
 #[derive(Default)]
 struct Sends {
     next: AtomicU32,
@@ -31,11 +31,11 @@ struct Sends {
 
 impl Sends {
     /// Sends until the daemon is gone.
-    async fn load(&self, stage: &Stage, operator: &Operator) -> (Vec<u32>, u32) {
+    async fn load(&self, harness: &Harness, operator: &Operator) -> (Vec<u32>, u32) {
         let (mut acknowledged, mut unknown) = (Vec::new(), 0);
         for _ in 0..SENDS_MAX {
             let index = self.next.fetch_add(1, Ordering::SeqCst);
-            match operator.send_statement(&stage.people().user(index)).await {
+            match operator.send_statement(&harness.fixtures().user(index)).await {
                 Ok(()) => acknowledged.push(index),
                 Err(_) => {
                     unknown += 1;
@@ -47,16 +47,16 @@ impl Sends {
     }
 
     /// One life: senders at work until the kill, at a random moment. One kill in five hits the start itself.
-    async fn live_and_die(&mut self, stage: &Stage, dice: &mut Dice) {
-        let mut child = stage.spawn();
-        if dice.below(5) == 0 {
-            tokio::time::sleep(dice.span(150)).await;
+    async fn live_and_die(&mut self, harness: &Harness, rng: &mut Rng) {
+        let mut child = harness.spawn();
+        if rng.below(5) == 0 {
+            tokio::time::sleep(rng.span(150)).await;
             return child.kill().await;
         }
-        child.ready(stage).await;
-        let (operator, span) = (child.operator.clone(), dice.span(400));
+        child.ready(harness).await;
+        let (operator, span) = (child.operator.clone(), rng.span(400));
         let sends = &*self;
-        let load = futures_util::future::join_all((0..SENDERS).map(|_| sends.load(stage, &operator)));
+        let load = futures_util::future::join_all((0..SENDERS).map(|_| sends.load(harness, &operator)));
         let kill = async {
             tokio::time::sleep(span).await;
             child.kill().await;
@@ -71,10 +71,10 @@ impl Sends {
 
 fn user_of(message: &Peeked) -> u32 {
     let body: serde_json::Value = serde_json::from_str(&message.body).unwrap();
-    people::user_index(body["user"]["id"].as_str().unwrap()).unwrap()
+    fixtures::user_index(body["user"]["id"].as_str().unwrap()).unwrap()
 }
 
-/// What looks at the store between two lives have shown.
+/// What the checks of the store between two lives have shown.
 #[derive(Default)]
 struct Looks {
     /// Users whose message was acknowledged, done and gone.
@@ -85,24 +85,24 @@ struct Looks {
 
 impl Looks {
     /// Nothing acknowledged is lost, nothing that was gone is back, and every attempt was counted before it was made.
-    fn look(&mut self, stage: &Stage, sends: &Sends) {
-        let door = stage.door();
-        assert_sound(&door);
+    fn look(&mut self, harness: &Harness, sends: &Sends) {
+        let queues = harness.queues();
+        assert_sound(&queues);
         let found: Vec<Peeked> =
-            ["statements", "statements-dead"].iter().flat_map(|queue| messages(&door, queue)).collect();
+            ["statements", "statements-dead"].iter().flat_map(|queue| messages(&queues, queue)).collect();
         for message in &found {
             let (user, counted) = (user_of(message), u64::from(message.receive_count));
-            let made = stage.bank.asked(user);
+            let made = harness.bank.asked(user);
             assert!(made <= counted, "user {user}: {made} attempts were made, {counted} receives are counted");
         }
-        self.cut += found.iter().filter(|message| message.place == "in flight").count();
+        self.cut += found.iter().filter(|message| message.phase == "in flight").count();
         let present: BTreeSet<u32> = found.iter().map(user_of).collect();
         assert_eq!(present.len(), found.len(), "a message is there twice");
         let ghosts: Vec<_> = present.intersection(&self.gone).collect();
         assert_eq!(ghosts, Vec::<&u32>::new(), "messages that were done are back");
-        let mailed: BTreeSet<String> = stage.sink.records().into_iter().map(|record| record.recipient).collect();
+        let mailed: BTreeSet<String> = harness.sink.records().into_iter().map(|record| record.recipient).collect();
         for user in sends.acknowledged.difference(&present) {
-            assert!(mailed.contains(&stage.people().user(*user).email), "user {user} was acknowledged and is lost");
+            assert!(mailed.contains(&harness.fixtures().user(*user).email), "user {user} was acknowledged and is lost");
             self.gone.insert(*user);
         }
     }
@@ -113,19 +113,19 @@ async fn no_sigkill_loses_an_acknowledged_message_brings_one_back_or_hides_an_at
     let kills = size("NIGHTMAIL_SIGKILLS", 20);
     let options =
         bank::Options { users: 1_000_000, fail_share: 0.1, latency: Some(LATENCY), ..bank::Options::default() };
-    let mut stage = Stage::set(options, sink::Options::default()).await;
-    stage.set_key("FUNCTIONS__STATEMENT__ACCOUNT__RETRIES", 0);
-    stage.set_key("QUEUES__STATEMENTS__MAX_RECEIVE_COUNT", 12);
-    let (mut dice, mut sends, mut looks) = (Dice::new(), Sends::default(), Looks::default());
+    let mut harness = Harness::set(options, sink::Options::default()).await;
+    harness.set_key("FUNCTIONS__STATEMENT__ACCOUNT__RETRIES", 0);
+    harness.set_key("QUEUES__STATEMENTS__MAX_RECEIVE_COUNT", 12);
+    let (mut rng, mut sends, mut looks) = (Rng::new(), Sends::default(), Looks::default());
     for _ in 0..kills {
-        sends.live_and_die(&stage, &mut dice).await;
-        looks.look(&stage, &sends);
+        sends.live_and_die(&harness, &mut rng).await;
+        looks.look(&harness, &sends);
     }
 
-    stage.bank.fix();
-    let child = stage.child().await;
+    harness.bank.fix();
+    let child = harness.child().await;
     let operator = &child.operator;
-    crate::stage::until("every message to be done", async || {
+    crate::harness::until("every message to be done", async || {
         if operator.queue("statements-dead").await.total() > 0 {
             operator.redrive("statements-dead").await;
         }
@@ -133,7 +133,7 @@ async fn no_sigkill_loses_an_acknowledged_message_brings_one_back_or_hides_an_at
     })
     .await;
     child.kill().await;
-    looks.look(&stage, &sends);
+    looks.look(&harness, &sends);
     assert_eq!(looks.gone, sends.acknowledged, "all are done, and none is back after the last kill");
     assert!(looks.cut > 0, "no kill hit an attempt");
     say(format_args!(
@@ -142,7 +142,7 @@ async fn no_sigkill_loses_an_acknowledged_message_brings_one_back_or_hides_an_at
         sends.acknowledged.len(),
         sends.unknown,
         looks.cut,
-        stage.sink.summary().total,
-        stage.sink.summary().distinct
+        harness.sink.summary().total,
+        harness.sink.summary().distinct
     ));
 }

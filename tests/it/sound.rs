@@ -1,5 +1,5 @@
-//! The check of the store and its compaction: a sound store has no findings, and each thing that contradicts another is named with its table
-//! and key.
+//! `store check` and compaction: a consistent store has no findings, and each contradiction is named with its table and
+//! key.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use nightmail::store::check::{self, FINDINGS_MAX, Findings};
 use nightmail::store::compact;
 use nightmail::store::key::Key;
 use nightmail::store::record::{
-    Body, Counts, FanOutProgress, MessageState, Place, QueueRecord, RecipientRecord, RecipientState, Record, RunRecord,
+    Body, Counts, FanOutProgress, MessageState, Phase, QueueRecord, RecipientRecord, RecipientState, Record, RunRecord,
     RunTotals,
 };
 use nightmail::store::{Error, Store};
@@ -36,12 +36,12 @@ async fn world() -> World {
     let world = World::with_orders().await;
     world.send("orders", "dies").await;
     let handle = world.work("orders").await.handle;
-    world.bury(handle, "404").await;
+    world.move_to_dlq(handle, "404").await;
     world.send("orders", "in flight").await;
     world.take_one("orders").await;
     world.send("orders", "ready").await;
     let delayed = Send { delay: Some(std::time::Duration::from_secs(60)), ..Send::text("delayed") };
-    world.door().send("orders", delayed).await.unwrap();
+    world.queues().send("orders", delayed).await.unwrap();
     let run = run_record();
     world
         .step(move |tx| {
@@ -69,7 +69,7 @@ fn run_record() -> RunRecord {
     }
 }
 
-/// The rows of the world that the tests change.
+/// The rows that the tests change.
 struct Rows {
     orders: u32,
     dead: u32,
@@ -85,12 +85,12 @@ impl Rows {
     fn of(world: &World) -> Self {
         let (orders, dead) = (world.queue("orders").id, world.queue("dead").id);
         let states = world.snapshot().states().unwrap().first((0, 0)..=(u32::MAX, u64::MAX), 10).unwrap();
-        let find = |queue, place| {
-            let is_it = |row: &&((u32, u64), MessageState)| row.0.0 == queue && row.1.place == place;
+        let find = |queue, phase| {
+            let is_it = |row: &&((u32, u64), MessageState)| row.0.0 == queue && row.1.phase == phase;
             states.iter().find(is_it).unwrap().clone()
         };
         let (letter, flying, ready) =
-            (find(dead, Place::Ready), find(orders, Place::InFlight), find(orders, Place::Ready));
+            (find(dead, Phase::Ready), find(orders, Phase::InFlight), find(orders, Phase::Ready));
         Self {
             orders,
             dead,
@@ -104,7 +104,7 @@ impl Rows {
     }
 }
 
-/// Changes rows behind the store's back.
+/// Changes rows directly in redb, bypassing the store.
 struct Hand<'t>(&'t redb::WriteTransaction);
 
 impl Hand<'_> {
@@ -133,7 +133,7 @@ fn change(path: &Path, change: impl FnOnce(&Hand<'_>)) {
     transaction.commit().unwrap();
 }
 
-/// Does that to the world's store; answers what a check says.
+/// Applies a change to the store; returns the findings of a check.
 async fn after(hand: impl FnOnce(&Hand<'_>, &Rows)) -> Vec<String> {
     let mut world = world().await;
     let rows = Rows::of(&world);
@@ -145,7 +145,7 @@ async fn after(hand: impl FnOnce(&Hand<'_>, &Rows)) -> Vec<String> {
 #[tokio::test]
 async fn a_sound_store_has_no_findings() {
     let mut world = world().await;
-    let findings = checked(world.door().store());
+    let findings = checked(world.queues().store());
     assert_eq!((lines(&findings), findings.total), (vec![], 0));
     assert!(findings.rows > 20, "{} rows", findings.rows);
     world.close();
@@ -179,8 +179,8 @@ async fn an_index_out_of_step_is_named_on_both_sides() {
     })
     .await;
     insta::assert_snapshot!(found.join("\n"), @r"
-    states (2, 4): does not stand in timed, the index of its place
-    states (2, 6): does not stand in ready, the index of its place
+    states (2, 4): does not stand in timed, the index of its phase
+    states (2, 6): does not stand in ready, the index of its phase
     ready (2, 0, 4): its message is not ready
     ready (2, 0, 999): belongs to no message
     timed (2, 77, 6): its message is ready
@@ -194,13 +194,13 @@ async fn a_message_without_its_body_and_a_body_without_its_message_are_named() {
     let found = after(|tables, rows| {
         tables.remove("bodies", &rows.letter_body);
         tables.put("bodies", &3_000_u64, &Body { bytes: "lost".into(), ..Body::default() });
-        let shared = MessageState { body: rows.state.body, place: Place::Ready, ..rows.state.clone() };
+        let shared = MessageState { body: rows.state.body, phase: Phase::Ready, ..rows.state.clone() };
         tables.put("states", &rows.flying, &MessageState { visible_at: Timestamp::ZERO, ..shared });
     })
     .await;
     insta::assert_snapshot!(found.join("\n"), @r"
     states (1, 1): its body 1 is not there
-    states (2, 4): does not stand in ready, the index of its place
+    states (2, 4): does not stand in ready, the index of its phase
     counts 2: says 1 ready, 1 delayed, 1 in flight, 21 bytes, a recount 2 ready, 1 delayed, 0 in flight, 17 bytes
     timed (2, 1793491230000, 4): its message is ready
     bodies 4: belongs to no message
@@ -310,16 +310,16 @@ async fn compaction_gives_the_space_of_deleted_messages_back_to_the_file_system(
     for _ in 0..40 {
         for (queue, count) in [("orders", 200), ("dead", 10)] {
             let bodies = (0..count).map(|_| Send::text("x".repeat(1000)));
-            world.door().send_all(queue, bodies.collect()).await.unwrap();
+            world.queues().send_all(queue, bodies.collect()).await.unwrap();
         }
     }
-    assert_eq!(world.door().purge("orders").await, Ok(8000));
+    assert_eq!(world.queues().purge("orders").await, Ok(8000));
     let held = compact::compact(&world.options()).unwrap_err();
     assert!(matches!(held, Error::Locked { .. }), "{held}");
     world.close();
     let compacted = compact::compact(&world.options()).unwrap();
     assert!(compacted.before_bytes > 2 * compacted.after_bytes, "{compacted:?}");
     world.reopen().await;
-    assert_eq!(lines(&checked(world.door().store())), Vec::<String>::new());
-    assert!(world.picture("dead").starts_with("dead: 400 ready"));
+    assert_eq!(lines(&checked(world.queues().store())), Vec::<String>::new());
+    assert!(world.dump("dead").starts_with("dead: 400 ready"));
 }

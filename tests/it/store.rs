@@ -1,10 +1,11 @@
-//! The promises of the store room: group commit, stopping, refusing what is not its own, keeping what was acknowledged.
+//! The promises of the store module: group commit, stopping, refusing what is not its own, keeping what was
+//! acknowledged.
 
 use std::os::unix::fs::PermissionsExt;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use nightmail::queue::{Door, Receive, Send};
+use nightmail::queue::{Queues, Receive, Send};
 use nightmail::store::{Error, Options, Store};
 use redb::{Database, ReadableDatabase, TableDefinition};
 
@@ -13,41 +14,41 @@ use crate::support::{World, forever, tamper};
 #[tokio::test]
 async fn many_senders_share_commits_and_each_is_on_disk_when_answered() {
     let mut world = World::with_orders().await;
-    let before = world.door().store().commits();
-    let door = world.door().clone();
+    let before = world.queues().store().commits();
+    let queues = world.queues().clone();
     let sends = (0..256).map(|n| {
-        let door = door.clone();
-        tokio::spawn(async move { door.send("orders", Send::text(format!("{n}"))).await })
+        let queues = queues.clone();
+        tokio::spawn(async move { queues.send("orders", Send::text(format!("{n}"))).await })
     });
     for sent in join_all(sends.collect::<Vec<_>>()).await {
         sent.unwrap().unwrap();
     }
-    let commits = door.store().commits() - before;
+    let commits = queues.store().commits() - before;
     assert!((1..=64).contains(&commits), "256 messages took {commits} commits");
-    drop(door);
+    drop(queues);
     world.reopen().await;
-    assert!(world.picture("orders").starts_with("orders: 256 ready"));
+    assert!(world.dump("orders").starts_with("orders: 256 ready"));
 }
 
 #[tokio::test]
 async fn a_refused_step_costs_no_commit_and_spoils_no_group() {
     let world = World::with_orders().await;
-    let before = world.door().store().commits();
+    let before = world.queues().store().commits();
     let bodies = ["good", "", "also good"];
-    let sent = join_all(bodies.map(|text| world.door().send("orders", Send::text(text)))).await;
+    let sent = join_all(bodies.map(|text| world.queues().send("orders", Send::text(text)))).await;
     assert_eq!(sent.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
-    let after = world.door().store().commits();
+    let after = world.queues().store().commits();
     assert!(after > before);
-    assert!(world.door().send("orders", Send::text("")).await.is_err());
-    assert_eq!(world.door().store().commits(), after);
-    assert!(world.picture("orders").starts_with("orders: 2 ready"));
+    assert!(world.queues().send("orders", Send::text("")).await.is_err());
+    assert_eq!(world.queues().store().commits(), after);
+    assert!(world.dump("orders").starts_with("orders: 2 ready"));
 }
 
 #[tokio::test]
 async fn a_panic_in_a_step_stops_the_store_and_loses_nothing_acknowledged() {
     let mut world = World::with_orders().await;
     world.send("orders", "acknowledged").await;
-    let store = world.door().store().clone();
+    let store = world.queues().store().clone();
     let torn = store.write::<(), Error, _>(|tx| {
         tx.meta()?.insert(&"half".into(), &1)?;
         panic!("a step that breaks, as this test wants")
@@ -58,7 +59,7 @@ async fn a_panic_in_a_step_stops_the_store_and_loses_nothing_acknowledged() {
     assert!(matches!(store.stopped().await, Error::Stopped(_)));
     drop(store);
     world.reopen().await;
-    assert!(world.picture("orders").contains("acknowledged"));
+    assert!(world.dump("orders").contains("acknowledged"));
     assert_eq!(world.snapshot().meta().unwrap().get(&"half".into()), Ok(None));
     world.send("orders", "it works again").await;
 }
@@ -66,7 +67,7 @@ async fn a_panic_in_a_step_stops_the_store_and_loses_nothing_acknowledged() {
 #[tokio::test]
 async fn a_step_that_writes_and_then_refuses_stops_the_store() {
     let world = World::new();
-    let store = world.door().store();
+    let store = world.queues().store();
     let refused = store.write::<(), Error, _>(|tx| {
         tx.fresh_id()?;
         Err(Error::Storage("a refusal after a write".into()))
@@ -86,13 +87,13 @@ async fn a_damaged_record_stops_the_store_and_every_later_call_says_why() {
     let key = [&orders.to_be_bytes()[..], &0_u32.to_be_bytes(), &u64::MAX.to_be_bytes()].concat();
     tamper(&world.options().path, "ready", &key, b"");
     let store = Store::open(&world.options()).unwrap();
-    let door = Door::new(store.clone(), world.clock.clone(), world.witness.clone());
-    let fault = door.receive_now(orders, Receive::for_client(10)).await.unwrap_err().to_string();
+    let queues = Queues::new(store.clone(), world.clock.clone(), world.observer.clone());
+    let fault = queues.receive_now(orders, Receive::for_client(10)).await.unwrap_err().to_string();
     assert!(fault.contains("record in table states does not decode: version 9"), "{fault}");
     let stopped = store.stopped().await;
     assert!(matches!(stopped, Error::Record { table: "states", .. }));
     for _ in 0..2 {
-        let later = door.send("orders", Send::text("x")).await.unwrap_err().to_string();
+        let later = queues.send("orders", Send::text("x")).await.unwrap_err().to_string();
         assert!(later.starts_with("the store has stopped") && later.contains("version 9"), "{later}");
     }
 }
@@ -106,12 +107,12 @@ async fn an_index_entry_without_a_message_stops_the_store() {
     let key = [&orders.to_be_bytes()[..], &0_u32.to_be_bytes(), &u64::MAX.to_be_bytes()].concat();
     tamper(&world.options().path, "ready", &key, b"");
     let store = Store::open(&world.options()).unwrap();
-    let door = Door::new(store.clone(), world.clock.clone(), world.witness.clone());
-    // The good message is handed out first, in the same step: the group fails whole.
-    let fault = door.receive_now(orders, Receive::for_client(10)).await.unwrap_err().to_string();
+    let queues = Queues::new(store.clone(), world.clock.clone(), world.observer.clone());
+    // The good message is received first, in the same step: the whole group fails.
+    let fault = queues.receive_now(orders, Receive::for_client(10)).await.unwrap_err().to_string();
     assert!(fault.contains("has no state"), "{fault}");
     assert!(matches!(store.stopped().await, Error::Record { .. }));
-    drop((door, store));
+    drop((queues, store));
 }
 
 #[tokio::test]
@@ -129,12 +130,12 @@ async fn a_second_opener_learns_who_holds_the_directory() {
 async fn dropping_the_last_handle_commits_what_waits() {
     let mut world = World::with_orders().await;
     for n in 0..100 {
-        // The caller goes away as soon as its step is handed over; the step runs all the same.
-        let _ = world.door().send("orders", Send::text(format!("{n}"))).now_or_never();
+        // The caller goes away once its step is queued; the step still runs.
+        let _ = world.queues().send("orders", Send::text(format!("{n}"))).now_or_never();
     }
     world.reopen().await;
     world.check();
-    assert!(world.picture("orders").starts_with("orders: 100 ready"));
+    assert!(world.dump("orders").starts_with("orders: 100 ready"));
 }
 
 #[tokio::test]
@@ -144,7 +145,7 @@ async fn a_store_that_was_never_closed_opens_with_all_that_was_acknowledged() {
         world.send("orders", text).await;
     }
     world.take_one("orders").await;
-    let before = world.picture("orders");
+    let before = world.dump("orders");
     // What a killed process leaves behind: the file as it is while the store is open.
     let copy = tempfile::tempdir().unwrap();
     let options = Options::at(copy.path().join("nightmail.redb"));
@@ -152,10 +153,10 @@ async fn a_store_that_was_never_closed_opens_with_all_that_was_acknowledged() {
         std::fs::copy(world.dir.path().join(name), copy.path().join(name)).unwrap();
     }
     let store = Store::open(&options).unwrap();
-    let door = Door::new(store, world.clock.clone(), world.witness.clone());
-    let after = nightmail::queue::picture::picture(&door.store().snapshot().unwrap(), "orders", door.now());
+    let queues = Queues::new(store, world.clock.clone(), world.observer.clone());
+    let after = nightmail::queue::dump::dump(&queues.store().snapshot().unwrap(), "orders", queues.now());
     assert_eq!(after, Ok(before));
-    door.send("orders", Send::text("and it goes on")).await.unwrap();
+    queues.send("orders", Send::text("and it goes on")).await.unwrap();
 }
 
 #[test]
@@ -170,7 +171,7 @@ fn the_files_and_the_lock_are_readable_by_their_owner_alone() {
     }
 }
 
-/// Tries to open a store over `bytes`; answers the refusal, after checking that the file is what it was.
+/// Tries to open a store over `bytes`; returns the refusal, after checking that the file is unchanged.
 fn refusal(bytes: &[u8]) -> Error {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::at(dir.path().join("nightmail.redb"));
@@ -233,13 +234,13 @@ fn a_directory_that_cannot_be_made_is_named() {
 #[tokio::test]
 async fn queue_numbers_are_small_however_many_ids_were_given_out() {
     let mut world = World::new();
-    let first = world.door().ensure("first", &forever()).await.unwrap();
+    let first = world.queues().ensure("first", &forever()).await.unwrap();
     world.close();
     tamper(&world.options().path, "meta", b"last-id", &(1_u64 << 40).to_be_bytes());
     world.reopen().await;
-    let second = world.door().ensure("second", &forever()).await.unwrap();
+    let second = world.queues().ensure("second", &forever()).await.unwrap();
     assert_eq!((first, second), (1, 2));
-    assert_eq!(world.door().send("second", Send::text("x")).await.map(|sent| sent.sequence), Ok((1 << 40) + 1));
+    assert_eq!(world.queues().send("second", Send::text("x")).await.map(|sent| sent.sequence), Ok((1 << 40) + 1));
 }
 
 #[test]

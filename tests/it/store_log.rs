@@ -1,4 +1,4 @@
-//! The log beside the store: what it brings back, what it makes of files that do not belong together, and its size.
+//! The log beside the store: recovery from it, files that do not belong together, and its size.
 
 use std::path::{Path, PathBuf};
 
@@ -35,8 +35,8 @@ impl Copy {
         Store::open(&Options { log_bytes: 1 << 20, cache_bytes: 1 << 20, ..Options::at(path) })
     }
 
-    /// The refusal, after checking that no file was changed, made or removed. redb may put a file in order that was
-    /// not closed.
+    /// The refusal, after checking that no file was changed, created or removed. redb may repair a file that was not
+    /// closed.
     fn refusal(&self, unchanged: &[&str]) -> String {
         let bytes = |name: &&str| std::fs::read(self.path(name)).ok();
         let before: Vec<_> = unchanged.iter().map(bytes).collect();
@@ -47,8 +47,8 @@ impl Copy {
     }
 }
 
-fn picture(store: &Store) -> String {
-    nightmail::queue::picture::picture(&store.snapshot().unwrap(), "orders", crate::support::START).unwrap()
+fn dump(store: &Store) -> String {
+    nightmail::queue::dump::dump(&store.snapshot().unwrap(), "orders", crate::support::START).unwrap()
 }
 
 #[tokio::test]
@@ -58,12 +58,12 @@ async fn what_only_the_log_holds_is_there_after_a_kill_and_again_after_a_second_
         world.send("orders", text).await;
     }
     let copy = Copy::of(&world);
-    // redb alone has nothing of it yet.
+    // redb itself does not hold it durably yet.
     let store = copy.open().unwrap();
-    assert_eq!(picture(&store), world.picture("orders"));
+    assert_eq!(dump(&store), world.dump("orders"));
     assert_eq!(crate::support::unsound(&store.snapshot().unwrap()), 0);
     drop(store);
-    assert_eq!(picture(&copy.open().unwrap()), world.picture("orders"));
+    assert_eq!(dump(&copy.open().unwrap()), world.dump("orders"));
 }
 
 #[tokio::test]
@@ -80,11 +80,11 @@ async fn a_store_that_was_not_closed_is_refused_without_its_log() {
 async fn a_store_that_was_closed_gets_a_new_log() {
     let mut world = World::with_orders().await;
     world.send("orders", "hello").await;
-    let before = world.picture("orders");
+    let before = world.dump("orders");
     world.close();
     let copy = Copy::of(&world);
     std::fs::remove_file(copy.path("nightmail.log")).unwrap();
-    assert_eq!(picture(&copy.open().unwrap()), before);
+    assert_eq!(dump(&copy.open().unwrap()), before);
     assert!(copy.path("nightmail.log").exists());
 }
 
@@ -158,12 +158,12 @@ async fn a_group_that_is_larger_than_the_log_is_kept_too() {
     let world = World::with_orders().await;
     let texts: Vec<String> = (0..5).map(|n| format!("{n}").repeat(400_000)).collect();
     let messages = texts.iter().map(|text| Send::text(text.clone())).collect();
-    world.door().send_all("orders", messages).await.unwrap();
+    world.queues().send_all("orders", messages).await.unwrap();
     world.send("orders", "and a small one").await;
     let copy = Copy::of(&world);
     let store = copy.open().unwrap();
-    assert_eq!(picture(&store), world.picture("orders"));
-    assert!(picture(&store).starts_with("orders: 6 ready"));
+    assert_eq!(dump(&store), world.dump("orders"));
+    assert!(dump(&store).starts_with("orders: 6 ready"));
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn a_log_takes_the_size_that_it_is_told_and_keeps_what_it_holds() {
     let length = |path: &Path| std::fs::metadata(path).unwrap().len();
     for log_bytes in [2 << 20, 3 << 19, 1 << 20] {
         let store = Store::open(&Options { log_bytes, ..Options::at(copy.path("nightmail.redb")) }).unwrap();
-        assert_eq!(picture(&store), world.picture("orders"));
+        assert_eq!(dump(&store), world.dump("orders"));
         drop(store);
         assert_eq!(length(&copy.path("nightmail.log")), log_bytes);
     }

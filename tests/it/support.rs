@@ -1,4 +1,4 @@
-//! What the tests share: one world with a store, a clock and a witness, and the books that must balance after each step.
+//! What the tests share: a world with a store, a clock and an observer, and the checks that must hold after each step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,9 +8,11 @@ use std::time::Duration;
 use nightmail::base::{Clock, Failure, ManualClock, Timestamp};
 use nightmail::queue::receive::Receiving;
 use nightmail::queue::settle::{self, Ended, Settled};
-use nightmail::queue::{Door, Error, News, Options, ReceiptHandle, Receive, Received, RedrivePolicy, Send, Witness};
-use nightmail::queue::{catalog, picture, stats};
-use nightmail::store::record::{Body, Counts, MessageState, Owner, Place, QueueRecord};
+use nightmail::queue::{
+    Error, Observer, Options, Queues, ReceiptHandle, Receive, Received, RedrivePolicy, Send, Transition,
+};
+use nightmail::queue::{catalog, dump, stats};
+use nightmail::store::record::{Body, Counts, MessageState, Owner, Phase, QueueRecord};
 use nightmail::store::{self, Disk, Snapshot, Store, Tx};
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
@@ -18,54 +20,60 @@ use tempfile::TempDir;
 /// 2026-11-01T00:00:00Z, when every world begins.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_793_491_200);
 
-/// Writes down what it hears: the message's text and the news.
+/// Records each transition with the message's text.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder(Mutex<Vec<String>>);
 
 impl Recorder {
-    /// What was heard since the last call.
+    /// The transitions since the last call.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 }
 
-impl Witness for Recorder {
-    fn hear(&self, _: &mut Tx<'_>, body: &Body, news: News<'_>, _: Timestamp) -> Result<(), store::Error> {
-        let news = match news {
-            News::Died(_) => "died".to_owned(),
-            News::Revived => "revived".to_owned(),
-            News::Withdrawn(why) => format!("withdrawn: {why}"),
-            News::Interrupted => "interrupted".to_owned(),
+impl Observer for Recorder {
+    fn on_transition(
+        &self,
+        _: &mut Tx<'_>,
+        body: &Body,
+        transition: Transition<'_>,
+        _: Timestamp,
+    ) -> Result<(), store::Error> {
+        let transition = match transition {
+            Transition::Died(_) => "died".to_owned(),
+            Transition::Redriven => "redriven".to_owned(),
+            Transition::Withdrawn(why) => format!("withdrawn: {why}"),
+            Transition::Interrupted => "interrupted".to_owned(),
         };
-        self.0.lock().unwrap().push(format!("{} {news}", String::from_utf8_lossy(&body.bytes)));
+        self.0.lock().unwrap().push(format!("{} {transition}", String::from_utf8_lossy(&body.bytes)));
         Ok(())
     }
 }
 
-/// A store in a directory of its own, a clock that stands still, and a witness.
+/// A store in a directory of its own, a clock that stands still, and an observer.
 pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) witness: Arc<Recorder>,
+    pub(crate) observer: Arc<Recorder>,
     /// `None` only while reopening.
-    door: Option<Door>,
+    queues: Option<Queues>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (clock, witness) = (ManualClock::new(START), Arc::new(Recorder::default()));
-        let mut world = Self { dir, clock, witness, door: None };
+        let (clock, observer) = (ManualClock::new(START), Arc::new(Recorder::default()));
+        let mut world = Self { dir, clock, observer, queues: None };
         world.open();
         world
     }
 
-    /// A world around a store that stands elsewhere than in `dir`; it is not opened again.
+    /// A world around a store outside `dir`; the store is not reopened.
     pub(crate) fn around(store: Store) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (clock, witness) = (ManualClock::new(START), Arc::new(Recorder::default()));
-        let door = Some(Door::new(store, clock.clone(), witness.clone()));
-        Self { dir, clock, witness, door }
+        let (clock, observer) = (ManualClock::new(START), Arc::new(Recorder::default()));
+        let queues = Some(Queues::new(store, clock.clone(), observer.clone()));
+        Self { dir, clock, observer, queues }
     }
 
     /// A world with queue `orders`, whose letters go to `dead` at the third receive.
@@ -77,13 +85,13 @@ impl World {
 
     /// Makes queue `orders`, whose letters go to `dead` at the third receive.
     pub(crate) async fn make_orders(&self) {
-        self.door().ensure("dead", &forever()).await.unwrap();
-        self.door().ensure("orders", &dying_after(3)).await.unwrap();
+        self.queues().ensure("dead", &forever()).await.unwrap();
+        self.queues().ensure("orders", &dying_after(3)).await.unwrap();
     }
 
     fn open(&mut self) {
         let store = Store::open(&self.options()).unwrap();
-        self.door = Some(Door::new(store, self.clock.clone(), self.witness.clone()));
+        self.queues = Some(Queues::new(store, self.clock.clone(), self.observer.clone()));
     }
 
     pub(crate) fn options(&self) -> store::Options {
@@ -93,18 +101,18 @@ impl World {
 
     /// Closes the store.
     pub(crate) fn close(&mut self) {
-        self.door = None;
+        self.queues = None;
     }
 
     /// Closes the store and opens it again, as a restart of the daemon does.
     pub(crate) async fn reopen(&mut self) {
         self.close();
         self.open();
-        self.door().end_worker_leases().await.unwrap();
+        self.queues().end_worker_leases().await.unwrap();
     }
 
-    pub(crate) fn door(&self) -> &Door {
-        self.door.as_ref().unwrap()
+    pub(crate) fn queues(&self) -> &Queues {
+        self.queues.as_ref().unwrap()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -112,7 +120,7 @@ impl World {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.door().store().snapshot().unwrap()
+        self.queues().store().snapshot().unwrap()
     }
 
     pub(crate) fn pass(&self, seconds: u64) {
@@ -123,14 +131,14 @@ impl World {
         catalog::look_up(&self.snapshot(), name).unwrap()
     }
 
-    /// Sends a message of run 1, so that the witness hears of it.
+    /// Sends a message of run 1, so that the observer is told about it.
     pub(crate) async fn send(&self, queue: &str, text: &str) {
         let message = Send { run: 1, ..Send::text(text.to_owned()) };
-        self.door().send(queue, message).await.unwrap();
+        self.queues().send(queue, message).await.unwrap();
     }
 
     pub(crate) async fn receive(&self, queue: &str, what: Receive) -> Result<Receiving, Error> {
-        self.door().receive_now(self.queue(queue).id, what).await
+        self.queues().receive_now(self.queue(queue).id, what).await
     }
 
     /// Receives as a client does; the visibility timeout is the queue's, 30 s.
@@ -150,21 +158,21 @@ impl World {
 
     /// A worker's attempt fails and is tried again at once.
     pub(crate) async fn retry(&self, handle: ReceiptHandle) -> Settled {
-        let (ended, witness) = (self.ended("500"), self.witness.clone());
-        self.step(move |tx| settle::retry(tx, &*witness, handle, &ended, Duration::ZERO)).await.unwrap()
+        let (ended, observer) = (self.ended("500"), self.observer.clone());
+        self.step(move |tx| settle::retry(tx, &*observer, handle, &ended, Duration::ZERO)).await.unwrap()
     }
 
     /// A worker's attempt fails for good, with that code.
-    pub(crate) async fn bury(&self, handle: ReceiptHandle, code: &str) -> Settled {
-        let (ended, witness) = (self.ended(code), self.witness.clone());
-        self.step(move |tx| settle::bury(tx, &*witness, handle, &ended, Duration::from_secs(5))).await.unwrap()
+    pub(crate) async fn move_to_dlq(&self, handle: ReceiptHandle, code: &str) -> Settled {
+        let (ended, observer) = (self.ended(code), self.observer.clone());
+        self.step(move |tx| settle::move_to_dlq(tx, &*observer, handle, &ended, Duration::from_secs(5))).await.unwrap()
     }
 
-    /// A worker's attempt is put off for a minute; after an hour of that it dies.
+    /// A worker's attempt is deferred for a minute; after an hour of deferrals the message dies.
     pub(crate) async fn defer(&self, handle: ReceiptHandle) -> Settled {
-        let (ended, witness) = (self.ended("421"), self.witness.clone());
+        let (ended, observer) = (self.ended("421"), self.observer.clone());
         let (wait, at_most) = (Duration::from_secs(60), Duration::from_secs(3600));
-        self.step(move |tx| settle::defer(tx, &*witness, handle, &ended, wait, at_most)).await.unwrap()
+        self.step(move |tx| settle::defer(tx, &*observer, handle, &ended, wait, at_most)).await.unwrap()
     }
 
     /// Runs one step of a test's own.
@@ -173,20 +181,20 @@ impl World {
         F: FnOnce(&mut Tx<'_>) -> Result<T, Error> + std::marker::Send + 'static,
         T: std::marker::Send + 'static,
     {
-        self.door().store().write(step).await
+        self.queues().store().write(step).await
     }
 
     pub(crate) fn ended(&self, code: &str) -> Ended {
         Ended { function: "statement".into(), why: failure(code), at: self.now() }
     }
 
-    /// Draws the queue, after checking that all books balance.
-    pub(crate) fn picture(&self, queue: &str) -> String {
+    /// Dumps the queue, after checking that all books balance.
+    pub(crate) fn dump(&self, queue: &str) -> String {
         self.check();
-        picture::picture(&self.snapshot(), queue, self.now()).unwrap()
+        dump::dump(&self.snapshot(), queue, self.now()).unwrap()
     }
 
-    /// Checks every index and count against the states, each of which must stand in exactly one place.
+    /// Checks every index and count against the states; each message must be in the indexes of its phase and no others.
     pub(crate) fn check(&self) {
         let (snapshot, now) = (self.snapshot(), self.now());
         let mut bodies = followers(&snapshot);
@@ -211,15 +219,15 @@ impl World {
 fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]) {
     let (mut ready, mut timed, mut expiries) = (Vec::new(), Vec::new(), Vec::new());
     for ((_, sequence), state) in states {
-        match state.place {
-            Place::Ready if state.group.is_some() => {}
-            Place::Ready => ready.push((queue, state.priority, *sequence)),
-            Place::Delayed | Place::InFlight => timed.push((queue, state.visible_at.as_millis(), *sequence)),
+        match state.phase {
+            Phase::Ready if state.group.is_some() => {}
+            Phase::Ready => ready.push((queue, state.priority, *sequence)),
+            Phase::Delayed | Phase::InFlight => timed.push((queue, state.visible_at.as_millis(), *sequence)),
         }
-        if state.expires_at != Timestamp::ZERO && state.place != Place::InFlight && state.source == 0 {
+        if state.expires_at != Timestamp::ZERO && state.phase != Phase::InFlight && state.source == 0 {
             expiries.push((queue, state.expires_at.as_millis(), *sequence));
         }
-        assert_eq!(state.owner != Owner::Nobody, state.place == Place::InFlight, "an owner is of a message in flight");
+        assert_eq!(state.owner != Owner::Nobody, state.phase == Phase::InFlight, "an owner is of a message in flight");
     }
     ready.extend(groups(snapshot, queue, states));
     ready.sort_unstable();
@@ -235,8 +243,8 @@ fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), Message
     assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), expiries, "the expiries are out of step");
 }
 
-/// Checks the groups of a queue against its states; answers what each has in the ready index: its first message, unless
-/// it is a FIFO queue's group that is held up.
+/// Checks the groups of a queue against its states; returns what each has in the ready index: its first message,
+/// unless it is a FIFO queue's group with a held message.
 fn groups(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]) -> Vec<(u32, u32, u64)> {
     let mut members: BTreeMap<[u8; 16], Vec<(u64, &MessageState)>> = BTreeMap::new();
     for ((_, sequence), state) in states {
@@ -247,21 +255,21 @@ fn groups(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]
     let mut shown = Vec::new();
     for (id, members) in &members {
         let is_ordered = members[0].1.group.unwrap().is_ordered;
-        let is_held = |state: &MessageState| is_ordered && state.place != Place::Ready && state.receive_count > 0;
-        let waits = |state: &MessageState| match state.place {
-            Place::Ready => true,
-            Place::Delayed => is_ordered && state.receive_count == 0,
-            Place::InFlight => false,
+        let is_held = |state: &MessageState| is_ordered && state.phase != Phase::Ready && state.receive_count > 0;
+        let waits = |state: &MessageState| match state.phase {
+            Phase::Ready => true,
+            Phase::Delayed => is_ordered && state.receive_count == 0,
+            Phase::InFlight => false,
         };
         let mut waiting: Vec<_> = members.iter().filter(|(_, state)| waits(state)).collect();
         waiting.sort_by_key(|(sequence, state)| (state.priority, *sequence));
         let held = members.iter().filter(|(_, state)| is_held(state)).count() as u64;
-        let head = waiting.first().filter(|(_, state)| held == 0 && state.place == Place::Ready);
+        let head = waiting.first().filter(|(_, state)| held == 0 && state.phase == Phase::Ready);
         let row = snapshot.groups().unwrap().get(&(queue, *id)).unwrap().expect("a group with messages has a row");
-        let in_flight = members.iter().filter(|(_, state)| state.place == Place::InFlight).count() as u64;
+        let in_flight = members.iter().filter(|(_, state)| state.phase == Phase::InFlight).count() as u64;
         let head = head.map(|(sequence, state)| (state.priority, *sequence)).unwrap_or_default();
         let expected = (in_flight, held, waiting.len() as u64, head);
-        assert_eq!((row.in_flight, row.held, row.waiting, row.shown), expected, "a group's row");
+        assert_eq!((row.in_flight, row.held, row.waiting, row.head), expected, "a group's row");
         let all = (queue, *id, 0, 0)..=(queue, *id, u32::MAX, u64::MAX);
         let index = snapshot.grouped().unwrap().first(all, usize::MAX).unwrap();
         let index: Vec<_> = index.into_iter().map(|((_, _, priority, sequence), ())| (priority, sequence)).collect();
@@ -290,29 +298,29 @@ fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64),
     let mut counts = Counts::default();
     let mut shown: BTreeMap<Seen, u64> = BTreeMap::new();
     for (_, state) in states {
-        *match state.place {
-            Place::Ready => &mut counts.ready,
-            Place::Delayed => &mut counts.delayed,
-            Place::InFlight => &mut counts.in_flight,
+        *match state.phase {
+            Phase::Ready => &mut counts.ready,
+            Phase::Delayed => &mut counts.delayed,
+            Phase::InFlight => &mut counts.in_flight,
         } += 1;
         counts.bytes += u64::from(state.size_bytes);
-        let is_hidden = state.place != Place::Ready && state.visible_at > now;
-        let place = match state.place {
-            Place::InFlight if is_hidden => Seen::InFlight,
-            Place::Delayed if is_hidden => Seen::Delayed,
+        let is_hidden = state.phase != Phase::Ready && state.visible_at > now;
+        let phase = match state.phase {
+            Phase::InFlight if is_hidden => Seen::InFlight,
+            Phase::Delayed if is_hidden => Seen::Delayed,
             _ => Seen::Ready,
         };
-        *shown.entry(place).or_default() += 1;
+        *shown.entry(phase).or_default() += 1;
     }
     let stored = snapshot.counts().unwrap().get(&queue.id).unwrap().unwrap_or_default();
     assert_eq!(stored, counts, "counts of {}", queue.name);
     let stats = stats::stats(snapshot, queue, now).unwrap();
-    let of = |place| shown.get(&place).copied().unwrap_or(0);
+    let of = |phase| shown.get(&phase).copied().unwrap_or(0);
     let expected = (of(Seen::Ready), of(Seen::Delayed), of(Seen::InFlight), counts.bytes);
     assert_eq!((stats.ready, stats.delayed, stats.in_flight, stats.bytes), expected, "stats of {}", queue.name);
 }
 
-/// A place as a person sees it.
+/// A phase as statistics count it at the present time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Seen {
     Ready,
@@ -341,12 +349,12 @@ pub(crate) fn texts(messages: &[Received]) -> Vec<String> {
     messages.iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()).collect()
 }
 
-/// A table of the store as redb sees it.
+/// A table of the store in redb's terms.
 pub(crate) const fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
     TableDefinition::new(name)
 }
 
-/// Writes one row behind the store's back, with a checksum that fits.
+/// Writes one row directly to redb, with a valid checksum.
 pub(crate) fn tamper(path: &Path, name: &str, key: &[u8], value: &[u8]) {
     put(&Database::open(path).unwrap(), name, key, value);
 }

@@ -1,4 +1,4 @@
-//! The books of a comparison: every message came, once.
+//! Checks for a comparison that every message arrived exactly once.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ impl Arrivals {
         Ok(Self { first: numbers.start, seen: vec![false; usize::try_from(left)?], left })
     }
 
-    /// Notes one; answers whether all are there now.
+    /// Records an arrival; returns whether all have arrived.
     pub(crate) fn came(&mut self, number: u64) -> anyhow::Result<bool> {
         let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let seen = at.and_then(|at| self.seen.get_mut(at));

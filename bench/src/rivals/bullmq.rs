@@ -1,5 +1,6 @@
-//! BullMQ over a Redis that syncs before each answer. Its client is for Node, so that a script (`bench/rivals/bullmq.mjs`)
-//! stands for all producers and consumers: a line in says what to do, a line out how long it took.
+//! BullMQ over a Redis that syncs before each answer. Its client is for Node, so that a script
+//! (`bench/rivals/bullmq.mjs`) runs all producers and consumers: an input line is a command, an output line the time
+//! that it took.
 
 use std::ops::Range;
 use std::process::Stdio;
@@ -23,7 +24,7 @@ pub(crate) struct BullMq {
 }
 
 #[derive(Serialize)]
-struct Order {
+struct RenderRequest {
     what: &'static str,
     callers: usize,
     first: u64,
@@ -63,7 +64,7 @@ pub(crate) async fn start() -> anyhow::Result<Started<BullMq>> {
 
 impl BullMq {
     async fn order(&mut self, what: &'static str, callers: usize, numbers: Range<u64>) -> anyhow::Result<Duration> {
-        let order = Order { what, callers, first: numbers.start, end: numbers.end };
+        let order = RenderRequest { what, callers, first: numbers.start, end: numbers.end };
         let line = format!("{}\n", serde_json::to_string(&order)?);
         self.orders.write_all(line.as_bytes()).await?;
         let line = self.answers.next_line().await?.context("the script ended by itself")?;

@@ -1,4 +1,4 @@
-//! The common way of a side whose clients each have a connection of their own.
+//! What is common to the sides whose clients each have a connection of their own.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -8,8 +8,8 @@ pub(crate) trait Side {
     /// The process that writes to the disk.
     fn pid(&self) -> u32;
 
-    /// Sends the messages of these numbers by `producers` at once; each sends one, awaits its answer, sends the next. The
-    /// time is without connecting.
+    /// Sends the messages of these numbers by `producers` at once; each sends one, awaits its answer, sends the next.
+    /// The time is without connecting.
     async fn produce(&mut self, producers: usize, numbers: Range<u64>) -> anyhow::Result<Duration>;
 
     /// Takes and acknowledges these messages, one at a time by each of `consumers`, and checks that each came once. The

@@ -1,11 +1,11 @@
-//! Answers requests over the rooms. It is the same in the daemon and in the CLI.
+//! Executes control requests by calling the modules. The code is the same in the daemon and in the CLI.
 
 use std::collections::BTreeMap;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Timestamp;
-use crate::queue::{self, Door, Send, catalog, dead, peek, redrive, stats};
+use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::{self, report};
 use crate::schedule::{self, tick};
 use crate::store::check::Findings;
@@ -19,42 +19,42 @@ use super::{Answer, Failure, Request};
 
 /// A peek shows this many messages at most.
 pub const PEEK_MAX: usize = 1000;
-/// And this many bytes of each body.
+/// A peek shows this many bytes of each body at most.
 const PEEK_BODY_BYTES_MAX: usize = 4096;
-/// A schedule is shown with this many ticks to come, and as many past ones.
+/// A schedule is shown with this many future ticks and as many past ones.
 const TICKS_SHOWN: usize = 5;
 
-/// Answers requests.
+/// Executes control requests.
 #[derive(Clone, Debug)]
 pub struct Control {
-    door: Door,
+    queues: Queues,
     /// The schedules, each with the queue of the fan-out that it starts.
     schedules: Vec<(schedule::Options, String)>,
-    /// Whether the daemon answers, rather than the CLI on its own.
+    /// Whether the daemon executes the request, rather than the CLI on its own.
     is_daemon: bool,
-    /// Cuts off what reads the whole store; set by the daemon when it ends.
+    /// Cancels requests that read the whole store; cancelled by the daemon when it ends.
     end: CancellationToken,
 }
 
 impl Control {
-    /// What the daemon answers with; `end` cuts off what takes long.
-    pub fn of_daemon(door: Door, schedules: Vec<(schedule::Options, String)>, end: CancellationToken) -> Self {
-        Self { door, schedules, is_daemon: true, end }
+    /// For the daemon; `end` cancels requests that take long.
+    pub fn of_daemon(queues: Queues, schedules: Vec<(schedule::Options, String)>, end: CancellationToken) -> Self {
+        Self { queues, schedules, is_daemon: true, end }
     }
 
-    /// What the CLI answers with when no daemon runs.
-    pub fn of_cli(door: Door, schedules: Vec<(schedule::Options, String)>) -> Self {
-        Self { door, schedules, is_daemon: false, end: CancellationToken::new() }
+    /// For the CLI when no daemon runs.
+    pub fn of_cli(queues: Queues, schedules: Vec<(schedule::Options, String)>) -> Self {
+        Self { queues, schedules, is_daemon: false, end: CancellationToken::new() }
     }
 
-    /// Answers one request.
+    /// Executes one request.
     ///
     /// # Errors
     /// A refusal that says what is wrong and what to do.
     pub async fn answer(&self, request: Request) -> Result<Answer, Failure> {
         if request.is_read_only() {
             let control = self.clone();
-            // Scans of a large queue take a while: they must not hold up the loops of the daemon.
+            // Scans of a large queue take a while: they must not block an async worker thread.
             let read = tokio::task::spawn_blocking(move || control.read(request)).await;
             return read.map_err(|error| failure(FailureKind::Store, error))?;
         }
@@ -62,8 +62,8 @@ impl Control {
     }
 
     fn read(&self, request: Request) -> Result<Answer, Failure> {
-        let snapshot = self.door.store().snapshot()?;
-        let now = self.door.now();
+        let snapshot = self.queues.store().snapshot()?;
+        let now = self.queues.now();
         Ok(match request {
             Request::Queues => Answer::Queues(queues(&snapshot, now)?),
             Request::Peek { queue, max } => {
@@ -83,7 +83,7 @@ impl Control {
                 Answer::Recipients(report::rows(&snapshot, id, state, interrupted, after)?)
             }
             Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now)?),
-            Request::Backup(order) => Answer::Backup(self.door.store().backup(&order, &self.end)?),
+            Request::Backup(order) => Answer::Backup(self.queues.store().backup(&order, &self.end)?),
             Request::CheckStore => Answer::Checked(check(&snapshot, Findings::new(self.end.clone()))?),
             _ => Answer::Status(self.status(now)),
         })
@@ -91,30 +91,30 @@ impl Control {
 
     async fn change(&self, request: Request) -> Result<Answer, Failure> {
         Ok(match request {
-            Request::StartRedrive(what) => Answer::Started(self.door.start_redrive(what).await?),
-            Request::CancelRedrive { id } => Answer::Count(self.door.cancel_redrive(id).await?),
+            Request::StartRedrive(what) => Answer::Started(self.queues.start_redrive(what).await?),
+            Request::CancelRedrive { id } => Answer::Count(self.queues.cancel_redrive(id).await?),
             Request::Purge { queue } => {
-                let door = self.door.clone();
-                // On its own: a purge that has begun goes on when its client goes away.
-                let purged = tokio::spawn(async move { door.purge(&queue).await }).await;
+                let queues = self.queues.clone();
+                // In a task of its own: a purge that has begun goes on when its client disconnects.
+                let purged = tokio::spawn(async move { queues.purge(&queue).await }).await;
                 Answer::Count(purged.map_err(|error| failure(FailureKind::Store, error))??)
             }
             Request::Send { queue, body, with } => {
-                Answer::Sent(self.door.send(&queue, message(body, *with)).await?.message_id)
+                Answer::Sent(self.queues.send(&queue, message(body, *with)).await?.message_id)
             }
-            Request::UndoRedrive { id } => Answer::Started(self.door.undo_redrive(id).await?),
+            Request::UndoRedrive { id } => Answer::Started(self.queues.undo_redrive(id).await?),
             Request::Pause { queue, by } => {
-                self.door.pause(&queue, &by).await?;
+                self.queues.pause(&queue, &by).await?;
                 tracing::info!(queue, by, "a queue was paused");
                 Answer::Done
             }
             Request::Resume { queue } => {
-                self.door.resume(&queue).await?;
+                self.queues.resume(&queue).await?;
                 tracing::info!(queue, "a queue goes on");
                 Answer::Done
             }
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
-            _ => Answer::Status(self.status(self.door.now())),
+            _ => Answer::Status(self.status(self.queues.now())),
         })
     }
 
@@ -125,9 +125,9 @@ impl Control {
             let text = format!("schedule {name:?} not found (known: {})", known.join(", "));
             failure(FailureKind::Request, text)
         })?;
-        let now = self.door.now();
+        let now = self.queues.now();
         let step = move |tx: &mut Tx<'_>| tick::start_by_hand(tx, &options, &queue, &params, now);
-        let run = self.door.store().write(step).await?;
+        let run = self.queues.store().write(step).await?;
         tracing::info!(schedule = name, run, "a run was started by hand");
         Ok(run)
     }
@@ -135,7 +135,7 @@ impl Control {
     fn schedules(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<ScheduleView>, Failure> {
         let view = |(options, _): &(schedule::Options, String)| {
             let past = tick::newest(snapshot, &options.name, TICKS_SHOWN)?;
-            // A decided tick is never decided again, wherever the clock is set.
+            // A decided tick is never decided again, even when the clock is set back.
             let from = past.first().map_or(now, |(newest, _)| now.max(*newest));
             let past = past.into_iter().map(|(at, tick)| (at, verdict(&tick.verdict)));
             let next = std::iter::successors(options.rule.next_after(from), |at| options.rule.next_after(*at));
@@ -156,7 +156,7 @@ impl Control {
     }
 }
 
-/// Every row by itself, then the rules between tables, room by room.
+/// Checks every row by itself, then the rules between tables, module by module.
 fn check(snapshot: &Snapshot, mut findings: Findings) -> Result<Checked, store::Error> {
     store::check::records(snapshot, &mut findings)?;
     queue::check::check(snapshot, &mut findings)?;
@@ -168,7 +168,7 @@ fn queues(snapshot: &Snapshot, now: Timestamp) -> Result<Vec<stats::Stats>, queu
     catalog::list(snapshot)?.iter().map(|queue| stats::stats(snapshot, queue, now)).collect()
 }
 
-/// The queue of that name; when it is not one that others name as theirs, the dead-letter queue that it names.
+/// The dead-letter queue of the named queue; the queue itself if it has none, as dead-letter queues do.
 fn dead_letter_queue(snapshot: &Snapshot, name: &str) -> Result<QueueRecord, queue::Error> {
     let queue = catalog::look_up(snapshot, name)?;
     match &queue.attributes.redrive {
@@ -200,7 +200,7 @@ fn redrives(snapshot: &Snapshot) -> Result<Vec<RedriveView>, queue::Error> {
             undoes: redrive.undoes,
         }
     };
-    Ok(redrive::fates(snapshot)?.into_iter().map(view).collect())
+    Ok(redrive::list_with_outcomes(snapshot)?.into_iter().map(view).collect())
 }
 
 fn message(body: String, with: With) -> Send {
@@ -263,13 +263,13 @@ impl From<run::Error> for Failure {
     }
 }
 
-impl From<tick::HandError> for Failure {
-    fn from(error: tick::HandError) -> Self {
+impl From<tick::StartError> for Failure {
+    fn from(error: tick::StartError) -> Self {
         match error {
-            tick::HandError::Store(error) => error.into(),
-            tick::HandError::Queue(error) => error.into(),
-            tick::HandError::Run(error) => error.into(),
-            tick::HandError::Params(error) => failure(FailureKind::Request, error),
+            tick::StartError::Store(error) => error.into(),
+            tick::StartError::Queue(error) => error.into(),
+            tick::StartError::Run(error) => error.into(),
+            tick::StartError::Params(error) => failure(FailureKind::Request, error),
         }
     }
 }

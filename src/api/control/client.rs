@@ -10,26 +10,27 @@ use tokio::net::UnixStream;
 use super::request::FailureKind;
 use super::{Answer, Failure, Request};
 
-/// The largest answer, in bytes.
+/// The largest response, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// An answer must come within this time; a purge of a large queue takes a while.
+/// A response must come within this time; a purge of a large queue takes a while.
 const TIMEOUT: Duration = Duration::from_secs(300);
-/// One that reads the whole store, within this time.
+/// The same for requests that read the whole store.
 const TIMEOUT_OF_ALL: Duration = Duration::from_secs(12 * 3600);
 
-/// Speaks to a daemon.
+/// A client of the daemon's control socket.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
 }
 
 impl Client {
-    /// A client of the daemon behind that socket.
+    /// A client for the daemon at this socket.
     pub fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
     }
 
-    /// Whether a daemon listens. One whose socket this user may not use is there too: asking it says so.
+    /// Whether a daemon listens. Also true when this user may not use its socket: the request then fails with the
+    /// reason.
     pub async fn is_there(&self) -> bool {
         match UnixStream::connect(&self.socket).await {
             Ok(_) => true,
@@ -37,10 +38,10 @@ impl Client {
         }
     }
 
-    /// Asks and waits for the answer.
+    /// Sends a request and waits for the response.
     ///
     /// # Errors
-    /// The daemon's refusal, or that it cannot be reached.
+    /// The daemon refused the request or cannot be reached.
     pub async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
         let limit = if request.reads_all() { TIMEOUT_OF_ALL } else { TIMEOUT };
         match tokio::time::timeout(limit, self.exchange(request)).await {

@@ -1,5 +1,5 @@
-//! The control interface: what the CLI asks, answered by the daemon over a Unix socket, or by the CLI itself over the
-//! store when no daemon runs. One JSON request, one JSON answer.
+//! The control interface: the CLI's requests, executed by the daemon over a Unix socket, or by the CLI itself on the
+//! store when no daemon runs. One JSON request, one JSON response.
 
 pub mod answer;
 pub mod client;

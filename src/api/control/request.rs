@@ -1,4 +1,5 @@
-//! The words of the control interface. Fields are added, never renamed: an older CLI may meet a newer daemon.
+//! The requests and responses of the control interface. Fields are added, never renamed: an older CLI may talk to a
+//! newer daemon.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,11 +17,11 @@ use crate::run::report::Row;
 use crate::store::backup::{self, Backup};
 use crate::store::check::Finding;
 
-/// What can be asked.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
-    /// Is a daemon there, and which.
+    /// Whether a daemon runs, and its version and process.
     Status,
     /// All queues with their counts.
     Queues,
@@ -45,7 +46,7 @@ pub enum Request {
         /// Its number.
         id: u64,
     },
-    /// Take back the letters of a redrive that nobody has received since.
+    /// Take back the letters of a redrive that have not been received since.
     UndoRedrive {
         /// Its number.
         id: u64,
@@ -83,7 +84,7 @@ pub enum Request {
     StartRun {
         /// The schedule.
         schedule: String,
-        /// Identifying parameters; those not given are evaluated as a tick of now would.
+        /// Identifying parameters; those not given are evaluated as for a tick at this moment.
         params: BTreeMap<String, String>,
     },
     /// The newest runs.
@@ -104,7 +105,8 @@ pub enum Request {
         state: Option<String>,
         /// Only those with unfinished attempts.
         interrupted: bool,
-        /// Only those behind the row of this key: an answer holds 1,000 rows, the list goes on behind the last one.
+        /// Only those after the row of this key: a response has at most 1,000 rows, and the next request continues
+        /// after the last one.
         #[serde(default)]
         after: Option<String>,
     },
@@ -112,12 +114,12 @@ pub enum Request {
     Schedules,
     /// Copy the store into a new file.
     Backup(backup::Order),
-    /// Look at every row of the store and at the rules between them.
+    /// Check every row of the store and the rules between them.
     CheckStore,
 }
 
 impl Request {
-    /// Whether it changes nothing, so that it can be answered without the daemon.
+    /// Whether it changes nothing, so that it can be executed without the daemon.
     pub const fn is_read_only(&self) -> bool {
         match self {
             Self::Status
@@ -143,7 +145,7 @@ impl Request {
         }
     }
 
-    /// Whether the answer takes as long as reading the whole store does.
+    /// Whether it reads the whole store, and so takes long.
     pub const fn reads_all(&self) -> bool {
         matches!(self, Self::Backup(_) | Self::CheckStore)
     }
@@ -165,11 +167,11 @@ pub struct With {
     pub priority: u32,
     /// The unique key.
     pub unique: Option<Unique>,
-    /// When it is not worth doing any more.
+    /// When it expires: it is not received after this.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What is answered.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "value", rename_all = "kebab-case")]
 pub enum Answer {
@@ -189,7 +191,7 @@ pub enum Answer {
     Count(u64),
     /// See [`Request::Redrives`].
     Redrives(Vec<RedriveView>),
-    /// The id of the message that was sent, or of the one that stands for it.
+    /// The id of the message that was sent, or of the earlier one that it duplicates.
     Sent(MessageId),
     /// It is done.
     Done,
@@ -210,9 +212,9 @@ pub enum Answer {
 /// What a check of the store found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
-    /// How many rows were looked at.
+    /// How many rows were checked.
     pub rows: u64,
-    /// How many things are wrong.
+    /// How many faults were found.
     pub total: u64,
     /// The first 1,000 of them.
     pub findings: Vec<Finding>,
@@ -221,9 +223,9 @@ pub struct Checked {
 /// The daemon in a few figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The version of the binary that answers.
+    /// The version of the responding binary.
     pub version: String,
-    /// The process that answers.
+    /// The id of the responding process.
     pub pid: u32,
     /// Whether that is the daemon, rather than the CLI on its own.
     pub is_daemon: bool,
@@ -264,13 +266,13 @@ pub struct RedriveView {
 pub struct ScheduleView {
     /// Its name.
     pub name: String,
-    /// Its rule in words.
+    /// Its rule in plain English.
     pub rule: String,
     /// Its zone.
     pub timezone: String,
     /// The next due moments.
     pub next: Vec<Timestamp>,
-    /// The newest decided ones: the moment, and what became of it.
+    /// The newest decided ones: the moment and the decision.
     pub past: Vec<(Timestamp, String)>,
 }
 
@@ -278,13 +280,13 @@ pub struct ScheduleView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct Failure {
-    /// What sort of refusal it is; decides the exit code of the CLI.
+    /// The kind of refusal; decides the exit code of the CLI.
     pub kind: FailureKind,
     /// Names the thing, the value, the limit and the remedy.
     pub text: String,
 }
 
-/// The sorts of refusal.
+/// The kinds of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {

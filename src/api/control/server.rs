@@ -15,7 +15,7 @@ use super::{Control, Request};
 
 /// The largest request, in bytes: a message of 1 MiB as JSON.
 pub const REQUEST_BYTES_MAX: usize = 8 << 20;
-/// Requests that are under way at the stop get this long.
+/// Requests that are under way at the shutdown get this long.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// Why the socket cannot be served.
@@ -26,8 +26,8 @@ pub struct Error {
     reason: std::io::Error,
 }
 
-/// Binds the socket with mode 0660. One that a dead daemon left behind is replaced: the store's lock was taken before,
-/// so nobody else serves it.
+/// Binds the socket with mode 0660. A socket that a dead daemon left behind is replaced: this process holds the store's
+/// lock, so no other daemon serves it.
 ///
 /// # Errors
 /// The directory is missing or not writable.
@@ -40,7 +40,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, Error> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         Err(_) => {}
     }
-    // Until its mode is set the umask holds, which lets nobody but the owner write, that is connect.
+    // Until the mode is set, the umask applies: it lets only the owner write, and connecting needs write permission.
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
     Ok(listener)
@@ -49,7 +49,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, Error> {
 /// Serves until `shutdown`.
 ///
 /// # Errors
-/// Accepting fails for good.
+/// The socket cannot accept connections any more.
 pub async fn serve(listener: UnixListener, control: Control, shutdown: CancellationToken) -> std::io::Result<()> {
     let app = Router::new()
         .route("/v1/control", post(handle))

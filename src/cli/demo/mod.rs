@@ -1,8 +1,8 @@
 //! `nightmail demo`: the whole pipeline on this machine, and its two servers on their own.
 
 mod progress;
+mod script;
 mod servers;
-mod story;
 
 use clap::{Args, Subcommand};
 
@@ -13,14 +13,14 @@ use super::args::Context;
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Demo {
     #[command(flatten)]
-    story: Story,
+    script: Script,
     #[command(subcommand)]
     server: Option<Server>,
 }
 
-/// The story's size.
+/// The size of the demo.
 #[derive(Clone, Copy, Debug, Args)]
-pub(super) struct Story {
+pub(super) struct Script {
     /// How many users the bank has
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     users: u32,
@@ -46,7 +46,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
 
 pub(super) async fn demo(context: &Context, demo: Demo) -> anyhow::Result<()> {
     match demo.server {
-        None => story::tell(context, demo.story).await,
+        None => script::tell(context, demo.script).await,
         Some(Server::Bank(bank)) => servers::bank(context, bank).await,
         Some(Server::MailSink(sink)) => servers::mail_sink(context, sink).await,
     }

@@ -1,4 +1,4 @@
-//! The bank and the mail sink as servers of their own.
+//! The bank and the mail sink as stand-alone servers.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -90,7 +90,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 pub(super) fn until_told() -> CancellationToken {
     let token = CancellationToken::new();
     let told = token.clone();
-    // The signals are caught from here on, not only when the loop first runs.
+    // The handlers are installed now, not only when the task is first polled.
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     tokio::spawn(async move {
         if let (Ok(mut terminate), Ok(mut interrupt)) = signals {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::key_list::KEYS;
 use super::super::keys::{Fallback, segments};
+use super::super::schema::KEYS;
 use super::super::{EXAMPLE, Environment, Kind, Origin, load, reference};
 use super::{load_with, sections};
 use crate::function::statement::Tls;

@@ -1,7 +1,7 @@
-//! What a fault looks like, and that every misspelt key is one.
+//! How a fault is reported, and that every misspelt key is a fault.
 
-use super::super::key_list::KEYS;
-use super::super::keys::{Fallback, Scope, Shape, segments};
+use super::super::keys::{Fallback, Scope, ValueType, segments};
+use super::super::schema::KEYS;
 use super::{SMALL, fault_of, faults, load};
 
 #[test]
@@ -149,7 +149,7 @@ fn every_default_fits_its_own_limits() {
     for key in KEYS {
         if let Fallback::Toml(text) = key.fallback {
             let node = super::super::document::Node::of_variable(text);
-            let checked = super::super::shape::check(key.shape, "", &node);
+            let checked = super::super::value_type::check(key.value_type, "", &node);
             assert!(checked.is_ok(), "{}: {checked:?}", key.path);
         }
     }
@@ -158,10 +158,10 @@ fn every_default_fits_its_own_limits() {
 #[test]
 fn limits_hold_at_their_ends() {
     for key in KEYS {
-        if let Shape::Count(min, max) = key.shape {
+        if let ValueType::Count(min, max) = key.value_type {
             let check = |n: u64| {
                 let node = super::super::document::Node::Integer(i64::try_from(n).ok());
-                super::super::shape::check(key.shape, "", &node).is_ok()
+                super::super::value_type::check(key.value_type, "", &node).is_ok()
             };
             assert!(check(min) && check(max) && !check(max + 1), "{}", key.path);
             assert!(min == 0 || !check(min - 1), "{}", key.path);

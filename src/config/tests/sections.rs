@@ -1,9 +1,9 @@
-//! The checks of each section and between them.
+//! The checks within each section and between sections.
 
 use std::path::Path;
 
-use super::super::key_list::KEYS;
 use super::super::keys::{Key, segments};
+use super::super::schema::KEYS;
 use super::super::{Environment, load as load_file, load_text};
 use super::{SMALL, fault_of, faults, load};
 use crate::store::record::Scope;

@@ -1,4 +1,4 @@
-//! Which users are malformed and which accounts fail: spread evenly, exact in number, without a list.
+//! Decides which users are malformed and which accounts fail: evenly spread, exact in number, without a list.
 
 /// What is wrong with an account's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,4 +1,4 @@
-//! The bank's HTTP routes: who may ask, what is asked for, what is answered.
+//! The bank's HTTP routes: authorization, parameters, answers.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -16,7 +16,7 @@ use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::people::{Period, Statement, user_index};
+use super::super::fixtures::{Period, Statement, user_index};
 use super::users::{Slice, write};
 use super::{Behaviour, Fault, Route, Shared, behaviour};
 
@@ -39,7 +39,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// An answer that refuses: status and reason.
+/// A refusal: status and reason.
 struct Refusal(StatusCode, String);
 
 impl Refusal {
@@ -77,7 +77,7 @@ struct Month {
 }
 
 impl Shared {
-    /// Counts a request and lets it in with the right token; then waits for the latency.
+    /// Counts a request, checks its token, then waits for the latency.
     async fn admit(&self, counter: &AtomicU64, headers: &HeaderMap) -> Result<(), Refusal> {
         counter.fetch_add(1, Ordering::Relaxed);
         if let Some(token) = &self.options.token {
@@ -184,7 +184,7 @@ async fn transactions(
     *bank.asked.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_default() += 1;
     let statement = match bank.behaviour(Route::Account) {
         Behaviour::Normal => account(&bank, index, period)?,
-        _ => bank.people.statement(index, period),
+        _ => bank.fixtures.statement(index, period),
     };
     let mut body = Vec::with_capacity(8192);
     write(&mut body, &statement);
@@ -195,17 +195,17 @@ async fn transactions(
 fn account(bank: &Shared, index: u32, period: Period) -> Result<Statement, Refusal> {
     let fault = bank.plan.fault(index).filter(|_| !bank.fixed());
     match fault {
-        None => Ok(bank.people.statement(index, period)),
+        None => Ok(bank.fixtures.statement(index, period)),
         Some(Fault::NotFound) => Err(Refusal::not_found("the account is not in the ledger of this month")),
         Some(Fault::ServerError) => {
             Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the ledger of this account is locked".into()))
         }
         Some(Fault::BalanceMismatch) => {
-            let mut statement = bank.people.statement(index, period);
+            let mut statement = bank.fixtures.statement(index, period);
             statement.closing_balance = off_by_one(&statement.closing_balance);
             Ok(statement)
         }
-        Some(Fault::OtherAccount) => Ok(bank.people.statement(other(index, bank.plan.users()), period)),
+        Some(Fault::OtherAccount) => Ok(bank.fixtures.statement(other(index, bank.plan.users()), period)),
     }
 }
 
@@ -226,7 +226,7 @@ async fn healthz(State(bank): Bank) -> &'static str {
     "ok\n"
 }
 
-/// `POST /admin/fix`: heals all faults.
+/// `POST /admin/fix`: fixes all faults.
 async fn fix(State(bank): Bank, headers: HeaderMap) -> Answer {
     bank.admit(&bank.counters.fix, &headers).await?;
     bank.fix();

@@ -1,4 +1,4 @@
-//! The bank keeps its word over HTTP: pages, faults, switches.
+//! Tests of the bank over HTTP: pages, faults, switches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::super::people::{Statement, User, user_id};
+use super::super::fixtures::{Statement, User, user_id};
 use super::*;
 
 async fn bank(options: Options) -> (Handle, tokio_util::sync::DropGuard) {
@@ -78,7 +78,7 @@ async fn json_lines_stream_each_user_once() {
     let (_, headers, body) = get(&bank, "/users.jsonl").await;
     assert_eq!(headers["content-type"], "application/x-ndjson");
     let users: Vec<User> = body.split_inclusive(|b| *b == b'\n').map(|l| serde_json::from_slice(l).unwrap()).collect();
-    assert_eq!(users, (0..1700).map(|index| bank.people().user(index)).collect::<Vec<_>>());
+    assert_eq!(users, (0..1700).map(|index| bank.fixtures().user(index)).collect::<Vec<_>>());
     let (_, _, body) = get(&bank, "/users.jsonl?limit=3&cursor=after-u-000002").await;
     assert_eq!(body.iter().filter(|byte| **byte == b'\n').count(), 3);
 }
@@ -102,14 +102,14 @@ async fn exactly_the_planned_records_are_malformed_until_fixed() {
     assert_eq!(malformed(&get(&bank, "/users").await.2), BTreeSet::new());
 }
 
-/// What an account's answer is worth, in one word.
+/// The kind of an account's answer, in one word.
 async fn account(bank: &Handle, index: u32) -> &'static str {
     let (status, _, body) = get(bank, &format!("/accounts/{}/transactions?period=2026-10", user_id(index))).await;
     if status != 200 {
         return if status == 404 { "404" } else { "500" };
     }
     let statement: Statement = serde_json::from_slice(&body).unwrap();
-    let expected = bank.people().statement(index, "2026-10".parse().unwrap());
+    let expected = bank.fixtures().statement(index, "2026-10".parse().unwrap());
     match statement {
         ok if ok == expected => "good",
         other if other.account != expected.account => "other account",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::people::{User, user_id};
+use super::super::fixtures::{User, user_id};
 use super::{Malformed, PAGE_USERS_MAX, Shared};
 
 /// The numbers of the users on one page.
@@ -21,7 +21,7 @@ impl Shared {
     pub(super) fn slice(&self, cursor: Option<&str>, limit: Option<&str>) -> Result<Slice, String> {
         let users = self.plan.users();
         let start = cursor.map_or(Ok(0), |cursor| {
-            let read = cursor.strip_prefix("after-").and_then(super::super::people::user_index);
+            let read = cursor.strip_prefix("after-").and_then(super::super::fixtures::user_index);
             let known = read.filter(|index| *index < users).map(|index| index + 1);
             known.ok_or_else(|| format!("cursor {cursor:?} is not one that this API gave out"))
         })?;
@@ -44,7 +44,7 @@ impl Shared {
             if index > slice.start {
                 out.push(between);
             }
-            let user = self.people.user(index);
+            let user = self.fixtures.user(index);
             match self.plan.malformed(index).filter(|_| !fixed) {
                 None => write(out, &user),
                 Some(kind) => write(out, &malformed(user, kind)),

@@ -4,7 +4,7 @@ use memchr::memchr;
 
 use super::LINE_BYTES_MAX;
 
-/// The mail as far as it has come.
+/// The part of the mail that was received so far.
 #[derive(Debug, Default)]
 pub(super) struct Body {
     /// The unstuffed lines, each with its CRLF.
@@ -26,7 +26,7 @@ pub(super) struct Body {
 pub(super) enum Taken {
     /// A line of the mail.
     Line,
-    /// The final dot.
+    /// The end of data: a single dot.
     End,
     /// LF without CR.
     BareLf,

@@ -1,4 +1,4 @@
-//! SMTP commands, read strictly (RFC 5321, 4.1; RFC 1870, 6152, 6531, 4954). No I/O and no state.
+//! SMTP commands, parsed strictly (RFC 5321, 4.1; RFC 1870, 6152, 6531, 4954). No I/O and no state.
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
-//! What a received mail says and what is wrong with it, read by a parser that the sender does not share. No I/O.
+//! Examines a received mail with a parser that the sender does not use. No I/O.
 
 use mail_parser::{Address, HeaderName, Message, MessageParser, MimeHeaders};
 use memchr::memchr_iter;
 use sha2::{Digest, Sha256};
 
-use super::witness::{Pdf, ViolationKind};
+use super::deliveries::{Pdf, ViolationKind};
 
 /// Header texts are kept up to this many characters.
 const TEXT_CHARS_MAX: usize = 300;
@@ -15,7 +15,7 @@ const ONCE: [(HeaderName<'static>, &str); 4] = [
     (HeaderName::Date, "Date"),
     (HeaderName::MessageId, "Message-ID"),
 ];
-/// SMTP commands that begin a line only when another dialogue ran into this mail.
+/// SMTP commands; a line starts with one only when another dialogue ran into this mail.
 const COMMANDS: [&[u8]; 5] = [b"MAIL FROM:", b"RCPT TO:", b"EHLO ", b"HELO ", b"AUTH PLAIN "];
 /// Commands that are a whole line.
 const COMMAND_LINES: [&[u8]; 3] = [b"DATA", b"RSET", b"QUIT"];

@@ -1,4 +1,4 @@
-//! One SMTP dialogue: the order of commands, the replies, and the steps at which a script may interfere.
+//! One SMTP dialogue: the order of commands, the replies, and the steps at which a script may intervene.
 
 use std::sync::Arc;
 

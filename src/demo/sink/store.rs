@@ -1,4 +1,4 @@
-//! Where the sink puts what it receives: mail and PDF files, the journal, the witness. Everything is in its place
+//! Stores what the sink receives: mail and PDF files, the journal, the record of deliveries. Everything is written
 //! before the mail is acknowledged.
 
 use std::fs::{File, OpenOptions};
@@ -10,14 +10,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::deliveries::{Deliveries, Record, Summary, Violation, ViolationKind};
 use super::examine::{self, Examined};
-use super::witness::{Record, Summary, Violation, ViolationKind, Witness};
 use super::{DELIVERIES_MAX, Error, Options, RAW_BYTES_MAX};
 
 /// A file name carries this much of the recipient, in characters.
 const NAME_CHARS_MAX: usize = 100;
 
-/// A mail as the dialogue hands it over.
+/// A mail as the session received it.
 pub(super) struct Received {
     /// The connection, counted from 1.
     pub(super) connection: u64,
@@ -25,7 +25,7 @@ pub(super) struct Received {
     pub(super) recipients: Vec<String>,
     /// The whole mail, unstuffed.
     pub(super) raw: Vec<u8>,
-    /// What the dialogue saw wrong with it.
+    /// What the session found wrong with it.
     pub(super) violations: Vec<(ViolationKind, String)>,
 }
 
@@ -38,7 +38,7 @@ pub(super) enum NotKept {
     File,
 }
 
-/// The places for mails and what is known about them.
+/// Where mails are stored, and the record of all deliveries.
 pub(super) struct Store {
     keep: Option<PathBuf>,
     pdf_dir: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub(super) struct Store {
 
 /// What must change together.
 struct Ledger {
-    witness: Witness,
+    deliveries: Deliveries,
     journal: Option<File>,
 }
 
@@ -67,14 +67,14 @@ impl Store {
         for path in [&options.keep, &options.pdf_dir].into_iter().flatten() {
             std::fs::create_dir_all(path).map_err(|source| Error::Directory { path: path.clone(), source })?;
         }
-        let mut witness = Witness::default();
+        let mut deliveries = Deliveries::default();
         let mut last = 0;
         let mut journal = None;
         if let Some(path) = &options.journal {
             journal = Some(resume(path, |record| {
                 last = last.max(record.number);
-                note_violations(&mut witness, &record);
-                witness.deliver(record, options.records_max);
+                note_violations(&mut deliveries, &record);
+                deliveries.deliver(record, options.records_max);
             })?);
         }
         Ok(Self {
@@ -87,7 +87,7 @@ impl Store {
             turned_away: AtomicU64::new(0),
             not_kept: AtomicU64::new(0),
             raw_bytes: AtomicU64::new(0),
-            ledger: Mutex::new(Ledger { witness, journal }),
+            ledger: Mutex::new(Ledger { deliveries, journal }),
             delivered: Notify::new(),
         })
     }
@@ -102,7 +102,7 @@ impl Store {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Keeps a mail in every place that it belongs to; answers with the number of its last delivery.
+    /// Stores a mail everywhere that the options ask for; returns the number of its last delivery.
     pub(super) async fn deliver(&self, received: Received) -> Result<u64, NotKept> {
         let kept = self.try_deliver(received).await;
         if kept.is_err() {
@@ -132,9 +132,9 @@ impl Store {
         Ok(last)
     }
 
-    /// Takes a mail's share of the limits.
+    /// Counts a mail against the limits.
     fn make_room(&self, raw_bytes: usize, recipients: usize) -> Result<(), NotKept> {
-        if self.lock().witness.total() + recipients as u64 > DELIVERIES_MAX {
+        if self.lock().deliveries.total() + recipients as u64 > DELIVERIES_MAX {
             return Err(NotKept::Full);
         }
         let taken = if self.keep_raw { raw_bytes as u64 } else { 0 };
@@ -155,10 +155,10 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the journal's line, then the delivery counts.
+    /// Writes the journal's line; only then is the delivery counted.
     fn enter(&self, record: Record, violations: &[(ViolationKind, String)]) -> io::Result<()> {
         let mut ledger = self.lock();
-        let Ledger { witness, journal } = &mut *ledger;
+        let Ledger { deliveries, journal } = &mut *ledger;
         if let Some(journal) = journal {
             let mut line = serde_json::to_vec(&record)?;
             line.push(b'\n');
@@ -166,21 +166,21 @@ impl Store {
         }
         for (kind, detail) in violations {
             let (connection, number) = (record.connection, Some(record.number));
-            witness.violation(Violation { connection, number, kind: *kind, detail: detail.clone() });
+            deliveries.violation(Violation { connection, number, kind: *kind, detail: detail.clone() });
         }
-        witness.deliver(record, self.records_max);
+        deliveries.deliver(record, self.records_max);
         Ok(())
     }
 
-    /// Remembers what a client did wrong outside a mail that was taken.
+    /// Records a violation outside an accepted mail.
     pub(super) fn violation(&self, connection: u64, kind: ViolationKind, detail: &str) {
         let detail = crate::base::outcome::printable(detail);
-        self.lock().witness.violation(Violation { connection, number: None, kind, detail });
+        self.lock().deliveries.violation(Violation { connection, number: None, kind, detail });
     }
 
     /// What has been seen so far.
     pub(super) fn summary(&self) -> Summary {
-        let summary = self.lock().witness.summary();
+        let summary = self.lock().deliveries.summary();
         Summary {
             connections: self.connections.load(Ordering::Relaxed),
             turned_away: self.turned_away.load(Ordering::Relaxed),
@@ -191,16 +191,16 @@ impl Store {
 
     /// The deliveries so far.
     pub(super) fn records(&self) -> Vec<Record> {
-        self.lock().witness.records()
+        self.lock().deliveries.records()
     }
 
     /// Waits until `total` deliveries are recorded.
     pub(super) async fn received(&self, total: u64) {
         loop {
             let mut next = std::pin::pin!(self.delivered.notified());
-            // Listening begins before looking, so that no delivery falls between the two.
+            // Subscribe before checking, so that no delivery is missed in between.
             next.as_mut().enable();
-            if self.lock().witness.total() >= total {
+            if self.lock().deliveries.total() >= total {
                 return;
             }
             next.await;
@@ -238,10 +238,10 @@ fn record(
 }
 
 /// What a record of an earlier life says was wrong.
-fn note_violations(witness: &mut Witness, record: &Record) {
+fn note_violations(deliveries: &mut Deliveries, record: &Record) {
     for kind in &record.violations {
         let detail = "from the journal".into();
-        witness.violation(Violation {
+        deliveries.violation(Violation {
             connection: record.connection,
             number: Some(record.number),
             kind: *kind,

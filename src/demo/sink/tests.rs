@@ -1,4 +1,4 @@
-//! The sink keeps its word: against lettre's client, against raw sockets, and when it misbehaves by script.
+//! Tests of the sink with lettre's client, with raw sockets, and with scripted misbehaviour.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -21,7 +21,7 @@ fn scripted(script: impl Fn(u64, u64, Step) -> Action + Send + Sync + 'static) -
     Options { script: Some(Arc::new(script)), ..Options::default() }
 }
 
-/// A client without any manners of its own.
+/// A client that sends exactly what a test tells it to.
 struct Raw(BufReader<TcpStream>);
 
 impl Raw {
@@ -75,14 +75,14 @@ impl Raw {
         assert_eq!(self.codes(&["MAIL FROM:<bank@example.test>", &to, "DATA"]).await, ["250", "250", "354"]);
     }
 
-    /// Sends a whole mail and answers with the reply to its dot.
+    /// Sends a whole mail and returns the reply to the end of data.
     async fn mail(&mut self, recipient: &str, text: &str) -> String {
         self.envelope(recipient).await;
         self.ask(&format!("{}\r\n.", plain(recipient, text))).await
     }
 }
 
-/// A small mail without fault.
+/// A small, valid mail.
 fn plain(recipient: &str, text: &str) -> String {
     format!(
         "From: <bank@example.test>\r\nTo: <{recipient}>\r\nDate: Sun, 01 Nov 2026 06:00:00 +0000\r\n\

@@ -17,7 +17,7 @@ const READ_BYTES: usize = 128 * 1024;
 /// How long a client may take to read the last reply and close.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
-/// Why a dialogue cannot go on.
+/// Why a dialogue cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
     /// The other side closed, or the network broke.
@@ -107,7 +107,7 @@ impl Wire {
         }
     }
 
-    /// Says nothing and forgets what comes, until the other side closes or the sink stops.
+    /// Sends nothing and discards input, until the other side closes or the sink stops.
     pub(super) async fn stall(&mut self) -> Lost {
         loop {
             self.input.clear();
@@ -128,7 +128,7 @@ impl Wire {
             }
             Some(())
         };
-        // A client that does not leave is left.
+        // If the client does not close, the connection is dropped.
         drop(tokio::time::timeout(FAREWELL_MAX, goodbye).await);
     }
 

@@ -1,7 +1,7 @@
-//! The answer of the account API as checked values: it names the expected account and its figures add up exactly.
+//! The response of the account API as checked values: it names the expected account and its figures add up exactly.
 //!
-//! Knows the JSON shape and ISO 4217; must not know HTTP, locales or pages. Every failure here is lasting: asking
-//! again brings the same answer.
+//! Knows the JSON shape and ISO 4217; must not know HTTP, locales or pages. Every failure here is permanent: another
+//! request would return the same response.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::base::Failure;
 
-/// An answer with more transactions than this is refused.
+/// A response with more transactions than this is refused.
 pub const TRANSACTIONS_MAX: usize = 100_000;
 /// A transaction's description may have this many characters.
 pub const DESCRIPTION_CHARS_MAX: usize = 1_000;
@@ -23,12 +23,12 @@ pub const AMOUNT_MAX: u64 = 999_999_999_999_999;
 /// A period's name may have this many characters.
 pub const PERIOD_CHARS_MAX: usize = 40;
 
-/// Whose answer it must be.
+/// The account and period that the response must be for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// The account that was asked for.
+    /// The requested account.
     pub account: String,
-    /// The period that was asked for, e.g. `2026-10`; any period when `None`.
+    /// The requested period, e.g. `2026-10`; any period when `None`.
     pub period: Option<String>,
 }
 
@@ -39,7 +39,7 @@ pub struct Account {
     pub account: String,
     /// The currency of all its figures.
     pub currency: Currency,
-    /// The period's name as the API gave it; empty when it gave none and none was asked for.
+    /// The period's name as the API returned it; empty when it returned none and none was requested.
     pub period: String,
     /// The balance before the first transaction.
     pub opening_balance: Decimal,
@@ -72,7 +72,7 @@ impl Account {
     }
 }
 
-/// Reads and checks the answer of the account API.
+/// Reads and checks the response of the account API.
 ///
 /// Amounts are JSON strings or numbers and stay exact; unknown fields are ignored.
 ///
@@ -108,7 +108,7 @@ pub fn parse(body: &[u8], expect: &Expected) -> Result<Account, Failure> {
     Ok(account)
 }
 
-/// The one field that is read before anything else of a possibly foreign answer.
+/// The one field that is read first: until it matches, the response may be another account's.
 #[derive(Deserialize)]
 struct WireHead<'a> {
     #[serde(default, borrow)]
@@ -160,7 +160,7 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
     Ok(value)
 }
 
-/// Nothing of the answer but its account id may appear in these failures: it may be another account's.
+/// These failures may quote nothing of the response but its account id: it may be another account's.
 fn check_account(body: &[u8], expect: &Expected) -> Result<(), Failure> {
     let head: WireHead<'_> = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
@@ -305,7 +305,7 @@ fn is_plain_decimal(text: &str) -> bool {
     }
 }
 
-/// Finds the place of a borrowed piece of JSON in its body.
+/// Finds the position of a borrowed piece of JSON in its body.
 struct Position<'a> {
     body: &'a [u8],
 }

@@ -1,4 +1,4 @@
-//! What `account::parse` takes, what it refuses and in which words.
+//! What `account::parse` accepts and refuses, and its error messages.
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! The function itself: one message in, one statement mailed.
 //!
-//! Owns the order of the work and what a message must hold. How an account becomes a document is the [`Press`]'s,
-//! so that this file must not know about transactions or PDF.
+//! Owns the order of the steps and the format of a message. The [`StatementRenderer`] turns an account into a document;
+//! this file must not know about transactions or PDF.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,36 +25,37 @@ const PERIOD: &str = "period";
 /// The purpose of a mail whose message names none.
 const PURPOSE: &str = "statement";
 
-/// Makes the document of one account from the service's answer. Called in the worker's own task: a few milliseconds.
-pub trait Press: Send + Sync + fmt::Debug {
-    /// Checks the answer against the order and prints it.
+/// Renders the document of one account from the service's response. It blocks the attempt's task for a few
+/// milliseconds.
+pub trait StatementRenderer: Send + Sync + fmt::Debug {
+    /// Checks the response against the request and renders it.
     ///
     /// # Errors
-    /// A lasting failure: the answer is of another account, does not balance, cannot be drawn.
-    fn print(&self, order: &Order<'_>) -> Result<Print, Failure>;
+    /// A permanent failure: the response is for another account, does not balance, or cannot be drawn.
+    fn render(&self, request: &RenderRequest<'_>) -> Result<RenderedStatement, Failure>;
 }
 
-/// What to print.
+/// What to render.
 #[derive(Clone, Copy, Debug)]
-pub struct Order<'a> {
-    /// The account service's answer.
+pub struct RenderRequest<'a> {
+    /// The account service's response.
     pub body: &'a [u8],
-    /// The account that was asked for; the answer must name it.
+    /// The requested account; the response must name it.
     pub account: &'a str,
-    /// The period that was asked for; the answer must name it.
+    /// The requested period; the response must name it.
     pub period: Option<&'a str>,
     /// The account's holder.
     pub user: &'a User,
 }
 
-/// A printed document.
+/// A rendered document.
 #[derive(Clone, Debug)]
-pub struct Print {
+pub struct RenderedStatement {
     /// The PDF.
     pub pdf: Vec<u8>,
     /// SHA-256 of the PDF, in hex.
     pub sha256: String,
-    /// What the mail's templates may say about it.
+    /// The values that the mail's templates may use.
     pub document: Document,
 }
 
@@ -63,7 +64,7 @@ pub struct Print {
 pub struct Statement {
     account_url: UrlTemplate,
     accounts: upstream::Client,
-    press: Box<dyn Press>,
+    renderer: Box<dyn StatementRenderer>,
     mailer: Mailer,
     default_locale: String,
     clock: Arc<dyn Clock>,
@@ -75,20 +76,21 @@ struct Body<'a> {
     /// The run's number; 0 outside a run.
     #[serde(default)]
     run: u64,
-    /// What the run is, whatever its number; decides the Message-ID. It holds quotes, so it cannot be borrowed from JSON.
+    /// Identifies the run independently of its number; decides the Message-ID. It contains quotes, which JSON escapes,
+    /// so it cannot be borrowed.
     #[serde(default)]
     identity: Option<String>,
-    /// Checked again: messages may come over the SQS API.
+    /// Checked again, because a message may also come through the SQS API.
     #[serde(borrow)]
     user: &'a RawValue,
     #[serde(default)]
     params: BTreeMap<String, String>,
-    /// Sets a resend or a test apart from the real thing, whose mail has another Message-ID.
+    /// Distinguishes a resend or a test from the regular mail: it has another Message-ID.
     purpose: Option<String>,
 }
 
 impl Statement {
-    /// What is wrong with the settings, as far as text alone tells: no certificate is read.
+    /// All faults of the settings that can be found without I/O: no certificate is read.
     pub fn faults(options: &Options, params: &[&str]) -> Vec<Error> {
         account_url(options, params).err().into_iter().chain(Mailer::faults(&options.mail)).collect()
     }
@@ -101,20 +103,20 @@ impl Statement {
     pub fn new(
         options: &Options,
         params: &[&str],
-        press: Box<dyn Press>,
+        renderer: Box<dyn StatementRenderer>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
         Ok(Self {
             account_url: account_url(options, params)?,
             accounts: upstream::Client::new(&options.account.upstream)?,
-            press,
+            renderer,
             mailer: Mailer::new(&options.mail, Arc::clone(&clock))?,
             default_locale: options.document.default_locale.clone(),
             clock,
         })
     }
 
-    /// Fetch, print, mail. The first thing that fails is the outcome.
+    /// Fetches, renders, mails. The first failure is the outcome.
     async fn work(&self, invocation: &Invocation) -> Result<Outcome, Outcome> {
         let dead = |why| Outcome::Dead { why };
         let body = Body::parse(&invocation.body).map_err(dead)?;
@@ -129,8 +131,8 @@ impl Statement {
         let answer = self.accounts.get(&url, "account").await;
         let answer = answer.map_err(|fault| fault.into_outcome(self.clock.now()))?;
         let period = body.params.get(PERIOD).map(String::as_str);
-        let order = Order { body: &answer.body, account, period, user: &user };
-        let print = self.press.print(&order).map_err(dead)?;
+        let request = RenderRequest { body: &answer.body, account, period, user: &user };
+        let print = self.renderer.render(&request).map_err(dead)?;
         let user_words = Recipient::of(&user, &self.default_locale);
         let context = Context { run: body.run, user: user_words, params: &body.params, document: print.document };
         let mail = Mail {
@@ -142,9 +144,9 @@ impl Statement {
             context: Value::from_serialize(&context),
             attachment: &print.pdf,
         };
-        let mut receipt = self.mailer.send(&mail).await.map_err(super::mail::SendFault::into_outcome)?;
-        receipt.document_sha256 = Some(print.sha256);
-        Ok(Outcome::Done(receipt))
+        let mut proof = self.mailer.send(&mail).await.map_err(super::mail::SendFault::into_outcome)?;
+        proof.document_sha256 = Some(print.sha256);
+        Ok(Outcome::Done(proof))
     }
 }
 
@@ -154,7 +156,7 @@ fn account_url(options: &Options, params: &[&str]) -> Result<UrlTemplate, Error>
 }
 
 impl Body<'_> {
-    /// What makes a mail this mail: the run, the user's account and the purpose, told apart by a byte that none has.
+    /// The key that identifies a mail: run, user's account and purpose, separated by a byte that none of them contains.
     fn message_key(&self, user: &User) -> String {
         let run = self.identity.clone().unwrap_or_else(|| format!("run {}", self.run));
         [&run, &user.id, user.account(), self.purpose.as_deref().unwrap_or(PURPOSE)].join("\0")

@@ -8,16 +8,16 @@ use crate::function::upstream::stub::{Part, Stub, answer, options as upstream_op
 
 const USER: &str = r#"{"id":"u/1","name":"Ada","email":"ada@example.org"}"#;
 
-/// Prints what it was given.
+/// A renderer whose document shows its request.
 #[derive(Debug)]
 struct Echo;
 
-impl Press for Echo {
-    fn print(&self, order: &Order<'_>) -> Result<Print, Failure> {
-        let pdf = format!("%PDF {} {:?} {}", order.account, order.period, order.user.name);
-        let document = Document { account: order.account.into(), ..Document::default() };
-        match order.body {
-            b"good" => Ok(Print { pdf: pdf.into_bytes(), sha256: "abc".into(), document }),
+impl StatementRenderer for Echo {
+    fn render(&self, request: &RenderRequest<'_>) -> Result<RenderedStatement, Failure> {
+        let pdf = format!("%PDF {} {:?} {}", request.account, request.period, request.user.name);
+        let document = Document { account: request.account.into(), ..Document::default() };
+        match request.body {
+            b"good" => Ok(RenderedStatement { pdf: pdf.into_bytes(), sha256: "abc".into(), document }),
             _ => Err(Failure::new("data", "account", "wrong-account", "the answer names another account")),
         }
     }
@@ -67,9 +67,9 @@ async fn end(accounts: &Stub, sink: &Sink, body: String) -> (&'static str, Strin
 async fn a_statement_is_fetched_printed_and_mailed() {
     let (accounts, sink) = (Stub::always(answer("200 OK", &[], "good")).await, Sink::good().await);
     let statement = statement(&accounts, &sink);
-    let Outcome::Done(receipt) = call(&statement, message(USER)).await else { panic!("not done") };
-    assert_eq!(receipt.document_sha256.as_deref(), Some("abc"));
-    assert_eq!(receipt.message_id, Some(statement.mailer.message_id("run 12\0u/1\0u/1\0statement")));
+    let Outcome::Done(proof) = call(&statement, message(USER)).await else { panic!("not done") };
+    assert_eq!(proof.document_sha256.as_deref(), Some("abc"));
+    assert_eq!(proof.message_id, Some(statement.mailer.message_id("run 12\0u/1\0u/1\0statement")));
     assert!(accounts.requests()[0].starts_with("GET /accounts/u%2F1/tx?m=2026-10 HTTP/1.1"));
     let (to, text) = sink.see(|seen| seen.mails[0].clone());
     assert!(to == "ada@example.org" && text.contains("Dear Ada, 2026-10 of u/1 (en-GB)"), "{text}");

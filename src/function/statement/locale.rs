@@ -110,7 +110,7 @@ impl Locale {
         self.tag.to_string()
     }
 
-    /// The words on the page: German, French, or English for all other languages.
+    /// The labels on the page: German, French, or English for all other languages.
     pub fn labels(&self) -> &'static Labels {
         self.labels
     }
@@ -170,7 +170,7 @@ fn digits_of(tag: &Tag) -> Option<[char; 10]> {
     (digits[1] != '1').then_some(digits)
 }
 
-/// The words on the page in one language.
+/// The labels on the page in one language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Labels {
     /// The title.

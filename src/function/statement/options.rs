@@ -1,4 +1,4 @@
-//! What the function `statement` and the users it is called for can be told.
+//! The options of the function `statement` and of the users source.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ pub struct RelayOptions {
     pub credentials: Option<(String, SecretString)>,
     /// At most this many connections at once.
     pub connections: usize,
-    /// A connection, with greeting and TLS, must stand within this time.
+    /// A session (TCP, TLS, greeting, EHLO, AUTH) must be open within this time.
     pub connect_timeout: Duration,
     /// Each reply must come within this time; the reply to the final dot within twice this time.
     pub command_timeout: Duration,
@@ -106,10 +106,10 @@ pub struct UsersOptions {
     pub url: String,
     /// How it is called.
     pub upstream: upstream::Options,
-    /// The JSON pointer to the array of users in an object answer, e.g. `/data/users`; found by itself when unset
-    /// (`users`, `data`, `items`, `results`, or the answer itself when it is an array or JSON Lines).
+    /// The JSON pointer to the array of users when the response is an object, e.g. `/data/users`; detected when unset
+    /// (`users`, `data`, `items`, `results`, or the response itself when it is an array or JSON Lines).
     pub items: Option<String>,
-    /// The JSON pointer to the next page's address or cursor; found by itself when unset (`next`, `next_cursor`,
+    /// The JSON pointer to the next page's address or cursor; detected when unset (`next`, `next_cursor`,
     /// `cursor`, `links.next`).
     pub next: Option<String>,
     /// The query parameter that carries a cursor that is not an address.

@@ -1,6 +1,6 @@
-//! One page of users as bytes: which format it is, where its records are, what it says about the next page.
+//! One page of users as bytes: its format, its records, and what it says about the next page.
 //!
-//! Cuts the page into records without looking into them, so that one bad record is only that record's problem.
+//! Splits the page into records without parsing them, so that one bad record does not spoil the page.
 //! Must not know how pages are fetched.
 
 use std::borrow::Cow;
@@ -14,9 +14,9 @@ use crate::function::upstream::Fault;
 
 /// A malformed record's text is kept up to this many bytes.
 pub const MALFORMED_BYTES_MAX: usize = 4096;
-/// Where the array of users is looked for in an object.
+/// Where the array of users is searched for in an object.
 const ITEMS: &[&str] = &["/users", "/data", "/items", "/results"];
-/// Where the next page's address or cursor is looked for in an object.
+/// Where the next page's address or cursor is searched for in an object.
 const NEXT: &[&str] = &["/next", "/next_cursor", "/cursor", "/links/next"];
 
 /// One record of a page.
@@ -24,7 +24,7 @@ const NEXT: &[&str] = &["/next", "/next_cursor", "/cursor", "/links/next"];
 pub enum Record {
     /// A recipient.
     User(User),
-    /// A record that nothing can be sent for.
+    /// A record that is no valid user.
     Malformed {
         /// Its position on the page, counted from 0.
         index: usize,
@@ -42,7 +42,7 @@ pub(super) struct Pointers {
     pub(super) next: Option<String>,
 }
 
-/// What the bytes of one page say.
+/// The parsed bytes of one page.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) records: Vec<Record>,
@@ -56,7 +56,7 @@ pub(super) struct Parsed {
 /// A permanent fault when the page is something else than users; a temporary one when it ends too early.
 pub(super) fn parse(body: &[u8], content_type: Option<&str>, pointers: &Pointers) -> Result<Parsed, Fault> {
     let text = String::from_utf8_lossy(body);
-    // Broken UTF-8 spoils the records that hold it, not the page.
+    // Invalid UTF-8 spoils the records that contain it, not the page.
     let broken_utf8 = matches!(text, Cow::Owned(_));
     let text = text.trim_start_matches('\u{feff}').trim();
     let media_type = content_type.and_then(|t| t.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase();
@@ -103,8 +103,8 @@ fn looks_like_lines(text: &str) -> bool {
     first.starts_with('{') && serde_json::from_str::<&RawValue>(first).is_ok()
 }
 
-/// JSON Lines of one user, such as a last page: a valid user on one line. Anything else may be an error that the service
-/// answers with status 200, and the pages behind it would be lost.
+/// JSON Lines of one user, such as a last page: a valid user on one line. Anything else may be an error that the
+/// service answers with status 200, and the pages behind it would be lost.
 fn is_one_line(text: &str) -> bool {
     !text.contains('\n') && User::check(text).is_ok()
 }

@@ -49,7 +49,7 @@ pub struct Recipient<'a> {
     pub email: &'a str,
     /// The user's locale or the default one.
     pub locale: &'a str,
-    /// The account that was asked for.
+    /// The requested account.
     pub account_id: &'a str,
     /// The lines of the postal address; may be empty.
     pub address: &'a [String],
@@ -88,9 +88,9 @@ pub struct Document {
     pub pages: u32,
 }
 
-/// The words of one mail.
+/// The rendered texts of one mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Words {
+pub struct RenderedTexts {
     /// One line, at most 200 characters, without control characters.
     pub subject: String,
     /// The plain-text body.
@@ -111,7 +111,7 @@ impl Templates {
         faults.into_iter().next().map_or(Ok(templates), Err)
     }
 
-    /// What is wrong with the templates, at most one fault each.
+    /// All faults of the templates, at most one for each.
     pub(super) fn faults(options: &MailOptions) -> Vec<Error> {
         Self::try_all(options).1
     }
@@ -133,11 +133,11 @@ impl Templates {
     ///
     /// # Errors
     /// A failure of kind `render`, place `mail`: a parameter that this run does not have, a filter that fails.
-    pub fn render(&self, context: &Value) -> Result<Words, Failure> {
+    pub fn render(&self, context: &Value) -> Result<RenderedTexts, Failure> {
         let rendered = self.render_all(context);
         let [subject, text, html, attachment_name] =
             rendered.map_err(|(name, e)| Failure::new("render", "mail", "template", format!("{}", error(name, &e))))?;
-        Ok(Words { subject: line(&subject), text, html, attachment_name: file_name(&attachment_name) })
+        Ok(RenderedTexts { subject: line(&subject), text, html, attachment_name: file_name(&attachment_name) })
     }
 
     fn render_all(&self, context: &Value) -> Result<[String; 4], (&'static str, minijinja::Error)> {
@@ -154,7 +154,7 @@ impl Templates {
 pub(super) fn line(text: &str) -> String {
     let spaced: String = text.chars().map(|c| if breaks(c) { ' ' } else { c }).take(4 * LINE_CHARS_MAX).collect();
     let line = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
-    // Words that look encoded would be decoded by the reader's mail program.
+    // Mail programs decode everything that looks like an encoded word (RFC 2047).
     line.replace("=?", "= ?").chars().take(LINE_CHARS_MAX).collect()
 }
 

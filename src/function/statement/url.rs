@@ -65,7 +65,7 @@ impl UrlTemplate {
         values.collect()
     }
 
-    /// Puts the values in, percent-encoded. `place` names the service in failures.
+    /// Inserts the values, percent-encoded. `place` names the service in failures.
     ///
     /// # Errors
     /// A failure of kind `data` for a value that is missing, empty, too long or, in the path, made of dots alone
@@ -86,7 +86,7 @@ impl UrlTemplate {
         Url::parse(&text).map_err(|e| Failure::new("data", place, "address", format!("the filled url is wrong: {e}")))
     }
 
-    /// Fills in two different samples: whatever differs must be path or query.
+    /// Fills in two different samples: only path and query may differ.
     fn check_places(&self) -> Result<(), String> {
         let sample = |value| self.fill("url", |_| Some(value)).map_err(|failure| failure.text);
         let (one, other) = (sample("1")?, sample("2")?);

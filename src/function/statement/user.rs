@@ -1,4 +1,4 @@
-//! One user record: what the users source must say about a user, checked before anything is done with it.
+//! One user record: the fields that the users source must give, checked before the record is used.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub struct User {
     pub address: Vec<String>,
 }
 
-/// The record as it stands: anything anywhere; two fields of the same name are an error.
+/// The raw record: any value in any field; a repeated field is an error.
 #[derive(Deserialize)]
 struct Raw {
     #[serde(default)]
@@ -157,7 +157,7 @@ fn lines(value: &Value) -> Result<Vec<String>, Failure> {
 }
 
 fn without_controls(field: &str, text: &str) -> Result<(), Failure> {
-    // The two Unicode line separators break lines as CR and LF do.
+    // The two Unicode separators (line and paragraph) break lines as CR and LF do.
     match text.chars().find(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
         Some(c) => {
             let code = u32::from(c);

@@ -1,7 +1,7 @@
 //! Reads the users source page by page for the fan-out.
 //!
-//! Owns the way from one page to the next and its dangers: foreign origins, loops. What a page holds is `page`'s, what
-//! a user is `user`'s. The address of a page is the fan-out's durable cursor.
+//! Owns the step from one page to the next and its dangers: foreign origins, loops. `page` reads a page, `user` checks
+//! a user. The address of a page is the fan-out's durable cursor.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ impl Users {
         let url = self.resolve(&first, address)?;
         let answer = self.client.get(&url, "users").await?;
         if answer.is_no_content && *address != PageAddress::First {
-            // Behind the last full page there is nothing: some services say so with a page of its own.
+            // Some services end with an empty page after the last full one.
             return Ok(Page { records: Vec::new(), next: None });
         }
         let parsed = page::parse(&answer.body, answer.content_type.as_deref(), &self.pointers)?;
@@ -118,7 +118,7 @@ impl Users {
     }
 }
 
-/// What was said about the next page, and where.
+/// What the response says about the next page, and where.
 enum Next {
     /// Always an address.
     Link(String),

@@ -1,6 +1,6 @@
-//! One HTTP client for one of the team's services: connects, reads a bounded body, tries again, classes what fails.
+//! One HTTP client for one of the team's services: connects, reads a bounded body, retries and classifies failures.
 //!
-//! Must not know what the answers mean. Secrets enter the request and leave by no error, log line or `Debug`.
+//! Must not know what the responses mean. Secrets go into requests only, never into an error, a log line or `Debug`.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use super::{Fault, Options, link};
 use crate::base::{Backoff, Failure, units};
 use crate::function::{Error, tls};
 
-/// At most this much of an error answer is read, for its excerpt.
+/// At most this much of an error response is read, for its excerpt.
 const EXCERPT_BYTES_MAX: usize = 2048;
-/// An error answer's excerpt has at most this many characters.
+/// The excerpt of an error response has at most this many characters.
 const EXCERPT_CHARS_MAX: usize = 200;
 /// Reading the excerpt takes at most this long.
 const EXCERPT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,20 +35,20 @@ pub struct Client {
     timeout: Duration,
     retries: u32,
     backoff: Backoff,
-    /// What must not show up in an excerpt when the service echoes it.
+    /// Secrets that must not appear in an excerpt when the service echoes them.
     secrets: Vec<SecretString>,
 }
 
-/// A good answer (2xx), read to its end.
+/// A successful response (2xx), read to its end.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The body, at most `response_bytes_max` bytes.
     pub body: Bytes,
-    /// The target of the `Link` header with `rel="next"`, as it stands there: it may be relative or foreign.
+    /// The raw target of the `Link` header with `rel="next"`: it may be relative or of another origin.
     pub link_next: Option<String>,
     /// The `Content-Type` header.
     pub content_type: Option<String>,
-    /// Whether the status is 204: the service says itself that there is no body.
+    /// Whether the status is 204 (No Content).
     pub is_no_content: bool,
 }
 
@@ -84,11 +84,11 @@ impl Client {
         })
     }
 
-    /// Gets `url`; passing faults are tried again within this call as the options say. `place` names the service in
+    /// Gets `url`; temporary faults are retried within this call as the options say. `place` names the service in
     /// failures: `users`, `account`.
     ///
     /// # Errors
-    /// [`Fault`]: no answer, an answer that is not 2xx, or one that is too large.
+    /// [`Fault`]: no response, a response that is not 2xx, or one that is too large.
     pub async fn get(&self, url: &Url, place: &str) -> Result<Answer, Fault> {
         let mut failures = 0;
         loop {
@@ -137,7 +137,7 @@ impl Client {
         Ok(body.freeze())
     }
 
-    /// Classes an answer that is not 2xx.
+    /// Classifies a response that is not 2xx.
     async fn refused(&self, call: Call<'_>, response: Response) -> Fault {
         let status = response.status();
         let retry_after = header(&response, &RETRY_AFTER).as_deref().and_then(RetryAfter::parse);
@@ -156,7 +156,7 @@ impl Client {
         }
     }
 
-    /// The beginning of an error answer on one line, without our own secrets.
+    /// The beginning of an error response as one line, without our own secrets.
     async fn excerpt(&self, mut response: Response) -> String {
         let mut body = Vec::new();
         let reading = async {
@@ -167,7 +167,7 @@ impl Client {
                 }
             }
         };
-        // What was read until the time is up is enough.
+        // An excerpt needs no whole body: what was read within the time limit is enough.
         let _ = tokio::time::timeout(EXCERPT_TIMEOUT, reading).await;
         let mut text = String::from_utf8_lossy(&body).into_owned();
         for secret in self.secrets.iter().map(ExposeSecret::expose_secret).filter(|secret| !secret.is_empty()) {
@@ -203,7 +203,7 @@ impl Call<'_> {
         Fault::permanent(self.failure("too-large", text))
     }
 
-    /// Classes a call that ended without a whole answer; all of these may pass.
+    /// Classifies a call that ended without a complete response; all of these faults are temporary.
     fn broken(self, error: &reqwest::Error, timeout: Duration) -> Fault {
         if error.is_builder() {
             return Fault::permanent(self.failure("request", "the address cannot be called (check url)"));

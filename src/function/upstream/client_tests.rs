@@ -1,4 +1,4 @@
-//! The client against servers that answer slowly, endlessly, elsewhere or not at all.
+//! The client against servers that respond slowly, endlessly, with redirects or not at all.
 
 use secrecy::SecretString;
 

@@ -1,13 +1,13 @@
-//! What went wrong with a call, and what that means for the message in work.
+//! What went wrong with a call, and what that means for the message.
 
 use std::time::Duration;
 
 use crate::base::{Effect, Failure, Outcome, Timestamp};
 
-/// A longer wait that the other side asks for is cut to this.
+/// A longer wait that the service asks for is shortened to this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// A call that brought no usable answer.
+/// A call without a usable response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     class: Class,
@@ -54,12 +54,12 @@ impl RetryAfter {
 }
 
 impl Fault {
-    /// A lasting fault: another try cannot help.
+    /// A permanent fault: another try cannot help.
     pub fn permanent(failure: Failure) -> Self {
         Self { class: Class::Permanent, failure }
     }
 
-    /// A passing fault: another try may help.
+    /// A temporary fault: another try may help.
     pub fn temporary(failure: Failure) -> Self {
         Self { class: Class::Temporary, failure }
     }
@@ -84,7 +84,7 @@ impl Fault {
         self.class == Class::Permanent
     }
 
-    /// What this means for the message: dead, retry, or deferred for the time that the other side asked for,
+    /// What this means for the message: dead, retry, or deferred for the time that the service asked for,
     /// at most [`RETRY_AFTER_MAX`]. `now` is what a `Retry-After` date is measured from.
     pub fn into_outcome(self, now: Timestamp) -> Outcome {
         let why = self.failure;

@@ -1,6 +1,6 @@
-//! HTTP calls to the team's own services with every limit set, and their faults classed.
+//! HTTP calls to the team's own services with every limit set, and the classes of their faults.
 //!
-//! Owns limits, retries within one call and the classes of faults. Knows nothing of what the answers mean.
+//! Owns limits, retries within one call and the classes of faults. Must not know what the responses mean.
 
 mod client;
 mod fault;

@@ -1,4 +1,4 @@
-//! A tiny HTTP server on loopback for tests: it answers each request with scripted parts, however badly.
+//! A tiny HTTP server on loopback for tests: it sends a scripted response to each request, well-formed or not.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Options;
 use crate::base::Backoff;
 
-/// One step of an answer. After the last one the connection is closed.
+/// One step of a response. After the last one the connection is closed.
 pub(crate) enum Part {
     Bytes(Vec<u8>),
     Pause(Duration),
@@ -26,7 +26,7 @@ pub(crate) struct Stub {
 }
 
 impl Stub {
-    /// Answers request number `n` (from 0) with the head `head` by what `script` says.
+    /// Responds to request number `n` (from 0) with the head `head` as `script` says.
     pub(crate) async fn start(script: impl Fn(usize, &str) -> Vec<Part> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -40,7 +40,7 @@ impl Stub {
         Self { address, requests }
     }
 
-    /// A server that gives every request the same whole answer.
+    /// A server that sends the same complete response to every request.
     pub(crate) async fn always(answer: String) -> Self {
         Self::start(move |_, _| vec![Part::Bytes(answer.clone().into_bytes())]).await
     }
@@ -82,7 +82,7 @@ async fn serve(
     stream.shutdown().await.ok()
 }
 
-/// A whole answer with the status line's code and further header lines.
+/// A complete response with this status code and these further header lines.
 pub(crate) fn answer(status: &str, headers: &[&str], body: &str) -> String {
     let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let length = body.len();

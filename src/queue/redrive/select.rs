@@ -1,10 +1,10 @@
-//! Which letters a selection names.
+//! Whether a selection includes a dead letter.
 
 use crate::base::Attempt;
 use crate::store::record::{AttributeValue, Body, MessageState, Selection};
 use crate::store::{self, Snapshot, Tx};
 
-/// Where a letter's last attempt and body are read from.
+/// Reads a letter's last attempt and body: from a snapshot for a preview, from the transaction for a step.
 pub(super) trait Source {
     /// The letter's last attempt.
     fn last_attempt(&mut self, letter: &MessageState) -> Result<Option<Attempt>, store::Error>;
@@ -34,7 +34,8 @@ impl Source for Tx<'_> {
     }
 }
 
-/// Whether the selection, whose ids are sorted, names the letter. Reads no more than it asks about.
+/// Whether the selection, whose ids are sorted, includes the letter. Reads the history and the body only when the
+/// selection has a condition on them.
 pub(super) fn matches(
     source: &mut impl Source,
     selection: &Selection,
@@ -46,7 +47,8 @@ pub(super) fn matches(
     Ok(died_so(source, selection, letter)? && holds(source, selection, letter)?)
 }
 
-/// What the selection says about the letter's death. One that never failed died when it was sent here.
+/// Whether the letter's last failure fits the selection. A letter without an attempt was sent to the queue directly,
+/// and its sent time counts as the time of death.
 fn died_so(source: &mut impl Source, selection: &Selection, letter: &MessageState) -> Result<bool, store::Error> {
     let Selection { fingerprint, died_from, died_before, error_contains, .. } = selection;
     if fingerprint.is_none() && died_from.is_none() && died_before.is_none() && error_contains.is_none() {
@@ -61,7 +63,7 @@ fn died_so(source: &mut impl Source, selection: &Selection, letter: &MessageStat
         && error_contains.as_ref().is_none_or(|part| text.is_some_and(|text| text.contains(part))))
 }
 
-/// What the selection says about the letter itself.
+/// Whether the letter's run and attributes fit the selection.
 fn holds(source: &mut impl Source, selection: &Selection, letter: &MessageState) -> Result<bool, store::Error> {
     if selection.run.is_none() && selection.attribute.is_none() {
         return Ok(true);

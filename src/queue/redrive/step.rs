@@ -1,20 +1,21 @@
-//! One bounded step of a redrive or of an undo: cursor and moves in one commit.
+//! One bounded step of a redrive or of an undo. The cursor and the moves are one commit.
 
 use crate::base::{Fingerprint, Timestamp};
-use crate::store::record::{Canary, MessageState, Place, RedriveRecord, RedriveState, RedriveTotals, Returned};
+use crate::store::record::{Canary, MessageState, Phase, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy};
 use crate::store::{self, Tx};
 
-use super::super::{Error, News, Witness, place, tally, unique};
-use super::{LOOK_MAX, TOPIC, select};
+use super::super::{Error, Observer, Transition, messages, unique};
+use super::outcomes;
+use super::{SCAN_MAX, TOPIC, select};
 
-/// Moves up to `budget` letters of a running redrive. Answers how the redrive stands; the cursor and the moves are
-/// one commit, so that a crash in the middle neither loses nor doubles a letter.
+/// Moves up to `budget` letters of a running redrive and returns its record. The cursor and the moves are one commit,
+/// so a crash in the middle neither loses nor duplicates a letter.
 ///
 /// # Errors
-/// A storage fault, or the redrive is not there.
+/// A storage fault, or the redrive does not exist.
 pub fn step(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
+    observer: &dyn Observer,
     id: u64,
     budget: usize,
     now: Timestamp,
@@ -24,16 +25,17 @@ pub fn step(
         return Ok(record);
     }
     if record.undoes.is_some() {
-        undo(tx, witness, &mut record, budget, now)?;
+        undo(tx, observer, &mut record, budget, now)?;
     } else {
         let totals = tx.redrive_totals()?.get(&id)?.unwrap_or_default();
-        match judge(&record, totals) {
-            Judgement::Wait => return Ok(record),
-            Judgement::Stop(why) => record.state = RedriveState::Failed { at: now, why },
-            Judgement::GoOn(allowed) => {
+        match check_canary(&record, totals) {
+            CanaryVerdict::Wait => return Ok(record),
+            CanaryVerdict::Stop(why) => record.state = RedriveState::Failed { at: now, why },
+            CanaryVerdict::GoOn(allowed) => {
                 record.canary = record.canary.map(|canary| Canary { allowed, ..canary });
-                let room = usize::try_from(allowed.saturating_sub(record.moved)).unwrap_or(usize::MAX);
-                forward(tx, witness, &mut record, budget.min(room), now)?;
+                // A step must not pass the canary's limit: the letters beyond it wait for the next verdict.
+                let capacity = usize::try_from(allowed.saturating_sub(record.moved)).unwrap_or(usize::MAX);
+                forward(tx, observer, &mut record, budget.min(capacity), now)?;
             }
         }
     }
@@ -44,62 +46,70 @@ pub fn step(
     Ok(record)
 }
 
-enum Judgement {
-    /// The letters that were moved so far are not all at their end.
+enum CanaryVerdict {
+    /// Some of the letters moved so far have no outcome yet.
     Wait,
     /// Up to this many letters may have been moved.
     GoOn(u64),
-    /// Too many died again.
+    /// Stop: too many died again.
     Stop(String),
 }
 
-/// Whether a redrive in steps may go on: a failure share above the limit stops it as soon as the first step is judged.
-fn judge(record: &RedriveRecord, totals: RedriveTotals) -> Judgement {
-    let Some(canary) = record.canary else { return Judgement::GoOn(u64::MAX) };
+/// Whether a canary redrive may continue. Once the first step has been judged, a failure share above the limit stops
+/// the redrive at once.
+fn check_canary(record: &RedriveRecord, totals: RedriveTotals) -> CanaryVerdict {
+    let Some(canary) = record.canary else { return CanaryVerdict::GoOn(u64::MAX) };
     let is_through = record.moved >= canary.allowed;
+    // A step is judged only when all of its letters have ended; otherwise slow failures would be missed.
     if is_through && totals.ended() < record.moved {
-        return Judgement::Wait;
+        return CanaryVerdict::Wait;
     }
     let first = (record.matching * u64::from(canary.first_permille)).div_ceil(1000).max(1);
+    // Withdrawn and undone letters say nothing about the fault, so they are left out of the share.
     let judged = totals.succeeded + totals.failed;
+    // `allowed` grows only after a step passed. Within the first step a single early failure would be a share of 100 %.
     let is_judged = is_through || canary.allowed > first;
     if is_judged && totals.failed * 1000 > judged * u64::from(canary.failed_permille_max) {
         let (failed, share) = (totals.failed, f64::from(canary.failed_permille_max) / 10.0);
         let left = record.matching.saturating_sub(record.moved);
-        return Judgement::Stop(format!(
+        return CanaryVerdict::Stop(format!(
             "{failed} of {judged} letters died again, more than {share} % (the other {left} stay where they are)"
         ));
     }
-    Judgement::GoOn(if is_through { canary.allowed.saturating_mul(10) } else { canary.allowed })
+    CanaryVerdict::GoOn(if is_through { canary.allowed.saturating_mul(10) } else { canary.allowed })
 }
 
-/// Moves letters to where they died, or where the redrive says.
+/// Moves letters to their source queues, or to the redrive's destination.
 fn forward(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
+    observer: &dyn Observer,
     record: &mut RedriveRecord,
     budget: usize,
     now: Timestamp,
 ) -> Result<(), Error> {
+    // The cursor is a sequence number, so letters that are removed meanwhile do not disturb it.
     let from = record.done + 1;
-    let letters = tx.states()?.first((record.from, from)..=(record.from, record.last.max(from)), LOOK_MAX)?;
-    let seen_all = letters.len() < LOOK_MAX;
+    let letters = tx.states()?.first((record.from, from)..=(record.from, record.last.max(from)), SCAN_MAX)?;
+    // Counted before the loop: fewer than a full scan means that no letter of the range is left behind it.
+    let seen_all = letters.len() < SCAN_MAX;
     let mut left = budget;
     for (key, state) in letters {
         if key.1 > record.last {
             break;
         }
+        // `done` stays at the last letter handled, so the next step starts with this one.
         if left == 0 {
             return Ok(());
         }
-        // A letter that died after the moment may be older than `last`: it keeps its place in the order of sending.
-        if state.entered <= record.as_of && select::matches(tx, &record.selection, &state)? {
+        // Sequence numbers alone cannot tell: a message sent early keeps its low number when it dies after the start.
+        // `arrival_seq` says when it entered this queue.
+        if state.arrival_seq <= record.as_of && select::matches(tx, &record.selection, &state)? {
             let to = record.to.unwrap_or(state.source);
             if tx.queues()?.get(&to)?.is_none_or(|queue| queue.deleted_at.is_some()) {
                 record.state = RedriveState::Failed { at: now, why: no_destination(&state, to) };
                 return Ok(());
             }
-            revive(tx, witness, key, &state, (record.id, to), now)?;
+            move_back(tx, observer, key, &state, (record.id, to), now)?;
             record.moved += 1;
             left -= 1;
         }
@@ -111,36 +121,37 @@ fn forward(
     Ok(())
 }
 
-fn revive(
+fn move_back(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
-    key: place::Key,
+    observer: &dyn Observer,
+    key: messages::Key,
     state: &MessageState,
     (redrive, to): (u64, u32),
     now: Timestamp,
 ) -> Result<(), store::Error> {
     let sequence = tx.fresh_id()?;
-    let fresh = place::fresh(sequence, state.body, state.size_bytes, now);
+    // The attempt number continues, because it is part of the history's key; the charged attempts start at zero.
+    let fresh = messages::fresh(sequence, state.body, state.size_bytes, now);
     let back = MessageState {
         attempts: state.attempts,
         group: state.group,
         priority: state.priority,
         expires_at: state.expires_at,
         unique: state.unique,
-        returned: Some(Returned { redrive, source: state.source }),
+        redriven_by: Some(RedrivenBy { redrive, source: state.source }),
         ..fresh
     };
-    place::take(tx, key, state)?;
-    place::put(tx, (to, sequence), &back)?;
+    messages::remove(tx, key, state)?;
+    messages::insert(tx, (to, sequence), &back)?;
     unique::moved(tx, state, key, (to, sequence))?;
-    place::tell(tx, witness, state, News::Revived, now)
+    messages::notify(tx, observer, state, Transition::Redriven, now)
 }
 
-/// Looks through the queues, one after the other, for letters of the redrive that nobody has received, and buries them
-/// again.
+/// Scans all queues, one after the other, for letters of the redrive that were not received yet, and moves them back to
+/// the dead-letter queue.
 fn undo(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
+    observer: &dyn Observer,
     record: &mut RedriveRecord,
     budget: usize,
     now: Timestamp,
@@ -152,16 +163,18 @@ fn undo(
         return Ok(());
     }
     let range = (record.at_queue, record.done + 1)..=(record.at_queue, record.last.max(record.done + 1));
-    let messages = tx.states()?.first(range, LOOK_MAX)?;
-    let seen_all = messages.len() < LOOK_MAX;
+    let messages = tx.states()?.first(range, SCAN_MAX)?;
+    let seen_all = messages.len() < SCAN_MAX;
     let mut left = budget;
     for (key, state) in messages {
         if left == 0 {
             return Ok(());
         }
-        let is_untouched = state.receive_count == 0 && state.place != Place::InFlight;
-        if let Some(returned) = state.returned.filter(|returned| returned.redrive == undone && is_untouched) {
-            take_back(tx, witness, key, &state, (returned, record.from), now)?;
+        // Only messages that were never received: anything else may already have had its effect.
+        let is_untouched = state.receive_count == 0 && state.phase != Phase::InFlight;
+        if let Some(redriven_by) = state.redriven_by.filter(|redriven_by| redriven_by.redrive == undone && is_untouched)
+        {
+            take_back(tx, observer, key, &state, (redriven_by, record.from), now)?;
             record.moved += 1;
             left -= 1;
         }
@@ -169,6 +182,7 @@ fn undo(
     }
     if seen_all {
         match tx.queues()?.first(record.at_queue + 1..=u32::MAX, 1)?.first() {
+            // Redriven letters got sequence numbers above the redrive's own id, so each queue's scan starts there.
             Some((next, _)) => (record.at_queue, record.done) = (*next, undone),
             None => record.state = RedriveState::Completed { at: now },
         }
@@ -178,24 +192,27 @@ fn undo(
 
 fn take_back(
     tx: &mut Tx<'_>,
-    witness: &dyn Witness,
-    key: place::Key,
+    observer: &dyn Observer,
+    key: messages::Key,
     state: &MessageState,
-    (returned, to): (Returned, u32),
+    (redriven_by, to): (RedrivenBy, u32),
     now: Timestamp,
 ) -> Result<(), store::Error> {
-    let fingerprint = place::last_fingerprint(tx, state)?.unwrap_or_else(|| Fingerprint::of("crash", "worker", "lost"));
-    tally::undone(tx, state)?;
-    place::take(tx, key, state)?;
+    // The undo restores the letter as it was, so the observer needs the fingerprint of the failure that it died of.
+    let fingerprint =
+        messages::last_fingerprint(tx, state)?.unwrap_or_else(|| Fingerprint::of("crash", "worker", "lost"));
+    // While `redriven_by` is still set: the letter below clears it.
+    outcomes::undone(tx, state)?;
+    messages::remove(tx, key, state)?;
     let letter = MessageState {
-        source: returned.source,
-        entered: tx.fresh_id()?,
-        returned: None,
-        ..place::settled(state, Place::Ready, Timestamp::ZERO)
+        source: redriven_by.source,
+        arrival_seq: tx.fresh_id()?,
+        redriven_by: None,
+        ..messages::unleased(state, Phase::Ready, Timestamp::ZERO)
     };
-    place::put(tx, (to, key.1), &letter)?;
+    messages::insert(tx, (to, key.1), &letter)?;
     unique::moved(tx, state, key, (to, key.1))?;
-    place::tell(tx, witness, state, News::Died(fingerprint), now)
+    messages::notify(tx, observer, state, Transition::Died(fingerprint), now)
 }
 
 fn no_destination(state: &MessageState, to: u32) -> String {

@@ -1,6 +1,7 @@
 //! Walking a rule's wall-clock times forwards and backwards: the civil domain, where every day has 24 hours.
 //!
-//! croner decides which days match (its `L`, `W` and `#`); `L-3`, which croner does not know, is added here. Knows no zone.
+//! croner decides which days match (its `L`, `W` and `#`); `L-3`, which croner does not know, is added here. Knows no
+//! zone.
 
 use croner::parser::{CronParser, Seconds, Year};
 use croner::{CronPattern, Weekday};

@@ -1,7 +1,7 @@
 //! A rule in plain English.
 //!
-//! The time of day is croner's wording; its steps are set right first, as it calls `0-30/10` "every 10 minutes". Days and
-//! months are worded here, as croner calls `LW` "the last day of the month". Knows no zone.
+//! The time of day is croner's wording; its steps are set right first, as it calls `0-30/10` "every 10 minutes". Days
+//! and months are worded here, as croner calls `LW` "the last day of the month". Knows no zone.
 
 use croner::parser::{CronParser, Seconds, Year};
 

@@ -1,8 +1,8 @@
-//! What can be wrong with a rule, in words that name the field, the value, the limit and the remedy.
+//! What can be wrong with a rule. Each error names the field, the value, the limit and the remedy.
 
 use super::fields::RULE_BYTES_MAX;
 
-/// A rule that cannot be used. Texts of others are cut, so a message is one bounded line.
+/// A rule that cannot be used. Quoted text is cut, so a message is one line of bounded length.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// There is no text.
@@ -51,7 +51,7 @@ pub enum Error {
     /// One field cannot be read.
     #[error("cron field {field}: {item:?} {problem}")]
     Field {
-        /// The field in words.
+        /// The field's name.
         field: &'static str,
         /// The list item at fault, cut.
         item: String,

@@ -1,7 +1,7 @@
 //! The strict grammar of bare cron rules: text to checked fields.
 //!
-//! croner accepts more than people mean (`MON` as a minute, `15W3`, `1,,2`, an `L` among weekdays that never matches), so
-//! every item is read here first and croner is given canonical text only. Knows nothing of zones or of moments.
+//! croner accepts more than people mean (`MON` as a minute, `15W3`, `1,,2`, an `L` among weekdays that never matches),
+//! so every item is read here first and croner is given canonical text only. Knows nothing of zones or of moments.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub(super) const RULE_BYTES_MAX: usize = 256;
 const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
-/// One of the six places of a rule.
+/// One of the six fields of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     name: &'static str,
@@ -274,7 +274,7 @@ fn range_of(place: Place, item: &str, range: &str) -> Result<(u8, u8), Error> {
     Ok((start, end))
 }
 
-/// A number or a name of this place.
+/// A number, or a name that is valid in this field.
 fn value(place: Place, item: &str, text: &str) -> Result<u8, Error> {
     let word = || place.words.iter().zip(place.first_word..).find(|(word, _)| **word == text).map(|(_, value)| value);
     let value = number(text).or_else(word).filter(|value| (place.min..=place.max).contains(value));

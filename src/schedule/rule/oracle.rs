@@ -1,7 +1,8 @@
-//! The oracle: two years of every minute in nine zones, walked against a matcher that shares nothing with the rule's own search.
+//! The oracle: two years of every minute in nine zones, walked against a matcher that shares nothing with the rule's
+//! own search.
 //!
-//! It keeps the furthest wall time that the zone's clock has shown. A minute that takes the clock further is a tick when
-//! any wall time on the way matches; a minute that shows an old time again is never one.
+//! It keeps the furthest wall time that the zone's clock has shown. A minute that takes the clock further is a tick
+//! when any wall time on the way matches; a minute that shows an old time again is never one.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -13,7 +14,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::{Error, Rule};
 use crate::base::Timestamp;
 
-/// Zones with the two years in which their clocks do something worth a look.
+/// Zones, each with two years in which its clock changes in an unusual way.
 const WINDOWS: [(&str, i16); 9] = [
     ("Europe/Berlin", 2025),
     ("America/New_York", 2025),

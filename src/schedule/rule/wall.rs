@@ -1,8 +1,8 @@
 //! Wall-clock times and moments: what one IANA zone's clock shows, and when it shows it.
 //!
-//! A wall time that does not exist belongs to the first moment after its gap; one that exists twice belongs to its first
-//! occurrence. So later wall times never belong to earlier moments, which the search for ticks relies on.
-//! Knows no rule.
+//! A wall time that does not exist belongs to the first moment after its gap; one that exists twice belongs to its
+//! first occurrence. So later wall times never belong to earlier moments, which the search for ticks relies on. Knows
+//! no rule.
 
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -10,9 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::error::{Error, cut};
 
-/// Transitions looked at around one gap or fold; the one that made it is the first or second.
+/// How many transitions are examined around one gap or fold; the one that caused it is the first or second.
 const TRANSITIONS_MAX: usize = 8;
-/// A zone name this much alike is offered as the one that was meant.
+/// A known zone name that is at least this similar is suggested in the error.
 const LIKENESS_MIN: f64 = 0.75;
 
 /// The zone of an IANA name.

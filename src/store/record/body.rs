@@ -36,7 +36,7 @@ impl AttributeValue {
     }
 }
 
-/// What a sender says about a message beside its text.
+/// The sender's metadata of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// The message attributes by name.
@@ -60,9 +60,9 @@ pub struct Body {
     pub run: u64,
     /// The key of the recipient's row in that run; zeros when there is none.
     pub recipient: [u8; 16],
-    /// What the sender said beside the text.
+    /// The sender's metadata.
     pub envelope: Envelope,
-    /// What the sender sent.
+    /// The message's text.
     pub bytes: Bytes,
 }
 
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(Body::decode(&plain.encode()), Ok(plain.clone()));
         let attribute = Attribute { data_type: "Binary.png".into(), value: AttributeValue::Binary(vec![1, 2]) };
         let envelope = Envelope {
-            attributes: BTreeMap::from([("picture".into(), attribute)]),
+            attributes: BTreeMap::from([("dump".into(), attribute)]),
             group: Some("customer-7".into()),
             ..Envelope::default()
         };

@@ -1,10 +1,10 @@
-//! The records that are written now and then, in postcard behind a version byte.
+//! Rarely written records, in postcard behind a version byte.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::outcome::Receipt;
+use crate::base::outcome::DeliveryProof;
 use crate::base::{Attempt, Fingerprint, Timestamp};
 
 use super::postcard::postcard_records;
@@ -24,16 +24,16 @@ pub struct RunRecord {
     pub scheduled_for: Timestamp,
     /// When it was started.
     pub started_at: Timestamp,
-    /// How far the fan-out is.
+    /// The progress of the fan-out.
     pub fan_out: FanOutProgress,
 }
 
-/// The fan-out's durable cursor: it moves in the commit that holds the page's messages.
+/// The fan-out's durable cursor, updated in the commit that writes the page's messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FanOutProgress {
     /// Pages committed so far.
     pub pages: u32,
-    /// Where the next page is, as the users source wrote it down; `None` before the first page.
+    /// The users source's token of the next page; `None` before the first page.
     pub next: Option<String>,
     /// Set in the commit of the last page.
     pub finished_at: Option<Timestamp>,
@@ -44,21 +44,21 @@ pub struct FanOutProgress {
 pub struct RecipientRecord {
     /// The user's id; for a malformed record its page and index.
     pub user: String,
-    /// How the recipient stands.
+    /// The recipient's state.
     pub state: RecipientState,
-    /// When that was written.
+    /// When the state last changed.
     pub updated_at: Timestamp,
-    /// Attempts that a dying process left unfinished: each may have mailed.
+    /// Attempts that did not finish: each may have sent its mail.
     pub interrupted: u32,
 }
 
-/// How a recipient stands.
+/// The state of a recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecipientState {
     /// The message is in a queue.
     Open,
-    /// The relay took the mail.
-    Sent(Receipt),
+    /// The relay accepted the mail.
+    Sent(DeliveryProof),
     /// The message is in a dead-letter queue.
     Dead(Fingerprint),
     /// The message was purged, expired or deleted without an outcome.
@@ -94,9 +94,9 @@ pub enum TickVerdict {
         /// The run's number.
         run: u64,
     },
-    /// The schedule was first seen, or its rule was edited, at this moment; ticks before it are not its own.
+    /// The schedule was first seen, or its rule was edited, at this moment; ticks before it are not due.
     Known,
-    /// It started nothing.
+    /// It did not start a run.
     Skipped {
         /// The reason, for people.
         why: String,

@@ -1,16 +1,16 @@
-//! The small fixed records of sums: counts of a queue, totals of a run.
+//! The fixed-layout records of sums: counts of a queue, totals of a run or redrive.
 
 use super::Record;
 use super::layout::{Reader, encode_numbers};
 
-/// How many messages a queue holds, exactly, by place.
+/// Exact numbers of messages in a queue, by phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Ready messages.
     pub ready: u64,
-    /// Delayed messages, those that are due but not yet looked at included.
+    /// Delayed messages, including those that are due but not yet moved to the ready index.
     pub delayed: u64,
-    /// Messages in flight, those whose lease ran out but were not yet looked at included.
+    /// Messages in flight, including those whose lease has run out but which no receive has returned yet.
     pub in_flight: u64,
     /// The bytes of all bodies.
     pub bytes: u64,
@@ -37,12 +37,12 @@ impl Record for Counts {
     }
 }
 
-/// How the recipients of a run ended, by state. What is not counted here is open.
+/// The recipients of a run by final state. The rest are open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunTotals {
     /// Recipients that the users API named, malformed ones included, repeated ones not.
     pub fetched: u64,
-    /// Recipients whose mail the relay took.
+    /// Recipients whose mail the relay accepted.
     pub sent: u64,
     /// Recipients whose message is in a dead-letter queue.
     pub dead: u64,
@@ -50,12 +50,12 @@ pub struct RunTotals {
     pub withdrawn: u64,
     /// Records that named a recipient again; not in `fetched`.
     pub repeated: u64,
-    /// Attempts that a dying process left unfinished: each may have mailed.
+    /// Attempts that did not finish: each may have sent its mail.
     pub interrupted: u64,
 }
 
 impl RunTotals {
-    /// Recipients without an end so far.
+    /// Recipients whose message has not ended.
     pub const fn open(&self) -> u64 {
         self.fetched.saturating_sub(self.sent + self.dead + self.withdrawn)
     }
@@ -83,21 +83,21 @@ impl Record for RunTotals {
     }
 }
 
-/// How the letters of one redrive fared since.
+/// The outcomes of one redrive's letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RedriveTotals {
-    /// They were done.
+    /// They were processed.
     pub succeeded: u64,
     /// They died again.
     pub failed: u64,
-    /// They were removed without an outcome: purged, expired, deleted by the run's end.
+    /// They were removed without an outcome: purged or expired.
     pub withdrawn: u64,
-    /// An undo took them back.
+    /// An undo returned them to the dead-letter queue.
     pub undone: u64,
 }
 
 impl RedriveTotals {
-    /// Letters that came to an end of any kind.
+    /// Letters that have ended in any way.
     pub const fn ended(&self) -> u64 {
         self.succeeded + self.failed + self.withdrawn + self.undone
     }

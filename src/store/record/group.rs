@@ -1,4 +1,4 @@
-//! What a queue keeps beside its messages: message groups, what it saw a moment ago, unique keys.
+//! The records of message groups, deduplication entries and unique keys.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,17 @@ use super::Record;
 use super::layout::Reader;
 use super::postcard::postcard_records;
 
-/// A message group of a queue, while it has messages.
+/// A message group of a queue; the row exists while the group has messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupRecord {
     /// Its messages in flight.
     pub in_flight: u64,
     /// Its messages that were received before and are not ready: on a FIFO queue they lock the group.
     pub held: u64,
-    /// Its messages that are ready, and on a FIFO queue those not yet received that wait out their delay.
+    /// Its messages that wait: ready ones, and on a FIFO queue those in their first delay.
     pub waiting: u64,
-    /// The one message of the group that stands in the ready index, by priority and sequence number; zeros when none
-    /// does.
-    pub shown: (u32, u64),
+    /// The group's message in the ready index, by priority and sequence number; zeros when there is none.
+    pub head: (u32, u64),
 }
 
 const VERSION: u8 = 1;
@@ -32,29 +31,29 @@ impl Record for GroupRecord {
         for count in [self.in_flight, self.held, self.waiting] {
             out.extend(count.to_be_bytes());
         }
-        out.extend(self.shown.0.to_be_bytes());
-        out.extend(self.shown.1.to_be_bytes());
+        out.extend(self.head.0.to_be_bytes());
+        out.extend(self.head.1.to_be_bytes());
         out
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         let mut read = Reader::new(bytes, VERSION, BYTES)?;
-        Ok(Self { in_flight: read.u64(), held: read.u64(), waiting: read.u64(), shown: (read.u32(), read.u64()) })
+        Ok(Self { in_flight: read.u64(), held: read.u64(), waiting: read.u64(), head: (read.u32(), read.u64()) })
     }
 }
 
-/// Something that a queue remembers for a while: SQS's five minutes, or a throttled key's span.
+/// A deduplication entry of a queue, kept for SQS's five minutes or a throttled key's span.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecentRecord {
-    /// When it is forgotten.
+pub struct DedupRecord {
+    /// When it expires.
     pub until: Timestamp,
-    /// What it is.
-    pub what: Recent,
+    /// The entry.
+    pub what: DedupEntry,
 }
 
-/// What a queue remembers.
+/// What a deduplication entry is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Recent {
+pub enum DedupEntry {
     /// A message was sent under this deduplication id or throttled key.
     Sent {
         /// Its id.
@@ -71,14 +70,14 @@ pub enum Recent {
     Deleted,
 }
 
-/// A unique key, while a message holds it.
+/// A unique key; the row exists while a message holds the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UniqueRecord {
     /// The queue that the holder is in now.
     pub queue: u32,
     /// The holder's sequence number.
     pub sequence: u64,
-    /// The newest message that came while the holder was in work; it is sent when the holder ends.
+    /// The newest message that was sent after the holder was received; it is sent when the holder has ended.
     pub follower: Option<Follower>,
 }
 
@@ -95,11 +94,11 @@ pub struct Follower {
     pub priority: u32,
     /// When it was sent.
     pub sent_at: Timestamp,
-    /// When it is not worth sending any more; zero for never.
+    /// Its expiry; zero for never.
     pub expires_at: Timestamp,
 }
 
-postcard_records!(1: RecentRecord, UniqueRecord);
+postcard_records!(1: DedupRecord, UniqueRecord);
 
 #[cfg(test)]
 mod tests {
@@ -107,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_group_reads_back_as_it_was_written() {
-        let group = GroupRecord { in_flight: 1, held: 2, waiting: 3, shown: (4, 5) };
+        let group = GroupRecord { in_flight: 1, held: 2, waiting: 3, head: (4, 5) };
         assert_eq!(GroupRecord::decode(&group.encode()), Ok(group));
     }
 }

@@ -9,7 +9,7 @@ pub(super) fn encode_numbers(version: u8, numbers: &[u64]) -> Vec<u8> {
     out
 }
 
-/// Reads the fields of a fixed layout whose length was checked once, at the start.
+/// Reads the fields of a fixed layout whose length was checked at the start.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -24,7 +24,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A record whose version was looked at before.
+    /// A record whose version was already checked.
     pub(super) fn of(bytes: &'a [u8], length: usize) -> Result<Self, String> {
         if bytes.len() == length && length > 0 {
             Ok(Self { rest: &bytes[1..] })

@@ -16,15 +16,15 @@ mod state;
 pub use body::{Attribute, AttributeValue, Body, Envelope};
 pub use cold::{FanOutProgress, RecipientRecord, RecipientState, RunRecord, TickRecord, TickVerdict};
 pub use counts::{Counts, RedriveTotals, RunTotals};
-pub use group::{Follower, GroupRecord, Recent, RecentRecord, UniqueRecord};
+pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
 pub use queue::{Fifo, Pause, QueueAttributes, QueueRecord, RedriveAllow, Scope};
 pub use redrive::{Canary, RedriveRecord, RedriveState, Selection};
-pub use state::{Group, MessageState, Owner, Place, Returned, UniqueRef};
+pub use state::{Group, MessageState, Owner, Phase, RedrivenBy, UniqueRef};
 
 /// The first half of a SHA-256: of a message group's id, a deduplication id, a unique key.
 pub type Digest = [u8; 16];
 
-/// Something that the store keeps.
+/// A value that the store can encode and decode.
 pub trait Record: Sized {
     /// The record's bytes, version first.
     fn encode(&self) -> Vec<u8>;
@@ -32,11 +32,11 @@ pub trait Record: Sized {
     /// The record from its bytes.
     ///
     /// # Errors
-    /// Says what is wrong with them.
+    /// The reason why they do not decode.
     fn decode(bytes: &[u8]) -> Result<Self, String>;
 }
 
-/// An entry of an index: its key says everything.
+/// An index entry: the key holds everything.
 impl Record for () {
     fn encode(&self) -> Vec<u8> {
         Vec::new()

@@ -16,7 +16,7 @@ pub struct QueueRecord {
     pub id: u32,
     /// The name that users see.
     pub name: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When its attributes were last changed.
     pub modified_at: Timestamp,
@@ -24,13 +24,13 @@ pub struct QueueRecord {
     pub attributes: QueueAttributes,
     /// The tags that users put on it.
     pub tags: BTreeMap<String, String>,
-    /// Set while nothing is received from it.
+    /// Set while the queue is paused.
     pub paused: Option<Pause>,
-    /// Set when the queue was deleted: its messages go in steps, then the record does.
+    /// Set when the queue was deleted: its messages are removed in steps, then this record.
     pub deleted_at: Option<Timestamp>,
 }
 
-/// Why nothing is received from a queue.
+/// A pause of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// Who paused it.
@@ -58,9 +58,9 @@ pub struct QueueAttributes {
     pub redrive_allow: RedriveAllow,
     /// Set on FIFO queues.
     pub fifo: Option<Fifo>,
-    /// The queue takes no more messages than this.
+    /// The most messages that the queue holds.
     pub messages_max: Option<u64>,
-    /// The queue takes no more bytes than this.
+    /// The most bytes that the queue holds.
     pub bytes_max: Option<u64>,
 }
 
@@ -76,14 +76,14 @@ pub enum RedriveAllow {
     Only(Vec<String>),
 }
 
-/// What only FIFO queues have.
+/// The attributes of FIFO queues alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fifo {
     /// A message without a deduplication id takes the SHA-256 of its text.
     pub content_based_deduplication: bool,
-    /// Within what deduplication ids are compared.
+    /// The scope in which deduplication ids are compared.
     pub deduplication_scope: Scope,
-    /// To what SQS's throughput quota applies. Kept and answered; here nothing is throttled.
+    /// The scope of SQS's throughput quota. It is stored and returned, but nothing is throttled here.
     pub throughput_limit: Scope,
 }
 
@@ -99,7 +99,7 @@ pub enum Scope {
 
 const VERSION: u8 = 2;
 
-/// The record as version 1 had it.
+/// The record of version 1.
 #[derive(Deserialize)]
 struct QueueRecord1 {
     id: u32,

@@ -7,48 +7,48 @@ use crate::base::{Fingerprint, MessageId, Timestamp};
 use super::Record;
 use super::postcard::{decode, encode};
 
-/// The move of letters from a dead-letter queue, or the undoing of one.
+/// A redrive of letters from a dead-letter queue, or the undo of one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveRecord {
     /// Its number.
     pub id: u64,
     /// The dead-letter queue.
     pub from: u32,
-    /// Where the letters go; each one's source when `None`.
+    /// The destination; each letter's own source when `None`.
     pub to: Option<u32>,
-    /// Which letters go.
+    /// Which letters to move.
     pub selection: Selection,
-    /// Letters that came into the queue after this number of the store's series stay.
+    /// Letters that entered the queue after this number of the store's series stay.
     pub as_of: u64,
-    /// How many letters the selection named when the redrive began.
+    /// How many letters matched when the redrive began.
     pub matching: u64,
     /// At most this many letters per second.
     pub per_second: Option<u32>,
-    /// Goes in steps, each judged before the next; all at once when `None`.
+    /// Set for a canary redrive, which moves growing steps and checks each; all at once when `None`.
     pub canary: Option<Canary>,
-    /// Set when it takes back the letters of that redrive.
+    /// Set for an undo: the redrive that it undoes.
     pub undoes: Option<u64>,
-    /// The latest sequence number that it looks at.
+    /// The last sequence number of the scan.
     pub last: u64,
-    /// The queue that it looks at now: the dead-letter queue; an undo goes through all.
+    /// The queue being scanned: the dead-letter queue; an undo scans all queues.
     pub at_queue: u32,
-    /// Letters up to this sequence number were looked at.
+    /// The scan's cursor: letters up to this sequence number are done.
     pub done: u64,
     /// Letters moved so far.
     pub moved: u64,
     /// When it was started.
     pub started_at: Timestamp,
-    /// How it stands.
+    /// Its state.
     pub state: RedriveState,
 }
 
-/// Which letters of a dead-letter queue: those that everything set here is true of.
+/// Selects letters of a dead-letter queue: those that meet every condition set here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     /// Their last failure has this fingerprint.
     #[serde(default)]
     pub fingerprint: Option<Fingerprint>,
-    /// They are among these; sorted, all when empty.
+    /// Their ids are among these; sorted, all letters when empty.
     #[serde(default)]
     pub ids: Vec<MessageId>,
     /// They died at this moment or later.
@@ -68,33 +68,33 @@ pub struct Selection {
     pub error_contains: Option<String>,
 }
 
-/// A redrive in steps: a few letters, then ten times as many, then all.
+/// A canary redrive: a few letters, then ten times as many, and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Canary {
     /// The share of the first step, in thousandths of the letters, 1 to 1000.
     pub first_permille: u32,
-    /// The redrive stops when more than this share of the letters that ended died again, in thousandths.
+    /// The redrive stops when more than this share of the finished letters died again, in thousandths.
     pub failed_permille_max: u32,
-    /// How many letters may have been moved before the next judgement.
+    /// How many letters may be moved before the next check.
     pub allowed: u64,
 }
 
-/// How a redrive stands.
+/// The state of a redrive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RedriveState {
-    /// It goes on, also after a restart.
+    /// It is running; it continues after a restart.
     Running,
-    /// All letters of its set were moved.
+    /// All letters of its selection were moved.
     Completed {
         /// When.
         at: Timestamp,
     },
-    /// Somebody stopped it; what was moved stays moved.
+    /// It was cancelled; what was moved stays moved.
     Cancelled {
         /// When.
         at: Timestamp,
     },
-    /// It could not go on, or too many of its letters died again.
+    /// It could not continue, or too many of its letters died again.
     Failed {
         /// When.
         at: Timestamp,
@@ -105,7 +105,7 @@ pub enum RedriveState {
 
 const VERSION: u8 = 2;
 
-/// The record as version 1 had it.
+/// The record of version 1.
 #[derive(Deserialize)]
 struct RedriveRecord1 {
     id: u64,

@@ -1,18 +1,19 @@
-//! The changing part of a message, in a fixed layout: small, separate from the body, rewritten at each step.
+//! The mutable part of a message, in a fixed layout. It is small and stored apart from the body, because every step
+//! rewrites it.
 
 use crate::base::{MessageId, Timestamp};
 
 use super::layout::{Reader, unknown};
 use super::{Digest, Record};
 
-/// Where a message is within its queue.
+/// The phase of a message in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Phase {
     /// It can be received now.
     Ready,
-    /// It was never received and becomes visible later, or waits for its next attempt.
+    /// It becomes visible later: in its first delay, or waiting for its next attempt.
     Delayed,
-    /// Somebody received it; it becomes visible again unless it is deleted.
+    /// It was received; it becomes visible again unless it is deleted.
     InFlight,
 }
 
@@ -21,7 +22,7 @@ pub enum Place {
 pub enum Owner {
     /// Nobody.
     Nobody,
-    /// A worker of this daemon; its lease ends when the daemon starts anew.
+    /// A worker of this daemon; its lease ends when the daemon restarts.
     Worker,
     /// A client of the API.
     Client,
@@ -32,7 +33,7 @@ pub enum Owner {
 pub struct Group {
     /// The digest of the MessageGroupId.
     pub id: Digest,
-    /// Whether the group is of a FIFO queue: then its messages go out in order, and none while one of them is held.
+    /// Whether the group belongs to a FIFO queue: its messages are received in order, and none while one is in flight.
     pub is_ordered: bool,
 }
 
@@ -45,62 +46,63 @@ pub struct UniqueRef {
     pub key: Digest,
 }
 
-/// The redrive that brought a message back from a dead-letter queue.
+/// The redrive that moved a message out of a dead-letter queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Returned {
+pub struct RedrivenBy {
     /// The redrive's number.
     pub redrive: u64,
     /// The queue that the letter had died from.
     pub source: u32,
 }
 
-/// The changing part of a message.
+/// The mutable part of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageState {
     /// Set by each step; with `visible_at` it decides which index holds the message.
-    pub place: Place,
-    /// Set by receive; [`Owner::Nobody`] outside flight.
+    pub phase: Phase,
+    /// Set by receive; [`Owner::Nobody`] while the message is not in flight.
     pub owner: Owner,
-    /// The body's key, our inner id: never changes, through retries, dead-letter queue and redrive; only a newer message
-    /// with the same unique key replaces it.
+    /// The body's key, the message's internal id. It stays the same through retries, dead-letter queue and redrive;
+    /// only a newer message with the same unique key replaces it.
     pub body: u64,
-    /// SQS's message id; a redrive gives a new one.
+    /// SQS's message id; a redrive sets a new one.
     pub message_id: MessageId,
-    /// When it was sent; retention counts from here. A redrive gives a new one.
+    /// When it was sent; retention counts from here. A redrive sets it anew.
     pub sent_at: Timestamp,
     /// When it becomes visible; zero while it is ready.
     pub visible_at: Timestamp,
     /// The first receive; zero before it.
     pub first_received_at: Timestamp,
-    /// The latest receive, the start of the attempt in hand; zero before it.
+    /// The latest receive, which is the start of the current attempt; zero before it.
     pub received_at: Timestamp,
-    /// The first of the deferrals that go on now; zero when the last attempt was not deferred.
+    /// The start of the current series of deferrals; zero when the last attempt was not deferred.
     pub deferred_since: Timestamp,
     /// SQS's receive count; never falls.
     pub receive_count: u32,
     /// Attempts charged: what is compared with `max_receive_count`. A redrive sets it to zero.
-    pub charged: u32,
-    /// Attempts over the whole life; numbers the history.
+    pub attempts_charged: u32,
+    /// Attempts over the whole life of the message; numbers the history entries.
     pub attempts: u32,
-    /// The latest receive, as its receipt handle names it; set by receive, zero once a worker has settled it.
+    /// Identifies the latest receive in its receipt handle; set by receive, zero once a worker has settled it.
     pub lease: u64,
-    /// When it came into its queue, as a number of the store's one series: its sequence number, and a greater one once
-    /// it died. A purge or redrive takes what came in before it began.
-    pub entered: u64,
-    /// The message's size as SQS counts it: text, and names, types and values of attributes. Counts need not read it.
+    /// When it entered its queue, as a number of the store's series: at first its sequence number, a greater number
+    /// once it died. A purge or redrive affects only messages that entered before it began.
+    pub arrival_seq: u64,
+    /// The message's size as SQS counts it: text, and names, types and values of attributes. Stored here so that counts
+    /// need not read the body.
     pub size_bytes: u32,
     /// The queue it died from, while it is in a dead-letter queue; zero elsewhere.
     pub source: u32,
     /// Set by send.
     pub group: Option<Group>,
-    /// Set by send: messages with a lower one go first; zero goes before all.
+    /// Set by send: lower values are received first; zero before all.
     pub priority: u32,
     /// Set by send: not received from this moment on; zero for never.
     pub expires_at: Timestamp,
     /// Set by send.
     pub unique: Option<UniqueRef>,
-    /// Set by a redrive; ends when the message does, or dies again.
-    pub returned: Option<Returned>,
+    /// Set by a redrive; cleared when the message dies again.
+    pub redriven_by: Option<RedrivenBy>,
 }
 
 const VERSION: u8 = 2;
@@ -114,11 +116,11 @@ const IS_ORDERED: u8 = 1 << 1;
 const HAS_PRIORITY: u8 = 1 << 2;
 const EXPIRES: u8 = 1 << 3;
 const IS_UNIQUE: u8 = 1 << 4;
-const WAS_RETURNED: u8 = 1 << 5;
+const WAS_REDRIVEN: u8 = 1 << 5;
 /// A flag, and the bytes of the field that it announces, in the order of the layout.
 const EXTRAS: [(u8, usize); 5] =
-    [(HAS_GROUP, 16), (HAS_PRIORITY, 4), (EXPIRES, 8), (IS_UNIQUE, 4 + 16), (WAS_RETURNED, 8 + 4)];
-const KNOWN: u8 = HAS_GROUP | IS_ORDERED | HAS_PRIORITY | EXPIRES | IS_UNIQUE | WAS_RETURNED;
+    [(HAS_GROUP, 16), (HAS_PRIORITY, 4), (EXPIRES, 8), (IS_UNIQUE, 4 + 16), (WAS_REDRIVEN, 8 + 4)];
+const KNOWN: u8 = HAS_GROUP | IS_ORDERED | HAS_PRIORITY | EXPIRES | IS_UNIQUE | WAS_REDRIVEN;
 
 impl MessageState {
     fn flags(&self) -> u8 {
@@ -128,7 +130,7 @@ impl MessageState {
             | flag(self.priority != 0, HAS_PRIORITY)
             | flag(self.expires_at != Timestamp::ZERO, EXPIRES)
             | flag(self.unique.is_some(), IS_UNIQUE)
-            | flag(self.returned.is_some(), WAS_RETURNED)
+            | flag(self.redriven_by.is_some(), WAS_REDRIVEN)
     }
 
     fn encode_extras(&self, out: &mut Vec<u8>) {
@@ -145,9 +147,9 @@ impl MessageState {
             out.extend(unique.queue.to_be_bytes());
             out.extend(unique.key);
         }
-        if let Some(returned) = &self.returned {
-            out.extend(returned.redrive.to_be_bytes());
-            out.extend(returned.source.to_be_bytes());
+        if let Some(redriven_by) = &self.redriven_by {
+            out.extend(redriven_by.redrive.to_be_bytes());
+            out.extend(redriven_by.source.to_be_bytes());
         }
     }
 }
@@ -156,17 +158,17 @@ impl Record for MessageState {
     fn encode(&self) -> Vec<u8> {
         let flags = self.flags();
         let mut out = Vec::with_capacity(BYTES + extra_bytes(flags));
-        out.extend([VERSION, self.place as u8, self.owner as u8, flags]);
+        out.extend([VERSION, self.phase as u8, self.owner as u8, flags]);
         out.extend(self.body.to_be_bytes());
         out.extend(self.message_id.as_bytes());
         for moment in [self.sent_at, self.visible_at, self.first_received_at, self.received_at, self.deferred_since] {
             out.extend(moment.as_millis().to_be_bytes());
         }
-        for count in [self.receive_count, self.charged, self.attempts] {
+        for count in [self.receive_count, self.attempts_charged, self.attempts] {
             out.extend(count.to_be_bytes());
         }
         out.extend(self.lease.to_be_bytes());
-        out.extend(self.entered.to_be_bytes());
+        out.extend(self.arrival_seq.to_be_bytes());
         out.extend(self.size_bytes.to_be_bytes());
         out.extend(self.source.to_be_bytes());
         self.encode_extras(&mut out);
@@ -185,13 +187,13 @@ impl Record for MessageState {
         }
         let length = if bytes[0] == VERSION { BYTES + extra_bytes(flags) } else { BYTES_1 };
         let mut read = Reader::of(bytes, length)?;
-        let (place, owner) = (place(read.u8())?, owner(read.u8())?);
+        let (phase, owner) = (phase(read.u8())?, owner(read.u8())?);
         if bytes[0] == VERSION {
             read.u8();
         }
         let has = |flag: u8| flags & flag != 0;
         Ok(Self {
-            place,
+            phase,
             owner,
             body: read.u64(),
             message_id: MessageId::from_bytes(read.array()),
@@ -201,17 +203,17 @@ impl Record for MessageState {
             received_at: read.timestamp(),
             deferred_since: read.timestamp(),
             receive_count: read.u32(),
-            charged: read.u32(),
+            attempts_charged: read.u32(),
             attempts: read.u32(),
             lease: read.u64(),
-            entered: read.u64(),
+            arrival_seq: read.u64(),
             size_bytes: read.u32(),
             source: read.u32(),
             group: has(HAS_GROUP).then(|| Group { id: read.array(), is_ordered: has(IS_ORDERED) }),
             priority: if has(HAS_PRIORITY) { read.u32() } else { 0 },
             expires_at: if has(EXPIRES) { read.timestamp() } else { Timestamp::ZERO },
             unique: has(IS_UNIQUE).then(|| UniqueRef { queue: read.u32(), key: read.array() }),
-            returned: has(WAS_RETURNED).then(|| Returned { redrive: read.u64(), source: read.u32() }),
+            redriven_by: has(WAS_REDRIVEN).then(|| RedrivenBy { redrive: read.u64(), source: read.u32() }),
         })
     }
 }
@@ -220,12 +222,12 @@ fn extra_bytes(flags: u8) -> usize {
     EXTRAS.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, bytes)| bytes).sum()
 }
 
-fn place(byte: u8) -> Result<Place, String> {
+fn phase(byte: u8) -> Result<Phase, String> {
     match byte {
-        0 => Ok(Place::Ready),
-        1 => Ok(Place::Delayed),
-        2 => Ok(Place::InFlight),
-        other => Err(format!("unknown place {other}")),
+        0 => Ok(Phase::Ready),
+        1 => Ok(Phase::Delayed),
+        2 => Ok(Phase::InFlight),
+        other => Err(format!("unknown phase {other}")),
     }
 }
 
@@ -246,7 +248,7 @@ mod tests {
 
     fn plain() -> MessageState {
         MessageState {
-            place: Place::InFlight,
+            phase: Phase::InFlight,
             owner: Owner::Worker,
             body: 1,
             message_id: MessageId::from_bytes([7; 16]),
@@ -256,17 +258,17 @@ mod tests {
             received_at: Timestamp::from_millis(5),
             deferred_since: Timestamp::from_millis(6),
             receive_count: 8,
-            charged: 9,
+            attempts_charged: 9,
             attempts: 10,
             lease: 11,
-            entered: 14,
+            arrival_seq: 14,
             size_bytes: 13,
             source: 12,
             group: None,
             priority: 0,
             expires_at: Timestamp::ZERO,
             unique: None,
-            returned: None,
+            redriven_by: None,
         }
     }
 
@@ -278,7 +280,7 @@ mod tests {
             priority: if has(1) { 5 } else { 0 },
             expires_at: Timestamp::from_millis(if has(2) { 77 } else { 0 }),
             unique: has(3).then_some(UniqueRef { queue: 3, key: [9; 16] }),
-            returned: has(4).then_some(Returned { redrive: 4, source: 6 }),
+            redriven_by: has(4).then_some(RedrivenBy { redrive: 4, source: 6 }),
             ..plain()
         }
     }

@@ -1,18 +1,18 @@
-//! A mailed PDF, read back by the tools that recipients' programs are built on and held against the bank's own figures.
+//! Reads a mailed PDF with independent tools (poppler, qpdf) and compares it with the bank's figures.
 
 use std::path::Path;
 use std::process::Command;
 
-use nightmail::demo::people::Expected;
+use nightmail::demo::fixtures::Expected;
 
-/// Whether the file's structure is sound to `qpdf --check`.
+/// Whether the file's structure passes `qpdf --check`.
 pub(crate) fn check_structure(path: &Path) {
     let check = Command::new("qpdf").arg("--check").arg(path).output().unwrap();
     let said = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);
     assert!(check.status.success(), "{}: {said}", path.display());
 }
 
-/// The file's text as readers extract it, without marks of direction.
+/// The file's text as readers extract it, without direction marks.
 pub(crate) fn text_of(path: &Path) -> String {
     let out = Command::new("pdftotext").args(["-layout", "-enc", "UTF-8"]).arg(path).arg("-").output().unwrap();
     assert!(out.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&out.stderr));
@@ -65,7 +65,7 @@ fn dates(text: &str) -> Vec<String> {
     text.lines().filter_map(first).filter(is_date).collect()
 }
 
-/// The digits of a figure and its minus sign, whatever stands between them.
+/// The digits of a figure and its minus sign, whatever the separators.
 fn digits(figure: &str) -> String {
     let is_negative = figure.contains(['-', '−', '\u{2010}', '\u{2011}']);
     let digits = figure.chars().filter_map(|c| c.to_digit(10));

@@ -3,24 +3,24 @@
 use nightmail::demo::bank::{Behaviour, Malformed, Route};
 use nightmail::demo::{bank, sink};
 
-use crate::stage::{Stage, assert_recounted, say, size, until};
+use crate::harness::{Harness, assert_recounted, say, size, until};
 
-async fn paged(users: u32, page_size: u32) -> Stage {
+async fn paged(users: u32, page_size: u32) -> Harness {
     let options = bank::Options { users, page_size, ..bank::Options::default() };
-    Stage::set(options, sink::Options::default()).await
+    Harness::set(options, sink::Options::default()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_fetched_whether_pages_go_on_by_cursor_by_link_or_as_lines() {
     for path in ["/users", "/users-link", "/users.jsonl"] {
-        let mut stage = paged(50, 7).await;
-        stage.set_key("FUNCTIONS__FAN_OUT__USERS__URL", stage.bank.url(&format!("{path}?period={{period}}")));
-        let daemon = stage.daemon().await;
+        let mut harness = paged(50, 7).await;
+        harness.set_key("FUNCTIONS__FAN_OUT__USERS__URL", harness.bank.url(&format!("{path}?period={{period}}")));
+        let daemon = harness.daemon().await;
         let run = daemon.operator.start().await;
         let report = daemon.operator.complete(run).await;
         assert_eq!((report.fetched, report.sent, report.repeated), (50, 50, 0), "{path}");
-        stage.assert_one_mail_each(50);
-        let counts = stage.bank.counts();
+        harness.assert_one_mail_each(50);
+        let counts = harness.bank.counts();
         let requests = counts.users + counts.users_link + counts.users_jsonl;
         assert_eq!(requests, if path == "/users.jsonl" { 1 } else { 8 }, "{path}");
         daemon.stop().await;
@@ -35,12 +35,12 @@ async fn a_users_source_that_dies_in_the_middle_is_resumed_from_its_cursor() {
         latency: Some(std::time::Duration::from_millis(20)),
         ..bank::Options::default()
     };
-    let mut stage = Stage::set(options, sink::Options::default()).await;
-    stage.set_key("FUNCTIONS__FAN_OUT__USERS__RETRIES", 0);
-    let daemon = stage.daemon().await;
+    let mut harness = Harness::set(options, sink::Options::default()).await;
+    harness.set_key("FUNCTIONS__FAN_OUT__USERS__RETRIES", 0);
+    let daemon = harness.daemon().await;
     let run = daemon.operator.start().await;
     until("some pages", async || (daemon.operator.report(run).await.fetched >= 100).then_some(())).await;
-    stage.bank.set(Route::Users, Behaviour::Cut);
+    harness.bank.set(Route::Users, Behaviour::Cut);
     until("a failed attempt", async || {
         let messages = daemon.operator.peek("fan-out").await;
         messages.first().filter(|message| !message.history.is_empty()).map(drop)
@@ -48,11 +48,11 @@ async fn a_users_source_that_dies_in_the_middle_is_resumed_from_its_cursor() {
     .await;
     let before = daemon.operator.report(run).await.fetched;
     assert!((100..300).contains(&before), "{before} users were there when the source broke off");
-    stage.bank.set(Route::Users, Behaviour::Normal);
+    harness.bank.set(Route::Users, Behaviour::Normal);
     let (report, _) = daemon.operator.all_sent(run).await;
     assert_eq!((report.fetched, report.repeated), (300, 0), "a page that is read again would name users again");
-    assert_recounted(&daemon.door, run);
-    stage.assert_one_mail_each(300);
+    assert_recounted(&daemon.queues, run);
+    harness.assert_one_mail_each(300);
     daemon.stop().await;
 }
 
@@ -60,8 +60,8 @@ async fn a_users_source_that_dies_in_the_middle_is_resumed_from_its_cursor() {
 async fn malformed_users_become_letters_with_reasons_and_are_mailed_after_the_fix() {
     const USERS: u32 = 90;
     let options = bank::Options { users: USERS, malformed_users: 12, page_size: 25, ..bank::Options::default() };
-    let stage = Stage::set(options, sink::Options::default()).await;
-    let daemon = stage.daemon().await;
+    let harness = Harness::set(options, sink::Options::default()).await;
+    let daemon = harness.daemon().await;
     let run = daemon.operator.start().await;
     let report = daemon.operator.complete(run).await;
     assert_eq!((report.fetched, report.sent, report.dead), (u64::from(USERS), u64::from(USERS) - 12, 12));
@@ -80,27 +80,27 @@ async fn malformed_users_become_letters_with_reasons_and_are_mailed_after_the_fi
     assert!(groups.iter().all(|group| !group.sample.is_empty()));
     assert_eq!(Malformed::ALL.len(), expected.len());
 
-    // Driven back too early they die again, and the books still balance.
+    // Redriven too early they die again, and the books still balance.
     assert_eq!(daemon.operator.redrive("fan-out-dead").await, 12);
     daemon.operator.died("fan-out-dead", 12).await;
-    assert_eq!(assert_recounted(&daemon.door, run), report);
+    assert_eq!(assert_recounted(&daemon.queues, run), report);
 
-    stage.bank.fix();
+    harness.bank.fix();
     assert_eq!(daemon.operator.redrive("fan-out-dead").await, 12);
     let report = daemon.operator.complete(run).await;
     assert_eq!((report.fetched, report.sent, report.dead), (u64::from(USERS), u64::from(USERS), 0));
-    assert_eq!(assert_recounted(&daemon.door, run), report);
+    assert_eq!(assert_recounted(&daemon.queues, run), report);
     daemon.operator.assert_empty().await;
-    stage.assert_one_mail_each(USERS);
+    harness.assert_one_mail_each(USERS);
     daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_of_a_fan_out_does_not_grow_with_its_users() {
     let users = size("NIGHTMAIL_FAN_OUT_USERS", 2000);
-    let stage = Stage::with_users(users).await;
-    stage.bank.set(Route::Account, Behaviour::Silent);
-    let child = stage.child().await;
+    let harness = Harness::with_users(users).await;
+    harness.bank.set(Route::Account, Behaviour::Silent);
+    let child = harness.child().await;
     let run = child.operator.start().await;
     let all = async || Some(child.operator.report(run).await).filter(|report| report.fetched_at.is_some());
     let report = until("all users", all).await;

@@ -1,4 +1,4 @@
-//! Messages that break their worker: the pool alone, over a store, with functions of the tests' own.
+//! Messages that break their worker: only the pool and a store, with test functions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,16 +8,16 @@ use futures_util::future::BoxFuture;
 use nightmail::base::attempt::AttemptEnd;
 use nightmail::base::{Backoff, Outcome, SystemClock};
 use nightmail::function::{Function, Invocation};
-use nightmail::queue::{Door, Send, catalog, stats};
+use nightmail::queue::{Queues, Send, catalog, stats};
 use nightmail::run::Ledger;
 use nightmail::store::{self, Store};
 use nightmail::work::pool::Drain;
 use nightmail::work::{Options, Pool};
 
-use crate::stage::{messages, until};
+use crate::harness::{messages, until};
 use crate::support::{dying_after, forever};
 
-/// Breaks on some texts and counts every call.
+/// Fails on some texts and counts every call.
 #[derive(Debug, Default)]
 struct Brittle {
     poison: AtomicU32,
@@ -45,17 +45,17 @@ impl Function for Brittle {
     }
 }
 
-/// Works off `poison` and 50 good messages with `max` attempts each; answers how the poison died and how often each
+/// Processes `poison` and 50 good messages with `max` attempts each; answers how the poison died and how often each
 /// kind was called.
 async fn work_off(poison: &str, max: u32) -> (nightmail::queue::peek::Peeked, u32, u32) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&store::Options::at(dir.path().join("nightmail.redb"))).unwrap();
-    let door = Door::new(store, SystemClock::shared(), Arc::new(Ledger));
-    door.ensure("dead", &forever()).await.unwrap();
-    door.ensure("orders", &dying_after(max)).await.unwrap();
-    door.send("orders", Send::text(poison.to_owned())).await.unwrap();
+    let queues = Queues::new(store, SystemClock::shared(), Arc::new(Ledger));
+    queues.ensure("dead", &forever()).await.unwrap();
+    queues.ensure("orders", &dying_after(max)).await.unwrap();
+    queues.send("orders", Send::text(poison.to_owned())).await.unwrap();
     for number in 0..50 {
-        door.send("orders", Send::text(format!("good {number}"))).await.unwrap();
+        queues.send("orders", Send::text(format!("good {number}"))).await.unwrap();
     }
     let backoff = Backoff { first: Duration::from_millis(5), max: Duration::from_millis(20) };
     let options = Options {
@@ -68,16 +68,16 @@ async fn work_off(poison: &str, max: u32) -> (nightmail::queue::peek::Peeked, u3
         deferral_max: Duration::from_secs(60),
     };
     let (brittle, drain) = (Arc::new(Brittle::default()), Drain::default());
-    let pool = tokio::spawn(Pool::new(door.clone(), options, brittle.clone(), drain.clone()).run());
+    let pool = tokio::spawn(Pool::new(queues.clone(), options, brittle.clone(), drain.clone()).run());
     until("an empty queue", async || {
-        let snapshot = door.store().snapshot().unwrap();
+        let snapshot = queues.store().snapshot().unwrap();
         let queue = catalog::look_up(&snapshot, "orders").unwrap();
-        (stats::stats(&snapshot, &queue, door.now()).unwrap().total() == 0).then_some(())
+        (stats::stats(&snapshot, &queue, queues.now()).unwrap().total() == 0).then_some(())
     })
     .await;
     drain.stop.cancel();
     pool.await.unwrap().unwrap();
-    let mut dead = messages(&door, "dead");
+    let mut dead = messages(&queues, "dead");
     assert_eq!(dead.len(), 1);
     (dead.remove(0), brittle.poison.load(Ordering::SeqCst), brittle.good.load(Ordering::SeqCst))
 }

@@ -1,4 +1,4 @@
-//! A relay that is full, or leaves at the worst moment.
+//! A relay that is full, or closes the connection after the end of data.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,12 +7,12 @@ use nightmail::base::attempt::AttemptEnd;
 use nightmail::demo::bank;
 use nightmail::demo::sink::{self, Action, Step};
 
-use crate::stage::{Stage, assert_recounted, until};
+use crate::harness::{Harness, assert_recounted, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_full_for_a_while_costs_no_attempt_and_nobody_a_mail() {
     const USERS: u32 = 30;
-    /// Each message is put off more often than it may fail: with charges it would have died.
+    /// Each message is deferred more often than it may fail: if deferrals were charged, it would have died.
     const REFUSALS_MIN: u64 = 10 * USERS as u64;
     let (is_full, refusals) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
     let (full, refused) = (is_full.clone(), refusals.clone());
@@ -24,45 +24,45 @@ async fn a_relay_that_is_full_for_a_while_costs_no_attempt_and_nobody_a_mail() {
         Action::Accept
     });
     let options = bank::Options { users: USERS, ..bank::Options::default() };
-    let mut stage = Stage::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
-    stage.set_key("FUNCTIONS__STATEMENT__DEFERRAL_PAUSE", "10ms");
-    let daemon = stage.daemon().await;
+    let mut harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
+    harness.set_key("FUNCTIONS__STATEMENT__DEFERRAL_PAUSE", "10ms");
+    let daemon = harness.daemon().await;
     let run = daemon.operator.start().await;
     until("refusals", async || (refusals.load(Ordering::SeqCst) >= REFUSALS_MIN).then_some(())).await;
     for message in daemon.operator.peek("statements").await {
-        assert!(message.charged <= 1, "only the attempt in hand may be charged: {message:?}");
+        assert!(message.attempts_charged <= 1, "only the attempt in hand may be charged: {message:?}");
         assert!(message.history.iter().all(|attempt| attempt.end == AttemptEnd::Deferred), "{message:?}");
     }
     is_full.store(false, Ordering::SeqCst);
     let report = daemon.operator.complete(run).await;
     assert_eq!((report.sent, report.dead, report.interrupted), (u64::from(USERS), 0, 0));
-    stage.assert_one_mail_each(USERS);
+    harness.assert_one_mail_each(USERS);
     daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_whose_reply_is_lost_comes_twice_at_most_under_one_message_id_and_is_listed_as_in_doubt() {
     const USERS: u32 = 40;
-    // Every seventh connection takes its mail and leaves without the reply.
+    // Every seventh connection accepts its mail and closes without the reply.
     let script: sink::Script = Arc::new(|connection, _, step| match step {
         Step::Dot if connection % 7 == 3 => Action::Close,
         _ => Action::Accept,
     });
     let options = bank::Options { users: USERS, ..bank::Options::default() };
-    let mut stage = Stage::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
-    stage.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__MAILS_PER_CONNECTION", 2);
-    let daemon = stage.daemon().await;
+    let mut harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
+    harness.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__MAILS_PER_CONNECTION", 2);
+    let daemon = harness.daemon().await;
     let run = daemon.operator.start().await;
     let report = daemon.operator.complete(run).await;
     assert_eq!(report.sent, u64::from(USERS));
-    stage.assert_recipients(USERS);
-    let doubled = stage.sink.summary().doubled;
+    harness.assert_recipients(USERS);
+    let doubled = harness.sink.summary().doubled;
     assert!(!doubled.is_empty(), "the script must lose replies");
     let in_doubt: Vec<String> = daemon.operator.in_doubt(run).await.into_iter().map(|row| row.user).collect();
     for twice in &doubled {
         assert!(in_doubt.iter().any(|user| twice.recipient == format!("{user}@example.test")), "{twice:?}");
         assert!(twice.message_ids.iter().all(|id| *id == twice.message_ids[0]), "{twice:?}");
     }
-    assert_recounted(&daemon.door, run);
+    assert_recounted(&daemon.queues, run);
     daemon.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Does each operation to the store and to the model, and compares the two.
+//! Applies each operation to the store and to the model, and compares the two.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::settle::{self, Settled};
 use nightmail::queue::{Error, Options, ReceiptHandle, Receive, Send};
 use nightmail::store::Snapshot;
-use nightmail::store::record::{MessageState, Owner, Place, RedriveState, Selection};
+use nightmail::store::record::{MessageState, Owner, Phase, RedriveState, Selection};
 use rand::rngs::StdRng;
 
 use super::letters::Drive;
@@ -19,13 +19,13 @@ use crate::support::{World, dying_after, forever, texts};
 /// A failure shows this many of the latest operations.
 const TRACE_MAX: usize = 40;
 
-/// The store, the model, and what led here.
+/// The store, the model, and the operations so far.
 pub(super) struct Driver {
     seed: u64,
     world: World,
     model: Model,
     handles: Vec<ReceiptHandle>,
-    /// The redrive that runs.
+    /// The running redrive.
     drive: Option<Drive>,
     sent: usize,
     trace: VecDeque<Operation>,
@@ -37,7 +37,7 @@ impl Driver {
         for queue in [DEAD, FREE, ORDERS] {
             let kept = Options { retention: RETENTION_S[queue].map(Duration::from_secs), ..forever() };
             let redrive = dying_after(MAX_RECEIVE_COUNT).redrive.filter(|_| queue == ORDERS);
-            world.door().ensure(QUEUES[queue], &Options { redrive, ..kept }).await.unwrap();
+            world.queues().ensure(QUEUES[queue], &Options { redrive, ..kept }).await.unwrap();
         }
         let (model, trace) = (Model::default(), VecDeque::new());
         Self { seed, world, model, handles: Vec::new(), drive: None, sent: 0, trace }
@@ -60,7 +60,7 @@ impl Driver {
             Operation::Receive { queue, max, visibility, owner } => self.receive(queue, max, visibility, owner).await,
             Operation::Delete { handle } => {
                 let held = self.model.held(handle);
-                let deleted = self.world.door().delete(self.handles[handle]).await;
+                let deleted = self.world.queues().delete(self.handles[handle]).await;
                 self.same(deleted, Ok(held.is_some()));
                 self.model.withdraw(held.into_iter().collect(), "deleted");
             }
@@ -70,17 +70,17 @@ impl Driver {
             Operation::StepRedrive { budget } => self.step_redrive(budget).await,
             Operation::CancelRedrive => {
                 if let Some(drive) = self.drive.take() {
-                    self.world.door().cancel_redrive(drive.id).await.unwrap();
+                    self.world.queues().cancel_redrive(drive.id).await.unwrap();
                 }
             }
             Operation::Purge { queue } => {
                 let all = self.model.of(queue);
-                let purged = self.world.door().purge(QUEUES[queue]).await;
+                let purged = self.world.queues().purge(QUEUES[queue]).await;
                 self.same(purged, Ok(all.len() as u64));
                 self.model.withdraw(all, "purged");
             }
             Operation::Expire => {
-                self.world.door().expire().await.unwrap();
+                self.world.queues().expire().await.unwrap();
                 self.model.expire(now);
             }
             Operation::Pass { seconds } => self.world.pass(seconds),
@@ -99,7 +99,7 @@ impl Driver {
             self.model.send(queue, text.clone(), delay, self.world.now());
             messages.push(Send { delay: Some(Duration::from_secs(delay)), run: 1, ..Send::text(text) });
         }
-        self.world.door().send_all(QUEUES[queue], messages).await.unwrap();
+        self.world.queues().send_all(QUEUES[queue], messages).await.unwrap();
     }
 
     async fn receive(&mut self, queue: usize, max: usize, visibility: u64, owner: Owner) {
@@ -115,7 +115,7 @@ impl Driver {
     async fn change(&mut self, handle: usize, timeout: u64) {
         let (now, span) = (self.world.now(), Duration::from_secs(timeout));
         let held = self.model.held(handle).map(|index| &mut self.model.messages[index]);
-        let in_flight = held.filter(|message| matches!(message.place, Where::InFlight(at, _) if at > now));
+        let in_flight = held.filter(|message| matches!(message.phase, Where::InFlight(at, _) if at > now));
         let expected = match in_flight {
             None => Err(Error::NotInFlight),
             Some(message) if now.since(message.received_at) + span > Duration::from_secs(43_200) => {
@@ -123,25 +123,25 @@ impl Driver {
                 Err(Error::OutOfRange { what: "VisibilityTimeout", min: 0, max, got: timeout })
             }
             Some(message) => {
-                message.place = match message.place {
+                message.phase = match message.phase {
                     Where::InFlight(_, owner) if timeout > 0 => Where::InFlight(now.after(span), owner),
                     _ => Where::Ready,
                 };
                 Ok(())
             }
         };
-        let changed = self.world.door().change_visibility(self.handles[handle], span).await;
+        let changed = self.world.queues().change_visibility(self.handles[handle], span).await;
         self.same(changed, expected);
     }
 
     async fn settle(&mut self, number: usize, end: End, code: &'static str, wait: u64) {
-        let (handle, witness, ended) = (self.handles[number], self.world.witness.clone(), self.world.ended(code));
+        let (handle, observer, ended) = (self.handles[number], self.world.observer.clone(), self.world.ended(code));
         let (wait_for, at_most) = (Duration::from_secs(wait), Duration::from_secs(DEFERRAL_MAX_S));
         let settled = self.world.step(move |tx| match end {
             End::Done => Ok(settle::done(tx, handle)?.map_or(Settled::Fenced, |_| Settled::Deleted)),
-            End::Retry => settle::retry(tx, &*witness, handle, &ended, wait_for),
-            End::Bury => settle::bury(tx, &*witness, handle, &ended, wait_for),
-            End::Defer => settle::defer(tx, &*witness, handle, &ended, wait_for, at_most),
+            End::Retry => settle::retry(tx, &*observer, handle, &ended, wait_for),
+            End::MoveToDlq => settle::move_to_dlq(tx, &*observer, handle, &ended, wait_for),
+            End::Defer => settle::defer(tx, &*observer, handle, &ended, wait_for, at_most),
             End::Release => settle::release(tx, handle),
         });
         let was_held = settled.await.unwrap() != Settled::Fenced;
@@ -160,7 +160,7 @@ impl Driver {
             ..Redrive::default()
         };
         let preview = redrive::preview(&self.world.snapshot(), &what).unwrap();
-        match (self.world.door().start_redrive(what).await, &self.drive) {
+        match (self.world.queues().start_redrive(what).await, &self.drive) {
             (Ok(id), None) => {
                 let drive = Drive { id, started: self.model.next(), code, to, done: 0 };
                 self.same(preview.matching, self.model.waiting(&drive).len() as u64);
@@ -173,9 +173,9 @@ impl Driver {
 
     async fn step_redrive(&mut self, budget: usize) {
         let Some(drive) = self.drive.clone() else { return };
-        let (witness, now) = (self.world.witness.clone(), self.world.now());
+        let (observer, now) = (self.world.observer.clone(), self.world.now());
         let before = redrive::list(&self.world.snapshot()).unwrap().remove(0).moved;
-        let record = self.world.step(move |tx| redrive::step(tx, &*witness, drive.id, budget, now)).await.unwrap();
+        let record = self.world.step(move |tx| redrive::step(tx, &*observer, drive.id, budget, now)).await.unwrap();
         let mut drive = self.drive.clone().expect("it runs");
         let moved = self.model.drive(&mut drive, budget, now);
         self.drive = Some(drive.clone());
@@ -196,7 +196,7 @@ impl Driver {
             let expected: Vec<String> = self.model.of(queue).into_iter().map(|index| self.line(index)).collect();
             self.same(stored(&snapshot, &self.world, queue), expected);
         }
-        let (mut heard, mut expected) = (self.world.witness.take(), std::mem::take(&mut self.model.heard));
+        let (mut heard, mut expected) = (self.world.observer.take(), std::mem::take(&mut self.model.heard));
         heard.sort();
         expected.sort();
         self.same(heard, expected);
@@ -205,18 +205,18 @@ impl Driver {
     /// A message of the model, as [`stored`] writes one.
     fn line(&self, index: usize) -> String {
         let message = &self.model.messages[index];
-        let (place, owner) = match message.place {
-            Where::Ready => (Place::Ready, Owner::Nobody),
-            Where::Delayed(_) => (Place::Delayed, Owner::Nobody),
-            Where::InFlight(_, owner) => (Place::InFlight, owner),
+        let (phase, owner) = match message.phase {
+            Where::Ready => (Phase::Ready, Owner::Nobody),
+            Where::Delayed(_) => (Phase::Delayed, Owner::Nobody),
+            Where::InFlight(_, owner) => (Phase::InFlight, owner),
         };
-        let until = message.place.until().unwrap_or(Timestamp::ZERO);
-        let counts = (message.receive_count, message.charged, message.attempts);
+        let until = message.phase.until().unwrap_or(Timestamp::ZERO);
+        let counts = (message.receive_count, message.attempts_charged, message.attempts);
         let source = message.source.map_or("", |queue| QUEUES[queue]);
         let since = message.deferred_since.unwrap_or(Timestamp::ZERO);
         let history = message.history.iter().map(|(number, end, code)| format!(" #{number} {end} {code}"));
         format!(
-            "{} {place:?} {owner:?} until {until} sent {} counts {counts:?} from {source:?} deferred {since}{}",
+            "{} {phase:?} {owner:?} until {until} sent {} counts {counts:?} from {source:?} deferred {since}{}",
             message.text,
             message.sent_at,
             history.collect::<String>()
@@ -248,12 +248,12 @@ fn line(snapshot: &Snapshot, world: &World, state: &MessageState) -> String {
         let code = attempt.failure.as_ref().map_or("", |failure| failure.code.as_str());
         format!(" #{} {:?} {code}", attempt.number, attempt.end)
     });
-    let counts = (state.receive_count, state.charged, state.attempts);
+    let counts = (state.receive_count, state.attempts_charged, state.attempts);
     let source = QUEUES.iter().find(|name| world.queue(name).id == state.source).copied().unwrap_or_default();
     format!(
         "{} {:?} {:?} until {} sent {} counts {counts:?} from {source:?} deferred {}{}",
         String::from_utf8_lossy(&body.bytes),
-        state.place,
+        state.phase,
         state.owner,
         state.visible_at,
         state.sent_at,

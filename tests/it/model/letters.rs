@@ -1,4 +1,4 @@
-//! How the model ends attempts and drives letters back.
+//! How the model ends attempts and redrives letters.
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use nightmail::base::Timestamp;
 use super::operation::End;
 use super::state::{DEAD, DEFERRAL_MAX_S, MAX_RECEIVE_COUNT, Model, ORDERS, Where};
 
-/// A redrive that the model carries on.
+/// A redrive in the model.
 #[derive(Clone, Debug)]
 pub(super) struct Drive {
     /// The redrive's number in the store.
     pub(super) id: u64,
     /// The model's counter at its start.
     pub(super) started: u64,
-    /// The code whose letters go back, or all.
+    /// The failure code of the letters to move; `None` for all.
     pub(super) code: Option<&'static str>,
-    /// Where they go, or each to its source.
+    /// The target queue; `None` for each letter's source.
     pub(super) to: Option<usize>,
-    /// Letters up to this sequence number were looked at and are not looked at again, whatever becomes of them.
+    /// The cursor: letters up to this sequence number are not looked at again, whatever happens to them.
     pub(super) done: u64,
 }
 
 impl Model {
-    /// Ends the attempt of that handle; false when it was fenced.
+    /// Ends the attempt of that handle; false when the handle was fenced.
     pub(super) fn settle(&mut self, handle: usize, end: End, code: &'static str, wait: u64, now: Timestamp) -> bool {
         let Some(index) = self.held(handle) else { return false };
         let again = Where::Delayed(now.after(Duration::from_secs(wait)));
         let message = &self.messages[index];
         let since = message.deferred_since.unwrap_or(message.received_at);
-        let is_used_up = message.queue == ORDERS && message.charged >= MAX_RECEIVE_COUNT;
+        let is_used_up = message.queue == ORDERS && message.attempts_charged >= MAX_RECEIVE_COUNT;
         let is_put_off_too_long = now.since(since).as_secs() >= DEFERRAL_MAX_S;
         match end {
             End::Done => {
@@ -37,13 +37,13 @@ impl Model {
                 return true;
             }
             End::Retry if is_used_up => return self.die(index, code, again),
-            End::Bury => return self.die(index, code, again),
+            End::MoveToDlq => return self.die(index, code, again),
             End::Defer if is_put_off_too_long => return self.die(index, code, again),
             _ => {}
         }
         let message = &mut self.messages[index];
         message.handle = None;
-        message.place = again;
+        message.phase = again;
         match end {
             End::Retry => {
                 message.history.push((message.attempts, "Retry", code));
@@ -52,11 +52,11 @@ impl Model {
             End::Defer => {
                 message.history.push((message.attempts, "Deferred", code));
                 message.deferred_since = Some(since);
-                message.charged -= message.charged.min(1);
+                message.attempts_charged -= message.attempts_charged.min(1);
             }
             _ => {
-                message.place = Where::Ready;
-                message.charged -= message.charged.min(1);
+                message.phase = Where::Ready;
+                message.attempts_charged -= message.attempts_charged.min(1);
                 message.attempts -= message.attempts.min(1);
             }
         }
@@ -68,10 +68,10 @@ impl Model {
         message.deferred_since = None;
         if message.queue == ORDERS {
             message.history.push((message.attempts, "Dead", code));
-            self.bury(index);
+            self.move_to_dlq(index);
         } else {
             message.history.push((message.attempts, "Retry", code));
-            message.place = again;
+            message.phase = again;
             message.handle = None;
         }
         true
@@ -83,13 +83,13 @@ impl Model {
             let letter = &self.messages[*index];
             let last = letter.history.last().map(|(_, _, code)| *code);
             letter.sequence > drive.done
-                && letter.entered <= drive.started
+                && letter.arrival_seq <= drive.started
                 && drive.code.is_none_or(|code| last == Some(code))
         };
         self.of(DEAD).into_iter().filter(is_meant).collect()
     }
 
-    /// Moves up to `budget` letters; answers how many, stopping before one without a way back.
+    /// Moves up to `budget` letters and returns how many; stops before a letter without a source.
     pub(super) fn drive(&mut self, drive: &mut Drive, budget: usize, now: Timestamp) -> u64 {
         let mut moved = 0;
         let meant = self.waiting(drive);
@@ -112,18 +112,18 @@ impl Model {
     }
 
     fn revive(&mut self, index: usize, to: usize, now: Timestamp) {
-        self.hear(index, "revived");
+        self.hear(index, "redriven");
         let sequence = self.next();
         let message = &mut self.messages[index];
         message.queue = to;
         message.sequence = sequence;
-        message.entered = sequence;
-        message.place = Where::Ready;
+        message.arrival_seq = sequence;
+        message.phase = Where::Ready;
         message.sent_at = now;
         message.received_at = Timestamp::ZERO;
         message.deferred_since = None;
         message.receive_count = 0;
-        message.charged = 0;
+        message.attempts_charged = 0;
         message.handle = None;
         message.source = None;
     }

@@ -1,4 +1,4 @@
-//! What can be done to the queues, and how one such operation is drawn by lot.
+//! The operations on the queues, and how a random one is drawn.
 
 use nightmail::store::record::Owner;
 use rand::RngExt;
@@ -14,12 +14,12 @@ pub(super) const CODES: [&str; 2] = ["404", "500"];
 pub(super) enum End {
     Done,
     Retry,
-    Bury,
+    MoveToDlq,
     Defer,
     Release,
 }
 
-/// One operation. Seconds stand for spans, indexes for handles.
+/// One operation. Durations are in seconds; handles are indexes.
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
     Send { queue: usize, count: usize, delay: u64 },
@@ -40,7 +40,7 @@ fn one_of<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
     from[rng.random_range(0..from.len())]
 }
 
-/// A handle given out before, rather a late one than an early one.
+/// A handle given out before; recent ones are more likely.
 fn handle(rng: &mut StdRng, handles: usize) -> usize {
     let back = rng.random_range(0..12_usize) * rng.random_range(0..2_usize) + rng.random_range(0..3_usize);
     handles.saturating_sub(1 + back)
@@ -68,7 +68,10 @@ pub(super) fn draw(rng: &mut StdRng, messages: usize, handles: usize) -> Operati
         }
         57..78 if handles > 0 => Operation::Settle {
             handle: handle(rng, handles),
-            end: one_of(rng, &[End::Done, End::Retry, End::Retry, End::Bury, End::Bury, End::Defer, End::Release]),
+            end: one_of(
+                rng,
+                &[End::Done, End::Retry, End::Retry, End::MoveToDlq, End::MoveToDlq, End::Defer, End::Release],
+            ),
             code,
             wait: one_of(rng, &[0, 3, 40]),
         },

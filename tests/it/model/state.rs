@@ -1,4 +1,4 @@
-//! The model: messages as plain values, and the rules of the queues written down a second time, without any index.
+//! The model: messages as plain values, and a second implementation of the queues' rules without any index.
 
 use nightmail::base::Timestamp;
 use nightmail::store::record::Owner;
@@ -8,14 +8,14 @@ pub(super) const QUEUES: [&str; 3] = ["dead", "free", "orders"];
 pub(super) const DEAD: usize = 0;
 pub(super) const FREE: usize = 1;
 pub(super) const ORDERS: usize = 2;
-/// `orders` buries at this receive count; `free` names no dead-letter queue.
+/// `orders` moves messages to its dead-letter queue at this count; `free` has no dead-letter queue.
 pub(super) const MAX_RECEIVE_COUNT: u32 = 3;
 /// How long each queue keeps a message, in seconds; `free` keeps it for ever.
 pub(super) const RETENTION_S: [Option<u64>; 3] = [Some(4000), None, Some(2000)];
-/// A message that was put off for this many seconds dies.
+/// A message that was deferred for this many seconds dies.
 pub(super) const DEFERRAL_MAX_S: u64 = 120;
 
-/// Where a message is.
+/// The phase of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Where {
     Ready,
@@ -24,7 +24,7 @@ pub(super) enum Where {
 }
 
 impl Where {
-    /// When it becomes visible, unless it is.
+    /// When it becomes visible; `None` when it is.
     pub(super) fn until(self) -> Option<Timestamp> {
         match self {
             Self::Ready => None,
@@ -38,16 +38,16 @@ impl Where {
 pub(super) struct Message {
     pub(super) text: String,
     pub(super) queue: usize,
-    /// Order of sending, by the model's own counter.
+    /// The order of sending, by the model's own counter.
     pub(super) sequence: u64,
-    /// Order of coming into its queue, by the same counter.
-    pub(super) entered: u64,
-    pub(super) place: Where,
+    /// The order of arrival in its queue, by the same counter.
+    pub(super) arrival_seq: u64,
+    pub(super) phase: Where,
     pub(super) sent_at: Timestamp,
     pub(super) received_at: Timestamp,
     pub(super) deferred_since: Option<Timestamp>,
     pub(super) receive_count: u32,
-    pub(super) charged: u32,
+    pub(super) attempts_charged: u32,
     pub(super) attempts: u32,
     /// The handle that holds it, as an index into all handles ever given out.
     pub(super) handle: Option<usize>,
@@ -56,7 +56,7 @@ pub(super) struct Message {
     pub(super) history: Vec<(u32, &'static str, &'static str)>,
 }
 
-/// All messages, in no particular order, and what the witness hears.
+/// All messages, in no particular order, and the transitions that the observer must see.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) messages: Vec<Message>,
@@ -77,13 +77,13 @@ impl Model {
             text,
             queue,
             sequence,
-            entered: sequence,
-            place: if delay == 0 { Where::Ready } else { Where::Delayed(at) },
+            arrival_seq: sequence,
+            phase: if delay == 0 { Where::Ready } else { Where::Delayed(at) },
             sent_at: now,
             received_at: Timestamp::ZERO,
             deferred_since: None,
             receive_count: 0,
-            charged: 0,
+            attempts_charged: 0,
             attempts: 0,
             handle: None,
             source: None,
@@ -127,23 +127,23 @@ impl Model {
         self.hear(index, "interrupted");
         let message = &mut self.messages[index];
         message.history.push((message.attempts, "Lost", "lost"));
-        message.place = Where::Ready;
+        message.phase = Where::Ready;
         message.handle = None;
         message.deferred_since = None;
     }
 
-    pub(super) fn bury(&mut self, index: usize) {
+    pub(super) fn move_to_dlq(&mut self, index: usize) {
         self.hear(index, "died");
-        let entered = self.next();
+        let arrival_seq = self.next();
         let message = &mut self.messages[index];
         message.source = Some(message.queue);
         message.queue = DEAD;
-        message.entered = entered;
-        message.place = Where::Ready;
+        message.arrival_seq = arrival_seq;
+        message.phase = Where::Ready;
         message.handle = None;
     }
 
-    /// Receives; answers the texts that are handed out. `handle` is the first free number for a handle.
+    /// Receives; returns the texts of the messages. `handle` is the first free number for a handle.
     pub(super) fn receive(
         &mut self,
         queue: usize,
@@ -153,9 +153,9 @@ impl Model {
         now: Timestamp,
     ) -> Vec<String> {
         for index in self.of(queue) {
-            match self.messages[index].place {
+            match self.messages[index].phase {
                 Where::InFlight(at, Owner::Worker) if at <= now => self.lose(index),
-                Where::InFlight(at, _) | Where::Delayed(at) if at <= now => self.messages[index].place = Where::Ready,
+                Where::InFlight(at, _) | Where::Delayed(at) if at <= now => self.messages[index].phase = Where::Ready,
                 _ => {}
             }
         }
@@ -164,17 +164,17 @@ impl Model {
             if texts.len() == max {
                 break;
             }
-            if self.messages[index].place != Where::Ready {
+            if self.messages[index].phase != Where::Ready {
                 continue;
             }
             if self.is_expired(index, now) {
                 expired.push(index);
-            } else if queue == ORDERS && self.messages[index].charged >= MAX_RECEIVE_COUNT {
+            } else if queue == ORDERS && self.messages[index].attempts_charged >= MAX_RECEIVE_COUNT {
                 let message = &mut self.messages[index];
                 if message.history.is_empty() {
                     message.history.push((message.attempts, "Dead", "max-receive-count"));
                 }
-                self.bury(index);
+                self.move_to_dlq(index);
             } else {
                 texts.push(self.hand_out(index, Where::InFlight(until, owner), handle, now));
                 handle += 1;
@@ -184,13 +184,13 @@ impl Model {
         texts
     }
 
-    fn hand_out(&mut self, index: usize, place: Where, handle: usize, now: Timestamp) -> String {
+    fn hand_out(&mut self, index: usize, phase: Where, handle: usize, now: Timestamp) -> String {
         let message = &mut self.messages[index];
-        message.place = place;
+        message.phase = phase;
         message.handle = Some(handle);
         message.received_at = now;
         message.receive_count += 1;
-        message.charged += 1;
+        message.attempts_charged += 1;
         message.attempts += 1;
         message.text.clone()
     }
@@ -200,10 +200,10 @@ impl Model {
         self.withdraw(expired, "expired");
     }
 
-    /// The daemon starts anew.
+    /// The daemon restarts.
     pub(super) fn restart(&mut self) {
         for index in 0..self.messages.len() {
-            if matches!(self.messages[index].place, Where::InFlight(_, Owner::Worker)) {
+            if matches!(self.messages[index].phase, Where::InFlight(_, Owner::Worker)) {
                 self.lose(index);
             }
         }

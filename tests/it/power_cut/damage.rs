@@ -1,4 +1,4 @@
-//! Files that something else has spoilt: a clear refusal, never a panic, never an empty store and never other content.
+//! Damaged files: a clear refusal, never a panic, never an empty store and never different content.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,12 +6,12 @@ use nightmail::store::{self, Store};
 
 use super::disk::{Bytes, LOG, Machine, STORE, open};
 use super::workload::{Recording, whole};
-use crate::stage::{say, seed};
+use crate::harness::{say, seed};
 use crate::support::unsound;
 
-/// At how many lengths a file is cut off.
+/// The number of lengths at which a file is truncated.
 const LENGTHS: usize = 100;
-/// From one flipped bit to the next, in bytes; odd, so that each bit of a byte has its turn.
+/// The distance between flipped bits, in bytes; odd, so that every bit position is tested.
 const STRIDE: usize = 601;
 
 fn open_bytes(bytes: Bytes) -> Result<Store, store::Error> {
@@ -44,7 +44,7 @@ async fn a_file_that_was_cut_off_is_refused_or_whole_and_never_an_empty_store() 
     }
 }
 
-/// What became of a file with one flipped bit.
+/// The result of opening a file with one flipped bit.
 #[derive(Debug)]
 enum Became {
     Refused,

@@ -1,4 +1,4 @@
-//! A machine with two disks in memory, the store's and the log's, that keeps every call to either in one order.
+//! A machine with two disks in memory, the store's and the log's, that records every call to both in one sequence.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, log: Arc<dyn Disk>) -> Result<Store, 
     Store::open_on(disk, log, &options)
 }
 
-/// The disk that redb stands on.
+/// The disk of redb.
 pub(super) const STORE: usize = 0;
 /// The disk of the log.
 pub(super) const LOG: usize = 1;
@@ -56,7 +56,7 @@ impl Call {
     }
 }
 
-/// What the disks hold, and how that came about.
+/// What the disks hold, and the calls that led to it.
 #[derive(Debug, Default)]
 struct Kept {
     bytes: Bytes,
@@ -82,7 +82,7 @@ impl Machine {
         self.0.lock().unwrap().calls.len()
     }
 
-    /// The calls so far; from now on they are counted anew.
+    /// Takes the calls so far; counting restarts at zero.
     pub(super) fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.0.lock().unwrap().calls)
     }
@@ -93,13 +93,13 @@ impl Machine {
     }
 }
 
-/// Does a call to the disks' bytes.
+/// Applies a call to the disks' bytes.
 pub(super) fn apply(bytes: &mut Bytes, call: &Call) {
     let bytes = &mut bytes[call.disk];
     match &call.change {
         Change::Write { offset, data } => {
             let end = offset + data.len();
-            // A write behind the end of a file whose growth was lost makes it grow.
+            // A write past the end, after the file's growth was lost, extends the file.
             bytes.resize(bytes.len().max(end), 0);
             bytes[*offset..end].copy_from_slice(data);
         }

@@ -1,6 +1,6 @@
 //! A disk that fails at one of its calls: nothing is acknowledged after that, and what the disk holds still opens.
 //!
-//! `NIGHTMAIL_DISK_FAULTS_EVERY=1` lets every call fail, not only each tenth.
+//! `NIGHTMAIL_DISK_FAULTS_EVERY=1` makes every call fail in turn, not only every tenth.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nightmail::base::ManualClock;
-use nightmail::queue::{Door, Error, Receive, Send, peek};
+use nightmail::queue::{Error, Queues, Receive, Send, peek};
 use nightmail::run::Ledger;
 use nightmail::store::{Disk, Store};
 
 use super::disk::{Bytes, LOG, Machine, STORE, open, open_on};
-use crate::stage::{say, size};
+use crate::harness::{say, size};
 use crate::support::{START, World};
 
 /// Steps of each life: sends, receives and deletes.
@@ -22,11 +22,11 @@ const STEPS: usize = 75;
 /// How a call fails.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// EIO once, as a cable that comes loose.
+    /// EIO once, as from a loose cable.
     Once,
     /// EIO from then on.
     ForEver,
-    /// Half of a write comes through, then EIO from then on.
+    /// Half of a write reaches the disk, then EIO from then on.
     Half,
     /// No space for writes and growth, but syncs work.
     Full,
@@ -99,7 +99,7 @@ impl Disk for FailingDisk {
     }
 }
 
-/// What is in the queue as its client knows it, and the change that is on its way.
+/// The queue's content as its client knows it, and the change in flight.
 #[derive(Default)]
 struct Client {
     acknowledged: BTreeSet<String>,
@@ -107,12 +107,12 @@ struct Client {
 }
 
 impl Client {
-    /// Works until something fails; answers what failed.
-    async fn work(&mut self, door: &Door) -> Option<Error> {
+    /// Runs steps until one fails; returns the error.
+    async fn work(&mut self, queues: &Queues) -> Option<Error> {
         for step in 0..STEPS {
             let after = self.change(step);
             self.in_doubt = Some(after.clone());
-            if let Err(error) = self.step(door, step, &after).await {
+            if let Err(error) = self.step(queues, step, &after).await {
                 return Some(error);
             }
             self.acknowledged = after;
@@ -132,25 +132,25 @@ impl Client {
         after
     }
 
-    async fn step(&self, door: &Door, step: usize, after: &BTreeSet<String>) -> Result<(), Error> {
+    async fn step(&self, queues: &Queues, step: usize, after: &BTreeSet<String>) -> Result<(), Error> {
         if step % 3 == 2 {
-            let queue = nightmail::queue::catalog::look_up(&door.store().snapshot()?, "orders")?.id;
-            let taken = door.receive_now(queue, Receive::for_client(1)).await?.messages;
-            door.delete(taken[0].handle).await?;
+            let queue = nightmail::queue::catalog::look_up(&queues.store().snapshot()?, "orders")?.id;
+            let taken = queues.receive_now(queue, Receive::for_client(1)).await?.messages;
+            queues.delete(taken[0].handle).await?;
         } else {
             let new = after.difference(&self.acknowledged).map(|text| Send::text(text.clone())).collect();
-            door.send_all("orders", new).await?;
+            queues.send_all("orders", new).await?;
         }
         Ok(())
     }
 }
 
-fn door(store: Store) -> Door {
-    Door::new(store, ManualClock::new(START), Arc::new(Ledger))
+fn queues(store: Store) -> Queues {
+    Queues::new(store, ManualClock::new(START), Arc::new(Ledger))
 }
 
-fn texts(door: &Door) -> BTreeSet<String> {
-    let snapshot = door.store().snapshot().unwrap();
+fn texts(queues: &Queues) -> BTreeSet<String> {
+    let snapshot = queues.store().snapshot().unwrap();
     let queue = nightmail::queue::catalog::look_up(&snapshot, "orders").unwrap();
     let messages = peek::peek(&snapshot, &queue, 1000, 1 << 20, START).unwrap();
     messages.into_iter().map(|message| message.body).collect()
@@ -158,28 +158,28 @@ fn texts(door: &Door) -> BTreeSet<String> {
 
 /// One life on a disk that fails at that call; false when the life needs fewer calls.
 async fn live(start: &Bytes, fault: Fault, fails_at: usize) -> bool {
-    let place = format!("{fault:?} at call {fails_at}");
+    let phase = format!("{fault:?} at call {fails_at}");
     let machine = Machine::holding(start.clone());
     let failing = Arc::new(Failing { fault, fails_at, calls: AtomicUsize::new(0) });
     let disk = |disk| Arc::new(FailingDisk { inner: machine.disk(disk), failing: failing.clone() });
     let mut client = Client::default();
     if let Ok(store) = open_on(disk(STORE), disk(LOG)) {
-        let door = door(store);
-        let failed = client.work(&door).await;
-        assert!(failed.is_none() || failing.has_failed(), "{place}: {failed:?} without a fault");
+        let queues = queues(store);
+        let failed = client.work(&queues).await;
+        assert!(failed.is_none() || failing.has_failed(), "{phase}: {failed:?} without a fault");
         if let Some(error) = failed {
-            assert!(matches!(error, Error::Store(_)), "{place}: {error:?}");
-            assert!(matches!(door.send("orders", Send::text("late")).await, Err(Error::Store(_))), "{place}");
-            let reason = tokio::time::timeout(std::time::Duration::from_secs(10), door.store().stopped()).await;
-            reason.unwrap_or_else(|_| panic!("{place}: the store does not say that it stopped"));
+            assert!(matches!(error, Error::Store(_)), "{phase}: {error:?}");
+            assert!(matches!(queues.send("orders", Send::text("late")).await, Err(Error::Store(_))), "{phase}");
+            let reason = tokio::time::timeout(std::time::Duration::from_secs(10), queues.store().stopped()).await;
+            reason.unwrap_or_else(|_| panic!("{phase}: the store does not say that it stopped"));
         }
     }
     let found = open(&Machine::holding(machine.content()));
-    let door = door(found.unwrap_or_else(|error| panic!("{place}: does not open: {error}")));
-    let found = texts(&door);
+    let queues = queues(found.unwrap_or_else(|error| panic!("{phase}: does not open: {error}")));
+    let found = texts(&queues);
     let is_right = found == client.acknowledged || client.in_doubt.as_ref() == Some(&found);
-    assert!(is_right, "{place}: {found:?}, acknowledged {:?}, in doubt {:?}", client.acknowledged, client.in_doubt);
-    door.send("orders", Send::text("again")).await.unwrap_or_else(|error| panic!("{place}: {error}"));
+    assert!(is_right, "{phase}: {found:?}, acknowledged {:?}, in doubt {:?}", client.acknowledged, client.in_doubt);
+    queues.send("orders", Send::text("again")).await.unwrap_or_else(|error| panic!("{phase}: {error}"));
     failing.has_failed()
 }
 

@@ -1,4 +1,4 @@
-//! From a cut to what the disks may hold then, and whether the store is right about it.
+//! Builds what the disks may hold after a power cut, and checks what the store makes of it.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use rand::seq::SliceRandom;
 use super::disk::{Bytes, Call, Change, LOG, Machine, STORE, apply, open};
 use super::workload::{Recording, whole};
 
-/// A disk writes this many bytes whole.
+/// A disk writes this many bytes atomically.
 const SECTOR_BYTES: usize = 512;
-/// The disks' bytes are kept each so many calls, so that an image is made from the nearest ones.
+/// The disks' bytes are saved after every so many calls, so that an image starts from the nearest copy.
 const KEPT_EVERY: usize = 64;
 
-/// A fault of the recovery, as the image that a right recovery would have to be given to do the same.
+/// A faulty recovery, simulated by changing the image that the correct recovery reads.
 pub(super) type Meddle = fn(&mut Bytes);
 
-/// Where the power may go.
+/// The moments at which the power may be cut.
 pub(super) struct Cuts {
-    /// What is safe on each disk after some of the calls: their number, and the bytes.
+    /// What is durable on each disk after some of the calls: their number, and the bytes.
     safe: Vec<(usize, Bytes)>,
-    /// What a faulty recovery does to the image before it reads it.
+    /// How a faulty recovery is simulated: a change of the image before it is read.
     meddle: Option<Meddle>,
 }
 
-/// What became of one image.
+/// The result of one image.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// Whether the power went again while the store was recovering.
+    /// Whether the power was cut again during recovery.
     pub(super) was_cut_again: bool,
 }
 
@@ -43,7 +43,7 @@ impl Cuts {
             if matches!(call.change, Change::Sync) {
                 waiting[call.disk].drain(..).for_each(|call| apply(&mut bytes, call));
             }
-            // Whole only while nothing waits: what waits may be lost later.
+            // Complete only while nothing is unsynced: unsynced writes may still be lost.
             if waiting.iter().all(Vec::is_empty) && at + 1 >= safe.last().unwrap().0 + KEPT_EVERY {
                 safe.push((at + 1, bytes.clone()));
             }
@@ -67,12 +67,12 @@ impl Cuts {
 
         let acknowledged = recording.acknowledged(cut);
         let allowed = &recording.states[acknowledged..recording.states.len().min(acknowledged + 2)];
-        let place = format!("cut after call {cut} of {}, step {acknowledged}, {how}", recording.calls.len());
+        let phase = format!("cut after call {cut} of {}, step {acknowledged}, {how}", recording.calls.len());
         let machine = Machine::holding(image.clone());
-        let (found, recovery) = content(&machine).map_err(|error| format!("{place}: does not open: {error}"))?;
+        let (found, recovery) = content(&machine).map_err(|error| format!("{phase}: does not open: {error}"))?;
         let Some(state) = allowed.iter().find(|state| **state == found) else {
             return Err(format!(
-                "{place}: the store is in no state that it may be in:\n{found}\nallowed: {allowed:#?}"
+                "{phase}: the store is in no state that it may be in:\n{found}\nallowed: {allowed:#?}"
             ));
         };
 
@@ -81,17 +81,17 @@ impl Cuts {
         }
         let again = rng.random_range(0..=recovery.len());
         let (image, how) = lose(image, &recovery[..again], rng);
-        let place = format!("{place}, and again after call {again} of {} of the recovery, {how}", recovery.len());
-        let (found, _) = content(&Machine::holding(image)).map_err(|error| format!("{place}: {error}"))?;
+        let phase = format!("{phase}, and again after call {again} of {} of the recovery, {how}", recovery.len());
+        let (found, _) = content(&Machine::holding(image)).map_err(|error| format!("{phase}: {error}"))?;
         if found == *state {
             Ok(Found { was_cut_again: true })
         } else {
-            Err(format!("{place}: another state:\n{found}"))
+            Err(format!("{phase}: another state:\n{found}"))
         }
     }
 }
 
-/// Opens the store and writes down all that is in it; answers that and the calls of opening and closing it.
+/// Opens the store and dumps its content; returns it and the calls of opening and closing.
 fn content(machine: &Arc<Machine>) -> Result<(String, Vec<Call>), store::Error> {
     let store = open(machine)?;
     let found = whole(&store.snapshot()?);
@@ -99,8 +99,8 @@ fn content(machine: &Arc<Machine>) -> Result<(String, Vec<Call>), store::Error> 
     Ok((found, machine.take_calls()))
 }
 
-/// What the disks may hold when the power goes after these calls: of each disk, what was synced, and anything of what
-/// was not.
+/// What the disks may hold when the power is cut after these calls: on each disk all that was synced, and any part of
+/// what was not.
 fn lose(mut bytes: Bytes, calls: &[Call], rng: &mut StdRng) -> (Bytes, String) {
     let mut hows = Vec::new();
     for disk in [STORE, LOG] {
@@ -115,7 +115,7 @@ fn lose(mut bytes: Bytes, calls: &[Call], rng: &mut StdRng) -> (Bytes, String) {
     (bytes, hows.join("; of the log "))
 }
 
-/// What comes through of the calls that are not synced.
+/// Which of the unsynced calls reach the disk.
 fn survive(mut calls: Vec<Call>, rng: &mut StdRng) -> (Vec<Call>, &'static str) {
     let how = match rng.random_range(0..6) {
         0 => {
@@ -145,7 +145,7 @@ fn survive(mut calls: Vec<Call>, rng: &mut StdRng) -> (Vec<Call>, &'static str) 
     (calls, how)
 }
 
-/// Keeps only some sectors of one write.
+/// Keeps only some sectors of a write.
 fn tear(calls: &mut Vec<Call>, rng: &mut StdRng) {
     if calls.is_empty() {
         return;

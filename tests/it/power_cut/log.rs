@@ -1,4 +1,4 @@
-//! The log's bytes as `docs/format.md` has them, read and changed as a faulty recovery would.
+//! Reads the log's bytes as `docs/format.md` describes them, and changes them to simulate a faulty recovery.
 
 use super::disk::{Bytes, LOG, STORE};
 
@@ -10,7 +10,7 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// What a record or mark says of itself.
+/// The header of a record or mark.
 #[derive(Clone, Copy)]
 struct Head {
     at: usize,
@@ -37,7 +37,7 @@ fn lap(log: &[u8]) -> u64 {
     [0, 4096].into_iter().filter(is_header).map(|at| number(log, at + 16)).max().unwrap()
 }
 
-/// The records of this lap, and where the next one would stand.
+/// The records of this lap, and the offset of the next one.
 fn records(log: &[u8]) -> (Vec<Head>, usize) {
     let (lap, mut found, mut at) = (lap(log), Vec::new(), START);
     let mut next = lap + 1;
@@ -49,7 +49,7 @@ fn records(log: &[u8]) -> (Vec<Head>, usize) {
     (found, at)
 }
 
-/// Gives a record these numbers and a checksum that fits.
+/// Gives a record these numbers and a matching checksum.
 fn forge(log: &mut [u8], head: Head, lap: u64, number: u64) {
     let end = (head.at + HEAD_BYTES + head.length).min(log.len());
     log[head.at + 16..head.at + 24].copy_from_slice(&lap.to_be_bytes());
@@ -58,7 +58,7 @@ fn forge(log: &mut [u8], head: Head, lap: u64, number: u64) {
     log[head.at + 44..head.at + 48].copy_from_slice(&checksum);
 }
 
-/// A replay that leaves the last record out.
+/// A replay that omits the last record.
 pub(super) fn forget_last(bytes: &mut Bytes) {
     let log = &mut bytes[LOG];
     let (found, end) = records(log);
@@ -68,7 +68,7 @@ pub(super) fn forget_last(bytes: &mut Bytes) {
     }
 }
 
-/// A replay that looks at no lap and no number: it takes what stands behind the last record.
+/// A replay that ignores lap and number: it also takes old records behind the last one.
 pub(super) fn take_earlier_laps(bytes: &mut Bytes) {
     let log = &mut bytes[LOG];
     let (found, end) = records(log);
@@ -78,7 +78,7 @@ pub(super) fn take_earlier_laps(bytes: &mut Bytes) {
     }
 }
 
-/// A replay that looks at no checksum.
+/// A replay that ignores checksums.
 pub(super) fn believe_torn(bytes: &mut Bytes) {
     let log = &mut bytes[LOG];
     let (found, end) = records(log);
@@ -89,14 +89,14 @@ pub(super) fn believe_torn(bytes: &mut Bytes) {
     }
 }
 
-/// Records that lack the rows which the group kept in memory to its end.
+/// Records without the rows that the group keeps in memory until its end.
 pub(super) fn lack_counts(bytes: &mut Bytes) {
     let log = &mut bytes[LOG];
     let (found, _) = records(log);
     for head in found {
         let begin = head.at + HEAD_BYTES;
         let kept = without(&log[begin..begin + head.length], "counts");
-        // The place stays as long as it was: what is missing becomes a second writing of the last row.
+        // The length stays the same: a second write of the last row fills the gap.
         let missing = head.length - kept.len();
         if missing == 0 {
             continue;
@@ -134,7 +134,7 @@ fn without(writes: &[u8], table: &str) -> Vec<u8> {
     out
 }
 
-/// A store whose commits lack the number of the record that they hold.
+/// A store whose commits lack the number of the record that they contain.
 pub(super) fn lack_numbers(bytes: &mut Bytes) {
     let machine = super::disk::Machine::holding(bytes.clone());
     let disk = machine.disk(STORE);

@@ -1,4 +1,4 @@
-//! The work during which the power goes: steps of every kind through the engine, each acknowledged before the next.
+//! The workload of the power cut tests: steps of every kind, each acknowledged before the next.
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -17,15 +17,15 @@ use crate::support::{World, forever};
 
 const FIFO: &str = "steps.fifo";
 
-/// What the disks were told, and what the store held after each step.
+/// The calls to the disks, and what the store held after each step.
 #[derive(Clone, Debug)]
 pub(super) struct Recording {
     /// The disks before the first step.
     pub(super) start: Bytes,
     pub(super) calls: Vec<Call>,
-    /// All that was in the store: before the first step, and after each.
+    /// The store's whole content: before the first step, and after each.
     pub(super) states: Vec<String>,
-    /// How many calls there were when each step was answered.
+    /// The number of calls made when each step was answered.
     answered: Vec<usize>,
 }
 
@@ -36,7 +36,7 @@ impl Recording {
         let world = World::around(super::disk::open(&machine).unwrap());
         world.make_orders().await;
         let fifo = Some(Fifo { content_based_deduplication: true, ..Fifo::default() });
-        world.door().ensure(FIFO, &Options { fifo, ..forever() }).await.unwrap();
+        world.queues().ensure(FIFO, &Options { fifo, ..forever() }).await.unwrap();
         let start = machine.content();
         machine.take_calls();
         let mut workload = Workload { rng: StdRng::seed_from_u64(seed), world, handles: Vec::new(), redrive: None };
@@ -67,12 +67,12 @@ impl Recording {
         self.answered.partition_point(|answered| *answered <= calls)
     }
 
-    /// A fault: the log's disk says that it has synced, and has not.
+    /// A fault: the log's disk claims to have synced, but has not.
     pub(super) fn forget_syncs(&mut self) {
         self.without_syncs(LOG, |_| false);
     }
 
-    /// A fault: one commit's sync is left out, the next one's is not.
+    /// A fault: every second commit lacks its sync.
     pub(super) fn skip_syncs(&mut self) {
         self.without_syncs(LOG, |nth| nth % 4 >= 2);
     }
@@ -87,18 +87,18 @@ impl Recording {
         for call in self.calls.iter_mut().filter(|call| call.is_sync_of(disk)) {
             syncs += 1;
             if !is_kept(syncs) {
-                // It changes nothing and makes nothing safe.
+                // It changes nothing and makes nothing durable.
                 call.change = Change::Write { offset: 0, data: Vec::new() };
             }
         }
     }
 
-    /// A fault: the log's header is written, and safe, before redb's checkpoint is.
+    /// A fault: the log's header is durable before redb's checkpoint is.
     pub(super) fn header_first(&mut self) {
         let headers: Vec<usize> = (0..self.calls.len()).filter(|at| is_header(&self.calls[*at])).collect();
         for header in headers {
             let begin = self.calls[..header].iter().rposition(|call| call.disk == LOG).map_or(0, |at| at + 1);
-            // The header and its sync change places with all of the checkpoint.
+            // Swap the header and its sync with the whole checkpoint.
             self.calls[begin..header + 2].rotate_right(2);
         }
     }
@@ -109,7 +109,7 @@ impl Recording {
         self.answered = begins[..begins.len() - 1].iter().map(|begin| begin + 1).collect();
     }
 
-    /// A fault: a step is answered when its record is written, and not yet safe.
+    /// A fault: a step is answered when its record is written but not yet synced.
     pub(super) fn answer_unsynced(&mut self) {
         let calls = &self.calls;
         let written =
@@ -117,7 +117,7 @@ impl Recording {
         self.answered = self.answered.iter().map(|answered| written(*answered)).collect();
     }
 
-    /// A fault: what should be one step is two commits.
+    /// A fault: one step is split into two commits.
     pub(super) fn split_steps(&mut self) {
         let odd = |at: &usize| at % 2 == 1;
         self.answered = (0..self.answered.len()).filter(odd).map(|at| self.answered[at]).collect();
@@ -148,7 +148,7 @@ impl Workload {
             56..66 => {
                 if let Some(handle) = self.handle() {
                     // A FIFO queue's handle may have expired: then nothing is written.
-                    let _ = self.world.door().delete(handle).await;
+                    let _ = self.world.queues().delete(handle).await;
                 }
             }
             66..90 => self.settle().await,
@@ -169,13 +169,13 @@ impl Workload {
         let delay = Duration::from_secs(self.rng.random_range(0..2) * 30);
         let message = |text: String| Send { delay: Some(delay), ..Send::text(text) };
         let messages = (0..count).map(|_| message(self.text())).collect();
-        self.world.door().send_all("orders", messages).await.unwrap();
+        self.world.queues().send_all("orders", messages).await.unwrap();
     }
 
     async fn send_to_fifo(&mut self) {
         let group = Some(self.rng.random_range(0..3_u8).to_string());
         let message = Send { group, ..Send::text(self.text()) };
-        self.world.door().send(FIFO, message).await.unwrap();
+        self.world.queues().send(FIFO, message).await.unwrap();
     }
 
     /// Groups, priorities, expiries and unique keys on a standard queue.
@@ -189,21 +189,21 @@ impl Workload {
             expires_at: self.rng.random_bool(0.3).then(|| self.world.now().after(Duration::from_secs(100))),
             ..Send::text(self.text())
         };
-        self.world.door().send("orders", message).await.unwrap();
+        self.world.queues().send("orders", message).await.unwrap();
     }
 
-    /// Three steps of different callers that share a commit: they wait in the writer together.
+    /// Three steps of different callers that share a commit, because they wait for the writer together.
     async fn send_in_one_group(&mut self) {
         let (open, gate) = std::sync::mpsc::channel::<()>();
-        let door = self.world.door();
+        let queues = self.world.queues();
         let closed = self.world.step(move |_| {
             let _ = gate.recv();
             Ok(())
         });
         let texts = [self.rng.random::<u32>(), self.rng.random(), self.rng.random()].map(|number| number.to_string());
-        let [a, b, c] = texts.map(|text| door.send("orders", Send::text(text)));
+        let [a, b, c] = texts.map(|text| queues.send("orders", Send::text(text)));
         let open = async {
-            // The writer is held by the first step; the others are on their way by now.
+            // The first step occupies the writer; the others are queued by now.
             tokio::task::yield_now().await;
             drop(open);
         };
@@ -236,23 +236,23 @@ impl Workload {
         match self.rng.random_range(0..5) {
             0 => drop(world.step(move |tx| settle::done(tx, handle)).await.unwrap()),
             1 => drop(world.retry(handle).await),
-            2 | 3 => drop(world.bury(handle, "404").await),
+            2 | 3 => drop(world.move_to_dlq(handle, "404").await),
             _ => drop(world.defer(handle).await),
         }
     }
 
     async fn start_redrive(&mut self) {
         let dead = Redrive { from: "dead".into(), ..Redrive::default() };
-        // Refused while one runs, or when there is nothing to drive back: then nothing is written.
-        if let Ok(id) = self.world.door().start_redrive(dead).await {
+        // Refused while one runs, or when there is nothing to redrive: then nothing is written.
+        if let Ok(id) = self.world.queues().start_redrive(dead).await {
             self.redrive = Some(id);
         }
     }
 
     async fn carry_redrive_on(&mut self) {
         let Some(id) = self.redrive else { return };
-        let (now, witness) = (self.world.now(), self.world.witness.clone());
-        let carried = self.world.step(move |tx| redrive::step(tx, &*witness, id, 2, now)).await;
+        let (now, observer) = (self.world.now(), self.world.observer.clone());
+        let carried = self.world.step(move |tx| redrive::step(tx, &*observer, id, 2, now)).await;
         if carried.is_err() {
             self.redrive = None;
         }
@@ -293,8 +293,8 @@ pub(super) fn whole(snapshot: &Snapshot) -> String {
         groups: (0, [0; 16])..=(short, [u8::MAX; 16]);
         grouped: (0, [0; 16], 0, 0)..=(short, [u8::MAX; 16], short, long);
         expiries: (0, 0, 0)..=(short, long, long);
-        recent: (0, [0; 16])..=(short, [u8::MAX; 16]);
-        recent_times: (0, 0, [0; 16])..=(short, long, [u8::MAX; 16]);
+        dedup: (0, [0; 16])..=(short, [u8::MAX; 16]);
+        dedup_times: (0, 0, [0; 16])..=(short, long, [u8::MAX; 16]);
         uniques: (0, [0; 16])..=(short, [u8::MAX; 16]);
         timed: (0, 0, 0)..=(short, long, long);
         history: (0, 0)..=(long, short);

@@ -1,4 +1,4 @@
-//! The witness hears of each end of a message of a run exactly once, and of nothing else.
+//! The observer is told of each end of a run's message exactly once, and of nothing else.
 
 use nightmail::queue::Send;
 use nightmail::queue::redrive::Redrive;
@@ -13,29 +13,29 @@ async fn each_end_of_a_message_is_heard_once_in_the_order_that_it_happened() {
     world.work("orders").await;
     world.reopen().await;
     let handle = world.work("orders").await.handle;
-    world.bury(handle, "404").await;
+    world.move_to_dlq(handle, "404").await;
     let what = Redrive { from: "dead".into(), ..Redrive::default() };
-    let id = world.door().start_redrive(what).await.unwrap();
-    world.door().drive(id, &CancellationToken::new()).await.unwrap();
+    let id = world.queues().start_redrive(what).await.unwrap();
+    world.queues().drive(id, &CancellationToken::new()).await.unwrap();
     let handle = world.take_one("orders").await.handle;
-    world.door().delete(handle).await.unwrap();
-    world.door().delete(handle).await.unwrap();
-    assert_eq!(world.door().purge("orders").await, Ok(0));
-    let heard = world.witness.take();
-    assert_eq!(heard, ["hello interrupted", "hello died", "hello revived", "hello withdrawn: deleted"]);
+    world.queues().delete(handle).await.unwrap();
+    world.queues().delete(handle).await.unwrap();
+    assert_eq!(world.queues().purge("orders").await, Ok(0));
+    let heard = world.observer.take();
+    assert_eq!(heard, ["hello interrupted", "hello died", "hello redriven", "hello withdrawn: deleted"]);
 }
 
 #[tokio::test]
 async fn messages_of_no_run_are_nobodys_books() {
     let world = World::with_orders().await;
-    for text in ["buried", "deleted", "purged"] {
-        world.door().send("orders", Send::text(text)).await.unwrap();
+    for text in ["moved_to_dlq", "deleted", "purged"] {
+        world.queues().send("orders", Send::text(text)).await.unwrap();
     }
     let handle = world.work("orders").await.handle;
-    world.bury(handle, "404").await;
+    world.move_to_dlq(handle, "404").await;
     let handle = world.take_one("orders").await.handle;
-    world.door().delete(handle).await.unwrap();
-    world.door().purge("orders").await.unwrap();
-    assert!(world.witness.take().is_empty());
+    world.queues().delete(handle).await.unwrap();
+    world.queues().purge("orders").await.unwrap();
+    assert!(world.observer.take().is_empty());
     world.check();
 }

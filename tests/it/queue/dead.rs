@@ -1,4 +1,5 @@
-//! Dead letters: when a client's receives bury a message, how letters are grouped, what retention and purge do.
+//! Dead letters: when a client's receives move a message to the dead-letter queue, how letters are grouped, what
+//! retention and purge do.
 
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ async fn a_client_gets_a_message_max_receive_count_times_and_then_it_is_dead() {
         world.pass(30);
     }
     assert!(world.take("orders", 10).await.is_empty());
-    insta::assert_snapshot!(world.picture("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
-    insta::assert_snapshot!(world.picture("dead"), @r"
+    insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
+    insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 3 charged 3 | hello
+      ready | received 3 attempts_charged 3 | hello
         #3 Dead receive client max-receive-count
     ");
-    assert_eq!(world.witness.take(), ["hello died"]);
+    assert_eq!(world.observer.take(), ["hello died"]);
     let letter = world.take_one("dead").await;
     assert_eq!((Some(letter.message_id), letter.sent_at), (id, START), "a letter keeps its id and its sent time");
     assert_eq!(letter.source, world.queue("orders").id);
@@ -37,10 +38,10 @@ async fn letters_are_grouped_by_the_fault_that_killed_them() {
     for (text, code) in [("a", "404"), ("b", "500"), ("c", "404")] {
         world.send("orders", text).await;
         let handle = world.work("orders").await.handle;
-        world.bury(handle, code).await;
+        world.move_to_dlq(handle, code).await;
         world.pass(1);
     }
-    world.door().send("dead", Send::text("sent here")).await.unwrap();
+    world.queues().send("dead", Send::text("sent here")).await.unwrap();
     let groups = dead::groups(&world.snapshot(), &world.queue("dead")).unwrap();
     let lines: Vec<_> = groups.iter().map(|group| (group.class.as_str(), group.count)).collect();
     assert_eq!(lines, [("http account 404", 2), ("http account 500", 1), ("no recorded failure", 1)]);
@@ -52,30 +53,30 @@ async fn letters_are_grouped_by_the_fault_that_killed_them() {
 async fn retention_deletes_what_outlived_it_wherever_it_is_and_tells_the_witness() {
     let world = World::with_orders().await;
     let short = Options { retention: Some(Duration::from_secs(100)), ..forever() };
-    world.door().ensure("short", &short).await.unwrap();
+    world.queues().ensure("short", &short).await.unwrap();
     for text in ["ready", "held"] {
         world.send("short", text).await;
     }
     let delayed = Send { delay: Some(Duration::from_secs(900)), run: 1, ..Send::text("delayed") };
-    world.door().send("short", delayed).await.unwrap();
+    world.queues().send("short", delayed).await.unwrap();
     assert_eq!(texts(&world.take("short", 1).await), ["ready"]);
     world.pass(99);
     world.send("short", "later").await;
-    assert_eq!(world.door().expire().await, Ok(0));
+    assert_eq!(world.queues().expire().await, Ok(0));
     world.pass(1);
-    assert_eq!(world.door().expire().await, Ok(3));
-    let mut heard = world.witness.take();
+    assert_eq!(world.queues().expire().await, Ok(3));
+    let mut heard = world.observer.take();
     heard.sort();
     assert_eq!(heard, ["delayed withdrawn: expired", "held withdrawn: expired", "ready withdrawn: expired"]);
-    insta::assert_snapshot!(world.picture("short"), @r"
+    insta::assert_snapshot!(world.dump("short"), @r"
     short: 1 ready, 0 delayed, 0 in flight
-      ready | received 0 charged 0 | later
+      ready | received 0 attempts_charged 0 | later
     ");
     world.pass(98);
     assert!(!world.take("short", 1).await.is_empty(), "visible within its retention");
     world.pass(30);
     assert!(world.take("short", 1).await.is_empty(), "a receive never hands out what outlived its retention");
-    assert_eq!(world.witness.take(), ["later withdrawn: expired"]);
+    assert_eq!(world.observer.take(), ["later withdrawn: expired"]);
     world.check();
 }
 
@@ -83,21 +84,21 @@ async fn retention_deletes_what_outlived_it_wherever_it_is_and_tells_the_witness
 async fn a_letter_keeps_its_sent_time_for_the_retention_of_the_dead_letter_queue() {
     let world = World::with_orders().await;
     let hour = Options { retention: Some(Duration::from_secs(3600)), ..forever() };
-    world.door().ensure("dead", &hour).await.unwrap();
+    world.queues().ensure("dead", &hour).await.unwrap();
     for text in ["dies late", "dies early"] {
         world.send("orders", text).await;
         world.pass(600);
     }
     let late = world.work("orders").await.handle;
     let early = world.work("orders").await.handle;
-    world.bury(early, "404").await;
+    world.move_to_dlq(early, "404").await;
     world.pass(30);
-    world.bury(late, "404").await;
+    world.move_to_dlq(late, "404").await;
     world.pass(2370);
-    assert_eq!(world.door().expire().await, Ok(1), "sent an hour ago, dead for forty minutes");
-    insta::assert_snapshot!(world.picture("dead"), @r"
+    assert_eq!(world.queues().expire().await, Ok(1), "sent an hour ago, dead for forty minutes");
+    insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 charged 1 | dies early
+      ready | received 1 attempts_charged 1 | dies early
         #1 Dead http account 404
     ");
 }
@@ -106,14 +107,14 @@ async fn a_letter_keeps_its_sent_time_for_the_retention_of_the_dead_letter_queue
 async fn a_purge_takes_all_that_is_there_also_in_flight_and_nothing_from_other_queues() {
     let world = World::with_orders().await;
     let many: Vec<Send> = (0..1500).map(|n| Send::text(format!("{n}"))).collect();
-    world.door().send_all("orders", many).await.unwrap();
+    world.queues().send_all("orders", many).await.unwrap();
     world.send("orders", "mine").await;
     world.send("dead", "another's").await;
     let held = world.take("orders", 10).await;
-    assert_eq!(world.door().purge("orders").await, Ok(1501));
-    assert_eq!(world.witness.take(), ["mine withdrawn: purged"]);
-    assert_eq!(world.door().delete(held[0].handle).await, Ok(false));
-    insta::assert_snapshot!(world.picture("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
+    assert_eq!(world.queues().purge("orders").await, Ok(1501));
+    assert_eq!(world.observer.take(), ["mine withdrawn: purged"]);
+    assert_eq!(world.queues().delete(held[0].handle).await, Ok(false));
+    insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
     assert_eq!(texts(&world.take("dead", 10).await), ["another's"]);
 }
 
@@ -127,13 +128,13 @@ async fn a_purge_leaves_what_came_after_it_began() {
     }
     let old = world.work("orders").await.handle;
     let letter = world.work("orders").await.handle;
-    world.bury(letter, "404").await;
+    world.move_to_dlq(letter, "404").await;
     let dead = world.queue("dead").id;
     let extent = world.step(move |tx| purge::begin(tx, dead)).await.unwrap();
-    world.bury(old, "500").await;
+    world.move_to_dlq(old, "500").await;
     world.send("dead", "sent later").await;
-    let (witness, now) = (world.witness.clone(), world.now());
-    let purged = world.step(move |tx| purge::purge(tx, &*witness, dead, extent, now)).await.unwrap();
+    let (observer, now) = (world.observer.clone(), world.now());
+    let purged = world.step(move |tx| purge::purge(tx, &*observer, dead, extent, now)).await.unwrap();
     assert_eq!(purged, (1, None));
     assert_eq!(texts(&world.take("dead", 10).await), ["old, dies later", "sent later"]);
     world.check();
@@ -145,7 +146,7 @@ async fn a_new_limit_of_attempts_buries_what_is_beyond_it_at_the_next_receive() 
     world.send("orders", "hello").await;
     world.take_one("orders").await;
     world.pass(30);
-    world.door().ensure("orders", &dying_after(1)).await.unwrap();
+    world.queues().ensure("orders", &dying_after(1)).await.unwrap();
     assert!(world.take("orders", 1).await.is_empty());
     assert_eq!(texts(&world.take("dead", 1).await), ["hello"]);
 }

@@ -15,8 +15,8 @@ fn fifo() -> Options {
 
 async fn world(options: Options) -> World {
     let world = World::new();
-    world.door().ensure("dead.fifo", &fifo()).await.unwrap();
-    world.door().ensure(QUEUE, &options).await.unwrap();
+    world.queues().ensure("dead.fifo", &fifo()).await.unwrap();
+    world.queues().ensure(QUEUE, &options).await.unwrap();
     world
 }
 
@@ -27,7 +27,7 @@ fn message(group: &str, id: &str) -> Send {
 /// Sends messages of the text `<group><n>`.
 async fn send(world: &World, names: &[&str]) {
     for name in names {
-        world.door().send(QUEUE, message(&name[..1], name)).await.unwrap();
+        world.queues().send(QUEUE, message(&name[..1], name)).await.unwrap();
         world.check();
     }
 }
@@ -39,10 +39,10 @@ async fn a_group_goes_out_in_order_and_is_locked_until_its_messages_are_gone() {
     let first = world.take(QUEUE, 2).await;
     assert_eq!(texts(&first), ["a1", "a2"], "one receive takes what is next of a group");
     assert_eq!(texts(&world.take(QUEUE, 10).await), ["b1"], "group a is locked");
-    world.door().delete(first[0].handle).await.unwrap();
+    world.queues().delete(first[0].handle).await.unwrap();
     world.check();
     assert_eq!(texts(&world.take(QUEUE, 10).await), [""; 0], "a2 still holds the lock");
-    world.door().delete(first[1].handle).await.unwrap();
+    world.queues().delete(first[1].handle).await.unwrap();
     assert_eq!(texts(&world.take(QUEUE, 10).await), ["a3"]);
     world.check();
 }
@@ -73,29 +73,29 @@ async fn our_own_workers_get_one_message_of_a_group_at_a_time() {
 async fn a_delay_of_the_queue_holds_up_the_group_and_a_messages_own_is_refused() {
     let world = world(Options { delay: Duration::from_secs(10), ..fifo() }).await;
     send(&world, &["a1"]).await;
-    world.door().ensure(QUEUE, &fifo()).await.unwrap();
+    world.queues().ensure(QUEUE, &fifo()).await.unwrap();
     send(&world, &["a2", "b1"]).await;
     assert_eq!(texts(&world.take(QUEUE, 10).await), ["b1"], "a2 waits for a1");
     world.pass(11);
     assert_eq!(texts(&world.take(QUEUE, 10).await), ["a1", "a2"]);
     let own = Send { delay: Some(Duration::from_secs(1)), ..message("a", "a3") };
-    assert!(matches!(world.door().send(QUEUE, own).await, Err(Error::NotOnFifo { what: "DelaySeconds", .. })));
+    assert!(matches!(world.queues().send(QUEUE, own).await, Err(Error::NotOnFifo { what: "DelaySeconds", .. })));
     world.check();
 }
 
 #[tokio::test]
 async fn a_duplicate_within_five_minutes_is_answered_and_not_sent_even_when_the_first_is_gone() {
     let world = world(fifo()).await;
-    let first = world.door().send(QUEUE, message("a", "id")).await.unwrap();
+    let first = world.queues().send(QUEUE, message("a", "id")).await.unwrap();
     let taken = world.take(QUEUE, 1).await;
-    world.door().delete(taken[0].handle).await.unwrap();
+    world.queues().delete(taken[0].handle).await.unwrap();
     world.pass(299);
-    let second = world.door().send(QUEUE, message("b", "id")).await.unwrap();
+    let second = world.queues().send(QUEUE, message("b", "id")).await.unwrap();
     assert!(second.is_duplicate && !first.is_duplicate);
     assert_eq!((second.message_id, second.sequence), (first.message_id, first.sequence));
     assert!(world.take(QUEUE, 1).await.is_empty());
     world.pass(1);
-    let third = world.door().send(QUEUE, message("b", "id")).await.unwrap();
+    let third = world.queues().send(QUEUE, message("b", "id")).await.unwrap();
     assert!(!third.is_duplicate && third.sequence > first.sequence, "sequence numbers grow");
     assert_eq!(texts(&world.take(QUEUE, 1).await), ["id"]);
     world.check();
@@ -106,40 +106,40 @@ async fn content_and_scope_decide_what_is_a_duplicate() {
     let by_content = Fifo { content_based_deduplication: true, ..Fifo::default() };
     let world = world(Options { fifo: Some(by_content), ..forever() }).await;
     let plain = |group: &str| Send { group: Some(group.into()), ..Send::text("same") };
-    assert!(!world.door().send(QUEUE, plain("a")).await.unwrap().is_duplicate);
-    assert!(world.door().send(QUEUE, plain("b")).await.unwrap().is_duplicate, "of the whole queue");
+    assert!(!world.queues().send(QUEUE, plain("a")).await.unwrap().is_duplicate);
+    assert!(world.queues().send(QUEUE, plain("b")).await.unwrap().is_duplicate, "of the whole queue");
     let received = world.take(QUEUE, 1).await.remove(0);
     let sha256 = "0967115f2813a3541eaef77de9d9d5773f1c0c04314b0bbfe4ff3b3b1c55b5d5";
     assert_eq!(received.envelope.deduplication_id.as_deref(), Some(sha256), "printf same | sha256sum");
     let by_group = Fifo { deduplication_scope: Scope::Group, ..by_content };
-    world.door().ensure(QUEUE, &Options { fifo: Some(by_group), ..forever() }).await.unwrap();
-    assert!(!world.door().send(QUEUE, plain("c")).await.unwrap().is_duplicate);
-    assert!(!world.door().send(QUEUE, plain("d")).await.unwrap().is_duplicate, "of the group alone");
-    assert!(world.door().send(QUEUE, plain("d")).await.unwrap().is_duplicate);
+    world.queues().ensure(QUEUE, &Options { fifo: Some(by_group), ..forever() }).await.unwrap();
+    assert!(!world.queues().send(QUEUE, plain("c")).await.unwrap().is_duplicate);
+    assert!(!world.queues().send(QUEUE, plain("d")).await.unwrap().is_duplicate, "of the group alone");
+    assert!(world.queues().send(QUEUE, plain("d")).await.unwrap().is_duplicate);
 }
 
 #[tokio::test]
 async fn what_a_queue_remembers_is_forgotten() {
     let world = world(fifo()).await;
     for n in 0..20 {
-        world.door().send(QUEUE, message("a", &format!("a{n}"))).await.unwrap();
+        world.queues().send(QUEUE, message("a", &format!("a{n}"))).await.unwrap();
     }
     let remembered = |world: &World| {
         let all = (0, [0; 16])..=(u32::MAX, [u8::MAX; 16]);
-        world.snapshot().recent().unwrap().first(all, usize::MAX).unwrap().len()
+        world.snapshot().dedup().unwrap().first(all, usize::MAX).unwrap().len()
     };
     assert_eq!(remembered(&world), 20);
     world.pass(300);
-    world.door().send(QUEUE, message("a", "later")).await.unwrap();
+    world.queues().send(QUEUE, message("a", "later")).await.unwrap();
     assert_eq!(remembered(&world), 17, "each send forgets up to four");
-    world.door().expire().await.unwrap();
+    world.queues().expire().await.unwrap();
     assert_eq!(remembered(&world), 1);
 }
 
 #[tokio::test]
 async fn group_and_deduplication_id_are_wanted() {
     let world = world(fifo()).await;
-    let send = |message| world.door().send(QUEUE, message);
+    let send = |message| world.queues().send(QUEUE, message);
     assert_eq!(send(Send::text("x")).await, Err(Error::GroupMissing(QUEUE.into())));
     let grouped = Send { group: Some("a".into()), ..Send::text("x") };
     assert_eq!(send(grouped).await, Err(Error::DeduplicationMissing(QUEUE.into())));
@@ -155,7 +155,7 @@ async fn an_old_handle_is_refused_once_the_timeout_ran_out() {
     send(&world, &["a1"]).await;
     let handle = world.take(QUEUE, 1).await[0].handle;
     world.pass(30);
-    assert_eq!(world.door().delete(handle).await, Err(Error::HandleExpired(handle.to_string())));
+    assert_eq!(world.queues().delete(handle).await, Err(Error::HandleExpired(handle.to_string())));
     assert_eq!(texts(&world.take(QUEUE, 1).await), ["a1"]);
 }
 
@@ -164,7 +164,7 @@ async fn a_receive_attempt_gets_the_same_messages_again_while_it_holds_them() {
     let world = world(fifo()).await;
     send(&world, &["a1", "a2", "b1"]).await;
     let queue = world.queue(QUEUE).id;
-    let attempt = |id| world.door().receive_attempt(queue, Receive::for_client(2), id);
+    let attempt = |id| world.queues().receive_attempt(queue, Receive::for_client(2), id);
     let first = attempt("try").await.unwrap().messages;
     world.pass(20);
     let again = attempt("try").await.unwrap().messages;
@@ -173,13 +173,13 @@ async fn a_receive_attempt_gets_the_same_messages_again_while_it_holds_them() {
     assert_eq!(again[0].receive_count, 1, "it is the same receive");
     world.pass(20);
     assert_eq!(texts(&attempt("other").await.unwrap().messages), ["b1"], "the repetition held them anew");
-    world.door().delete(first[0].handle).await.unwrap();
+    world.queues().delete(first[0].handle).await.unwrap();
     world.pass(11);
     assert_eq!(texts(&attempt("try").await.unwrap().messages), ["a2"], "one is gone: a receive of its own");
     world.check();
-    world.door().ensure("plain", &forever()).await.unwrap();
+    world.queues().ensure("plain", &forever()).await.unwrap();
     let plain = world.queue("plain").id;
-    let refused = world.door().receive_attempt(plain, Receive::for_client(1), "try").await;
+    let refused = world.queues().receive_attempt(plain, Receive::for_client(1), "try").await;
     assert!(matches!(refused, Err(Error::OnlyOnFifo { .. })));
 }
 
@@ -200,12 +200,12 @@ async fn a_message_that_dies_lets_its_group_go_on_and_starts_anew_among_the_lett
 #[tokio::test]
 async fn kinds_do_not_mix() {
     let world = world(fifo()).await;
-    world.door().ensure("plain", &forever()).await.unwrap();
+    world.queues().ensure("plain", &forever()).await.unwrap();
     let to = |name: &str| Some(RedrivePolicy { dead_letter_queue: name.into(), max_receive_count: 1 });
-    let crossed = world.door().ensure(QUEUE, &Options { redrive: to("plain"), ..fifo() }).await;
+    let crossed = world.queues().ensure(QUEUE, &Options { redrive: to("plain"), ..fifo() }).await;
     assert_eq!(crossed, Err(Error::Kinds { from: QUEUE.into(), to: "plain".into() }));
-    assert!(matches!(world.door().ensure("x.fifo", &forever()).await, Err(Error::Name(_))));
-    assert!(matches!(world.door().ensure("x", &fifo()).await, Err(Error::Name(_))));
+    assert!(matches!(world.queues().ensure("x.fifo", &forever()).await, Err(Error::Name(_))));
+    assert!(matches!(world.queues().ensure("x", &fifo()).await, Err(Error::Name(_))));
     let deduplicated = Send { deduplication_id: Some("x".into()), ..Send::text("x") };
-    assert!(matches!(world.door().send("plain", deduplicated).await, Err(Error::OnlyOnFifo { .. })));
+    assert!(matches!(world.queues().send("plain", deduplicated).await, Err(Error::OnlyOnFifo { .. })));
 }

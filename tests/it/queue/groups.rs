@@ -7,13 +7,13 @@ use crate::support::{World, forever, texts};
 
 async fn world() -> World {
     let world = World::new();
-    world.door().ensure("plain", &forever()).await.unwrap();
+    world.queues().ensure("plain", &forever()).await.unwrap();
     world
 }
 
 async fn send(world: &World, group: &str, count: usize) {
     let message = |n| Send { group: Some(group.into()), ..Send::text(format!("{group}{n}")) };
-    world.door().send_all("plain", (0..count).map(message).collect()).await.unwrap();
+    world.queues().send_all("plain", (0..count).map(message).collect()).await.unwrap();
 }
 
 async fn take(world: &World, max: usize) -> Vec<String> {
@@ -41,7 +41,7 @@ async fn a_group_with_less_than_thirty_in_flight_or_a_tenth_of_them_is_not_noisy
     assert_eq!(take(&world, 1).await, ["a29"], "29 are not enough to be noisy");
     let plain = (0..400).map(|n| Send::text(n.to_string())).collect();
     assert_eq!(take(&world, 1).await, ["b0"], "with 30 it yields");
-    world.door().send_all("plain", plain).await.unwrap();
+    world.queues().send_all("plain", plain).await.unwrap();
     let mut seen = take(&world, 280).await;
     seen.retain(|text| text.starts_with('a'));
     assert!(seen.is_empty(), "messages without a group go before a noisy one");
@@ -52,13 +52,13 @@ async fn a_group_with_less_than_thirty_in_flight_or_a_tenth_of_them_is_not_noisy
 async fn lower_priorities_go_first_and_messages_without_one_before_all() {
     let world = world().await;
     for (text, priority) in [("late", 9), ("soon", 1), ("soon too", 1), ("now", 0)] {
-        world.door().send("plain", Send { priority, ..Send::text(text) }).await.unwrap();
+        world.queues().send("plain", Send { priority, ..Send::text(text) }).await.unwrap();
     }
     assert_eq!(take(&world, 10).await, ["now", "soon", "soon too", "late"]);
     world.pass(31);
     assert_eq!(take(&world, 1).await, ["now"], "it keeps its priority when it comes back");
     let too_late = Send { priority: (1 << 21) + 1, ..Send::text("x") };
-    assert!(world.door().send("plain", too_late).await.is_err());
+    assert!(world.queues().send("plain", too_late).await.is_err());
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nightmail::base::SystemClock;
-use nightmail::queue::witness::NoWitness;
-use nightmail::queue::{Door, Error, Options, ReceiptHandle, Receive, Send};
+use nightmail::queue::observer::NoObserver;
+use nightmail::queue::{Error, Options, Queues, ReceiptHandle, Receive, Send};
 use nightmail::store::Store;
 
 use crate::support::{World, forever, texts};
@@ -15,20 +15,20 @@ use crate::support::{World, forever, texts};
 async fn a_message_is_sent_received_once_and_deleted() {
     let world = World::with_orders().await;
     world.send("orders", "hello").await;
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 0 in flight
-      ready | received 0 charged 0 | hello
+      ready | received 0 attempts_charged 0 | hello
     ");
     let received = world.take_one("orders").await;
     assert_eq!((&received.body[..], received.receive_count), (&b"hello"[..], 1));
     assert!(world.take("orders", 10).await.is_empty(), "a message in flight is invisible to others");
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 0 ready, 0 delayed, 1 in flight
-      in flight 30s | received 1 charged 1 | hello
+      in flight 30s | received 1 attempts_charged 1 | hello
     ");
-    assert_eq!(world.door().delete(received.handle).await, Ok(true));
-    assert_eq!(world.door().delete(received.handle).await, Ok(false), "deleting twice is no error");
-    insta::assert_snapshot!(world.picture("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
+    assert_eq!(world.queues().delete(received.handle).await, Ok(true));
+    assert_eq!(world.queues().delete(received.handle).await, Ok(false), "deleting twice is no error");
+    insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
 }
 
 #[tokio::test]
@@ -45,14 +45,14 @@ async fn messages_are_received_in_the_order_of_sending_and_no_more_than_asked() 
 async fn a_batch_is_sent_whole_or_not_at_all() {
     let world = World::with_orders().await;
     let batch = |last: &'static str| vec![Send::text("one"), Send::text("two"), Send::text(last)];
-    assert_eq!(world.door().send_all("orders", batch("")).await, Err(Error::BodyEmpty));
-    insta::assert_snapshot!(world.picture("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
-    assert_eq!(world.door().send_all("orders", batch("three")).await.map(|sent| sent.len()), Ok(3));
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    assert_eq!(world.queues().send_all("orders", batch("")).await, Err(Error::BodyEmpty));
+    insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
+    assert_eq!(world.queues().send_all("orders", batch("three")).await.map(|sent| sent.len()), Ok(3));
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 3 ready, 0 delayed, 0 in flight
-      ready | received 0 charged 0 | one
-      ready | received 0 charged 0 | two
-      ready | received 0 charged 0 | three
+      ready | received 0 attempts_charged 0 | one
+      ready | received 0 attempts_charged 0 | two
+      ready | received 0 attempts_charged 0 | three
     ");
 }
 
@@ -60,22 +60,22 @@ async fn a_batch_is_sent_whole_or_not_at_all() {
 async fn a_delayed_message_appears_when_its_delay_has_passed() {
     let world = World::with_orders().await;
     let slow = Options { delay: Duration::from_secs(7), ..forever() };
-    world.door().ensure("slow", &slow).await.unwrap();
-    world.door().send("slow", Send::text("queue's delay")).await.unwrap();
+    world.queues().ensure("slow", &slow).await.unwrap();
+    world.queues().send("slow", Send::text("queue's delay")).await.unwrap();
     let own = |seconds| Send { delay: Some(Duration::from_secs(seconds)), ..Send::text("own delay") };
-    world.door().send("slow", own(900)).await.unwrap();
-    world.door().send("slow", own(0)).await.unwrap();
-    insta::assert_snapshot!(world.picture("slow"), @r"
+    world.queues().send("slow", own(900)).await.unwrap();
+    world.queues().send("slow", own(0)).await.unwrap();
+    insta::assert_snapshot!(world.dump("slow"), @r"
     slow: 1 ready, 2 delayed, 0 in flight
-      delayed 7s | received 0 charged 0 | queue's delay
-      delayed 900s | received 0 charged 0 | own delay
-      ready | received 0 charged 0 | own delay
+      delayed 7s | received 0 attempts_charged 0 | queue's delay
+      delayed 900s | received 0 attempts_charged 0 | own delay
+      ready | received 0 attempts_charged 0 | own delay
     ");
     world.pass(6);
     assert_eq!(texts(&world.take("slow", 10).await), ["own delay"]);
     world.pass(1);
     assert_eq!(texts(&world.take("slow", 10).await), ["queue's delay"]);
-    let refused = world.door().send("slow", own(901)).await;
+    let refused = world.queues().send("slow", own(901)).await;
     assert_eq!(refused, Err(Error::OutOfRange { what: "DelaySeconds", min: 0, max: 900, got: 901 }));
 }
 
@@ -87,12 +87,12 @@ async fn a_message_is_redelivered_after_its_visibility_timeout() {
     world.clock.advance(Duration::from_millis(29_999));
     assert!(world.take("orders", 10).await.is_empty());
     world.clock.advance(Duration::from_millis(1));
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 charged 1 | hello
+      ready | received 1 attempts_charged 1 | hello
     ");
     let second = world.take_one("orders").await;
-    assert_eq!((second.receive_count, second.charged), (2, 2));
+    assert_eq!((second.receive_count, second.attempts_charged), (2, 2));
     assert_eq!((second.message_id, second.sent_at), (first.message_id, first.sent_at));
     assert_eq!(second.first_received_at, first.received_at);
 }
@@ -104,15 +104,15 @@ async fn an_old_handle_changes_nothing_after_another_receive() {
     let old = world.take_one("orders").await.handle;
     world.pass(30);
     let new = world.take_one("orders").await.handle;
-    assert_eq!(world.door().delete(old).await, Ok(false));
-    assert_eq!(world.door().change_visibility(old, Duration::ZERO).await, Err(Error::NotInFlight));
+    assert_eq!(world.queues().delete(old).await, Ok(false));
+    assert_eq!(world.queues().change_visibility(old, Duration::ZERO).await, Err(Error::NotInFlight));
     let forged = ReceiptHandle { lease: 0, ..new };
-    assert_eq!(world.door().delete(forged).await, Ok(false));
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    assert_eq!(world.queues().delete(forged).await, Ok(false));
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 0 ready, 0 delayed, 1 in flight
-      in flight 30s | received 2 charged 2 | hello
+      in flight 30s | received 2 attempts_charged 2 | hello
     ");
-    assert_eq!(world.door().delete(new).await, Ok(true));
+    assert_eq!(world.queues().delete(new).await, Ok(true));
 }
 
 #[tokio::test]
@@ -122,12 +122,12 @@ async fn a_late_delete_counts_until_the_message_is_received_again() {
         world.send("orders", text).await;
     }
     let held = world.take("orders", 2).await;
-    world.door().change_visibility(held[1].handle, Duration::ZERO).await.unwrap();
+    world.queues().change_visibility(held[1].handle, Duration::ZERO).await.unwrap();
     world.pass(30);
     for message in &held {
-        assert_eq!(world.door().delete(message.handle).await, Ok(true), "{:?}", message.body);
+        assert_eq!(world.queues().delete(message.handle).await, Ok(true), "{:?}", message.body);
     }
-    insta::assert_snapshot!(world.picture("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
+    insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
 }
 
 #[tokio::test]
@@ -135,19 +135,19 @@ async fn visibility_can_be_ended_at_once_and_extended_to_twelve_hours_in_total()
     let world = World::with_orders().await;
     world.send("orders", "hello").await;
     let handle = world.take_one("orders").await.handle;
-    world.door().change_visibility(handle, Duration::ZERO).await.unwrap();
+    world.queues().change_visibility(handle, Duration::ZERO).await.unwrap();
     let handle = world.take_one("orders").await.handle;
     world.pass(10);
     let hours = Duration::from_secs(12 * 3600 - 10);
-    world.door().change_visibility(handle, hours).await.unwrap();
-    let beyond = world.door().change_visibility(handle, hours + Duration::from_secs(1)).await;
+    world.queues().change_visibility(handle, hours).await.unwrap();
+    let beyond = world.queues().change_visibility(handle, hours + Duration::from_secs(1)).await;
     assert_eq!(beyond, Err(Error::OutOfRange { what: "VisibilityTimeout", min: 0, max: 43_190, got: 43_191 }));
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 0 ready, 0 delayed, 1 in flight
-      in flight 43190s | received 2 charged 2 | hello
+      in flight 43190s | received 2 attempts_charged 2 | hello
     ");
     world.pass(43_190);
-    assert_eq!(world.door().change_visibility(handle, Duration::ZERO).await, Err(Error::NotInFlight));
+    assert_eq!(world.queues().change_visibility(handle, Duration::ZERO).await, Err(Error::NotInFlight));
     let too_long = Receive { visibility: Some(Duration::from_secs(43_201)), ..Receive::for_client(1) };
     assert!(matches!(world.receive("orders", too_long).await, Err(Error::OutOfRange { got: 43_201, .. })));
     assert_eq!(world.take_one("orders").await.receive_count, 3);
@@ -157,8 +157,8 @@ async fn visibility_can_be_ended_at_once_and_extended_to_twelve_hours_in_total()
 async fn bodies_and_names_out_of_their_limits_are_refused_and_leave_no_trace() {
     let world = World::with_orders().await;
     let small = Options { message_bytes_max: 1024, ..forever() };
-    world.door().ensure("small", &small).await.unwrap();
-    let send = |body: Vec<u8>| world.door().send("small", Send::text(Bytes::from(body)));
+    world.queues().ensure("small", &small).await.unwrap();
+    let send = |body: Vec<u8>| world.queues().send("small", Send::text(Bytes::from(body)));
     assert_eq!(send(Vec::new()).await, Err(Error::BodyEmpty));
     let too_large = Error::TooLarge { queue: "small".into(), bytes: 1025, max: 1024 };
     assert_eq!(send(vec![b'a'; 1025]).await, Err(too_large));
@@ -168,10 +168,10 @@ async fn bodies_and_names_out_of_their_limits_are_refused_and_leave_no_trace() {
     let allowed = "\t\n\r ~\u{e000}\u{10ffff}".as_bytes();
     assert!(send(allowed.to_vec()).await.is_ok() && send(vec![b'a'; 1024]).await.is_ok());
     for name in ["", "no spaces", "no.dots", "ü", &"n".repeat(81)] {
-        assert!(matches!(world.door().ensure(name, &forever()).await, Err(Error::Name(_))), "{name:?}");
+        assert!(matches!(world.queues().ensure(name, &forever()).await, Err(Error::Name(_))), "{name:?}");
     }
-    world.door().ensure(&"n".repeat(80), &forever()).await.unwrap();
-    let missing = world.door().send("statments", Send::text("x")).await.unwrap_err().to_string();
+    world.queues().ensure(&"n".repeat(80), &forever()).await.unwrap();
+    let missing = world.queues().send("statments", Send::text("x")).await.unwrap_err().to_string();
     insta::assert_snapshot!(missing.replace(&"n".repeat(80), "n…"), @r#"queue "statments" not found (known: dead, n…, orders, small)"#);
     world.check();
     assert_eq!(world.take("small", 10).await.len(), 2);
@@ -183,65 +183,65 @@ async fn a_queue_keeps_its_number_and_messages_when_its_attributes_change() {
     world.send("orders", "hello").await;
     let before = world.queue("orders");
     world.pass(5);
-    world.door().ensure("orders", &forever()).await.unwrap();
+    world.queues().ensure("orders", &forever()).await.unwrap();
     let after = world.queue("orders");
     assert_eq!((after.id, after.created_at, after.attributes.redrive), (before.id, before.created_at, None));
     assert_eq!(texts(&world.take("orders", 1).await), ["hello"]);
 }
 
-/// A door by the machine's clock, for what happens in real time.
-async fn living(world: &mut World) -> Door {
+/// A `Queues` handle with the system clock, for what happens in real time.
+async fn living(world: &mut World) -> Queues {
     world.close();
     let store = Store::open(&world.options()).unwrap();
-    Door::new(store, SystemClock::shared(), Arc::new(NoWitness))
+    Queues::new(store, SystemClock::shared(), Arc::new(NoObserver))
 }
 
-/// Far longer than any of these waits takes, and shorter than the polls that they must cut short.
+/// Far longer than any of these waits takes, and shorter than the polls that must return early.
 const BOUND: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(20);
 
-async fn poll(door: &Door) -> Vec<String> {
-    let received = tokio::time::timeout(BOUND, door.receive("orders", Receive::for_client(1), POLL)).await;
+async fn poll(queues: &Queues) -> Vec<String> {
+    let received = tokio::time::timeout(BOUND, queues.receive("orders", Receive::for_client(1), POLL)).await;
     texts(&received.expect("the poll wakes long before its end").unwrap())
 }
 
 #[tokio::test]
 async fn a_long_poll_wakes_at_once_on_a_send() {
     let mut world = World::with_orders().await;
-    let door = living(&mut world).await;
+    let queues = living(&mut world).await;
     let send = async {
         tokio::task::yield_now().await;
-        door.send("orders", Send::text("hello")).await.unwrap();
+        queues.send("orders", Send::text("hello")).await.unwrap();
     };
-    let (texts, ()) = tokio::join!(poll(&door), send);
+    let (texts, ()) = tokio::join!(poll(&queues), send);
     assert_eq!(texts, ["hello"]);
 }
 
 #[tokio::test]
 async fn a_long_poll_wakes_when_a_delay_passes_or_a_visibility_is_shortened() {
     let mut world = World::with_orders().await;
-    let door = living(&mut world).await;
+    let queues = living(&mut world).await;
     let delayed = Send { delay: Some(Duration::from_millis(30)), ..Send::text("hello") };
-    door.send("orders", delayed).await.unwrap();
-    assert_eq!(poll(&door).await, ["hello"], "no send wakes this one");
-    door.purge("orders").await.unwrap();
+    queues.send("orders", delayed).await.unwrap();
+    assert_eq!(poll(&queues).await, ["hello"], "no send wakes this one");
+    queues.purge("orders").await.unwrap();
 
-    door.send("orders", Send::text("again")).await.unwrap();
-    let held = door.receive("orders", Receive::for_client(1), Duration::ZERO).await.unwrap();
-    // The poll is polled first: its first look finds the message held for 30 s.
+    queues.send("orders", Send::text("again")).await.unwrap();
+    let held = queues.receive("orders", Receive::for_client(1), Duration::ZERO).await.unwrap();
+    // `join!` polls the receive first: it finds the message in flight for another 30 s.
     let shorten = async {
-        door.store().write::<_, Error, _>(|_| Ok(())).await.unwrap();
-        door.change_visibility(held[0].handle, Duration::from_millis(30)).await.unwrap();
+        queues.store().write::<_, Error, _>(|_| Ok(())).await.unwrap();
+        queues.change_visibility(held[0].handle, Duration::from_millis(30)).await.unwrap();
     };
-    let (texts, ()) = tokio::join!(poll(&door), shorten);
+    let (texts, ()) = tokio::join!(poll(&queues), shorten);
     assert_eq!(texts, ["again"], "the poll slept until the old moment");
 }
 
 #[tokio::test]
 async fn a_long_poll_ends_empty_when_its_time_is_up() {
     let mut world = World::with_orders().await;
-    let door = living(&mut world).await;
-    let received = door.receive("orders", Receive::for_client(1), Duration::from_millis(20)).await;
+    let queues = living(&mut world).await;
+    let received = queues.receive("orders", Receive::for_client(1), Duration::from_millis(20)).await;
     assert_eq!(received, Ok(Vec::new()));
 }
 
@@ -249,13 +249,13 @@ async fn a_long_poll_ends_empty_when_its_time_is_up() {
 async fn a_receive_gets_past_any_number_of_messages_that_leave_the_queue() {
     let world = World::with_orders().await;
     let short = Options { retention: Some(Duration::from_secs(60)), ..forever() };
-    world.door().ensure("short", &short).await.unwrap();
+    world.queues().ensure("short", &short).await.unwrap();
     let old = (0..600).map(|n| Send::text(format!("old {n}"))).collect();
-    world.door().send_all("short", old).await.unwrap();
+    world.queues().send_all("short", old).await.unwrap();
     world.pass(60);
     world.send("short", "new").await;
-    // The clock of this world stands still, so that only "look again now" can lead to the message.
-    let poll = world.door().receive("short", Receive::for_client(1), POLL);
+    // The clock stands still, so that only a wake-up to look again can find the message.
+    let poll = world.queues().receive("short", Receive::for_client(1), POLL);
     let received = tokio::time::timeout(BOUND, poll).await.expect("the poll does not sleep over a ready message");
     assert_eq!(texts(&received.unwrap()), ["new"]);
     world.check();

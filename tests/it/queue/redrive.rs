@@ -1,9 +1,9 @@
-//! Redrive: what goes back, where to, and that it stops, resumes and ends as it says.
+//! Redrive: which letters move, where to, and that it stops, resumes and ends as documented.
 
 use std::collections::BTreeMap;
 
 use nightmail::base::{Fingerprint, MessageId};
-use nightmail::queue::redrive::{self, Caution, Redrive};
+use nightmail::queue::redrive::{self, CanaryOptions, Redrive};
 use nightmail::queue::{Error, Send, peek};
 use nightmail::store::record::{Attribute, AttributeValue, RedriveRecord, RedriveState, Selection};
 use tokio_util::sync::CancellationToken;
@@ -16,9 +16,9 @@ async fn with_letters(codes: &[&str]) -> World {
     for (n, code) in (1..).zip(codes) {
         world.send("orders", &n.to_string()).await;
         let handle = world.work("orders").await.handle;
-        world.bury(handle, code).await;
+        world.move_to_dlq(handle, code).await;
     }
-    world.witness.take();
+    world.observer.take();
     world
 }
 
@@ -37,19 +37,19 @@ fn ids(world: &World, queue: &str) -> Vec<MessageId> {
 
 /// Moves up to `budget` letters.
 async fn step(world: &World, id: u64, budget: usize) -> RedriveRecord {
-    let (witness, now) = (world.witness.clone(), world.now());
-    let record = world.step(move |tx| redrive::step(tx, &*witness, id, budget, now)).await.unwrap();
+    let (observer, now) = (world.observer.clone(), world.now());
+    let record = world.step(move |tx| redrive::step(tx, &*observer, id, budget, now)).await.unwrap();
     world.check();
     record
 }
 
-/// Starts the redrive and drives it to its end, checking that the preview told what it moved.
+/// Runs a redrive to its end, checking that the preview announced what it moved.
 async fn drive(world: &World, what: Redrive) -> RedriveRecord {
     let preview = redrive::preview(&world.snapshot(), &what).unwrap();
     assert_eq!(preview.letters, ids(world, &what.from).len() as u64);
     assert_eq!(preview.matching, preview.destinations.values().sum::<u64>());
-    let id = world.door().start_redrive(what).await.unwrap();
-    world.door().drive(id, &CancellationToken::new()).await.unwrap();
+    let id = world.queues().start_redrive(what).await.unwrap();
+    world.queues().drive(id, &CancellationToken::new()).await.unwrap();
     let record = redrive::list(&world.snapshot()).unwrap().remove(0);
     assert_eq!((record.id, record.moved), (id, preview.matching), "the preview is what moves");
     world.check();
@@ -59,33 +59,33 @@ async fn drive(world: &World, what: Redrive) -> RedriveRecord {
 #[tokio::test]
 async fn all_letters_go_back_to_their_sources_with_a_fresh_start_and_their_history() {
     let world = with_letters(&["404", "404"]).await;
-    world.door().ensure("invoices", &dying_after(5)).await.unwrap();
+    world.queues().ensure("invoices", &dying_after(5)).await.unwrap();
     world.send("invoices", "invoice").await;
     let handle = world.work("invoices").await.handle;
-    world.bury(handle, "500").await;
-    world.witness.take();
+    world.move_to_dlq(handle, "500").await;
+    world.observer.take();
     let before = ids(&world, "dead");
     world.pass(100);
     let record = drive(&world, all()).await;
     assert_eq!(record.state, RedriveState::Completed { at: world.now() });
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 2 ready, 0 delayed, 0 in flight
-      ready | received 0 charged 0 | 1
+      ready | received 0 attempts_charged 0 | 1
         #1 Dead http account 404
-      ready | received 0 charged 0 | 2
+      ready | received 0 attempts_charged 0 | 2
         #1 Dead http account 404
     ");
-    insta::assert_snapshot!(world.picture("invoices"), @r"
+    insta::assert_snapshot!(world.dump("invoices"), @r"
     invoices: 1 ready, 0 delayed, 0 in flight
-      ready | received 0 charged 0 | invoice
+      ready | received 0 attempts_charged 0 | invoice
         #1 Dead http account 500
     ");
-    assert_eq!(world.witness.take(), ["1 revived", "2 revived", "invoice revived"]);
+    assert_eq!(world.observer.take(), ["1 redriven", "2 redriven", "invoice redriven"]);
     assert!(ids(&world, "orders").iter().all(|id| !before.contains(id)), "as in SQS the ids are new");
     let received = world.work("orders").await;
     assert_eq!(received.sent_at, world.now(), "as in SQS the sent time is new");
-    world.bury(received.handle, "503").await;
-    insta::assert_snapshot!(world.picture("dead"), @r"
+    world.move_to_dlq(received.handle, "503").await;
+    insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
       ready | received 1 charged 1 | 1
         #1 Dead http account 404
@@ -117,11 +117,11 @@ async fn only_the_letters_named_go_back() {
 #[tokio::test]
 async fn letters_go_where_they_are_sent_and_not_to_their_own_queue() {
     let world = with_letters(&["404"]).await;
-    world.door().ensure("elsewhere", &forever()).await.unwrap();
+    world.queues().ensure("elsewhere", &forever()).await.unwrap();
     world.send("dead", "without a source").await;
     assert_eq!(drive(&world, Redrive { to: Some("elsewhere".into()), ..all() }).await.moved, 2);
     assert_eq!(texts(&world.take("elsewhere", 10).await), ["1", "without a source"]);
-    let itself = world.door().start_redrive(Redrive { to: Some("dead".into()), ..all() }).await;
+    let itself = world.queues().start_redrive(Redrive { to: Some("dead".into()), ..all() }).await;
     assert_eq!(itself, Err(Error::RedriveToItself("dead".into())));
 }
 
@@ -131,8 +131,8 @@ async fn a_letter_without_a_way_back_fails_the_redrive_and_stays() {
     world.send("dead", "without a source").await;
     let preview = redrive::preview(&world.snapshot(), &all()).unwrap();
     assert_eq!(preview.destinations.get(""), Some(&1), "the preview warns of it");
-    let id = world.door().start_redrive(all()).await.unwrap();
-    let mut ended = world.door().store().subscribe(redrive::TOPIC);
+    let id = world.queues().start_redrive(all()).await.unwrap();
+    let mut ended = world.queues().store().subscribe(redrive::TOPIC);
     let record = step(&world, id, 10).await;
     assert!(matches!(&record.state, RedriveState::Failed { why, .. } if why.contains("--to")), "{:?}", record.state);
     assert!(ended.has_changed().unwrap() && *ended.borrow_and_update() > 0, "its end is signalled");
@@ -143,23 +143,23 @@ async fn a_letter_without_a_way_back_fails_the_redrive_and_stays() {
 #[tokio::test]
 async fn each_step_moves_no_more_than_its_budget_and_the_rest_follows_after_a_restart() {
     let mut world = with_letters(&["404"; 5]).await;
-    let id = world.door().start_redrive(all()).await.unwrap();
+    let id = world.queues().start_redrive(all()).await.unwrap();
     assert_eq!(step(&world, id, 2).await.moved, 2);
-    assert!(world.picture("dead").starts_with("dead: 3 ready"));
+    assert!(world.dump("dead").starts_with("dead: 3 ready"));
     assert!(matches!(
-        world.door().start_redrive(all()).await,
+        world.queues().start_redrive(all()).await,
         Err(Error::RedriveRunning { id: running, .. }) if running == id
     ));
     world.reopen().await;
     let shutdown = CancellationToken::new();
     let watch = async {
-        let mut changed = world.door().store().subscribe(redrive::TOPIC);
+        let mut changed = world.queues().store().subscribe(redrive::TOPIC);
         while redrive::list(&world.snapshot()).unwrap()[0].state == RedriveState::Running {
             changed.changed().await.unwrap();
         }
         shutdown.cancel();
     };
-    let (driven, ()) = tokio::join!(world.door().drive_all(shutdown.clone()), watch);
+    let (driven, ()) = tokio::join!(world.queues().drive_all(shutdown.clone()), watch);
     assert_eq!(driven, Ok(()));
     assert_eq!(redrive::list(&world.snapshot()).unwrap()[0].moved, 5);
     assert_eq!(texts(&world.take("orders", 10).await), ["1", "2", "3", "4", "5"]);
@@ -169,10 +169,10 @@ async fn each_step_moves_no_more_than_its_budget_and_the_rest_follows_after_a_re
 #[tokio::test]
 async fn a_cancelled_redrive_keeps_what_it_moved_and_moves_no_more() {
     let world = with_letters(&["404"; 3]).await;
-    let id = world.door().start_redrive(all()).await.unwrap();
+    let id = world.queues().start_redrive(all()).await.unwrap();
     step(&world, id, 1).await;
-    assert_eq!(world.door().cancel_redrive(id).await, Ok(1));
-    assert_eq!(world.door().cancel_redrive(id).await, Err(Error::RedriveNotFound(id)));
+    assert_eq!(world.queues().cancel_redrive(id).await, Ok(1));
+    assert_eq!(world.queues().cancel_redrive(id).await, Err(Error::RedriveNotFound(id)));
     assert_eq!(step(&world, id, 10).await.state, RedriveState::Cancelled { at: world.now() });
     assert_eq!(texts(&world.take("dead", 10).await), ["2", "3"]);
 }
@@ -185,9 +185,9 @@ async fn letters_that_arrive_after_the_start_stay_also_when_they_were_sent_befor
     }
     let old = world.work("orders").await.handle;
     let letter = world.work("orders").await.handle;
-    world.bury(letter, "404").await;
-    let id = world.door().start_redrive(all()).await.unwrap();
-    world.bury(old, "404").await;
+    world.move_to_dlq(letter, "404").await;
+    let id = world.queues().start_redrive(all()).await.unwrap();
+    world.move_to_dlq(old, "404").await;
     world.send("dead", "sent here").await;
     let record = step(&world, id, 10).await;
     assert_eq!((record.moved, record.state), (1, RedriveState::Completed { at: world.now() }));
@@ -197,10 +197,10 @@ async fn letters_that_arrive_after_the_start_stay_also_when_they_were_sent_befor
 #[tokio::test]
 async fn a_letter_that_dies_again_during_the_redrive_is_not_driven_round_in_circles() {
     let world = with_letters(&["404", "404"]).await;
-    let id = world.door().start_redrive(all()).await.unwrap();
+    let id = world.queues().start_redrive(all()).await.unwrap();
     step(&world, id, 1).await;
     let handle = world.work("orders").await.handle;
-    world.bury(handle, "404").await;
+    world.move_to_dlq(handle, "404").await;
     let record = step(&world, id, 10).await;
     assert_eq!((record.moved, record.state), (2, RedriveState::Completed { at: world.now() }));
     assert_eq!(texts(&world.take("dead", 10).await), ["1"]);
@@ -210,7 +210,7 @@ async fn a_letter_that_dies_again_during_the_redrive_is_not_driven_round_in_circ
 #[tokio::test]
 async fn only_a_dead_letter_queue_can_be_driven_back_and_limits_are_named() {
     let world = with_letters(&[]).await;
-    let refused = |what: Redrive| world.door().start_redrive(what);
+    let refused = |what: Redrive| world.queues().start_redrive(what);
     let orders = Redrive { from: "orders".into(), ..all() };
     assert_eq!(refused(orders).await, Err(Error::NotDeadLetterQueue("orders".into())));
     let rate = Redrive { per_second: Some(0), ..all() };
@@ -224,10 +224,10 @@ async fn only_a_dead_letter_queue_can_be_driven_back_and_limits_are_named() {
 async fn redrives_that_ended_are_forgotten_in_the_end_and_running_ones_never() {
     let world = with_letters(&["404"]).await;
     for _ in 0..redrive::ENDED_KEPT_MAX + 5 {
-        let id = world.door().start_redrive(all()).await.unwrap();
-        world.door().cancel_redrive(id).await.unwrap();
+        let id = world.queues().start_redrive(all()).await.unwrap();
+        world.queues().cancel_redrive(id).await.unwrap();
     }
-    let running = world.door().start_redrive(all()).await.unwrap();
+    let running = world.queues().start_redrive(all()).await.unwrap();
     let known = redrive::list(&world.snapshot()).unwrap();
     assert_eq!((known.len(), known[0].id), (redrive::ENDED_KEPT_MAX, running));
 }
@@ -239,10 +239,10 @@ async fn a_redrive_moves_exactly_what_its_preview_named_whatever_dies_in_the_mea
     assert_eq!((preview.matching, preview.sample), (2, ids(&world, "dead")));
     world.send("orders", "later").await;
     let handle = world.work("orders").await.handle;
-    world.bury(handle, "404").await;
+    world.move_to_dlq(handle, "404").await;
     let what = Redrive { as_of: Some(preview.as_of), ..all() };
     assert_eq!(redrive::preview(&world.snapshot(), &what).unwrap().matching, 2);
-    let id = world.door().start_redrive(what).await.unwrap();
+    let id = world.queues().start_redrive(what).await.unwrap();
     assert_eq!(step(&world, id, 100).await.moved, 2);
     assert_eq!(texts(&world.take("dead", 10).await), ["later"]);
 }
@@ -254,9 +254,9 @@ async fn a_selection_is_of_age_run_attribute_and_error_text() {
     let value = AttributeValue::Text("a".into());
     let attribute = Attribute { data_type: "String".into(), value };
     let attributes = BTreeMap::from([("team".to_owned(), attribute)]);
-    world.door().send("orders", Send { run: 9, attributes, ..Send::text("new") }).await.unwrap();
+    world.queues().send("orders", Send { run: 9, attributes, ..Send::text("new") }).await.unwrap();
     let handle = world.work("orders").await.handle;
-    world.bury(handle, "500").await;
+    world.move_to_dlq(handle, "500").await;
     let hour = world.now().as_millis() - 1000;
     let moment = Some(nightmail::base::Timestamp::from_millis(hour));
     for (selection, matching) in [
@@ -279,31 +279,31 @@ async fn a_selection_is_of_age_run_attribute_and_error_text() {
 async fn an_undo_takes_back_what_nobody_has_received_and_nothing_else() {
     let world = with_letters(&["404", "500", "404"]).await;
     let before = ids(&world, "dead");
-    let id = world.door().start_redrive(all()).await.unwrap();
-    assert_eq!(world.door().undo_redrive(id).await, Err(Error::RedriveRunning { id, queue: "dead".into() }));
+    let id = world.queues().start_redrive(all()).await.unwrap();
+    assert_eq!(world.queues().undo_redrive(id).await, Err(Error::RedriveRunning { id, queue: "dead".into() }));
     step(&world, id, 100).await;
     let received = world.work("orders").await;
     assert_eq!(received.body, "1");
-    let undo = world.door().undo_redrive(id).await.unwrap();
+    let undo = world.queues().undo_redrive(id).await.unwrap();
     while step(&world, undo, 100).await.state == RedriveState::Running {}
     assert_eq!(
-        world.picture("orders"),
+        world.dump("orders"),
         "orders: 0 ready, 0 delayed, 1 in flight\n  in flight 60s | received 1 charged 1 | 1\n    #1 Dead http account 404\n"
     );
     assert_eq!(ids(&world, "dead").len(), before.len() - 1);
-    assert!(world.picture("dead").contains("    #1 Dead http account 500\n"), "the history is there");
-    let (_, totals) = redrive::fates(&world.snapshot()).unwrap().pop().unwrap();
+    assert!(world.dump("dead").contains("    #1 Dead http account 500\n"), "the history is there");
+    let (_, totals) = redrive::list_with_outcomes(&world.snapshot()).unwrap().pop().unwrap();
     assert_eq!((totals.undone, totals.ended()), (2, 2));
-    world.witness.take();
-    let again = world.door().start_redrive(all()).await.unwrap();
+    world.observer.take();
+    let again = world.queues().start_redrive(all()).await.unwrap();
     assert_eq!(step(&world, again, 100).await.moved, 2, "they know where they died");
 }
 
 /// Ten letters, and a redrive of a tenth of them first that stops when more than half died again.
 async fn careful() -> (World, u64) {
     let world = with_letters(&["404"; 10]).await;
-    let canary = Some(Caution { first_permille: 100, failed_permille_max: 500 });
-    let id = world.door().start_redrive(Redrive { canary, ..all() }).await.unwrap();
+    let canary = Some(CanaryOptions { first_permille: 100, failed_permille_max: 500 });
+    let id = world.queues().start_redrive(Redrive { canary, ..all() }).await.unwrap();
     assert_eq!(step(&world, id, 100).await.moved, 1, "a tenth");
     assert_eq!(step(&world, id, 100).await.moved, 1, "it waits for the end of that one");
     (world, id)
@@ -313,7 +313,7 @@ async fn careful() -> (World, u64) {
 async fn a_canary_goes_on_when_its_letters_are_done() {
     let (world, id) = careful().await;
     let message = world.take_one("orders").await;
-    world.door().delete(message.handle).await.unwrap();
+    world.queues().delete(message.handle).await.unwrap();
     assert_eq!(step(&world, id, 100).await.moved, 10);
     assert!(matches!(step(&world, id, 100).await.state, RedriveState::Completed { .. }));
 }
@@ -322,7 +322,7 @@ async fn a_canary_goes_on_when_its_letters_are_done() {
 async fn a_canary_stops_when_too_many_letters_die_again() {
     let (world, id) = careful().await;
     let message = world.work("orders").await;
-    world.bury(message.handle, "404").await;
+    world.move_to_dlq(message.handle, "404").await;
     let record = step(&world, id, 100).await;
     let RedriveState::Failed { why, .. } = record.state else { panic!("{record:?}") };
     assert_eq!(why, "1 of 1 letters died again, more than 50 % (the other 9 stay where they are)");

@@ -1,4 +1,4 @@
-//! How a worker's attempt ends: again, put off, given back, dead, done, or lost.
+//! How a worker's attempt ends: retried, deferred, released, dead, done, or lost.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ async fn a_failed_attempt_waits_for_its_back_off_and_stands_in_the_history() {
     let world = World::with_orders().await;
     world.send("orders", "hello").await;
     let handle = world.work("orders").await.handle;
-    let (ended, witness) = (world.ended("500"), world.witness.clone());
+    let (ended, observer) = (world.ended("500"), world.observer.clone());
     let wait = Duration::from_secs(8);
-    let settled = world.step(move |tx| settle::retry(tx, &*witness, handle, &ended, wait)).await.unwrap();
+    let settled = world.step(move |tx| settle::retry(tx, &*observer, handle, &ended, wait)).await.unwrap();
     assert_eq!(settled, Settled::Waits { until: world.now().after(wait) });
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 0 ready, 1 delayed, 0 in flight
-      delayed 8s | received 1 charged 1 | hello
+      delayed 8s | received 1 attempts_charged 1 | hello
         #1 Retry http account 500
     ");
     world.pass(8);
@@ -35,13 +35,13 @@ async fn a_worker_buries_the_message_at_the_failure_that_uses_up_its_attempts() 
         assert!(matches!(world.retry(handle).await, Settled::Waits { .. }));
     }
     let handle = world.work("orders").await.handle;
-    assert_eq!(world.witness.take(), Vec::<String>::new());
-    assert_eq!(world.retry(handle).await, Settled::Buried);
-    assert_eq!(world.witness.take(), ["hello died"]);
-    insta::assert_snapshot!(world.picture("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
-    insta::assert_snapshot!(world.picture("dead"), @r"
+    assert_eq!(world.observer.take(), Vec::<String>::new());
+    assert_eq!(world.retry(handle).await, Settled::MovedToDlq);
+    assert_eq!(world.observer.take(), ["hello died"]);
+    insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
+    insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 3 charged 3 | hello
+      ready | received 3 attempts_charged 3 | hello
         #1 Retry http account 500
         #2 Retry http account 500
         #3 Dead http account 500
@@ -53,37 +53,37 @@ async fn a_hopeless_message_is_buried_at_its_first_failure() {
     let world = World::with_orders().await;
     world.send("orders", "hello").await;
     let handle = world.work("orders").await.handle;
-    assert_eq!(world.bury(handle, "404").await, Settled::Buried);
-    assert_eq!(world.bury(handle, "404").await, Settled::Fenced);
-    insta::assert_snapshot!(world.picture("dead"), @r"
+    assert_eq!(world.move_to_dlq(handle, "404").await, Settled::MovedToDlq);
+    assert_eq!(world.move_to_dlq(handle, "404").await, Settled::Fenced);
+    insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 charged 1 | hello
+      ready | received 1 attempts_charged 1 | hello
         #1 Dead http account 404
     ");
-    assert_eq!(world.witness.take(), ["hello died"]);
+    assert_eq!(world.observer.take(), ["hello died"]);
 }
 
 #[tokio::test]
 async fn without_a_dead_letter_queue_nothing_is_ever_dropped() {
     let world = World::new();
     let nowhere = Options { redrive: dying_after(1).redrive, ..forever() };
-    world.door().ensure("alone", &forever()).await.unwrap();
-    world.door().ensure("missing", &nowhere).await.unwrap();
+    world.queues().ensure("alone", &forever()).await.unwrap();
+    world.queues().ensure("missing", &nowhere).await.unwrap();
     for queue in ["alone", "missing"] {
         world.send(queue, queue).await;
         let handle = world.work(queue).await.handle;
-        assert!(matches!(world.bury(handle, "404").await, Settled::Waits { .. }));
+        assert!(matches!(world.move_to_dlq(handle, "404").await, Settled::Waits { .. }));
         world.pass(5);
         let handle = world.work(queue).await.handle;
         assert!(matches!(world.retry(handle).await, Settled::Waits { .. }));
     }
-    insta::assert_snapshot!(world.picture("missing"), @r"
+    insta::assert_snapshot!(world.dump("missing"), @r"
     missing: 1 ready, 0 delayed, 0 in flight
-      ready | received 2 charged 2 | missing
+      ready | received 2 attempts_charged 2 | missing
         #1 Retry http account 404
         #2 Retry http account 500
     ");
-    assert!(world.witness.take().is_empty());
+    assert!(world.observer.take().is_empty());
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_deferral_costs_no_attempt_but_the_receive_is_counted() {
         world.pass(60);
     }
     let received = world.work("orders").await;
-    assert_eq!((received.receive_count, received.charged), (6, 1));
+    assert_eq!((received.receive_count, received.attempts_charged), (6, 1));
 }
 
 #[tokio::test]
@@ -107,14 +107,14 @@ async fn a_message_that_was_put_off_for_too_long_dies() {
     loop {
         let handle = world.work("orders").await.handle;
         let settled = world.defer(handle).await;
-        if settled == Settled::Buried {
+        if settled == Settled::MovedToDlq {
             break;
         }
         world.pass(60);
     }
     assert_eq!(world.now().since(began), Duration::from_secs(3600), "an hour is the limit of `World::defer`");
-    assert!(world.picture("dead").ends_with("#61 Dead http account 421\n"));
-    assert_eq!(world.witness.take(), ["hello died"]);
+    assert!(world.dump("dead").ends_with("#61 Dead http account 421\n"));
+    assert_eq!(world.observer.take(), ["hello died"]);
 }
 
 #[tokio::test]
@@ -142,9 +142,9 @@ async fn a_released_message_is_ready_at_once_as_if_not_tried() {
     let settled = world.step(move |tx| settle::release(tx, handle)).await;
     assert_eq!(settled, Ok(Settled::Waits { until: Timestamp::ZERO }));
     assert_eq!(world.step(move |tx| settle::release(tx, handle)).await, Ok(Settled::Fenced));
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 charged 0 | hello
+      ready | received 1 attempts_charged 0 | hello
     ");
 }
 
@@ -155,16 +155,16 @@ async fn a_worker_that_lost_its_message_to_another_changes_nothing() {
     let old = world.work("orders").await.handle;
     world.pass(60);
     let new = world.work("orders").await.handle;
-    let before = world.picture("orders");
+    let before = world.dump("orders");
     assert_eq!(world.retry(old).await, Settled::Fenced);
-    assert_eq!(world.bury(old, "404").await, Settled::Fenced);
+    assert_eq!(world.move_to_dlq(old, "404").await, Settled::Fenced);
     assert_eq!(world.defer(old).await, Settled::Fenced);
     assert_eq!(world.step(move |tx| settle::done(tx, old)).await, Ok(None));
-    assert_eq!(world.picture("orders"), before);
+    assert_eq!(world.dump("orders"), before);
     let body = world.step(move |tx| settle::done(tx, new)).await.unwrap();
     assert_eq!(body.map(|body| (body.run, body.bytes)), Some((1, "hello".into())));
-    insta::assert_snapshot!(world.picture("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
-    assert_eq!(world.witness.take(), ["hello interrupted"], "done is told by whoever settles, not to the witness");
+    insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
+    assert_eq!(world.observer.take(), ["hello interrupted"], "done is told by whoever settles, not to the observer");
 }
 
 #[tokio::test]
@@ -176,17 +176,17 @@ async fn a_lease_lost_over_a_restart_is_charged_remembered_and_told_once() {
     let lost = world.work("orders").await.handle;
     let kept = world.take_one("orders").await.handle;
     world.reopen().await;
-    assert_eq!(world.witness.take(), ["worker's interrupted"]);
-    insta::assert_snapshot!(world.picture("orders"), @r"
+    assert_eq!(world.observer.take(), ["worker's interrupted"]);
+    insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 1 in flight
-      ready | received 1 charged 1 | worker's
+      ready | received 1 attempts_charged 1 | worker's
         #1 Lost crash worker lost
-      in flight 30s | received 1 charged 1 | client's
+      in flight 30s | received 1 attempts_charged 1 | client's
     ");
     world.reopen().await;
-    assert!(world.witness.take().is_empty(), "the loss is told once");
+    assert!(world.observer.take().is_empty(), "the loss is told once");
     assert_eq!(world.retry(lost).await, Settled::Fenced);
-    assert_eq!(world.door().delete(kept).await, Ok(true), "a client's lease outlives the daemon");
+    assert_eq!(world.queues().delete(kept).await, Ok(true), "a client's lease outlives the daemon");
 }
 
 #[tokio::test]
@@ -198,20 +198,20 @@ async fn a_message_that_kills_its_worker_each_time_is_stopped_all_the_same() {
         world.reopen().await;
     }
     assert!(world.take("orders", 10).await.is_empty());
-    insta::assert_snapshot!(world.picture("dead"), @r"
+    insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 3 charged 3 | killer
+      ready | received 3 attempts_charged 3 | killer
         #1 Lost crash worker lost
         #2 Lost crash worker lost
         #3 Lost crash worker lost
     ");
-    assert_eq!(world.witness.take().last().map(String::as_str), Some("killer died"));
+    assert_eq!(world.observer.take().last().map(String::as_str), Some("killer died"));
 }
 
 #[tokio::test]
 async fn a_history_is_bounded_and_keeps_the_latest_attempts() {
     let world = World::new();
-    world.door().ensure("alone", &forever()).await.unwrap();
+    world.queues().ensure("alone", &forever()).await.unwrap();
     world.send("alone", "hello").await;
     let fail = async |times: u32| {
         for _ in 0..times {
@@ -223,7 +223,7 @@ async fn a_history_is_bounded_and_keeps_the_latest_attempts() {
     for _ in 0..50 {
         // Numbers that leave no entry behind.
         let handle = world.take_one("alone").await.handle;
-        world.door().change_visibility(handle, Duration::ZERO).await.unwrap();
+        world.queues().change_visibility(handle, Duration::ZERO).await.unwrap();
     }
     fail(60).await;
     let peeked = peek::peek(&world.snapshot(), &world.queue("alone"), 1, 10, world.now()).unwrap();

@@ -12,7 +12,7 @@ use crate::support::{World, dying_after, forever, texts};
 async fn send(world: &World, text: &str, mode: Mode, delay: u64) -> Sent {
     let unique = Some(Unique { key: "key".into(), mode });
     let message = Send { unique, delay: Some(Duration::from_secs(delay)), ..Send::text(text.to_owned()) };
-    let sent = world.door().send("orders", message).await.unwrap();
+    let sent = world.queues().send("orders", message).await.unwrap();
     world.check();
     sent
 }
@@ -24,10 +24,10 @@ async fn a_simple_key_is_held_through_retries_and_the_dead_letter_queue_until_th
     let second = send(&world, "second", Mode::Simple, 0).await;
     assert_eq!(second, Sent { is_duplicate: true, ..first });
     let message = world.work("orders").await;
-    world.bury(message.handle, "404").await;
+    world.move_to_dlq(message.handle, "404").await;
     assert!(send(&world, "second", Mode::Simple, 0).await.is_duplicate, "a dead letter holds it");
     let letter = world.take_one("dead").await;
-    world.door().delete(letter.handle).await.unwrap();
+    world.queues().delete(letter.handle).await.unwrap();
     assert!(!send(&world, "second", Mode::Simple, 0).await.is_duplicate);
     assert_eq!(texts(&world.take("orders", 10).await), ["second"]);
 }
@@ -38,7 +38,7 @@ async fn a_throttled_key_lets_one_through_in_its_span_whatever_became_of_it() {
     let mode = Mode::Throttle(Duration::from_secs(60));
     send(&world, "first", mode, 0).await;
     let taken = world.take_one("orders").await;
-    world.door().delete(taken.handle).await.unwrap();
+    world.queues().delete(taken.handle).await.unwrap();
     assert!(send(&world, "second", mode, 0).await.is_duplicate);
     world.pass(60);
     assert!(!send(&world, "third", mode, 0).await.is_duplicate);
@@ -71,12 +71,12 @@ async fn keep_last_replaces_what_waits_and_sends_the_latest_after_what_is_in_wor
     let fourth = send(&world, "fourth", Mode::KeepLast, 0).await;
     assert_eq!(fourth.message_id, third.message_id);
     assert!(world.take("orders", 10).await.is_empty(), "it waits for the one in work");
-    world.door().delete(working.handle).await.unwrap();
+    world.queues().delete(working.handle).await.unwrap();
     world.check();
     let next = world.take("orders", 10).await;
     assert_eq!((texts(&next), next[0].message_id), (vec!["fourth".to_owned()], third.message_id));
     send(&world, "fifth", Mode::KeepLast, 0).await;
-    assert_eq!(world.door().purge("orders").await, Ok(1));
+    assert_eq!(world.queues().purge("orders").await, Ok(1));
     world.check();
     assert!(world.take("orders", 10).await.is_empty(), "a purge takes what waits too");
 }
@@ -86,19 +86,19 @@ async fn a_message_is_not_received_from_the_moment_on_at_which_it_expires() {
     let world = World::with_orders().await;
     let expires = |text: &str, seconds| {
         let expires_at = Some(world.now().after(Duration::from_secs(seconds)));
-        world.door().send("orders", Send { expires_at, run: 1, ..Send::text(text.to_owned()) })
+        world.queues().send("orders", Send { expires_at, run: 1, ..Send::text(text.to_owned()) })
     };
     expires("short", 10).await.unwrap();
     expires("long", 100).await.unwrap();
     world.pass(10);
     assert_eq!(texts(&world.take("orders", 10).await), ["long"]);
-    assert_eq!(world.witness.take(), ["short withdrawn: expired"]);
+    assert_eq!(world.observer.take(), ["short withdrawn: expired"]);
     world.pass(90);
     assert!(world.take("orders", 1).await.is_empty(), "its lease ran out after its time");
-    assert_eq!(world.witness.take(), ["long withdrawn: expired"]);
+    assert_eq!(world.observer.take(), ["long withdrawn: expired"]);
     expires("waiting", 5).await.unwrap();
     world.pass(5);
-    assert_eq!(world.door().expire().await, Ok(1), "also when nobody comes for it");
+    assert_eq!(world.queues().expire().await, Ok(1), "also when nobody comes for it");
     world.check();
 }
 
@@ -106,12 +106,12 @@ async fn a_message_is_not_received_from_the_moment_on_at_which_it_expires() {
 async fn what_is_in_work_or_dead_does_not_expire() {
     let world = World::with_orders().await;
     let expires_at = Some(world.now().after(Duration::from_secs(10)));
-    world.door().send("orders", Send { expires_at, ..Send::text("x") }).await.unwrap();
+    world.queues().send("orders", Send { expires_at, ..Send::text("x") }).await.unwrap();
     let message = world.work("orders").await;
     world.pass(11);
-    assert_eq!(world.door().expire().await, Ok(0));
-    world.bury(message.handle, "404").await;
-    assert_eq!(world.door().expire().await, Ok(0));
+    assert_eq!(world.queues().expire().await, Ok(0));
+    world.move_to_dlq(message.handle, "404").await;
+    assert_eq!(world.queues().expire().await, Ok(0));
     assert_eq!(texts(&world.take("dead", 1).await), ["x"]);
     world.check();
 }
@@ -119,18 +119,18 @@ async fn what_is_in_work_or_dead_does_not_expire() {
 #[tokio::test]
 async fn a_paused_queue_takes_messages_and_gives_none_also_after_a_restart() {
     let mut world = World::with_orders().await;
-    world.door().pause("orders", "ada").await.unwrap();
-    world.door().pause("orders", "bob").await.unwrap();
+    world.queues().pause("orders", "ada").await.unwrap();
+    world.queues().pause("orders", "bob").await.unwrap();
     world.send("orders", "x").await;
     world.reopen().await;
     assert!(world.take("orders", 1).await.is_empty());
     let paused = world.queue("orders").paused.unwrap();
     assert_eq!((paused.by.as_str(), paused.since), ("ada", world.now()));
-    let door = world.door().clone();
+    let queues = world.queues().clone();
     let waiting = tokio::spawn(async move {
-        door.receive("orders", nightmail::queue::Receive::for_client(1), Duration::from_secs(20)).await
+        queues.receive("orders", nightmail::queue::Receive::for_client(1), Duration::from_secs(20)).await
     });
-    world.door().resume("orders").await.unwrap();
+    world.queues().resume("orders").await.unwrap();
     assert_eq!(texts(&waiting.await.unwrap().unwrap()), ["x"], "the resume wakes who waits");
 }
 
@@ -138,15 +138,15 @@ async fn a_paused_queue_takes_messages_and_gives_none_also_after_a_restart() {
 async fn a_full_queue_refuses_sends_and_says_which_limit() {
     let world = World::new();
     let options = Options { messages_max: Some(2), bytes_max: Some(2000), ..forever() };
-    world.door().ensure("orders", &options).await.unwrap();
-    let send = |bytes: usize| world.door().send("orders", Send::text("x".repeat(bytes)));
+    world.queues().ensure("orders", &options).await.unwrap();
+    let send = |bytes: usize| world.queues().send("orders", Send::text("x".repeat(bytes)));
     send(1500).await.unwrap();
     let full = |what, max| Err(Error::Full { queue: "orders".into(), what, max });
     assert_eq!(send(501).await.map(drop), full("bytes", 2000));
     send(500).await.unwrap();
     assert_eq!(send(1).await.map(drop), full("messages", 2));
     let taken = world.take_one("orders").await;
-    world.door().delete(taken.handle).await.unwrap();
+    world.queues().delete(taken.handle).await.unwrap();
     send(1).await.unwrap();
 }
 
@@ -156,7 +156,7 @@ async fn attributes_come_back_and_count_towards_the_size() {
     let text = Attribute { data_type: "String.id".into(), value: AttributeValue::Text("v".into()) };
     let attributes = BTreeMap::from([("name".to_owned(), text)]);
     let message = Send { attributes: attributes.clone(), trace_header: Some("Root=1".into()), ..Send::text("body") };
-    world.door().send("orders", message).await.unwrap();
+    world.queues().send("orders", message).await.unwrap();
     assert_eq!(
         world.snapshot().counts().unwrap().get(&world.queue("orders").id).unwrap().unwrap().bytes,
         4 + 4 + 9 + 1
@@ -186,7 +186,7 @@ async fn attributes_out_of_sqs_rules_are_refused_by_name() {
         ("a", text("String", "\u{1}"), "character"),
     ] {
         let message = Send { attributes: BTreeMap::from([(name.to_owned(), attribute)]), ..Send::text("x") };
-        let error = world.door().send("orders", message).await.unwrap_err().to_string();
+        let error = world.queues().send("orders", message).await.unwrap_err().to_string();
         assert!(error.contains(why) && error.contains(name), "{error}");
     }
 }
@@ -194,20 +194,20 @@ async fn attributes_out_of_sqs_rules_are_refused_by_name() {
 #[tokio::test]
 async fn a_batch_takes_what_fits_and_refuses_the_rest_one_by_one() {
     let world = World::with_orders().await;
-    let answers = world.door().send_batch("orders", vec![Send::text("a"), Send::text(""), Send::text("b")]).await;
+    let answers = world.queues().send_batch("orders", vec![Send::text("a"), Send::text(""), Send::text("b")]).await;
     let answers = answers.unwrap();
     assert!(answers[0].is_ok() && answers[2].is_ok());
     assert_eq!(answers[1], Err(Error::BodyEmpty));
-    assert!(world.door().send_batch("orders", vec![]).await.is_err());
-    assert!(world.door().send_batch("orders", vec![Send::text("x"); 11]).await.is_err());
+    assert!(world.queues().send_batch("orders", vec![]).await.is_err());
+    assert!(world.queues().send_batch("orders", vec![Send::text("x"); 11]).await.is_err());
     let large = vec![Send::text("x".repeat(600_000)); 2];
-    assert!(matches!(world.door().send_batch("orders", large).await, Err(Error::BatchTooLong { .. })));
+    assert!(matches!(world.queues().send_batch("orders", large).await, Err(Error::BatchTooLong { .. })));
     let taken = world.take("orders", 10).await;
     let changes = vec![(taken[0].handle, Duration::ZERO), (taken[1].handle, Duration::from_secs(43_201))];
-    let changed = world.door().change_visibility_batch(changes).await.unwrap();
+    let changed = world.queues().change_visibility_batch(changes).await.unwrap();
     assert!(changed[0].is_ok() && changed[1].is_err());
     let handles = taken.iter().map(|message| message.handle).collect();
-    assert_eq!(world.door().delete_batch(handles).await.unwrap(), [Ok(true), Ok(true)]);
+    assert_eq!(world.queues().delete_batch(handles).await.unwrap(), [Ok(true), Ok(true)]);
     world.check();
 }
 
@@ -215,29 +215,29 @@ async fn a_batch_takes_what_fits_and_refuses_the_rest_one_by_one() {
 async fn a_deleted_queue_leaves_nothing_and_its_name_rests_for_a_minute() {
     let world = World::with_orders().await;
     let tags = || BTreeMap::from([("team".to_owned(), "a".to_owned())]);
-    let id = world.door().create("mine", &forever(), tags()).await.unwrap();
-    assert_eq!(world.door().create("mine", &forever(), tags()).await, Ok(id), "the same attributes are no fault");
-    let other = world.door().create("mine", &Options { delay: Duration::from_secs(1), ..forever() }, tags()).await;
+    let id = world.queues().create("mine", &forever(), tags()).await.unwrap();
+    assert_eq!(world.queues().create("mine", &forever(), tags()).await, Ok(id), "the same attributes are no fault");
+    let other = world.queues().create("mine", &Options { delay: Duration::from_secs(1), ..forever() }, tags()).await;
     assert_eq!(other, Err(Error::Exists { name: "mine".into(), what: "delay" }));
-    world.door().tag("mine", BTreeMap::from([("b".into(), "c".into())])).await.unwrap();
-    world.door().untag("mine", vec!["team".into()]).await.unwrap();
+    world.queues().tag("mine", BTreeMap::from([("b".into(), "c".into())])).await.unwrap();
+    world.queues().untag("mine", vec!["team".into()]).await.unwrap();
     assert_eq!(world.queue("mine").tags, BTreeMap::from([("b".into(), "c".into())]));
     world.send("mine", "x").await;
-    assert_eq!(world.door().delete_queue("mine").await, Ok(1));
-    assert_eq!(world.witness.take(), ["x withdrawn: purged"]);
+    assert_eq!(world.queues().delete_queue("mine").await, Ok(1));
+    assert_eq!(world.observer.take(), ["x withdrawn: purged"]);
     world.check();
-    assert!(matches!(world.door().send("mine", Send::text("x")).await, Err(Error::NotFound { .. })));
-    assert_eq!(world.door().create("mine", &forever(), tags()).await, Err(Error::DeletedRecently("mine".into())));
+    assert!(matches!(world.queues().send("mine", Send::text("x")).await, Err(Error::NotFound { .. })));
+    assert_eq!(world.queues().create("mine", &forever(), tags()).await, Err(Error::DeletedRecently("mine".into())));
     world.pass(60);
-    assert_ne!(world.door().create("mine", &forever(), tags()).await, Ok(id), "numbers are never used again");
+    assert_ne!(world.queues().create("mine", &forever(), tags()).await, Ok(id), "numbers are never used again");
 }
 
 #[tokio::test]
 async fn a_dead_letter_queue_says_whose_letters_it_takes() {
     let world = World::new();
     let only = RedriveAllow::Only(vec!["orders".into()]);
-    world.door().ensure("dead", &Options { redrive_allow: only, ..forever() }).await.unwrap();
-    assert!(world.door().ensure("orders", &dying_after(3)).await.is_ok());
+    world.queues().ensure("dead", &Options { redrive_allow: only, ..forever() }).await.unwrap();
+    assert!(world.queues().ensure("orders", &dying_after(3)).await.is_ok());
     let refused = Err(Error::NotAllowed { from: "others".into(), to: "dead".into() });
-    assert_eq!(world.door().ensure("others", &dying_after(3)).await, refused);
+    assert_eq!(world.queues().ensure("others", &dying_after(3)).await, refused);
 }

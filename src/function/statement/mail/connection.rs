@@ -1,6 +1,7 @@
-//! One SMTP session: opens it, leads the dialogue of one mail after the other, each step under its own time limit.
+//! One SMTP session: opens it and sends one mail after another, each step under its own time limit.
 //!
-//! Any stop leaves the session unusable for another mail; the pool must not keep it. Must not know of other sessions.
+//! Any failure leaves the session unusable for another mail; the pool must not keep it. Must not know of other
+//! sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,29 +20,31 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::fault::{Step, Stop};
+use super::fault::{SmtpFailure, Step};
 use super::wire::{Stream, Wire};
 use crate::base::{outcome, units};
 use crate::function::Error;
 use crate::function::statement::{RelayOptions, Tls};
 
-/// The message is written in pieces of this size; each piece must be taken within the command time limit.
+/// The message is written in pieces of this size. Each piece must be written within the command time limit, so a large
+/// message on a slow line has time, and a stalled relay is noticed.
 const PIECE_BYTES: usize = 64 * 1024;
-/// A reply before STARTTLS may have this many bytes.
+/// A reply before STARTTLS may have this many bytes; a relay that never ends its reply must not fill the memory.
 const EARLY_REPLY_BYTES_MAX: usize = 8 * 1024;
-/// Saying QUIT takes at most this long.
+/// QUIT takes at most this long.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The relay's checked settings.
 #[derive(Debug)]
 pub(super) struct Relay {
     pub(super) options: RelayOptions,
+    /// The name in EHLO.
     hello: ClientId,
     /// None when the connection is plain.
     tls: Option<(ConnectorOf, ServerName<'static>)>,
 }
 
-/// A connector without its long Debug.
+/// A connector whose `Debug` does not print the whole TLS configuration.
 struct ConnectorOf(TlsConnector);
 
 impl std::fmt::Debug for ConnectorOf {
@@ -51,7 +54,7 @@ impl std::fmt::Debug for ConnectorOf {
 }
 
 impl Relay {
-    /// Checks the settings. `tls` is asked for only when the relay speaks TLS.
+    /// Checks the settings. `tls` is called only when the relay uses TLS.
     pub(super) fn new(
         options: RelayOptions,
         tls: impl FnOnce() -> Result<rustls::ClientConfig, Error>,
@@ -85,24 +88,27 @@ impl Relay {
         Ok(Self { options, hello, tls })
     }
 
-    /// Host and port for people.
+    /// Host and port, for messages to people.
     pub(super) fn address(&self) -> String {
         format!("{}:{}", self.options.host, self.options.port)
     }
 
     /// Opens a session: TCP, TLS, greeting, EHLO and AUTH, all within the connect time limit.
-    pub(super) async fn open(&self) -> Result<Connection, Stop> {
+    pub(super) async fn open(&self) -> Result<Connection, SmtpFailure> {
         let limit = self.options.connect_timeout;
         let too_late = |_| {
             let text = format!("no session within connect_timeout ({})", units::show_duration(limit));
-            Err(Stop::broken(Step::Session, "timeout", text))
+            Err(SmtpFailure::broken(Step::Session, "timeout", text))
         };
         timeout(limit, Box::pin(self.greet())).await.unwrap_or_else(too_late)
     }
 
-    async fn greet(&self) -> Result<Connection, Stop> {
-        let at_connect = |e: std::io::Error| Stop::broken(Step::Session, "connect", format!("no connection: {e}"));
+    async fn greet(&self) -> Result<Connection, SmtpFailure> {
+        let at_connect =
+            |e: std::io::Error| SmtpFailure::broken(Step::Session, "connect", format!("no connection: {e}"));
         let address = (self.options.host.as_str(), self.options.port);
+        // Without Nagle's algorithm: each command is a small write that waits for a reply, and would be held back 40
+        // ms.
         let mut tcp = TcpStream::connect(address).await.map_err(at_connect)?;
         tcp.set_nodelay(true).map_err(at_connect)?;
         let wire = match (&self.tls, self.options.tls) {
@@ -113,7 +119,7 @@ impl Relay {
             }
             (None, _) => Wire::new(Stream::Plain(tcp)),
         };
-        let session = |e| stop(Step::Session, &e);
+        let session = |e| failure(Step::Session, &e);
         let mut smtp =
             AsyncSmtpConnection::connect_with_transport(Box::new(wire), &self.hello).await.map_err(session)?;
         if let Some((user, password)) = &self.options.credentials {
@@ -123,17 +129,18 @@ impl Relay {
         Ok(Connection { smtp, mails: 0 })
     }
 
-    /// The plain part before TLS. Reads byte by byte and so never past a reply: words that someone slips in behind
-    /// the reply to STARTTLS end up in the handshake, which fails, and never count as the relay's.
-    async fn starttls(&self, tcp: &mut TcpStream) -> Result<(), Stop> {
+    /// The plain-text part before TLS. Reads byte by byte and so never beyond a reply: bytes that an attacker injects
+    /// after the reply to STARTTLS go to the TLS handshake, which fails. They never count as the relay's replies.
+    async fn starttls(&self, tcp: &mut TcpStream) -> Result<(), SmtpFailure> {
         early_reply(tcp).await?;
         let hello = Ehlo::new(self.hello.clone()).to_string();
         let extensions = early_command(tcp, &hello).await?;
         let offered = extensions.message().any(|line| line.trim().eq_ignore_ascii_case("STARTTLS"));
+        // STARTTLS is required: an attacker can remove it from the list, and plain text would expose mail and password.
         if !offered {
             let text =
                 "the relay does not offer STARTTLS (set tls to implicit, or to none for a relay on this machine)";
-            return Err(Stop::broken(Step::Session, "tls", text));
+            return Err(SmtpFailure::broken(Step::Session, "tls", text));
         }
         early_command(tcp, &Starttls.to_string()).await.map(drop)
     }
@@ -143,13 +150,13 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-async fn handshake(connector: &ConnectorOf, name: &ServerName<'static>, tcp: TcpStream) -> Result<Stream, Stop> {
+async fn handshake(connector: &ConnectorOf, name: &ServerName<'static>, tcp: TcpStream) -> Result<Stream, SmtpFailure> {
     let stream = connector.0.connect(name.clone(), tcp).await;
     Ok(Stream::Tls(Box::new(stream.map_err(|error| untrusted(&error))?)))
 }
 
-/// What is wrong with the relay's TLS, and the remedy: that of a certificate is another than that of a wrong port.
-fn untrusted(error: &std::io::Error) -> Stop {
+/// The fault of the TLS handshake with its remedy: a bad certificate needs another one than a wrong port.
+fn untrusted(error: &std::io::Error) -> SmtpFailure {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     let remedy = match cause {
         Some(rustls::Error::InvalidCertificate(_)) => {
@@ -158,120 +165,132 @@ fn untrusted(error: &std::io::Error) -> Stop {
         }
         _ => "check tls and port",
     };
-    Stop::broken(Step::Session, "tls", format!("TLS failed: {error} ({remedy})"))
+    SmtpFailure::broken(Step::Session, "tls", format!("TLS failed: {error} ({remedy})"))
 }
 
-async fn early_command(tcp: &mut TcpStream, command: &str) -> Result<Response, Stop> {
-    let lost = |e: std::io::Error| Stop::broken(Step::Session, "lost", e);
+async fn early_command(tcp: &mut TcpStream, command: &str) -> Result<Response, SmtpFailure> {
+    let lost = |e: std::io::Error| SmtpFailure::broken(Step::Session, "lost", e);
     tcp.write_all(command.as_bytes()).await.map_err(lost)?;
     early_reply(tcp).await
 }
 
-async fn early_reply(tcp: &mut TcpStream) -> Result<Response, Stop> {
+async fn early_reply(tcp: &mut TcpStream) -> Result<Response, SmtpFailure> {
     let mut reply = String::new();
     let mut line_start = 0;
     loop {
-        let byte = tcp.read_u8().await.map_err(|e| Stop::broken(Step::Session, "lost", e))?;
+        let byte = tcp.read_u8().await.map_err(|e| SmtpFailure::broken(Step::Session, "lost", e))?;
         reply.push(char::from(byte));
         if reply.len() > EARLY_REPLY_BYTES_MAX {
-            return Err(Stop::broken(Step::Session, "protocol", "the reply is too long"));
+            return Err(SmtpFailure::broken(Step::Session, "protocol", "the reply is too long"));
         }
         if byte == b'\n' {
+            // `250-` continues the reply, `250 ` or a bare `250` ends it (RFC 5321 section 4.2.1).
             if reply.as_bytes().get(line_start + 3) != Some(&b'-') {
                 break;
             }
             line_start = reply.len();
         }
     }
-    let response: Response = reply.parse().map_err(|e| stop(Step::Session, &e))?;
+    let response: Response = reply.parse().map_err(|e| failure(Step::Session, &e))?;
     if response.is_positive() {
         return Ok(response);
     }
     let text = response.message().collect::<Vec<_>>().join(" ");
-    Err(Stop::Reply { step: Step::Session, code: response.code().into(), text })
+    Err(SmtpFailure::Reply { step: Step::Session, code: response.code().into(), text })
 }
 
-/// One mail for the relay.
+/// One mail with its envelope.
 #[derive(Debug)]
-pub(super) struct Letter {
+pub(super) struct OutgoingMail {
     pub(super) from: Address,
     pub(super) to: Address,
-    /// The message in ASCII with CRLF line ends, before dot-stuffing.
+    /// The message in ASCII with CRLF line endings, before dot-stuffing.
     pub(super) bytes: Vec<u8>,
 }
 
-/// One session between two mails.
+/// An open session, ready for a mail.
 pub(super) struct Connection {
     smtp: AsyncSmtpConnection,
-    /// How many mails it has delivered.
+    /// How many mails the relay has accepted in this session.
     pub(super) mails: u32,
 }
 
 impl Connection {
-    /// Hands over one mail; returns the relay's final reply. After an error the connection must not be used for
-    /// another mail.
-    pub(super) async fn deliver(&mut self, letter: &Letter, limit: Duration) -> Result<String, Stop> {
-        let mail = Mail::new(Some(letter.from.clone()), Vec::new());
+    /// Sends one mail and returns the relay's final reply. After an error the connection must not be used for another
+    /// mail.
+    pub(super) async fn deliver(&mut self, outgoing: &OutgoingMail, limit: Duration) -> Result<String, SmtpFailure> {
+        // One command at a time, without PIPELINING: the wire can then tell a surplus reply, and every failure names
+        // the step at which it happened.
+        let mail = Mail::new(Some(outgoing.from.clone()), Vec::new());
         self.command(Step::MailFrom, limit, mail).await?;
-        self.command(Step::RcptTo, limit, Rcpt::new(letter.to.clone(), Vec::new())).await?;
+        self.command(Step::RcptTo, limit, Rcpt::new(outgoing.to.clone(), Vec::new())).await?;
         self.command(Step::Data, limit, Data).await?;
-        let response = self.message(&letter.bytes, limit).await?;
-        let reply = checked(Step::Dot, response)?;
+        let response = self.message(&outgoing.bytes, limit).await?;
+        let reply = expect_reply(Step::EndOfData, response)?;
         self.mails += 1;
-        Ok(shown(&reply))
+        Ok(one_line(&reply))
     }
 
-    async fn command(&mut self, step: Step, limit: Duration, command: impl std::fmt::Display) -> Result<(), Stop> {
+    async fn command(
+        &mut self,
+        step: Step,
+        limit: Duration,
+        command: impl std::fmt::Display,
+    ) -> Result<(), SmtpFailure> {
         let reply = timeout(limit, self.smtp.command(command)).await;
-        let response = reply.map_err(|_| silent(step, limit))?.map_err(|e| stop(step, &e))?;
-        checked(step, response).map(drop)
+        let response = reply.map_err(|_| timed_out(step, limit))?.map_err(|e| failure(step, &e))?;
+        expect_reply(step, response).map(drop)
     }
 
-    /// Writes message and dot and waits for the reply. The limit starts anew with each piece that the relay takes,
-    /// and is twice as long after the dot (RFC 5321 section 4.5.3.2.6 asks for patience there).
-    async fn message(&mut self, bytes: &[u8], limit: Duration) -> Result<Response, Stop> {
+    /// Writes the message and the final dot and waits for the reply. The limit restarts with each piece that is
+    /// written, and is twice as long after the dot: a relay that times out there may have accepted the mail, and RFC
+    /// 5321 section 4.5.3.2.6 asks for a long limit.
+    async fn message(&mut self, bytes: &[u8], limit: Duration) -> Result<Response, SmtpFailure> {
         let progress = Progress::default();
         let pieces = Pieces { pieces: bytes.chunks(PIECE_BYTES), progress: &progress };
+        // Pinned outside the loop: a time limit that passes with progress goes on with the same write, not a new one.
         let mut sending = std::pin::pin!(self.smtp.message_iter(pieces));
         loop {
             let before = progress.count();
-            let limit = if progress.at_dot() { limit * 2 } else { limit };
+            let limit = if progress.at_end_of_data() { limit * 2 } else { limit };
             match timeout(limit, &mut sending).await {
-                Ok(result) => return result.map_err(|e| stop(progress.step(), &e)),
+                Ok(result) => return result.map_err(|e| failure(progress.step(), &e)),
                 Err(_) if progress.count() != before => {}
-                Err(_) => return Err(silent(progress.step(), limit)),
+                Err(_) => return Err(timed_out(progress.step(), limit)),
             }
         }
     }
 
-    /// Says goodbye within a short time and closes.
+    /// Sends QUIT, waits briefly for the reply and closes.
     pub(super) async fn quit(mut self) {
-        // The relay's answer changes nothing any more.
+        // The mail's fate is decided already; the reply to QUIT changes nothing.
         let _ = timeout(QUIT_TIMEOUT, self.smtp.quit()).await;
     }
 }
 
-/// How much of the message was written; shared between the writing and the watching.
+/// How many pieces of the message were requested for writing; shared by the writer and the time limit.
 #[derive(Default)]
 struct Progress(AtomicU32);
 
 impl Progress {
-    const DOT: u32 = u32::MAX;
+    /// All pieces were written and the final dot is next. From here on a missing reply means an unknown outcome.
+    const END_OF_DATA: u32 = u32::MAX;
 
     fn count(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn at_dot(&self) -> bool {
-        self.count() == Self::DOT
+    fn at_end_of_data(&self) -> bool {
+        self.count() == Self::END_OF_DATA
     }
 
     fn step(&self) -> Step {
-        if self.at_dot() { Step::Dot } else { Step::Body }
+        if self.at_end_of_data() { Step::EndOfData } else { Step::Body }
     }
 }
 
-/// Gives out the message's pieces. When it is asked for one more, all were written and the dot comes next.
+/// Iterates over the message's pieces. lettre asks for a piece after it has written the one before, so the request
+/// beyond the last piece means that all were written and that the dot comes next.
 struct Pieces<'a> {
     pieces: std::slice::Chunks<'a, u8>,
     progress: &'a Progress,
@@ -284,19 +303,20 @@ impl<'a> Iterator for Pieces<'a> {
         let piece = self.pieces.next();
         match piece {
             Some(_) => self.progress.0.fetch_add(1, Ordering::Relaxed),
-            None => self.progress.0.swap(Progress::DOT, Ordering::Relaxed),
+            None => self.progress.0.swap(Progress::END_OF_DATA, Ordering::Relaxed),
         };
         piece
     }
 }
 
-fn silent(step: Step, limit: Duration) -> Stop {
+fn timed_out(step: Step, limit: Duration) -> SmtpFailure {
     let text = format!("no reply within {} (command_timeout)", units::show_duration(limit));
-    Stop::broken(step, "timeout", text)
+    SmtpFailure::broken(step, "timeout", text)
 }
 
-/// A reply that is positive must also be the one that the step expects: 354 to DATA, 2xx otherwise.
-fn checked(step: Step, response: Response) -> Result<Response, Stop> {
+/// Checks that a positive reply is the one that the step expects: 354 to DATA, 2xx otherwise. lettre has turned 4xx and
+/// 5xx into errors before.
+fn expect_reply(step: Step, response: Response) -> Result<Response, SmtpFailure> {
     let expected = match step {
         Step::Data => response.has_code(354),
         _ => response.code().severity == Severity::PositiveCompletion,
@@ -304,22 +324,23 @@ fn checked(step: Step, response: Response) -> Result<Response, Stop> {
     if expected {
         return Ok(response);
     }
-    Err(Stop::broken(step, "protocol", format!("unexpected reply {}", shown(&response))))
+    Err(SmtpFailure::broken(step, "protocol", format!("unexpected reply {}", one_line(&response))))
 }
 
-/// The reply as one bounded line.
-fn shown(response: &Response) -> String {
+/// The reply as one line of bounded length.
+fn one_line(response: &Response) -> String {
     let text = response.message().collect::<Vec<_>>().join(" ");
     let line: String = format!("{} {text}", response.code()).trim().chars().take(300).collect();
     outcome::printable(&line)
 }
 
-/// Tells a refusal from a broken dialogue.
-fn stop(step: Step, error: &lettre::transport::smtp::Error) -> Stop {
+/// Distinguishes a 4xx or 5xx reply from a broken dialogue. lettre has no variants for the latter, so its cause and its
+/// text decide.
+fn failure(step: Step, error: &lettre::transport::smtp::Error) -> SmtpFailure {
     let cause = std::error::Error::source(error);
     let text = cause.map_or_else(|| error.to_string(), ToString::to_string);
     if let Some(code) = error.status() {
-        return Stop::Reply { step, code: code.into(), text };
+        return SmtpFailure::Reply { step, code: code.into(), text };
     }
     let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
     let code = match io {
@@ -330,5 +351,5 @@ fn stop(step: Step, error: &lettre::transport::smtp::Error) -> Stop {
         None => "protocol",
     };
     let text = if text == "incomplete response" { "the relay closed the connection".into() } else { text };
-    Stop::broken(step, code, text)
+    SmtpFailure::broken(step, code, text)
 }

@@ -1,19 +1,19 @@
-//! What the relay's replies and silences mean for the mail.
+//! What the relay's replies, or their absence, mean for the mail.
 //!
 //! Sources: RFC 5321 section 4.2 (reply codes), RFC 3463 (enhanced codes).
 
 use crate::base::{Effect, Failure, Outcome};
 
-/// Why a mail was not taken, or why nobody knows.
+/// Why a mail was not accepted, or why it is unknown whether it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendFault {
     /// The relay refused this mail for good (5xx). Nothing was accepted.
     Permanent(Failure),
-    /// The relay has no room or no time (421, 450, 451, 452, 454): not the mail's fault. Nothing was accepted.
+    /// The relay is busy or full (421, 450, 451, 452, 454): not the mail's fault. Nothing was accepted.
     Deferred(Failure),
-    /// A passing fault before the mail was handed over. Nothing was accepted.
+    /// A temporary fault before the final dot, or a temporary refusal. Nothing was accepted.
     Temporary(Failure),
-    /// The mail was handed over, up to the final dot, and the reply is missing: the relay may have accepted it.
+    /// The mail was sent up to the final dot, and the reply is missing: the relay may have accepted it.
     Unknown(Failure),
 }
 
@@ -37,12 +37,12 @@ impl SendFault {
     }
 }
 
-/// Where in the dialogue it stopped.
+/// The step of the dialogue at which it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// TCP, TLS, greeting, EHLO and AUTH: nothing of a mail was said yet.
+    /// TCP, TLS, greeting, EHLO and AUTH: nothing of a mail was sent yet.
     Session,
-    /// MAIL FROM: the first word about a mail.
+    /// MAIL FROM: the first command of a mail.
     MailFrom,
     /// RCPT TO.
     RcptTo,
@@ -50,8 +50,8 @@ pub(super) enum Step {
     Data,
     /// The message, until its last byte was written.
     Body,
-    /// The final dot, from before it is written.
-    Dot,
+    /// The final dot, from just before it is written to the reply.
+    EndOfData,
 }
 
 impl Step {
@@ -62,26 +62,26 @@ impl Step {
             Self::RcptTo => "at RCPT TO",
             Self::Data => "at DATA",
             Self::Body => "in the middle of the message",
-            Self::Dot => "after the final dot",
+            Self::EndOfData => "after the final dot",
         }
     }
 }
 
-/// How a dialogue stopped.
+/// How a dialogue failed.
 #[derive(Clone, Debug)]
-pub(super) enum Stop {
-    /// The relay replied 4xx or 5xx: both sides know where they are.
+pub(super) enum SmtpFailure {
+    /// The relay replied 4xx or 5xx: the dialogue is still in step.
     Reply {
-        /// Where.
+        /// The step.
         step: Step,
         /// The reply code, 400 to 599.
         code: u16,
         /// The reply's text, lines joined.
         text: String,
     },
-    /// No valid reply came: the connection is worth nothing any more.
+    /// No valid reply came: the connection cannot be used any more.
     Broken {
-        /// Where.
+        /// The step.
         step: Step,
         /// `timeout`, `connect`, `tls`, `lost`, `protocol`, `auth`.
         code: &'static str,
@@ -90,26 +90,26 @@ pub(super) enum Stop {
     },
 }
 
-impl Stop {
+impl SmtpFailure {
     pub(super) fn broken(step: Step, code: &'static str, text: impl ToString) -> Self {
         Self::Broken { step, code, text: text.to_string() }
     }
 
-    /// Whether a connection that was parked turned out to be closed or closing, before anything of a mail was taken.
+    /// Whether a parked connection turned out to be closed or closing, before the relay accepted any command of a mail.
     pub(super) fn is_stale(&self) -> bool {
         matches!(self, Self::Broken { step: Step::MailFrom, .. } | Self::Reply { step: Step::MailFrom, code: 421, .. })
     }
 
-    /// Whether the relay would still understand a QUIT.
+    /// Whether the dialogue is still in step, so that QUIT can be sent.
     pub(super) fn is_in_step(&self) -> bool {
         matches!(self, Self::Reply { code, .. } if *code != 421)
     }
 
-    /// Classes the stop; `relay` is its address for people.
+    /// Classifies the failure; `relay` is its address, for messages to people.
     pub(super) fn into_fault(self, relay: &str) -> SendFault {
         match self {
             Self::Reply { step, code, text } => replied(step, code, &text, relay),
-            Self::Broken { step: Step::Dot, code, text } => {
+            Self::Broken { step: Step::EndOfData, code, text } => {
                 let text = format!("relay {relay}: {code} after the final dot, the mail may have been taken: {text}");
                 SendFault::Unknown(Failure::new("smtp", "relay", "unknown-after-dot", text))
             }
@@ -130,7 +130,8 @@ fn replied(step: Step, code: u16, text: &str, relay: &str) -> SendFault {
     let why = Failure::new("smtp", "relay", class, format!("relay {relay} replied {}: {code} {text}", step.words()));
     let of_the_mailbox = enhanced.is_some_and(|enhanced| enhanced.starts_with("4.2."));
     match code {
-        // A refused session (wrong password, blocked host) says nothing about this mail: it must not bury the run.
+        // A refused session (wrong password, blocked host) says nothing about this mail. As permanent, it would send
+        // every message of the run to the dead-letter queue.
         500.. if step == Step::Session => SendFault::Temporary(why),
         500.. => SendFault::Permanent(why),
         _ if of_the_mailbox => SendFault::Temporary(why),
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     fn class(step: Step, code: u16, text: &str) -> (&'static str, String) {
-        let fault = Stop::Reply { step, code, text: text.into() }.into_fault("mx:25");
+        let fault = SmtpFailure::Reply { step, code, text: text.into() }.into_fault("mx:25");
         let code = fault.failure().code.clone();
         (fault.into_outcome().name(), code)
     }
@@ -176,7 +177,7 @@ mod tests {
             (499, "4.2.1.9 odd", "retry", "499"),
         ] {
             assert_eq!(class(Step::RcptTo, code, text), (end, shown.to_owned()), "{code} {text}");
-            assert_eq!(class(Step::Dot, code, text), (end, shown.to_owned()), "{code} {text}");
+            assert_eq!(class(Step::EndOfData, code, text), (end, shown.to_owned()), "{code} {text}");
         }
         assert_eq!(class(Step::Session, 535, "5.7.8 no").0, "retry");
         assert_eq!(class(Step::Session, 421, "busy").0, "deferred");
@@ -185,10 +186,10 @@ mod tests {
     #[test]
     fn only_after_the_dot_the_end_is_unknown() {
         for step in [Step::Session, Step::MailFrom, Step::RcptTo, Step::Data, Step::Body] {
-            let fault = Stop::broken(step, "lost", "eof").into_fault("mx:25");
+            let fault = SmtpFailure::broken(step, "lost", "eof").into_fault("mx:25");
             assert!(matches!(fault, SendFault::Temporary(_)), "{step:?}");
         }
-        let fault = Stop::broken(Step::Dot, "timeout", "").into_fault("mx:25");
+        let fault = SmtpFailure::broken(Step::EndOfData, "timeout", "").into_fault("mx:25");
         assert_eq!(fault.failure().code, "unknown-after-dot");
         assert_eq!(fault.into_outcome().name(), "retry");
     }

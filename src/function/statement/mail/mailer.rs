@@ -1,4 +1,4 @@
-//! The door of this folder: one mail in, a receipt or a fault out.
+//! The entry point of this module: sends one mail and returns a delivery proof or a fault.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::SendFault;
 use super::connection::Relay;
 use super::message::Composer;
 use super::pool::Pool;
-use crate::base::outcome::Receipt;
+use crate::base::outcome::DeliveryProof;
 use crate::base::{Clock, Timestamp};
 use crate::function::statement::MailOptions;
 use crate::function::statement::template::Templates;
@@ -30,11 +30,11 @@ pub struct Mail<'a> {
     pub to_name: &'a str,
     /// The recipient's address.
     pub to_address: &'a str,
-    /// What makes this mail this mail, e.g. `run 12 user u-1 purpose statement`: the same key, the same Message-ID.
+    /// Identifies this mail, e.g. `run 12 user u-1 purpose statement`: the same key gives the same Message-ID.
     pub message_key: &'a str,
     /// The Date header.
     pub now: Timestamp,
-    /// What the templates may name, made from [`Context`](crate::function::statement::template::Context).
+    /// The values that the templates may use, made from [`Context`](crate::function::statement::template::Context).
     pub context: Value,
     /// The PDF.
     pub attachment: &'a [u8],
@@ -43,7 +43,7 @@ pub struct Mail<'a> {
 }
 
 impl Mailer {
-    /// Checks mailboxes, relay and templates; opens no connection. The clock tells how long sessions were parked.
+    /// Checks mailboxes, relay and templates; opens no connection. The clock measures how long sessions are parked.
     ///
     /// # Errors
     /// [`Error`] names the setting that cannot work.
@@ -51,7 +51,7 @@ impl Mailer {
         Self::with_tls(options, clock, tls::client_config)
     }
 
-    /// The same with TLS settings of the caller's.
+    /// As [`Mailer::new`], with the caller's TLS settings.
     pub(super) fn with_tls(
         options: &MailOptions,
         clock: Arc<dyn Clock>,
@@ -64,7 +64,7 @@ impl Mailer {
         })
     }
 
-    /// What is wrong with the words and the senders.
+    /// All faults of the templates and the sender's mailboxes.
     pub fn faults(options: &MailOptions) -> Vec<Error> {
         Templates::faults(options).into_iter().chain(Composer::faults(options)).collect()
     }
@@ -84,11 +84,11 @@ impl Mailer {
     ///
     /// # Errors
     /// [`SendFault`]; all but `Unknown` mean that the relay has not accepted the mail.
-    pub async fn send(&self, mail: &Mail<'_>) -> Result<Receipt, SendFault> {
+    pub async fn send(&self, mail: &Mail<'_>) -> Result<DeliveryProof, SendFault> {
         let words = self.templates.render(&mail.context).map_err(SendFault::Permanent)?;
-        let (letter, message_id) = self.composer.compose(mail, words).map_err(SendFault::Permanent)?;
-        let reply = self.pool.send(letter, mail.begin_within).await?;
-        Ok(Receipt { reply: Some(reply), message_id: Some(message_id), document_sha256: None })
+        let (outgoing, message_id) = self.composer.compose(mail, words).map_err(SendFault::Permanent)?;
+        let reply = self.pool.send(outgoing, mail.begin_within).await?;
+        Ok(DeliveryProof { reply: Some(reply), message_id: Some(message_id), document_sha256: None })
     }
 }
 

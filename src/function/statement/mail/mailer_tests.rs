@@ -20,7 +20,7 @@ fn mailer(sink: &Sink, change: impl FnOnce(&mut MailOptions)) -> (Arc<Mailer>, A
 }
 
 /// Sends a mail to `name`, whose text and attachment name the recipient.
-async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<Receipt, SendFault> {
+async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<DeliveryProof, SendFault> {
     let mail = Mail {
         to_name: name,
         to_address: &format!("{name}@example.org"),
@@ -33,14 +33,14 @@ async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<Rec
     mailer.send(&mail).await
 }
 
-async fn send(mailer: &Mailer, name: &str) -> Result<Receipt, SendFault> {
+async fn send(mailer: &Mailer, name: &str) -> Result<DeliveryProof, SendFault> {
     send_with(mailer, name, format!("%PDF of {name}").as_bytes()).await
 }
 
-/// The class in one word, and the code.
-fn class(result: &Result<Receipt, SendFault>) -> (&'static str, String) {
+/// The name of the outcome, and the failure's code.
+fn class(result: &Result<DeliveryProof, SendFault>) -> (&'static str, String) {
     match result {
-        Ok(receipt) => ("done", receipt.reply.clone().unwrap_or_default()),
+        Ok(proof) => ("done", proof.reply.clone().unwrap_or_default()),
         Err(fault) => {
             let word = match fault {
                 SendFault::Permanent(_) => "permanent",
@@ -81,9 +81,9 @@ async fn after(at: At, fault: Fault, attachment_bytes: usize) -> (&'static str, 
 async fn a_mail_is_taken_and_the_connection_used_again() {
     let sink = Sink::good().await;
     let (mailer, _) = mailer(&sink, |_| ());
-    let receipt = send(&mailer, "ada").await.unwrap();
-    assert_eq!(receipt.reply.as_deref(), Some("250 2.0.0 queued as 1"));
-    assert_eq!(receipt.message_id, Some(mailer.message_id("run 12 user ada purpose statement")));
+    let proof = send(&mailer, "ada").await.unwrap();
+    assert_eq!(proof.reply.as_deref(), Some("250 2.0.0 queued as 1"));
+    assert_eq!(proof.message_id, Some(mailer.message_id("run 12 user ada purpose statement")));
     send(&mailer, "bob").await.unwrap();
     assert_eq!((sink.recipients().len(), sink.see(|seen| seen.sessions)), (2, 1));
     assert_unmixed(&sink);
@@ -104,7 +104,7 @@ async fn a_cut_or_a_stall_before_the_dot_is_temporary_and_the_next_mail_is_not_m
 #[tokio::test]
 async fn a_cut_or_a_stall_after_the_dot_is_unknown() {
     for fault in [Fault::Cut, Fault::Stall, Fault::Reply("nonsense"), Fault::Reply("354 more?")] {
-        let end = after(At::Dot, fault.clone(), 10).await;
+        let end = after(At::EndOfData, fault.clone(), 10).await;
         assert_eq!(end, ("unknown", "unknown-after-dot".into()), "{fault:?}");
     }
     // A small message is in the kernel's buffers together with its dot when the relay goes away.
@@ -113,7 +113,7 @@ async fn a_cut_or_a_stall_after_the_dot_is_unknown() {
 
 #[tokio::test]
 async fn refusals_are_classed_at_each_step() {
-    for at in [At::Mail, At::Rcpt, At::Data, At::Dot] {
+    for at in [At::Mail, At::Rcpt, At::Data, At::EndOfData] {
         for (reply, end) in [
             ("421 4.3.2 going down", "deferred"),
             ("450 4.7.1 greylisted", "deferred"),

@@ -1,7 +1,7 @@
 //! Builds the bytes of one mail with lettre.
 //!
-//! Owns the promise that names and words cannot add a header, end the message or panic the builder: everything that
-//! goes into a header is one line without control characters. The same mail has the same bytes each time.
+//! Owns the promise that names and texts cannot add a header, end the message or panic the builder: everything that
+//! goes into a header is one line without control characters. The same mail always has the same bytes.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,10 +11,10 @@ use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
 use sha2::{Digest, Sha256};
 
 use super::Mail;
-use super::connection::Letter;
+use super::connection::OutgoingMail;
 use crate::base::{Failure, Timestamp};
 use crate::function::Error;
-use crate::function::statement::template::{Words, line};
+use crate::function::statement::template::{RenderedTexts, line};
 use crate::function::statement::{MailOptions, address};
 
 /// 9999-12-31T23:59:59Z, the last second that a Date header can name.
@@ -40,24 +40,24 @@ impl Composer {
         Ok(Self { from, reply_to, message_id_domain: domain })
     }
 
-    /// What is wrong with the mailboxes and the domain.
+    /// All faults of the mailboxes and the domain.
     pub(super) fn faults(options: &MailOptions) -> Vec<Error> {
         let reply_to = options.reply_to.as_deref().and_then(|text| mailbox("reply_to", text).err());
         let alone = MailOptions { reply_to: None, ..options.clone() };
         reply_to.into_iter().chain(Self::new(&alone).err()).collect()
     }
 
-    /// The Message-ID of the mail with this key, the same each time: an attempt that is repeated can be recognised.
+    /// The Message-ID of the mail with this key. It is always the same, so that a repeated mail can be recognised.
     pub(super) fn message_id(&self, key: &str) -> String {
         format!("<{}@{}>", hex32(&[key.as_bytes()]), self.message_id_domain)
     }
 
     /// Builds the mail.
-    pub(super) fn compose(&self, mail: &Mail<'_>, words: Words) -> Result<(Letter, String), Failure> {
+    pub(super) fn compose(&self, mail: &Mail<'_>, words: RenderedTexts) -> Result<(OutgoingMail, String), Failure> {
         let to = address::mailable(mail.to_address)
             .map_err(|why| failure("invalid-email", format!("the recipient's mail address is wrong: {why}")))?;
         let message_id = self.message_id(mail.message_key);
-        // The boundaries depend on the texts: no text can hold its own boundary.
+        // The boundaries are hashes of the texts, so no text can contain its own boundary.
         let boundary = |name: &str| {
             let parts = [name, mail.message_key, words.text.as_str(), words.html.as_str()];
             format!("={}", hex32(&parts.map(str::as_bytes)))
@@ -87,7 +87,7 @@ impl Composer {
         let envelope = lettre::address::Envelope::new(Some(from.clone()), vec![to.clone()]);
         let message = envelope.and_then(|envelope| builder.envelope(envelope).multipart(whole));
         let bytes = message.map_err(|e| failure("build", format!("the mail cannot be built: {e}")))?.formatted();
-        Ok((Letter { from, to, bytes }, message_id))
+        Ok((OutgoingMail { from, to, bytes }, message_id))
     }
 }
 
@@ -138,7 +138,7 @@ fn hex32(parts: &[&[u8]]) -> String {
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Line ends as mail wants them, whatever the template file has.
+/// CRLF line endings, as RFC 5322 requires, whatever the template file has.
 fn crlf(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n")
 }

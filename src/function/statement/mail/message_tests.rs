@@ -13,8 +13,8 @@ use crate::function::statement::template::tests::context;
 const EXPECTED: [&str; 8] =
     ["Date", "From", "To", "Subject", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type"];
 
-fn words() -> Words {
-    Words {
+fn words() -> RenderedTexts {
+    RenderedTexts {
         subject: "Your statement".into(),
         text: "Dear Ada,\n.\nBye".into(),
         html: "<p>Dear Ada</p>".into(),
@@ -34,11 +34,11 @@ fn mail<'a>(to_name: &'a str, attachment: &'a [u8]) -> Mail<'a> {
     }
 }
 
-fn compose(to_name: &str, words: Words) -> String {
+fn compose(to_name: &str, words: RenderedTexts) -> String {
     let composer = Composer::new(&options()).unwrap();
-    let (letter, _) = composer.compose(&mail(to_name, b"%PDF-1.7 \x00\xff"), words).unwrap();
-    assert!(letter.bytes.is_ascii());
-    String::from_utf8(letter.bytes).unwrap()
+    let (outgoing, _) = composer.compose(&mail(to_name, b"%PDF-1.7 \x00\xff"), words).unwrap();
+    assert!(outgoing.bytes.is_ascii());
+    String::from_utf8(outgoing.bytes).unwrap()
 }
 
 fn header_names(text: &str) -> Vec<String> {
@@ -96,8 +96,8 @@ fn senders_may_have_international_names_and_domains() {
     options.reply_to = Some("help@example.com".into());
     options.message_id_domain = Some("mail.example.com".into());
     let composer = Composer::new(&options).unwrap();
-    let (letter, id) = composer.compose(&mail("", b"x"), words()).unwrap();
-    let text = String::from_utf8(letter.bytes).unwrap();
+    let (outgoing, id) = composer.compose(&mail("", b"x"), words()).unwrap();
+    let text = String::from_utf8(outgoing.bytes).unwrap();
     let message = MessageParser::default().parse(text.as_bytes()).unwrap();
     let from = message.from().unwrap().first().unwrap();
     assert_eq!((from.name(), from.address()), (Some("Größte Bänk, \"AG"), Some("post@xn--bcher-kva.example")));
@@ -137,10 +137,10 @@ proptest! {
         let mut options = options();
         options.subject = "{{ user.name }}".into();
         options.attachment_name = "{{ user.id }}".into();
-        // The subject goes through the templates' own cleaning, as in life; the rest comes raw.
+        // The subject goes through the templates' own cleaning, as in production; the rest is raw.
         let subject = Templates::new(&options).unwrap().render(&context(&subject, &BTreeMap::new())).unwrap().subject;
         let file = line(&file);
-        let all = compose(&name, Words { subject, text: text.clone(), html: text, attachment_name: file });
+        let all = compose(&name, RenderedTexts { subject, text: text.clone(), html: text, attachment_name: file });
         prop_assert_eq!(header_names(&all), EXPECTED);
         let message = MessageParser::default().parse(all.as_bytes()).unwrap();
         prop_assert_eq!(message.to().unwrap().as_list().unwrap().len(), 1);

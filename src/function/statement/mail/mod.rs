@@ -1,7 +1,7 @@
-//! From words and a PDF to a mail that the relay has taken, or a fault that says what that means.
+//! From templates and a PDF to a mail that the relay has accepted, or a fault that says what to do.
 //!
-//! `message` builds the bytes, `pool` holds the connections, `connection` leads the dialogue over a `wire` that
-//! notices when the relay falls out of step. Must not know what the mail is about.
+//! `message` builds the bytes, `pool` holds the connections, `connection` runs the dialogue over a `wire` that detects
+//! unexpected replies. Must not know what the mail is about.
 
 mod connection;
 mod fault;

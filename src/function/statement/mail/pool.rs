@@ -1,7 +1,7 @@
 //! A bounded pool of sessions with one relay.
 //!
-//! Owns three promises: at most `connections` sessions at once, a session is parked only after a mail's final good
-//! reply, and a dialogue that has begun is never cancelled from outside. Must not know what a mail holds.
+//! Owns three promises: at most `connections` dialogues at once, a session is parked only after the relay has accepted
+//! a mail, and a dialogue that has begun is never cancelled from outside. Must not know what a mail contains.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -9,28 +9,30 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::SendFault;
-use super::connection::{Connection, Letter, Relay};
-use super::fault::{Step, Stop};
+use super::connection::{Connection, OutgoingMail, Relay};
+use super::fault::{SmtpFailure, Step};
 use crate::base::{Clock, Failure};
 
-/// The reaper looks at parked sessions no more often than this.
+/// The reaper checks parked sessions no more often than this, so that a tiny `idle_max` does not make it spin.
 const REAP_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
 /// The sessions with one relay.
 pub(super) struct Pool {
     relay: Relay,
     clock: Arc<dyn Clock>,
-    /// One permit a session in a dialogue; tokio's semaphore serves waiters in their order.
+    /// One permit for each session in a dialogue, held until QUIT is over. tokio's semaphore is fair: first come, first
+    /// served.
     permits: Arc<Semaphore>,
+    /// Sessions that are open but unused. They hold no permit.
     parked: Mutex<Parked>,
 }
 
 #[derive(Default)]
 struct Parked {
-    /// Sessions between two mails with the monotonic time of their parking, the latest last.
+    /// Idle sessions with the monotonic time at which each was parked, the latest last.
     sessions: Vec<(Connection, Duration)>,
-    /// Whether a reaper runs: set when the first session is parked, cleared by the reaper when none is left.
-    reaped: bool,
+    /// Whether a reaper runs: set when the first session is parked, cleared when the reaper finds none left.
+    has_reaper: bool,
 }
 
 impl Pool {
@@ -39,32 +41,42 @@ impl Pool {
         Arc::new(Self { relay, clock, permits, parked: Mutex::default() })
     }
 
-    /// Hands one mail to the relay; returns its final reply. Dropping the future while it waits for a free session
-    /// sends nothing; later the dialogue goes on to its end without the caller.
-    pub(super) async fn send(self: &Arc<Self>, letter: Letter, begin_within: Duration) -> Result<String, SendFault> {
+    /// Sends one mail to the relay and returns its final reply. If the future is dropped while it waits for a free
+    /// session, nothing is sent. Once the dialogue has begun, it runs to its end without the caller.
+    ///
+    /// # Errors
+    /// [`SendFault`]; all but `Unknown` mean that the relay has not accepted the mail.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        outgoing: OutgoingMail,
+        begin_within: Duration,
+    ) -> Result<String, SendFault> {
         let permit = Arc::clone(&self.permits).acquire_owned();
         let Ok(permit) = tokio::time::timeout(begin_within, permit).await else { return Err(self.busy()) };
         let permit = permit.expect("the semaphore is never closed");
+        // A task of its own: a dialogue that is dropped after the final dot would leave it unknown whether the mail was
+        // accepted, and dropping is what happens to the caller at its time limit and in a drain.
         let (answer, ended) = oneshot::channel();
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            Box::pin(pool.dialogue(letter, answer)).await;
+            Box::pin(pool.dialogue(outgoing, answer)).await;
             drop(permit);
         });
+        // The sender is dropped unused only when the dialogue panicked. How far it came is unknown: assume the worst.
         ended.await.unwrap_or_else(|_| {
-            let stop = Stop::broken(Step::Dot, "lost", "the dialogue ended without an answer");
-            Err(stop.into_fault(&self.relay.address()))
+            let failure = SmtpFailure::broken(Step::EndOfData, "lost", "the dialogue ended without an answer");
+            Err(failure.into_fault(&self.relay.address()))
         })
     }
 
-    /// Session, EHLO and AUTH, three commands, the final dot at twice the limit, and a moment to spare. A parked session
-    /// that proves dead costs one command more.
+    /// The longest dialogue: opening the session, three commands, the final dot at twice the limit, and a margin. A
+    /// parked session that turns out to be dead costs one more command.
     pub(super) fn dialogue_max(&self) -> Duration {
         let options = &self.relay.options;
         options.connect_timeout + options.command_timeout * 6 + Duration::from_secs(2)
     }
 
-    /// Nothing was said to the relay: the mail can wait without being charged.
+    /// The failure when no session came free in time. Nothing was sent to the relay, so no attempt is charged.
     fn busy(&self) -> SendFault {
         let connections = self.relay.options.connections;
         let relay = self.relay.address();
@@ -75,20 +87,24 @@ impl Pool {
         SendFault::Deferred(Failure::new("smtp", "relay", "busy", text))
     }
 
-    /// One mail from MAIL FROM to the final reply. The answer is given before the goodbye, the permit after it.
-    async fn dialogue(self: Arc<Self>, letter: Letter, answer: oneshot::Sender<Result<String, SendFault>>) {
-        let (used, result) = self.deliver(&letter).await;
-        let fault = |stop: Stop| stop.into_fault(&self.relay.address());
+    /// One mail from MAIL FROM to the final reply. The caller gets the result before QUIT, so that a slow QUIT delays
+    /// no attempt. The permit is released after it, so that the relay never sees more than `connections` in use.
+    async fn dialogue(self: Arc<Self>, outgoing: OutgoingMail, answer: oneshot::Sender<Result<String, SendFault>>) {
+        let (used, result) = self.deliver(&outgoing).await;
+        let fault = |failure: SmtpFailure| failure.into_fault(&self.relay.address());
         let finished = match (used, result) {
             (Some(session), Ok(reply)) => {
                 let spent = self.park_unless_spent(session);
-                // Nobody waits any more when the caller was dropped.
+                // Parked before the reply is passed on: the caller's next mail can use the session at once. The send
+                // fails only when the caller was dropped.
                 let _ = answer.send(Ok(reply));
                 spent
             }
-            (used, Err(stop)) => {
-                let finished = used.filter(|_| stop.is_in_step());
-                let _ = answer.send(Err(fault(stop)));
+            (used, Err(failure)) => {
+                // A session is not reused after an error. After a refusal it gets a QUIT; a broken one is dropped,
+                // because any further command could be misread as part of the mail.
+                let finished = used.filter(|_| failure.is_in_step());
+                let _ = answer.send(Err(fault(failure)));
                 finished
             }
             (None, Ok(_)) => unreachable!("a reply comes from a session"),
@@ -98,45 +114,51 @@ impl Pool {
         }
     }
 
-    /// Uses a parked session or opens one; a parked one that proves dead before anything was taken is replaced once.
-    async fn deliver(&self, letter: &Letter) -> (Option<Connection>, Result<String, Stop>) {
+    /// Uses a parked session or opens one. A parked session that fails before the relay has accepted any command of
+    /// this mail is replaced once: relays close idle sessions, and that is no fault of the mail.
+    async fn deliver(&self, outgoing: &OutgoingMail) -> (Option<Connection>, Result<String, SmtpFailure>) {
         let limit = self.relay.options.command_timeout;
         if let Some(mut session) = self.take() {
-            match session.deliver(letter, limit).await {
-                Err(stop) if stop.is_stale() => drop(session),
+            match session.deliver(outgoing, limit).await {
+                Err(failure) if failure.is_stale() => drop(session),
                 result => return (Some(session), result),
             }
         }
         match self.relay.open().await {
             Ok(mut session) => {
-                let result = session.deliver(letter, limit).await;
+                let result = session.deliver(outgoing, limit).await;
                 (Some(session), result)
             }
-            Err(stop) => (None, Err(stop)),
+            Err(failure) => (None, Err(failure)),
         }
     }
 
-    /// The latest parked session that is not too old; the others keep ageing until the reaper comes.
+    /// The most recently parked session, if it is not too old. Last in, first out: the sessions that are not needed
+    /// grow old, and the reaper closes them.
     fn take(&self) -> Option<Connection> {
         let (session, since) = self.parked().sessions.pop()?;
+        // If the most recent one is too old, all others are too.
         (self.clock.monotonic().saturating_sub(since) < self.relay.options.idle_max).then_some(session)
     }
 
-    /// Parks the session for the next mail, or gives it back when it has delivered its share.
+    /// Parks the session for the next mail, or returns it when it has sent `mails_per_connection` mails.
     fn park_unless_spent(self: &Arc<Self>, session: Connection) -> Option<Connection> {
         if session.mails >= self.relay.options.mails_per_connection {
             return Some(session);
         }
         let mut parked = self.parked();
         parked.sessions.push((session, self.clock.monotonic()));
-        if !parked.reaped {
-            parked.reaped = true;
+        // A reaper runs only while a session is parked, and both the flag and the list are under one lock: no session
+        // is parked without a reaper, and there are never two. The reaper holds the pool weakly and does not keep it
+        // alive.
+        if !parked.has_reaper {
+            parked.has_reaper = true;
             tokio::spawn(reap(Arc::downgrade(self), self.relay.options.idle_max.max(REAP_INTERVAL_MIN)));
         }
         None
     }
 
-    /// Takes out what has been parked too long; the second value says whether any is left.
+    /// Removes the sessions that have been parked for too long; the second value says whether any is left.
     fn expired(&self) -> (Vec<Connection>, bool) {
         let now = self.clock.monotonic();
         let idle_max = self.relay.options.idle_max;
@@ -144,12 +166,12 @@ impl Pool {
         let young = |since: Duration| now.saturating_sub(since) < idle_max;
         let (kept, old): (Vec<_>, Vec<_>) = parked.sessions.drain(..).partition(|(_, since)| young(*since));
         parked.sessions = kept;
-        parked.reaped = !parked.sessions.is_empty();
-        (old.into_iter().map(|(session, _)| session).collect(), parked.reaped)
+        parked.has_reaper = !parked.sessions.is_empty();
+        (old.into_iter().map(|(session, _)| session).collect(), parked.has_reaper)
     }
 
     fn parked(&self) -> MutexGuard<'_, Parked> {
-        // Each change is whole in itself, so a panic elsewhere leaves nothing half done.
+        // Every change under the lock is complete in itself, so a poisoned lock guards valid data.
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -160,12 +182,13 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// Closes sessions that nobody needs any more; ends with the last one, or with the pool.
+/// Closes sessions that have been idle for too long. Ends when none is parked, or when the pool is dropped.
 async fn reap(pool: Weak<Pool>, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
         let Some(pool) = pool.upgrade() else { return };
         let (old, any_left) = pool.expired();
+        // Not held while the sessions close: a slow relay must not keep the pool alive.
         drop(pool);
         futures_util::future::join_all(old.into_iter().map(Connection::quit)).await;
         if !any_left {

@@ -20,7 +20,7 @@ pub(in crate::function) enum At {
     Data,
     /// After the first KiB of the message.
     Body,
-    Dot,
+    EndOfData,
 }
 
 /// How it misbehaves.
@@ -29,7 +29,7 @@ pub(in crate::function) enum Fault {
     Reply(&'static str),
     /// Closes the connection.
     Cut,
-    /// Keeps the connection open and says nothing.
+    /// Keeps the connection open and sends nothing.
     Stall,
 }
 
@@ -69,7 +69,7 @@ impl Sink {
         Self::start(Script::good()).await
     }
 
-    /// A server that takes its time after each dot.
+    /// A server that delays its reply to each final dot.
     pub(in crate::function) async fn slow(dot_delay: Duration) -> Self {
         Self::start(Script { dot_delay, ..Script::good() }).await
     }
@@ -231,7 +231,7 @@ async fn message(stream: &mut (impl AsyncBufReadExt + AsyncWrite + Unpin), scrip
         text.push_str(line.strip_prefix('.').unwrap_or(&line));
     }
     tokio::time::sleep(script.dot_delay).await;
-    if let Some(fault) = script.strikes(At::Dot) {
+    if let Some(fault) = script.strikes(At::EndOfData) {
         return misbehave(stream, fault).await;
     }
     let number = {

@@ -1,8 +1,8 @@
-//! A byte stream to the relay that notices when the relay falls out of step.
+//! A byte stream to the relay that detects unexpected replies.
 //!
-//! SMTP without pipelining is strictly turn by turn: a command, one reply. A reply too many would be taken for the
-//! answer to the next command, and so for the fate of the next user's mail. The wire counts turns: bytes that come
-//! when it is not the relay's turn end the connection. It must not know what the words mean.
+//! SMTP without pipelining strictly alternates: one command, one reply. A surplus reply would be read as the reply to
+//! the next command, and a mail of the next user could count as accepted that the relay never saw. The wire therefore
+//! tracks whose turn it is: bytes that arrive when no reply is due end the connection. It must not know commands.
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// Stands in for the greeting that was read before STARTTLS.
+/// Replaces the greeting that was read before STARTTLS: lettre expects one on every new stream.
 const GREETING: &[u8] = b"220 STARTTLS done\r\n";
 
-/// The stream below.
+/// The underlying stream.
 #[derive(Debug)]
 pub(super) enum Stream {
     /// Without TLS.
@@ -26,21 +26,21 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// The stream with its turns.
+/// The stream with the state of the dialogue.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: Stream,
-    /// What is given to the reader before the stream's own bytes.
+    /// Bytes that the reader gets before those of the stream; shrinks as they are read.
     preface: &'static [u8],
-    /// Whether the relay owes a reply: from our first byte to its last line's end.
-    relays_turn: bool,
-    /// How far the current reply line has come.
+    /// Whether a reply is due: set by our first byte of a command, cleared at the end of the reply's last line.
+    reply_due: bool,
+    /// The state of the current reply line; reset at each line's end.
     line: Line,
-    /// Set when the relay said 421 behind a reply: it closes, and our next word is not worth sending.
+    /// Set when a 421 follows a reply: the relay is closing, so no further command is sent. Never cleared.
     closing: bool,
 }
 
-/// The part of a reply line that tells whether it is the last one: its fourth byte.
+/// A reply line as far as it was read. Its fourth byte tells whether it is the last: `-` means that more lines follow.
 #[derive(Debug, Default)]
 struct Line {
     bytes: u8,
@@ -48,26 +48,27 @@ struct Line {
 }
 
 impl Wire {
-    /// A fresh connection: the relay greets first.
+    /// A new connection: the relay's greeting is due.
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, preface: b"", relays_turn: true, line: Line::default(), closing: false }
+        Self { stream, preface: b"", reply_due: true, line: Line::default(), closing: false }
     }
 
-    /// A connection that went through STARTTLS: its greeting is past.
+    /// A connection after STARTTLS: its greeting was read before TLS, and the client speaks next.
     pub(super) fn after_starttls(stream: Stream) -> Self {
-        Self { stream, preface: GREETING, relays_turn: false, line: Line::default(), closing: false }
+        Self { stream, preface: GREETING, reply_due: false, line: Line::default(), closing: false }
     }
 
-    /// Follows the reply and returns how many of the bytes belong to it; an error when more comes than one reply and a
-    /// 421, which RFC 5321 section 3.8 allows at any time.
-    fn heard(&mut self, bytes: &[u8]) -> Result<usize> {
+    /// Tracks the reply and returns how many of the bytes belong to it. Only a 421 may follow a reply, as RFC 5321
+    /// section 3.8 allows it at any time; anything else is an error.
+    fn accept_reply_bytes(&mut self, bytes: &[u8]) -> Result<usize> {
         for (at, &byte) in bytes.iter().enumerate() {
-            if !self.relays_turn {
+            if !self.reply_due {
+                // The 421 is cut off and not passed on: it would be read as the reply to the next command.
                 self.closing = bytes[at..].starts_with(b"421");
                 return if self.closing { Ok(at) } else { Err(out_of_step()) };
             }
             if byte == b'\n' {
-                self.relays_turn = self.line.continues;
+                self.reply_due = self.line.continues;
                 self.line = Line::default();
             } else {
                 self.line.continues |= self.line.bytes == 3 && byte == b'-';
@@ -77,13 +78,15 @@ impl Wire {
         Ok(bytes.len())
     }
 
-    /// At the start of our turn nothing may be there to read, neither a word nor the end of the stream.
-    fn check_silence(&mut self, cx: &mut Context<'_>) -> Result<()> {
+    /// Checks before a command that nothing is there to read: neither a reply that is not due nor the end of the
+    /// stream. A parked session whose relay has gone fails here, before anything of the mail is sent.
+    fn check_nothing_unread(&mut self, cx: &mut Context<'_>) -> Result<()> {
         if self.closing {
             return Err(ErrorKind::ConnectionAborted.into());
         }
         let mut bytes = [0; 64];
         let mut buffer = ReadBuf::new(&mut bytes);
+        // A read cannot be undone, but every byte that it may return is an error anyway.
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => Ok(()),
             Poll::Ready(Err(error)) => Err(error),
@@ -107,7 +110,7 @@ impl AsyncRead for Wire {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let heard = self.heard(&buf.filled()[before..])?;
+        let heard = self.accept_reply_bytes(&buf.filled()[before..])?;
         buf.set_filled(before + heard);
         Poll::Ready(Ok(()))
     }
@@ -115,9 +118,11 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
-        if !self.relays_turn {
-            self.check_silence(cx)?;
-            self.relays_turn = true;
+        // Once per command: a command or a message may take several writes, and a relay may reply before the last of
+        // them, for example when it refuses a message half-way.
+        if !self.reply_due {
+            self.check_nothing_unread(cx)?;
+            self.reply_due = true;
         }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -179,14 +184,14 @@ mod tests {
 
     use super::*;
 
-    /// A wire whose other end is in the test's hands.
+    /// A wire and the relay's end of it.
     async fn pair() -> (Wire, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         (Wire::new(Stream::Plain(ours)), listener.accept().await.unwrap().0)
     }
 
-    /// Lets the relay say `words` and reads them.
+    /// Sends `words` from the relay and reads them.
     async fn hear(wire: &mut Wire, relay: &mut TcpStream, words: &str) -> Result<String> {
         relay.write_all(words.as_bytes()).await.unwrap();
         let mut bytes = vec![0; 256];

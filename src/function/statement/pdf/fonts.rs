@@ -112,7 +112,8 @@ const FACES: [(&str, &[u8]); 9] = [
 
 type Range = std::ops::RangeInclusive<u32>;
 
-/// The characters of the slices of the two Latin weights: Western (with punctuation), Central European, Greek, Cyrillic.
+/// The characters of the slices of the two Latin weights: Western (with punctuation), Central European, Greek,
+/// Cyrillic.
 const LATIN_SLICES: [&[Range]; 4] = [
     &[
         0x20..=0x7e,

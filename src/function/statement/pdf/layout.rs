@@ -1,7 +1,8 @@
 //! What stands where on the pages of a statement.
 //!
-//! Letterhead, address, facts and summary on the first page; on each page the table with its header, the balance carried
-//! forward, footer and page number. Measures are points from the top left corner of A4. Must not know fonts or files.
+//! Letterhead, address, facts and summary on the first page; on each page the table with its header, the balance
+//! carried forward, footer and page number. Measures are points from the top left corner of A4. Must not know fonts or
+//! files.
 
 use std::borrow::Cow;
 
@@ -106,7 +107,7 @@ impl<'c, 'f, 'd> Page<'c, 'f, 'd> {
         shape(self.canvas.fonts(), weight, text)
     }
 
-    /// One line of foreign text, cut to the width.
+    /// One line of text from outside, cut to the width.
     fn fit(&self, weight: Weight, text: &str, width: f32, size: f32) -> Text {
         wrap_at_most(self.canvas.fonts(), weight, text, thousandths(width - size, size), 1).pop().unwrap_or_default()
     }

@@ -3,8 +3,8 @@
 //! Knows fonts, text shaping and the page; must not know where accounts come from or where the file goes. No clock and
 //! no random number takes part.
 //!
-//! The way through the files: `render` (the door) → `layout` (what stands where) → `text` (characters to glyphs, by
-//! `fonts`) → `canvas` (glyphs to printpdf operations) → `embed` (font programs into the file).
+//! The way through the files: `render` (the entry point) → `layout` (what stands where) → `text` (characters to glyphs,
+//! by `fonts`) → `canvas` (glyphs to printpdf operations) → `embed` (font programs into the file).
 
 mod canvas;
 mod embed;

@@ -1,4 +1,4 @@
-//! The door of the room: one document in, its bytes out.
+//! The entry point of the module: renders one document to bytes.
 //!
 //! Owns the fonts, the file's frame (information, language, identity) and compression. printpdf writes the pages;
 //! the fonts are put in by `embed`, because printpdf would subset and compress them again for each document.
@@ -16,7 +16,7 @@ use super::fonts::{FontError, FontKey, Fonts};
 use super::layout;
 use crate::base::Failure;
 
-/// What one statement is made of.
+/// The content of one statement.
 #[derive(Clone, Copy, Debug)]
 pub struct Document<'a> {
     /// The checked figures.
@@ -42,7 +42,7 @@ pub struct Rendered {
     pub sha256: String,
 }
 
-/// Makes statements. It holds the fonts: make one and share it among all threads.
+/// Renders statements. It holds the fonts: create one and share it among all threads.
 #[derive(Debug)]
 pub struct Renderer {
     fonts: Fonts,
@@ -61,7 +61,7 @@ impl Renderer {
     ///
     /// # Errors
     /// A failure of kind `render`, place `statement`: `too-many-pages` when there are more than the options allow,
-    /// `font` or `pdf` when the file cannot be put together. All are lasting.
+    /// `font` or `pdf` when the file cannot be built. All are permanent.
     pub fn render(&self, document: &Document<'_>) -> Result<Rendered, Failure> {
         let locale = Locale::resolve(document.locale, &document.options.default_locale);
         let mut canvas = Canvas::new(&self.fonts);

@@ -69,7 +69,7 @@ fn render(account: &Account, holder: &str) -> Rendered {
     render_in(account, holder, "en-GB").unwrap()
 }
 
-/// Whether a tool of the machine is there; a test without it says so and checks nothing, unless
+/// Whether a tool is installed; a test without it logs that and checks nothing, unless
 /// `NIGHTMAIL_TEST_TOOLS=required`.
 #[expect(clippy::print_stderr, reason = "a skipped check must say why")]
 fn has(tool: &str) -> bool {
@@ -82,7 +82,7 @@ fn has(tool: &str) -> bool {
     found
 }
 
-/// Writes the file where tools can read it; set `NIGHTMAIL_KEEP_PDF` to a directory to look at it afterwards.
+/// Writes the file where tools can read it; set `NIGHTMAIL_KEEP_PDF` to a directory to keep it for inspection.
 fn saved(name: &str, rendered: &Rendered) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);

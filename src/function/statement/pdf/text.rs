@@ -1,6 +1,6 @@
 //! From characters to positioned glyphs: bidirectional order, font fallback, shaping.
 //!
-//! Text whose characters all stand in a slice takes the short way: one table look-up a character. All other text is
+//! Text whose characters are all in a slice takes a fast path: one table look-up per character. All other text is
 //! ordered by the Unicode bidirectional algorithm, split by font and shaped. Must not know the page.
 
 use std::ops::Range;
@@ -117,14 +117,14 @@ impl Text {
     }
 }
 
-/// Who draws a piece of text.
+/// What draws a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drawer {
     /// Characters of slices, one by one.
     Simple,
     /// The shaper, with this face.
     Face(u8),
-    /// Nobody: the replacement character stands for one grapheme.
+    /// No font has it: the replacement character stands for one grapheme.
     Nobody,
     /// Nothing is drawn.
     Nothing,
@@ -149,7 +149,7 @@ fn shape_any(fonts: &Fonts, weight: Weight, text: &str) -> Text {
     out
 }
 
-/// Splits one run of one direction by who draws it, in logical order.
+/// Splits one run of one direction by what draws it, in logical order.
 fn pieces(fonts: &Fonts, weight: Weight, text: &str, run: Range<usize>, rtl: bool) -> Vec<(Drawer, Range<usize>)> {
     let mut pieces: Vec<(Drawer, Range<usize>)> = Vec::new();
     for (at, grapheme) in text[run.clone()].grapheme_indices(true) {

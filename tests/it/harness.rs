@@ -1,5 +1,5 @@
-//! The stage of the end-to-end tests: the demo's bank and mail sink in this process, and the real daemon, either in
-//! this process too or as a child that can be killed. The daemon is spoken to over its control socket alone.
+//! The harness of the end-to-end tests: the demo's bank and mail sink in this process, and the real daemon, either in
+//! this process too or as a child that can be killed. Tests talk to the daemon only over its control socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use nightmail::api::control::{Answer, Client, Failure, Request};
 use nightmail::base::{Clock, SystemClock, Timestamp};
 use nightmail::config::{self, Environment, Settings};
 use nightmail::daemon::{self, Daemon};
-use nightmail::demo::{People, Period, bank, sink};
+use nightmail::demo::{Fixtures, Period, bank, sink};
 use nightmail::queue::dead::Group;
 use nightmail::queue::peek::Peeked;
 use nightmail::queue::redrive::Redrive;
 use nightmail::queue::stats::Stats;
-use nightmail::queue::{Door, catalog};
+use nightmail::queue::{Queues, catalog};
 use nightmail::run::report::{self, Report, Row};
 use nightmail::store::check::{self, Findings};
 use rustix::process::{Pid, Signal, kill_process};
@@ -29,9 +29,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) const SCHEDULE: &str = "monthly-statements";
 /// The month of most runs.
 pub(crate) const PERIOD: &str = "2026-10";
-/// No wait of a test is longer, so that a test that hangs ends with a reason.
+/// The longest wait of a test, so that a test that hangs fails with a reason.
 const WAIT_MAX: Duration = Duration::from_secs(1500);
-/// How often a condition is looked at.
+/// The interval at which a condition is polled.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A number from the environment, so that the same test runs in CI size and in full size.
@@ -65,10 +65,10 @@ pub(crate) fn seed() -> u64 {
 }
 
 /// A stream of numbers whose seed is printed; `NIGHTMAIL_SEED` replays it.
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
-    /// Throws with the seed of the environment, or with a new one.
+impl Rng {
+    /// Starts from the seed of the environment, or from a new one.
     pub(crate) fn new() -> Self {
         Self(seed())
     }
@@ -88,33 +88,33 @@ impl Dice {
     }
 }
 
-/// Bank, sink and a directory; the daemon comes and goes.
-pub(crate) struct Stage {
+/// Bank, sink and a directory; tests start and stop daemons on it.
+pub(crate) struct Harness {
     pub(crate) dir: TempDir,
     pub(crate) bank: bank::Handle,
     pub(crate) sink: sink::Handle,
     /// Overriding variables without their prefix.
     overrides: BTreeMap<String, String>,
-    /// Ends bank and sink with the stage.
+    /// Stops bank and sink when the harness is dropped.
     _end: DropGuard,
 }
 
-impl Stage {
-    /// A bank with so many users and a sink without faults.
+impl Harness {
+    /// A bank with this many users and a sink without faults.
     pub(crate) async fn with_users(users: u32) -> Self {
         Self::set(bank::Options { users, ..bank::Options::default() }, sink::Options::default()).await
     }
 
-    /// A bank and a sink that were told these things.
+    /// A bank and a sink with these options.
     pub(crate) async fn set(bank: bank::Options, mut sink: sink::Options) -> Self {
         let end = CancellationToken::new();
         let dir = tempfile::tempdir().unwrap();
         sink.pdf_dir = sink.pdf_dir.map(|name| dir.path().join(name));
         let bank = bank::Bank::start(listener().await, bank, end.clone());
         let sink = sink::Sink::start(listener().await, sink, end.clone()).unwrap();
-        let mut stage = Self { dir, bank, sink, overrides: BTreeMap::new(), _end: end.drop_guard() };
-        stage.override_addresses();
-        stage
+        let mut harness = Self { dir, bank, sink, overrides: BTreeMap::new(), _end: end.drop_guard() };
+        harness.override_addresses();
+        harness
     }
 
     fn override_addresses(&mut self) {
@@ -150,10 +150,10 @@ impl Stage {
         let settings = self.settings();
         let socket = settings.control_socket.clone();
         let daemon = Daemon::open(settings, SystemClock::shared()).await.unwrap();
-        let door = daemon.door().clone();
+        let queues = daemon.queues().clone();
         let stop = CancellationToken::new();
         let working = tokio::spawn(daemon.work(stop.clone(), CancellationToken::new()));
-        Inner { operator: Operator::new(&socket), door, stop, working }
+        Inner { operator: Operator::new(&socket), queues, stop, working }
     }
 
     /// Starts the daemon as a process of its own; it may not answer yet.
@@ -177,8 +177,8 @@ impl Stage {
     }
 
     /// The store while no daemon runs.
-    pub(crate) fn door(&self) -> Door {
-        daemon::serve::open_door(&self.settings(), SystemClock::shared()).unwrap()
+    pub(crate) fn queues(&self) -> Queues {
+        daemon::serve::open_queues(&self.settings(), SystemClock::shared()).unwrap()
     }
 
     /// The log of all children so far.
@@ -186,8 +186,8 @@ impl Stage {
         std::fs::read_to_string(self.dir.path().join("log.txt")).unwrap_or_default()
     }
 
-    pub(crate) fn people(&self) -> People {
-        self.bank.people()
+    pub(crate) fn fixtures(&self) -> Fixtures {
+        self.bank.fixtures()
     }
 
     /// Checks that each of these users got one mail and nobody else got any.
@@ -201,7 +201,7 @@ impl Stage {
     /// Checks that exactly these users are among the recipients, and that no mail broke a rule.
     pub(crate) fn assert_recipients(&self, users: u32) {
         let got: BTreeSet<String> = self.sink.records().into_iter().map(|record| record.recipient).collect();
-        let expected: BTreeSet<String> = (0..users).map(|index| self.people().user(index).email).collect();
+        let expected: BTreeSet<String> = (0..users).map(|index| self.fixtures().user(index).email).collect();
         let (lost, strange) = (expected.difference(&got).count(), got.difference(&expected).count());
         assert_eq!((lost, strange), (0, 0), "users without a mail, and mails to others");
         assert_eq!(self.sink.summary().violations, BTreeMap::new());
@@ -231,7 +231,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     tokio::time::timeout(WAIT_MAX, found).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
 
-/// Who speaks to the daemon over its socket.
+/// A client of the daemon's control socket.
 #[derive(Clone)]
 pub(crate) struct Operator(Client);
 
@@ -275,7 +275,7 @@ impl Operator {
         }
     }
 
-    /// Waits until every recipient of the run has an end.
+    /// Waits until every recipient of the run has an outcome.
     pub(crate) async fn complete(&self, id: u64) -> Report {
         until("the run to be complete", async || Some(self.report(id).await).filter(Report::is_complete)).await
     }
@@ -306,7 +306,7 @@ impl Operator {
     }
 
     /// Sends a message of no run that mails the statement of that user.
-    pub(crate) async fn send_statement(&self, user: &nightmail::demo::people::User) -> Result<(), Failure> {
+    pub(crate) async fn send_statement(&self, user: &nightmail::demo::fixtures::User) -> Result<(), Failure> {
         let body = serde_json::json!({ "user": user, "params": { "period": PERIOD } }).to_string();
         self.try_ask(Request::Send { queue: "statements".into(), body, with: Box::default() }).await.map(drop)
     }
@@ -329,7 +329,7 @@ impl Operator {
         }
     }
 
-    /// Drives all letters of a dead-letter queue back and waits for the end of it; answers how many moved.
+    /// Redrives all letters of a dead-letter queue and waits for the end; returns how many moved.
     pub(crate) async fn redrive(&self, queue: &str) -> u64 {
         let redrive = Redrive { from: queue.into(), ..Redrive::default() };
         let Answer::Started(id) = self.ask(Request::StartRedrive(redrive)).await else { panic!("no redrive") };
@@ -341,7 +341,7 @@ impl Operator {
         .await
     }
 
-    /// Waits until every user has a mail, driving back whatever dies on the way; answers how many letters that were.
+    /// Waits until every user has a mail, redriving whatever dies meanwhile; returns the number of letters.
     pub(crate) async fn all_sent(&self, id: u64) -> (Report, u64) {
         let mut driven = 0;
         loop {
@@ -366,9 +366,9 @@ impl Operator {
     }
 }
 
-/// Counts the run's rows anew and checks that the books say the same.
-pub(crate) fn assert_recounted(door: &Door, run: u64) -> Report {
-    let snapshot = door.store().snapshot().unwrap();
+/// Recounts the run's rows and checks that the books agree.
+pub(crate) fn assert_recounted(queues: &Queues, run: u64) -> Report {
+    let snapshot = queues.store().snapshot().unwrap();
     let counted = report::recount(&snapshot, run).unwrap();
     let kept = snapshot.totals().unwrap().get(&run).unwrap().unwrap();
     assert_eq!(counted, kept, "the kept totals are not what the rows say");
@@ -376,8 +376,8 @@ pub(crate) fn assert_recounted(door: &Door, run: u64) -> Report {
 }
 
 /// Checks every row of the store and the rules between them.
-pub(crate) fn assert_sound(door: &Door) {
-    let (snapshot, mut findings) = (door.store().snapshot().unwrap(), Findings::new(CancellationToken::new()));
+pub(crate) fn assert_sound(queues: &Queues) {
+    let (snapshot, mut findings) = (queues.store().snapshot().unwrap(), Findings::new(CancellationToken::new()));
     check::records(&snapshot, &mut findings).unwrap();
     nightmail::queue::check::check(&snapshot, &mut findings).unwrap();
     nightmail::run::check::check(&snapshot, &mut findings).unwrap();
@@ -386,22 +386,22 @@ pub(crate) fn assert_sound(door: &Door) {
 }
 
 /// All messages of a queue, read from the store.
-pub(crate) fn messages(door: &Door, queue: &str) -> Vec<Peeked> {
-    let snapshot = door.store().snapshot().unwrap();
+pub(crate) fn messages(queues: &Queues, queue: &str) -> Vec<Peeked> {
+    let snapshot = queues.store().snapshot().unwrap();
     let queue = catalog::look_up(&snapshot, queue).unwrap();
-    nightmail::queue::peek::peek(&snapshot, &queue, usize::MAX, 4096, door.now()).unwrap()
+    nightmail::queue::peek::peek(&snapshot, &queue, usize::MAX, 4096, queues.now()).unwrap()
 }
 
 /// A daemon in this process.
 pub(crate) struct Inner {
     pub(crate) operator: Operator,
-    pub(crate) door: Door,
+    pub(crate) queues: Queues,
     stop: CancellationToken,
     working: JoinHandle<Result<(), daemon::Error>>,
 }
 
 impl Inner {
-    /// Drains it and waits for its end.
+    /// Drains the daemon and waits for its end.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.working.await.unwrap().unwrap();
@@ -416,7 +416,7 @@ pub(crate) struct Child {
 
 impl Child {
     /// Waits until this process answers on its socket.
-    pub(crate) async fn ready(&mut self, stage: &Stage) {
+    pub(crate) async fn ready(&mut self, harness: &Harness) {
         let pid = self.process.id().unwrap();
         loop {
             if let Ok(Answer::Status(status)) = self.operator.try_ask(Request::Status).await
@@ -425,7 +425,7 @@ impl Child {
                 return;
             }
             let ended = self.process.try_wait().unwrap();
-            assert!(ended.is_none(), "the daemon ended with {ended:?}:\n{}", stage.log());
+            assert!(ended.is_none(), "the daemon ended with {ended:?}:\n{}", harness.log());
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

@@ -1,5 +1,5 @@
-//! The door: what the rooms above call. Each call is one step in the store's next group, and answers once it is on
-//! disk.
+//! The asynchronous API of the queues for the modules above. Each call runs as one step in the store's next group
+//! commit and returns once it is on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,61 +16,61 @@ use crate::store::{Store, Tx};
 use super::receive::Receiving;
 use super::redrive::{self, Redrive};
 use super::{
-    Error, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, Witness, catalog, delete, expire, purge,
+    Error, Observer, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, catalog, delete, expire, purge,
     receive, recover, send, valid, visibility,
 };
 
 /// The queues of one store. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Queues {
     store: Store,
     clock: Arc<dyn Clock>,
-    /// Wall and monotonic time when the door was made; see [`Door::now`].
+    /// Wall and monotonic time when this handle was made; see [`Queues::now`].
     opened: (Timestamp, Duration),
-    witness: Arc<dyn Witness>,
-    /// What sends may fill; whoever watches the disk holds it too.
+    observer: Arc<dyn Observer>,
+    /// The free disk space that sends check; shared with the loop that measures it.
     space: Arc<Space>,
 }
 
-impl Door {
-    /// A door to the queues of `store`; `witness` keeps books on the messages of runs.
-    pub fn new(store: Store, clock: Arc<dyn Clock>, witness: Arc<dyn Witness>) -> Self {
+impl Queues {
+    /// The queues of `store`. `observer` is notified of the transitions of messages that belong to runs.
+    pub fn new(store: Store, clock: Arc<dyn Clock>, observer: Arc<dyn Observer>) -> Self {
         let opened = (clock.now(), clock.monotonic());
-        Self { store, clock, opened, witness, space: Arc::new(Space::unlimited()) }
+        Self { store, clock, opened, observer, space: Arc::new(Space::unlimited()) }
     }
 
-    /// The same door, whose sends are refused when `space` has no room for them.
+    /// The same queues; sends are refused when `space` has no room for them.
     #[must_use]
     pub fn with_space(self, space: Arc<Space>) -> Self {
         Self { space, ..self }
     }
 
-    /// What sends may fill, for steps that send for themselves.
+    /// The space check, for callers whose own steps send messages.
     pub fn space(&self) -> &Space {
         &self.space
     }
 
-    /// The store behind the door, for steps that join queue work with their own.
+    /// The underlying store, for callers that combine queue operations and their own writes in one step.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Who keeps books on messages, for such steps.
-    pub fn witness(&self) -> Arc<dyn Witness> {
-        self.witness.clone()
+    /// The observer, for callers whose own steps change messages.
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        self.observer.clone()
     }
 
-    /// The time by which messages wait and leases run: wall time when the door was made, steady from then on. An
-    /// operator who sets the clock, or a machine that was asleep, ends no lease of a worker that is still at work.
+    /// The time that delays and leases are measured with: the wall time at which the handle was made plus the monotonic
+    /// time since. Neither setting the clock nor a machine's sleep ends the lease of a worker that is still working.
     pub fn now(&self) -> Timestamp {
         let (wall, monotonic) = self.opened;
         wall.after(self.clock.monotonic().saturating_sub(monotonic))
     }
 
-    /// Makes the queue, or gives it these attributes; answers its number.
+    /// Creates the queue or updates its attributes; returns its number.
     ///
     /// # Errors
-    /// The name does not fit, or the store failed.
+    /// The name is invalid, or the store failed.
     pub async fn ensure(&self, name: &str, options: &Options) -> Result<u32, Error> {
         let (name, options, now) = (name.to_owned(), options.clone(), self.now());
         self.store.write(move |tx| catalog::ensure(tx, &name, &options, now)).await
@@ -79,7 +79,7 @@ impl Door {
     /// Sends one message.
     ///
     /// # Errors
-    /// The queue is not there, the message is out of its limits, the disk is nearly full, or the store failed.
+    /// The queue does not exist, the message exceeds a limit, the disk is nearly full, or the store failed.
     pub async fn send(&self, queue: &str, message: Send) -> Result<Sent, Error> {
         self.space.admit(queue)?;
         let (queue, now) = (queue.to_owned(), self.now());
@@ -93,7 +93,7 @@ impl Door {
     /// Sends all messages or, when one of them is refused, none.
     ///
     /// # Errors
-    /// As [`Door::send`].
+    /// As [`Queues::send`].
     pub async fn send_all(&self, queue: &str, messages: Vec<Send>) -> Result<Vec<Sent>, Error> {
         self.space.admit(queue)?;
         let (queue, now) = (queue.to_owned(), self.now());
@@ -104,10 +104,11 @@ impl Door {
         self.store.write(step).await
     }
 
-    /// Sends a batch as SQS does: each message is taken or refused on its own. Answers in the order given.
+    /// Sends a batch as SQS does: each message succeeds or fails on its own. Results are in the order given.
     ///
     /// # Errors
-    /// The queue is not there, there are more than ten messages, together they are larger than 1 MiB, or the store failed.
+    /// The queue does not exist, the batch has more than ten messages or more than 1 MiB in total, the disk is nearly
+    /// full, or the store failed.
     pub async fn send_batch(&self, queue: &str, messages: Vec<Send>) -> Result<Vec<Result<Sent, Error>>, Error> {
         check_batch(messages.len())?;
         self.space.admit(queue)?;
@@ -123,20 +124,20 @@ impl Door {
         self.store.write(step).await
     }
 
-    /// Deletes a batch of messages, each on its own. Answers in the order given.
+    /// Deletes a batch of messages, each on its own. Results are in the order given.
     ///
     /// # Errors
     /// There are more than ten, or the store failed.
     pub async fn delete_batch(&self, handles: Vec<ReceiptHandle>) -> Result<Vec<Result<bool, Error>>, Error> {
         check_batch(handles.len())?;
-        let (now, witness) = (self.now(), self.witness.clone());
+        let (now, observer) = (self.now(), self.observer.clone());
         let step = move |tx: &mut Tx<'_>| {
-            Ok(handles.into_iter().map(|handle| delete::delete(tx, &*witness, handle, now)).collect())
+            Ok(handles.into_iter().map(|handle| delete::delete(tx, &*observer, handle, now)).collect())
         };
         self.store.write(step).await
     }
 
-    /// Changes the visibility of a batch of messages, each on its own. Answers in the order given.
+    /// Changes the visibility of a batch of messages, each on its own. Results are in the order given.
     ///
     /// # Errors
     /// There are more than ten, or the store failed.
@@ -153,7 +154,7 @@ impl Door {
         self.store.write(step).await
     }
 
-    /// Makes a queue as SQS's CreateQueue does; answers its number.
+    /// Creates a queue as SQS's CreateQueue does; returns its number.
     ///
     /// # Errors
     /// See [`catalog::create`].
@@ -162,18 +163,18 @@ impl Door {
         self.store.write(move |tx| catalog::create(tx, &name, &options, &tags, now)).await
     }
 
-    /// Deletes a queue and all its messages; answers how many those were. Its name is gone at once; a crash in the middle
-    /// is made good by [`Door::finish_deletions`].
+    /// Deletes a queue and all its messages; returns how many there were. The name is gone at once.
+    /// [`Queues::finish_deletions`] completes the deletion if the process dies before the end.
     ///
     /// # Errors
-    /// The queue is not there, or the store failed.
+    /// The queue does not exist, or the store failed.
     pub async fn delete_queue(&self, name: &str) -> Result<u64, Error> {
         let (name, now) = (name.to_owned(), self.now());
         let id = self.store.write(move |tx| catalog::delete(tx, &name, now)).await?;
         self.remove(id).await
     }
 
-    /// Carries on the deletions of queues that an earlier life did not finish; to be called once, at start.
+    /// Completes the deletions that an earlier process left unfinished. Call it once, at start.
     ///
     /// # Errors
     /// The store failed.
@@ -186,7 +187,7 @@ impl Door {
 
     async fn remove(&self, id: u32) -> Result<u64, Error> {
         let removed = self.purge_number(id).await?;
-        while !self.store.write(move |tx| catalog::bury(tx, id)).await? {}
+        while !self.store.write(move |tx| catalog::remove_record(tx, id)).await? {}
         Ok(removed)
     }
 
@@ -199,69 +200,71 @@ impl Door {
         self.store.write(move |tx| catalog::tag(tx, &queue, tags)).await
     }
 
-    /// Takes tags off a queue.
+    /// Removes tags from a queue.
     ///
     /// # Errors
-    /// The queue is not there, or the store failed.
+    /// The queue does not exist, or the store failed.
     pub async fn untag(&self, queue: &str, keys: Vec<String>) -> Result<(), Error> {
         let queue = queue.to_owned();
         self.store.write(move |tx| catalog::untag(tx, &queue, &keys)).await
     }
 
-    /// Stops receives from the queue, also over restarts, until [`Door::resume`]; sends go on. `by` says who did it.
+    /// Stops receives from the queue until [`Queues::resume`], also across restarts; sends continue. `by` says who
+    /// paused it.
     ///
     /// # Errors
-    /// The queue is not there, or the store failed.
+    /// The queue does not exist, or the store failed.
     pub async fn pause(&self, queue: &str, by: &str) -> Result<(), Error> {
         let (queue, by, now) = (queue.to_owned(), by.to_owned(), self.now());
         self.store.write(move |tx| catalog::pause(tx, &queue, &by, now)).await
     }
 
-    /// Lets receives from the queue go on.
+    /// Allows receives from the queue again.
     ///
     /// # Errors
-    /// The queue is not there, or the store failed.
+    /// The queue does not exist, or the store failed.
     pub async fn resume(&self, queue: &str) -> Result<(), Error> {
         let queue = queue.to_owned();
         self.store.write(move |tx| catalog::resume(tx, &queue)).await
     }
 
-    /// Receives what is there now.
+    /// Receives what is available now, without waiting.
     ///
     /// # Errors
-    /// The queue is not there, a limit is passed, or the store failed.
+    /// The queue does not exist, a limit is exceeded, or the store failed.
     pub async fn receive_now(&self, queue: u32, what: Receive) -> Result<Receiving, Error> {
-        let (now, witness) = (self.now(), self.witness.clone());
+        let (now, observer) = (self.now(), self.observer.clone());
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::by_id(tx, queue)?;
-            receive::receive(tx, &*witness, &queue, what, now)
+            receive::receive(tx, &*observer, &queue, what, now)
         };
         self.store.write(step).await
     }
 
-    /// Receives from a FIFO queue what is there now, as the attempt of that id; see [`receive::receive_attempt`].
+    /// Receives from a FIFO queue, without waiting, with a ReceiveRequestAttemptId; see [`receive::receive_attempt`].
     ///
     /// # Errors
-    /// As [`Door::receive_now`]; the queue is not a FIFO queue.
+    /// As [`Queues::receive_now`]; the queue is not a FIFO queue.
     pub async fn receive_attempt(&self, queue: u32, what: Receive, attempt: &str) -> Result<Receiving, Error> {
-        let (now, witness, attempt) = (self.now(), self.witness.clone(), attempt.to_owned());
+        let (now, observer, attempt) = (self.now(), self.observer.clone(), attempt.to_owned());
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::by_id(tx, queue)?;
-            receive::receive_attempt(tx, &*witness, &queue, what, &attempt, now)
+            receive::receive_attempt(tx, &*observer, &queue, what, &attempt, now)
         };
         self.store.write(step).await
     }
 
-    /// Receives, waiting up to `wait` for the first message (a long poll). A wait wakes at once on a send.
+    /// Receives, waiting up to `wait` for the first message (a long poll). A send ends the wait at once.
     ///
     /// # Errors
-    /// As [`Door::receive_now`]; SQS's limit of messages in flight is reached.
+    /// As [`Queues::receive_now`]; SQS's limit of messages in flight is reached.
     pub async fn receive(&self, queue: &str, what: Receive, wait: Duration) -> Result<Vec<Received>, Error> {
         let name = queue;
         let queue = catalog::look_up(&self.store.snapshot()?, queue)?.id;
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
         loop {
+            // Subscribe before the receive: a send that commits between the two is then seen, and no wake-up is lost.
             let mut changed = self.store.subscribe(u64::from(queue));
             let found = self.receive_now(queue, what).await?;
             if found.is_over_limit {
@@ -278,8 +281,8 @@ impl Door {
         }
     }
 
-    /// Sleeps until that moment by the door's clock, for ever when there is none; at most a minute at a time, so that
-    /// a clock that was set does not matter for long.
+    /// Sleeps until that moment by [`Queues::now`], for ever when there is none. One sleep lasts a minute at most, so
+    /// that a clock change has no long effect; callers check the queue again after each.
     pub async fn until(&self, moment: Option<Timestamp>) {
         match moment {
             Some(moment) => {
@@ -290,28 +293,28 @@ impl Door {
         }
     }
 
-    /// Deletes the message of that receive; false when the handle is an old one.
+    /// Deletes the message of that receive; false when the handle is stale.
     ///
     /// # Errors
     /// The store failed.
     pub async fn delete(&self, handle: ReceiptHandle) -> Result<bool, Error> {
-        let (now, witness) = (self.now(), self.witness.clone());
-        self.store.write(move |tx| delete::delete(tx, &*witness, handle, now)).await
+        let (now, observer) = (self.now(), self.observer.clone());
+        self.store.write(move |tx| delete::delete(tx, &*observer, handle, now)).await
     }
 
-    /// Makes the message of that receive visible `timeout` from now.
+    /// Makes the message of that receive visible again `timeout` from now.
     ///
     /// # Errors
-    /// It is not in flight, or 12 hours are passed.
+    /// The message is not in flight, or the total would exceed 12 hours.
     pub async fn change_visibility(&self, handle: ReceiptHandle, timeout: Duration) -> Result<(), Error> {
         let now = self.now();
         self.store.write(move |tx| visibility::change(tx, handle, timeout, now)).await
     }
 
-    /// Deletes all messages that are in the queue now; answers how many.
+    /// Deletes all messages that are in the queue now; returns how many.
     ///
     /// # Errors
-    /// The queue is not there, or the store failed.
+    /// The queue does not exist, or the store failed.
     pub async fn purge(&self, queue: &str) -> Result<u64, Error> {
         let id = catalog::look_up(&self.store.snapshot()?, queue)?.id;
         self.purge_number(id).await
@@ -321,8 +324,8 @@ impl Door {
         let mut left = Some(self.store.write::<_, Error, _>(move |tx| purge::begin(tx, id)).await?);
         let mut removed = 0;
         while let Some(extent) = left {
-            let (now, witness) = (self.now(), self.witness.clone());
-            let step = move |tx: &mut Tx<'_>| purge::purge(tx, &*witness, id, extent, now);
+            let (now, observer) = (self.now(), self.observer.clone());
+            let step = move |tx: &mut Tx<'_>| purge::purge(tx, &*observer, id, extent, now);
             let (count, rest) = self.store.write::<_, Error, _>(step).await?;
             removed += count;
             left = rest;
@@ -330,7 +333,7 @@ impl Door {
         Ok(removed)
     }
 
-    /// Ends the leases that workers of an earlier life hold; to be called once, before the first worker starts.
+    /// Ends the leases that workers of an earlier process hold. Call it once, before the first worker starts.
     ///
     /// # Errors
     /// The store failed.
@@ -338,15 +341,15 @@ impl Door {
         for queue in catalog::list(&self.store.snapshot()?)? {
             let mut from = Some((0, 0));
             while let Some(start) = from {
-                let (now, witness) = (self.now(), self.witness.clone());
-                let step = move |tx: &mut Tx<'_>| recover::end_worker_leases(tx, &*witness, queue.id, start, now);
+                let (now, observer) = (self.now(), self.observer.clone());
+                let step = move |tx: &mut Tx<'_>| recover::end_worker_leases(tx, &*observer, queue.id, start, now);
                 from = self.store.write::<_, Error, _>(move |tx| Ok(step(tx)?)).await?;
             }
         }
         Ok(())
     }
 
-    /// Deletes what outlived its queue's retention; answers how many.
+    /// Deletes messages whose retention or expiry has passed; returns how many.
     ///
     /// # Errors
     /// The store failed.
@@ -354,8 +357,8 @@ impl Door {
         let mut removed = 0;
         for queue in catalog::list(&self.store.snapshot()?)? {
             loop {
-                let (now, witness, queue) = (self.now(), self.witness.clone(), queue.clone());
-                let step = move |tx: &mut Tx<'_>| expire::expire(tx, &*witness, &queue, now);
+                let (now, observer, queue) = (self.now(), self.observer.clone(), queue.clone());
+                let step = move |tx: &mut Tx<'_>| expire::expire(tx, &*observer, &queue, now);
                 match self.store.write(step).await? {
                     0 => break,
                     count => removed += count as u64,
@@ -365,7 +368,7 @@ impl Door {
         Ok(removed)
     }
 
-    /// Starts a redrive; [`Door::drive`] carries it on. Answers its number.
+    /// Starts a redrive and returns its number; [`Queues::drive`] does the moving.
     ///
     /// # Errors
     /// See [`redrive::start`].
@@ -375,8 +378,8 @@ impl Door {
         self.store.write(move |tx| redrive::start(tx, &redrive, &preview, now)).await
     }
 
-    /// Takes back the letters of a redrive that nobody has received since; [`Door::drive`] carries it on. Answers the
-    /// number of the undo.
+    /// Starts an undo of a redrive and returns the undo's number: letters that were not received yet return to the
+    /// dead-letter queue. [`Queues::drive`] does the moving.
     ///
     /// # Errors
     /// See [`redrive::undo`].
@@ -385,7 +388,7 @@ impl Door {
         self.store.write(move |tx| redrive::undo(tx, id, now)).await
     }
 
-    /// Stops a running redrive; answers how many letters it had moved.
+    /// Stops a running redrive; returns how many letters it has moved.
     ///
     /// # Errors
     /// It is not running.
@@ -394,26 +397,29 @@ impl Door {
         self.store.write(move |tx| redrive::cancel(tx, id, now)).await
     }
 
-    /// Carries one redrive on until it ends or `shutdown` comes, at its rate.
+    /// Runs one redrive at its rate until it ends or `shutdown` is cancelled.
     ///
     /// # Errors
     /// The store failed.
     pub async fn drive(&self, id: u64, shutdown: &CancellationToken) -> Result<(), Error> {
+        // The rate is known only from the record, so the first step moves a single letter.
         let mut budget = 1;
         while !shutdown.is_cancelled() {
-            let (now, witness) = (self.now(), self.witness.clone());
-            let step = move |tx: &mut Tx<'_>| redrive::step(tx, &*witness, id, budget, now);
+            let (now, observer) = (self.now(), self.observer.clone());
+            let step = move |tx: &mut Tx<'_>| redrive::step(tx, &*observer, id, budget, now);
             let record = match self.store.write(step).await {
-                // It was cancelled and forgotten while this loop slept.
+                // It was cancelled and its record was pruned while this loop slept.
                 Err(Error::RedriveNotFound(_)) => return Ok(()),
                 record => record?,
             };
             if record.state != RedriveState::Running {
                 return Ok(());
             }
+            // The canary's step is complete; only outcomes of its letters can raise the limit. The rate does not matter
+            // then.
             let is_waiting = record.canary.is_some_and(|canary| record.moved >= canary.allowed);
             let Some(rate) = record.per_second.filter(|_| !is_waiting) else {
-                budget = redrive::LOOK_MAX;
+                budget = redrive::SCAN_MAX;
                 if is_waiting {
                     tokio::select! {
                         () = tokio::time::sleep(JUDGED_EVERY) => {}
@@ -422,7 +428,7 @@ impl Door {
                 }
                 continue;
             };
-            // Ten steps a second; a slower rate waits longer for its single letter.
+            // Ten steps a second. A rate below ten letters a second moves one letter a step and sleeps longer.
             let per_step = (rate / 10).max(1);
             budget = per_step as usize;
             tokio::select! {
@@ -433,7 +439,7 @@ impl Door {
         Ok(())
     }
 
-    /// Carries on all redrives, those of an earlier life too, until `shutdown` comes.
+    /// Runs all redrives, those of an earlier process included, until `shutdown` is cancelled.
     ///
     /// # Errors
     /// The store failed.
@@ -443,6 +449,7 @@ impl Door {
         let mut driving = FuturesUnordered::new();
         loop {
             for redrive in redrive::list(&self.store.snapshot()?)? {
+                // `driven` remembers ids for good: ids are never reused, and a second loop would double the rate.
                 if redrive.state == RedriveState::Running && driven.insert(redrive.id) {
                     driving.push(self.drive(redrive.id, &shutdown));
                 }
@@ -456,7 +463,7 @@ impl Door {
     }
 }
 
-/// What a client of the API receives.
+/// Receives for clients of the API.
 impl Receive {
     /// One to ten messages for a client, with the queue's visibility timeout.
     pub fn for_client(max: usize) -> Self {
@@ -464,9 +471,9 @@ impl Receive {
     }
 }
 
-/// How often a redrive in steps looks whether the letters of its last step are at their end.
+/// How often a canary redrive checks whether the letters of its last step have ended.
 const JUDGED_EVERY: Duration = Duration::from_millis(500);
-/// A batch holds at most this many, as in SQS.
+/// The most entries of a batch, as in SQS.
 const BATCH_MAX: u64 = 10;
 
 fn check_batch(entries: usize) -> Result<(), Error> {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::settings::Side;
 use crate::{child, output};
 
-/// How the stage is set.
+/// The arguments of the harness's process.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// How many users the bank has
@@ -44,7 +44,7 @@ pub(crate) struct Seen {
     pub(crate) violations: u64,
 }
 
-/// The stage's own process.
+/// Runs the harness's own process.
 pub(crate) async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let end = CancellationToken::new();
     let options = bank::Options { users: arguments.users, ..bank::Options::default() };
@@ -68,8 +68,8 @@ async fn listener() -> anyhow::Result<TcpListener> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
 }
 
-/// A stage as its parent sees it; it ends when this is dropped.
-pub(crate) struct Stage {
+/// The parent's handle of a harness process, which ends when the handle is dropped.
+pub(crate) struct Harness {
     addresses: Addresses,
     questions: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
@@ -77,21 +77,21 @@ pub(crate) struct Stage {
     _process: Child,
 }
 
-impl Stage {
-    /// Starts a stage with that many users.
+impl Harness {
+    /// Starts a harness with that many users.
     pub(crate) async fn set(users: u32) -> anyhow::Result<Self> {
-        let mut process = child::command(&["serve-stage".into(), format!("--users={users}")])?
+        let mut process = child::command(&["serve-harness".into(), format!("--users={users}")])?
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let questions = process.stdin.take().context("the stage's standard input is a pipe")?;
-        let answers = process.stdout.take().context("the stage's standard output is a pipe")?;
+        let questions = process.stdin.take().context("the harness's standard input is a pipe")?;
+        let answers = process.stdout.take().context("the harness's standard output is a pipe")?;
         let mut answers = BufReader::new(answers).lines();
-        let first = answers.next_line().await?.context("the stage ended at its start")?;
+        let first = answers.next_line().await?.context("the harness ended at its start")?;
         Ok(Self { addresses: serde_json::from_str(&first)?, questions, answers, _process: process })
     }
 
-    /// A side that works against this stage with a directory of its own.
+    /// A side that uses this harness, with a directory of its own.
     pub(crate) fn side(&self, dir: &Path) -> Side {
         Side { bank: self.addresses.bank, sink: self.addresses.sink, dir: dir.to_owned() }
     }
@@ -99,7 +99,7 @@ impl Stage {
     /// What the sink has seen so far.
     pub(crate) async fn seen(&mut self) -> anyhow::Result<Seen> {
         self.questions.write_all(b"seen\n").await?;
-        let line = self.answers.next_line().await?.context("the stage ended by itself")?;
+        let line = self.answers.next_line().await?.context("the harness ended by itself")?;
         Ok(serde_json::from_str(&line)?)
     }
 

@@ -1,4 +1,4 @@
-//! What the sink remembers and what it says about it: records, doubled recipients, violations. No I/O.
+//! The record of what the sink received: deliveries, recipients with several mails, violations. No I/O.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -77,7 +77,7 @@ pub enum ViolationKind {
     EightBit,
     /// A MIME part is broken.
     BrokenMime,
-    /// A part that is called PDF is none.
+    /// A part that is declared as PDF is not one.
     NotPdf,
     /// More than one PDF in one mail.
     SeveralPdfs,
@@ -142,7 +142,7 @@ struct Mails {
 
 /// Everything seen so far.
 #[derive(Default)]
-pub(super) struct Witness {
+pub(super) struct Deliveries {
     total: u64,
     by_recipient: HashMap<Box<str>, Mails>,
     records: Vec<Record>,
@@ -150,13 +150,13 @@ pub(super) struct Witness {
     violation_list: Vec<Violation>,
 }
 
-impl Witness {
+impl Deliveries {
     /// How many deliveries there were.
     pub(super) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Remembers a delivery; its record too while there are fewer than `records_max`.
+    /// Counts a delivery, and keeps its record while there are fewer than `records_max`.
     pub(super) fn deliver(&mut self, record: Record, records_max: usize) {
         self.total += 1;
         let message_id: Box<str> = record.message_id.as_deref().unwrap_or_default().into();
@@ -172,7 +172,7 @@ impl Witness {
         }
     }
 
-    /// Remembers what a client did wrong.
+    /// Records a violation.
     pub(super) fn violation(&mut self, violation: Violation) {
         *self.violations.entry(violation.kind).or_default() += 1;
         if self.violation_list.len() < VIOLATIONS_MAX {

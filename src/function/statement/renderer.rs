@@ -1,7 +1,7 @@
-//! The [`Press`] over our own account parser and PDF renderer.
+//! The [`StatementRenderer`] over our own account parser and PDF renderer.
 
 use super::account::{self, Expected};
-use super::function::{Order, Press, Print};
+use super::function::{RenderRequest, RenderedStatement, StatementRenderer};
 use super::locale::Locale;
 use super::money;
 use super::options::DocumentOptions;
@@ -10,15 +10,15 @@ use super::template::Document;
 use crate::base::Failure;
 use crate::function::Error;
 
-/// Prints statements as PDF documents. Fonts are parsed once, when it is made.
+/// Renders statements as PDF documents. Fonts are parsed once, in the constructor.
 #[derive(Debug)]
-pub struct PdfPress {
+pub struct PdfStatementRenderer {
     renderer: Renderer,
     options: DocumentOptions,
 }
 
-impl PdfPress {
-    /// A press for documents of this look.
+impl PdfStatementRenderer {
+    /// A renderer with these document settings.
     ///
     /// # Errors
     /// An embedded font does not parse: the binary is damaged.
@@ -28,15 +28,15 @@ impl PdfPress {
     }
 }
 
-impl Press for PdfPress {
-    fn print(&self, order: &Order<'_>) -> Result<Print, Failure> {
-        let expected = Expected { account: order.account.to_owned(), period: order.period.map(str::to_owned) };
-        let account = account::parse(order.body, &expected)?;
-        let tag = order.user.locale.as_deref().unwrap_or(&self.options.default_locale);
+impl StatementRenderer for PdfStatementRenderer {
+    fn render(&self, request: &RenderRequest<'_>) -> Result<RenderedStatement, Failure> {
+        let expected = Expected { account: request.account.to_owned(), period: request.period.map(str::to_owned) };
+        let account = account::parse(request.body, &expected)?;
+        let tag = request.user.locale.as_deref().unwrap_or(&self.options.default_locale);
         let document = pdf::Document {
             account: &account,
-            holder: &order.user.name,
-            address: &order.user.address,
+            holder: &request.user.name,
+            address: &request.user.address,
             locale: tag,
             options: &self.options,
         };
@@ -52,6 +52,6 @@ impl Press for PdfPress {
             closing_balance: format.with_code(account.closing_balance),
             pages: rendered.pages,
         };
-        Ok(Print { pdf: rendered.bytes, sha256: rendered.sha256, document: words })
+        Ok(RenderedStatement { pdf: rendered.bytes, sha256: rendered.sha256, document: words })
     }
 }

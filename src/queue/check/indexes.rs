@@ -1,10 +1,10 @@
-//! What a queue keeps beside its messages, looked at row by row: groups, expiries, unique keys, what it remembers.
+//! Checks groups, expiries, unique keys and deduplication entries, row by row.
 
 use crate::store::check::Findings;
-use crate::store::record::{Digest, GroupRecord, MessageState, Place};
+use crate::store::record::{Digest, GroupRecord, MessageState, Phase};
 use crate::store::{Error, Snapshot};
 
-use super::super::{group, place};
+use super::super::{group, messages};
 
 pub(super) fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
     check_states(snapshot, findings)?;
@@ -15,7 +15,7 @@ pub(super) fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), 
     check_recent(snapshot, findings)
 }
 
-/// Every message stands where its group, its expiry and its unique key say.
+/// Every message is in the indexes that its group, its expiry and its unique key require.
 fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
     let (grouped, expiries) = (snapshot.grouped()?, snapshot.expiries()?);
     snapshot.states()?.each_sound(|key, state| {
@@ -25,15 +25,15 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Erro
             findings.add("states", key, "does not stand in grouped, the index of its group");
         }
         let expiry = (key.0, state.expires_at.as_millis(), key.1);
-        if place::expires_while_waiting(&state) && !expiries.has(&expiry)? {
+        if messages::expires_while_waiting(&state) && !expiries.has(&expiry)? {
             findings.add("states", key, "does not stand in expiries");
         }
         findings.go_on()
     })
 }
 
-/// Every group's row equals a recount of its messages. Groups are few beside messages, or have few messages each: the
-/// recount goes through the states of the group's queue once for each part of the groups.
+/// Every group's row equals a recount of its messages. All states of the group's queue are read once for each part of
+/// the groups.
 fn check_groups(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
     let (groups, states) = (snapshot.groups()?, snapshot.states()?);
     let mut start = (0, [0; 16]);
@@ -61,13 +61,13 @@ fn check_groups(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Erro
 /// Groups are recounted in parts of this many: 20 MB of memory, one pass over the states each.
 const GROUPS_AT_ONCE: usize = 1 << 18;
 
-fn recount(row: &mut GroupRecord, key: place::Key, state: &MessageState) {
-    row.in_flight += u64::from(state.place == Place::InFlight);
+fn recount(row: &mut GroupRecord, key: messages::Key, state: &MessageState) {
+    row.in_flight += u64::from(state.phase == Phase::InFlight);
     row.held += u64::from(group::is_held(state));
     row.waiting += u64::from(group::waits_at(key, state).is_some());
 }
 
-/// The key behind that one; `None` behind the last.
+/// The next key; `None` after the last one.
 fn after((queue, digest): (u32, Digest)) -> Option<(u32, Digest)> {
     match u128::from_be_bytes(digest).checked_add(1) {
         Some(next) => Some((queue, next.to_be_bytes())),
@@ -95,7 +95,7 @@ fn check_expiries(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Er
     snapshot.expiries()?.each_sound(|row, ()| {
         let key = (row.0, row.2);
         match states.sound(&key)? {
-            Some(state) if !place::expires_while_waiting(&state) || state.expires_at.as_millis() != row.1 => {
+            Some(state) if !messages::expires_while_waiting(&state) || state.expires_at.as_millis() != row.1 => {
                 findings.add("expiries", row, "its message does not expire then");
             }
             None if !states.has(&key)? => findings.add("expiries", row, "belongs to no message"),
@@ -121,15 +121,15 @@ fn check_uniques(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Err
 }
 
 fn check_recent(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
-    let (recent, times) = (snapshot.recent()?, snapshot.recent_times()?);
-    recent.each_sound(|at, record| {
+    let (dedup, times) = (snapshot.dedup()?, snapshot.dedup_times()?);
+    dedup.each_sound(|at, record| {
         if !times.has(&(at.0, record.until.as_millis(), at.1))? {
             findings.add("recent", at, "does not stand in recent_times");
         }
         findings.go_on()
     })?;
     times.each_sound(|row, ()| {
-        if recent.sound(&(row.0, row.2))?.is_none_or(|record| record.until.as_millis() != row.1) {
+        if dedup.sound(&(row.0, row.2))?.is_none_or(|record| record.until.as_millis() != row.1) {
             findings.add("recent_times", row, "nothing is forgotten then");
         }
         findings.go_on()

@@ -1,4 +1,4 @@
-//! One value against its shape: from TOML to a typed value, or what is wrong.
+//! Checks one value against the type of its key: a TOML value becomes a typed value or an error.
 //!
 //! Pure; it opens no file and resolves no secret.
 
@@ -7,16 +7,16 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::document::{Node, Table};
-use super::keys::Shape;
-use super::plausible;
+use super::keys::ValueType;
+use super::syntax;
 use crate::base::units;
 
-/// A value that fits its shape.
+/// A value that fits the type of its key.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
-    /// Every kind of text, words and paths included.
+    /// Text of any kind, including words and paths.
     Text(String),
-    /// Some texts.
+    /// A list of texts.
     Lines(Vec<String>),
     /// A span of time; `None` is for ever.
     Span(Option<Duration>),
@@ -37,7 +37,7 @@ pub(super) enum Reference {
     File(String),
     /// In systemd's credentials directory.
     Credential(String),
-    /// Here: a header that carries no credential. Never shown all the same.
+    /// In the file itself: a header that carries no credential. It is never shown either.
     Literal(SecretString),
 }
 
@@ -45,40 +45,42 @@ pub(super) enum Reference {
 const SECRET_FORMS: &str = "{ env = \"NAME\" }, { file = \"/path\" } or { credential = \"name\" }";
 
 /// Checks one value. `name` is the key's last segment.
-pub(super) fn check(shape: Shape, name: &str, node: &Node) -> Result<Value, String> {
-    match shape {
-        Shape::Count(min, max) => count(node, min, max),
-        Shape::Flag => flag(node),
-        Shape::Lines => lines(node),
-        Shape::Secret => secret(node),
-        Shape::Header => header(name, node),
-        Shape::Span(min, max) => span(of_text(node, "a duration with a unit, e.g. \"30s\"")?, min, max, ""),
-        Shape::SpanOrForever(min, max) => match of_text(node, "a duration with a unit, e.g. \"4d\", or \"forever\"")? {
-            "forever" => Ok(Value::Span(None)),
-            text => span(text, min, max, ", or \"forever\""),
-        },
-        Shape::Size(min, max) => size(of_text(node, "a size with a unit, e.g. \"64MiB\"")?, min, max),
-        _ => text(shape, of_text(node, "a string")?),
+pub(super) fn check(value_type: ValueType, name: &str, node: &Node) -> Result<Value, String> {
+    match value_type {
+        ValueType::Count(min, max) => count(node, min, max),
+        ValueType::Flag => flag(node),
+        ValueType::Lines => lines(node),
+        ValueType::Secret => secret(node),
+        ValueType::Header => header(name, node),
+        ValueType::Span(min, max) => span(of_text(node, "a duration with a unit, e.g. \"30s\"")?, min, max, ""),
+        ValueType::SpanOrForever(min, max) => {
+            match of_text(node, "a duration with a unit, e.g. \"4d\", or \"forever\"")? {
+                "forever" => Ok(Value::Span(None)),
+                text => span(text, min, max, ", or \"forever\""),
+            }
+        }
+        ValueType::Size(min, max) => size(of_text(node, "a size with a unit, e.g. \"64MiB\"")?, min, max),
+        _ => text(value_type, of_text(node, "a string")?),
     }
 }
 
-fn text(shape: Shape, text: &str) -> Result<Value, String> {
-    match shape {
-        Shape::Line | Shape::Path => plausible::line(text)?,
-        Shape::Name => plausible::queue_name(text)?,
-        Shape::Url => plausible::url(text)?,
-        Shape::Mailbox => plausible::mailbox(text)?,
-        Shape::Host => plausible::host(text)?,
-        Shape::Locale => plausible::locale(text)?,
-        Shape::Pointer => plausible::pointer(text)?,
-        Shape::LogFilter => plausible::log_filter(text)?,
-        Shape::Template(roots) => plausible::template(text, roots)?,
-        Shape::LineTemplate(roots) => {
-            plausible::line(text)?;
-            plausible::template(text, roots)?;
+fn text(value_type: ValueType, text: &str) -> Result<Value, String> {
+    match value_type {
+        ValueType::Line | ValueType::Path => syntax::line(text)?,
+        ValueType::Name => syntax::queue_name(text)?,
+        ValueType::Url => syntax::url(text)?,
+        ValueType::Mailbox => syntax::mailbox(text)?,
+        ValueType::Host => syntax::host(text)?,
+        ValueType::Locale => syntax::locale(text)?,
+        ValueType::Pointer => syntax::pointer(text)?,
+        ValueType::LogFilter => syntax::log_filter(text)?,
+        ValueType::Template(roots) => syntax::template(text, roots)?,
+        ValueType::LineTemplate(roots) => {
+            syntax::line(text)?;
+            syntax::template(text, roots)?;
         }
-        Shape::Choice(words) if !words.contains(&text) => {
-            let got = plausible::start(text);
+        ValueType::Choice(words) if !words.contains(&text) => {
+            let got = syntax::start(text);
             return Err(format!("must be one of {} (got {got:?})", words.join(", ")));
         }
         _ => {}
@@ -114,7 +116,7 @@ fn span(text: &str, min: Duration, max: Duration, or: &str) -> Result<Value, Str
     if (min..=max).contains(&span) {
         return Ok(Value::Span(Some(span)));
     }
-    Err(format!("must be {} to {}{or} (got {:?})", show_span(min), show_span(max), plausible::start(text)))
+    Err(format!("must be {} to {}{or} (got {:?})", show_span(min), show_span(max), syntax::start(text)))
 }
 
 /// A span of time as people write it in a configuration: whole days from two on, else as elsewhere.
@@ -133,7 +135,7 @@ fn size(text: &str, min: u64, max: u64) -> Result<Value, String> {
         return Ok(Value::Count(bytes));
     }
     let (min, max) = (units::show_size(min), units::show_size(max));
-    Err(format!("must be {min} to {max} (got {:?})", plausible::start(text)))
+    Err(format!("must be {min} to {max} (got {:?})", syntax::start(text)))
 }
 
 fn lines(node: &Node) -> Result<Value, String> {
@@ -141,7 +143,7 @@ fn lines(node: &Node) -> Result<Value, String> {
     let Node::Array(items) = node else { return Err(refused(node)) };
     let line = |item: &Node| {
         let Some(text) = item.as_text() else { return Err(format!("{} among others", refused(item))) };
-        plausible::line(text).map(|()| text.to_owned())
+        syntax::line(text).map(|()| text.to_owned())
     };
     items.iter().map(line).collect::<Result<Vec<_>, _>>().map(Value::Lines)
 }
@@ -155,9 +157,9 @@ fn secret(node: &Node) -> Result<Value, String> {
 }
 
 fn header(name: &str, node: &Node) -> Result<Value, String> {
-    plausible::header_name(name)?;
+    syntax::header_name(name)?;
     match node {
-        Node::Text(_) if plausible::is_credential_header(name) => secret(node),
+        Node::Text(_) if syntax::is_credential_header(name) => secret(node),
         Node::Text(text) => {
             let fits = reqwest::header::HeaderValue::from_str(text).is_ok();
             let value = Value::Secret(Reference::Literal(text.clone().into()));
@@ -168,17 +170,17 @@ fn header(name: &str, node: &Node) -> Result<Value, String> {
     }
 }
 
-/// Reads `{ env = … }` and its likes. What stands there instead is not repeated: it may be the secret.
+/// Reads `{ env = … }` and the like. An error does not repeat another value found there: it may be the secret.
 fn reference(table: &Table) -> Result<Reference, String> {
     let mut entries = table.iter();
     let (Some((form, item)), None) = (entries.next(), entries.next()) else {
         return Err(format!("must be exactly one of {SECRET_FORMS}"));
     };
-    let Some(text) = item.node.as_text().filter(|text| plausible::line(text).is_ok()) else {
+    let Some(text) = item.node.as_text().filter(|text| syntax::line(text).is_ok()) else {
         return Err(format!("must be {SECRET_FORMS}"));
     };
     match form.as_str() {
-        "env" if plausible::parameter_name(text).is_err() => {
+        "env" if syntax::parameter_name(text).is_err() => {
             Err("env must be a variable's name (A-Z a-z 0-9 _), not its value".into())
         }
         "env" => Ok(Reference::Env(text.into())),

@@ -1,6 +1,6 @@
 //! The demo bank's customers, a pure function of a seed: who they are and what their accounts did in a month.
 //!
-//! Owns the population; holds none of it in memory. Knows nothing of HTTP or mail. A month's opening balance is the
+//! Owns the population and holds none of it in memory. Knows nothing of HTTP or mail. A month's opening balance is the
 //! closing balance of the month before.
 
 mod culture;
@@ -14,7 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use self::culture::Culture;
-use super::dice::Dice;
+use super::rng::Rng;
 
 /// A statement has at least this many rows.
 pub const ROWS_MIN: usize = 5;
@@ -28,7 +28,7 @@ const STREAM_ROWS: u64 = 3;
 
 /// The population of one seed. User numbers count from 0 and have no upper end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct People {
+pub struct Fixtures {
     seed: u64,
 }
 
@@ -77,7 +77,7 @@ pub struct Row {
     pub amount: String,
 }
 
-/// What one user's PDF and mail must carry.
+/// What one user's PDF and mail must contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// Whom the mail is for.
@@ -86,7 +86,7 @@ pub struct Expected {
     pub statement: Statement,
 }
 
-impl People {
+impl Fixtures {
     /// The population of `seed`.
     pub const fn new(seed: u64) -> Self {
         Self { seed }
@@ -94,11 +94,11 @@ impl People {
 
     /// User number `index`, counted from 0.
     pub fn user(&self, index: u32) -> User {
-        let (culture, mut dice) = self.person(index);
+        let (culture, mut rng) = self.person(index);
         let id = user_id(index);
         let email = format!("{id}@example.test");
-        let name = culture.name(&mut dice);
-        let address = culture.address(&mut dice);
+        let name = culture.name(&mut rng);
+        let address = culture.address(&mut rng);
         User { id, name, email, locale: culture.locale.into(), currency: culture.currency.into(), address }
     }
 
@@ -122,29 +122,29 @@ impl People {
         Expected { user: self.user(index), statement: self.statement(index, period) }
     }
 
-    /// The culture of a user, and the numbers that the rest of the person is made of.
-    fn person(&self, index: u32) -> (&'static Culture, Dice) {
-        let mut dice = Dice::of(&[self.seed, u64::from(index), STREAM_PERSON]);
-        (culture::choose(&mut dice), dice)
+    /// The culture of a user, and the stream of numbers for the rest of the user's data.
+    fn person(&self, index: u32) -> (&'static Culture, Rng) {
+        let mut rng = Rng::of(&[self.seed, u64::from(index), STREAM_PERSON]);
+        (culture::choose(&mut rng), rng)
     }
 
     /// The balance at the start of a month in the currency's smallest unit.
     fn opening(&self, index: u32, culture: &Culture, period: Period) -> i64 {
-        let mut dice = Dice::of(&[self.seed, u64::from(index), STREAM_BALANCE, period.number()]);
-        culture.amount(&mut dice, 12_000) - culture.amount(&mut dice, 900)
+        let mut rng = Rng::of(&[self.seed, u64::from(index), STREAM_BALANCE, period.number()]);
+        culture.amount(&mut rng, 12_000) - culture.amount(&mut rng, 900)
     }
 
     /// The month's rows; the last one, a transfer between own accounts, makes them sum up to `change`.
     fn rows(&self, index: u32, culture: &'static Culture, period: Period, change: i64) -> Vec<Row> {
-        let mut dice = Dice::of(&[self.seed, u64::from(index), STREAM_ROWS, period.number()]);
-        let count = ROWS_MIN + dice.below((ROWS_MAX - ROWS_MIN + 1) as u64) as usize;
+        let mut rng = Rng::of(&[self.seed, u64::from(index), STREAM_ROWS, period.number()]);
+        let count = ROWS_MIN + rng.below((ROWS_MAX - ROWS_MIN + 1) as u64) as usize;
         let mut rows = Vec::with_capacity(count);
         let mut left = change;
         for place in 0..count {
             let date = period.date(place * usize::from(period.days()) / count);
             let (description, amount) = match place + 1 == count {
                 true => (Cow::Borrowed(culture.transfer), left),
-                false => culture.transaction(&mut dice),
+                false => culture.transaction(&mut rng),
             };
             left -= amount;
             rows.push(Row { date, description, amount: decimal(amount, culture.decimals) });

@@ -22,7 +22,7 @@ use crate::demo::{bank, sink};
 use crate::queue::redrive::Redrive;
 use crate::run::Report;
 
-use super::Story;
+use super::Script;
 use super::progress::Progress;
 
 /// The schedule of the example configuration.
@@ -36,8 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Mails and PDFs of larger demos are not kept.
 const KEPT_USERS_MAX: u32 = 5000;
 
-/// What runs while the story is told.
-struct Stage {
+/// What runs during the demo.
+struct Harness {
     bank: bank::Handle,
     sink: sink::Handle,
     settings: Settings,
@@ -49,18 +49,18 @@ struct Stage {
     clock: Arc<dyn Clock>,
 }
 
-/// Tells the story and checks its end.
-pub(super) async fn tell(context: &Context, story: Story) -> anyhow::Result<()> {
+/// Runs the demo and checks its result.
+pub(super) async fn tell(context: &Context, script: Script) -> anyhow::Result<()> {
     let stopped = super::servers::until_told();
     let dir = make_dir()?;
     let clock = SystemClock::shared();
-    let stage = Stage::set(context, story, &dir, clock).await?;
+    let harness = Harness::set(context, script, &dir, clock).await?;
     let told = tokio::select! {
-        told = stage.play(context, story) => told,
+        told = harness.play(context, script) => told,
         () = stopped.cancelled() => Err(anyhow::anyhow!("stopped before its end")),
     };
-    let sink = stage.sink.clone();
-    let cleared = stage.clear().await;
+    let sink = harness.sink.clone();
+    let cleared = harness.clear().await;
     if told.is_err() || cleared.is_err() {
         std::fs::remove_dir_all(&dir)?;
     }
@@ -71,11 +71,11 @@ pub(super) async fn tell(context: &Context, story: Story) -> anyhow::Result<()> 
     let summary = sink.summary();
     let doubled = summary.doubled.len();
     context.output.text(format_args!(
-        "witness: the mail sink took {} to {}, {doubled} of them twice",
+        "the mail sink took {} to {}, {doubled} of them twice",
         units::count(summary.total, "mail"),
         units::count(summary.distinct, "recipient")
     ))?;
-    show_files(context, story, &dir)?;
+    show_files(context, script, &dir)?;
     context.output.json(&report)?;
     anyhow::ensure!(
         summary.distinct == sent,
@@ -86,12 +86,12 @@ pub(super) async fn tell(context: &Context, story: Story) -> anyhow::Result<()> 
     Ok(())
 }
 
-impl Stage {
-    async fn set(context: &Context, story: Story, dir: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+impl Harness {
+    async fn set(context: &Context, script: Script, dir: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-        let options = bank::Options { users: story.users, fail_share: story.fail, ..bank::Options::default() };
+        let options = bank::Options { users: script.users, fail_share: script.fail, ..bank::Options::default() };
         let bank = bank::Bank::start(listener().await?, options, end.clone());
-        let keeps = story.users <= KEPT_USERS_MAX;
+        let keeps = script.users <= KEPT_USERS_MAX;
         let options = sink::Options {
             keep: keeps.then(|| dir.join("mails")),
             pdf_dir: keeps.then(|| dir.join("pdfs")),
@@ -105,12 +105,12 @@ impl Stage {
         Ok(Self { bank, sink, settings, daemon, stop, end, clock })
     }
 
-    async fn play(&self, context: &Context, story: Story) -> anyhow::Result<Report> {
+    async fn play(&self, context: &Context, script: Script) -> anyhow::Result<Report> {
         let output = context.output;
-        output.text(format_args!("a bank with {} users, a mail sink and the daemon are up", story.users))?;
+        output.text(format_args!("a bank with {} users, a mail sink and the daemon are up", script.users))?;
         output.text(format_args!("the schedule {SCHEDULE} fires in {}", units::show_duration(TICK_IN)))?;
         let began = self.clock.monotonic();
-        let report = self.follow(story).await?;
+        let report = self.follow(script).await?;
         let took = self.clock.monotonic().saturating_sub(began).saturating_sub(TICK_IN);
         output.text(report_text(output, &report))?;
         output.text(format_args!("  {} statements in {:.1} s", report.sent, took.as_secs_f64()))?;
@@ -126,14 +126,14 @@ impl Stage {
         output.text(format_args!("\nthe bank's accounts are fixed\n\n$ nightmail redrive {DEAD}"))?;
         let redrive = Redrive { from: DEAD.into(), ..Redrive::default() };
         self.ask(Request::StartRedrive(redrive)).await?;
-        let report = self.follow(story).await?;
+        let report = self.follow(script).await?;
         output.text(balance(output, &report))?;
         Ok(report)
     }
 
-    /// Follows the run until every recipient has an end and no redrive is under way.
-    async fn follow(&self, story: Story) -> anyhow::Result<Report> {
-        let mut progress = Progress::new(u64::from(story.users));
+    /// Follows the run until every recipient has an outcome and no redrive is running.
+    async fn follow(&self, script: Script) -> anyhow::Result<Report> {
+        let mut progress = Progress::new(u64::from(script.users));
         loop {
             anyhow::ensure!(!self.daemon.is_finished(), "the daemon ended by itself");
             let is_driving = match self.ask(Request::Redrives).await? {
@@ -174,7 +174,7 @@ async fn listener() -> anyhow::Result<TcpListener> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
 }
 
-/// The example configuration by the ordinary way, with the demo's addresses as environment variables would set them.
+/// Loads the example configuration in the usual way, with the demo's addresses set as by environment variables.
 fn settings(
     context: &Context,
     dir: &Path,
@@ -223,9 +223,9 @@ fn make_dir() -> anyhow::Result<PathBuf> {
 }
 
 /// Says where the mails and PDFs are; without any, the directory goes away.
-fn show_files(context: &Context, story: Story, dir: &Path) -> anyhow::Result<()> {
+fn show_files(context: &Context, script: Script, dir: &Path) -> anyhow::Result<()> {
     std::fs::remove_dir_all(dir.join("data"))?;
-    if story.users > KEPT_USERS_MAX {
+    if script.users > KEPT_USERS_MAX {
         std::fs::remove_dir_all(dir)?;
         note(format_args!("mails and PDFs are kept for up to {KEPT_USERS_MAX} users"));
         return Ok(());

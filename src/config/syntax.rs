@@ -1,6 +1,6 @@
-//! Whether a text can be what a key wants: names, addresses, mailboxes, locales, templates.
+//! Checks the syntax of text values: names, addresses, mailboxes, locales, templates.
 //!
-//! Pure. Each check answers with what is wrong as a lowercase fragment that never repeats a credential.
+//! Pure. Each check returns what is wrong as a lowercase fragment that never repeats a credential.
 
 use crate::base::limit::QUEUE_NAME_CHARS_MAX;
 use crate::queue::catalog::FIFO_SUFFIX;
@@ -31,7 +31,7 @@ pub(super) fn parameter_name(text: &str) -> Result<(), String> {
     Err(format!("{:?} is not a parameter's name; use 1 to 64 of A-Z a-z 0-9 _, no digit first", start(text)))
 }
 
-/// A header's name that is ours to set.
+/// The name of a header that the configuration may set.
 pub(super) fn header_name(text: &str) -> Result<(), String> {
     const RESERVED: [&str; 6] = ["host", "content-length", "transfer-encoding", "connection", "te", "upgrade"];
     if reqwest::header::HeaderName::from_bytes(text.as_bytes()).is_err() || text.contains('.') {
@@ -98,7 +98,7 @@ pub(super) fn placeholders(url: &str) -> Vec<&str> {
     url.split('{').skip(1).filter_map(|part| part.split('}').next()).collect()
 }
 
-/// A mailbox with exactly one `@`; the mail's builder looks deeper.
+/// A mailbox with exactly one `@`; the mail builder checks the rest.
 pub(super) fn mailbox(text: &str) -> Result<(), String> {
     line(text)?;
     let refused = |why: &str| Err(format!("{:?} is not a mailbox ({why}); write Name <local@domain>", start(text)));
@@ -169,7 +169,7 @@ pub(super) fn log_filter(text: &str) -> Result<(), String> {
         .map_err(|error| format!("is not a log filter ({error}); write it as in \"info,nightmail::work=debug\""))
 }
 
-/// A minijinja template that uses these variables alone.
+/// A minijinja template that uses only these variables.
 pub(super) fn template(text: &str, roots: &[&str]) -> Result<(), String> {
     let environment = minijinja::Environment::new();
     let template = environment.template_from_str(text).map_err(|error| {

@@ -1,12 +1,12 @@
-//! Numbers that look random and are a pure function of their seed (SplitMix64, Steele et al. 2014).
+//! A pseudo-random number generator, a pure function of its seed (SplitMix64, Steele et al. 2014).
 //!
-//! Not `rand`: the demo's population is a format that must not change with a library's version.
+//! Not `rand`: the demo's population must not change with a library's version.
 
-/// A stream of numbers that its parts determine.
+/// A stream of numbers, determined by its parts.
 #[derive(Clone, Debug)]
-pub(super) struct Dice(u64);
+pub(super) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// The stream of `parts`; any other parts give an unrelated stream.
     pub(super) fn of(parts: &[u64]) -> Self {
         Self(parts.iter().fold(0x6a09_e667_f3bc_c908, |state, part| mix(state ^ mix(*part))))
@@ -45,8 +45,8 @@ mod tests {
     #[test]
     fn the_stream_is_a_function_of_its_parts() {
         let rolls = |parts: &[u64]| -> Vec<u64> {
-            let mut dice = Dice::of(parts);
-            (0..4).map(|_| dice.roll()).collect()
+            let mut rng = Rng::of(parts);
+            (0..4).map(|_| rng.roll()).collect()
         };
         assert_eq!(rolls(&[1, 2]), rolls(&[1, 2]));
         assert_ne!(rolls(&[1, 2]), rolls(&[2, 1]));
@@ -55,12 +55,12 @@ mod tests {
 
     #[test]
     fn numbers_stay_below_their_bound_and_reach_all_of_it() {
-        let mut dice = Dice::of(&[7]);
+        let mut rng = Rng::of(&[7]);
         let mut seen = [0_u32; 6];
         for _ in 0..6000 {
-            seen[dice.below(6) as usize] += 1;
+            seen[rng.below(6) as usize] += 1;
         }
         assert!(seen.iter().all(|count| (800..1200).contains(count)), "{seen:?}");
-        assert_eq!(dice.below(0), 0);
+        assert_eq!(rng.below(0), 0);
     }
 }

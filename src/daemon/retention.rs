@@ -1,18 +1,18 @@
-//! What has to be done now and then: messages that outlived their retention are deleted.
+//! Deletes messages that are older than their queue's retention, at regular intervals.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::queue::{self, Door};
+use crate::queue::{self, Queues};
 
-/// How often retention is looked after; a receive never hands out an expired message in between.
+/// How often expired messages are deleted; a receive never returns an expired message in between.
 const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
 /// Runs until `shutdown`.
-pub(super) async fn run(door: Door, shutdown: CancellationToken) -> Result<(), queue::Error> {
+pub(super) async fn run(queues: Queues, shutdown: CancellationToken) -> Result<(), queue::Error> {
     loop {
-        let removed = door.expire().await?;
+        let removed = queues.expire().await?;
         if removed > 0 {
             tracing::info!(removed, "messages outlived their retention and were deleted");
         }

@@ -1,24 +1,24 @@
-//! From a document to its leaves: known keys with checked values; what is unknown, misplaced or missing is reported.
+//! Validates a document: known keys with checked values. Unknown, misplaced and missing keys are reported.
 //!
-//! Follows the list of keys and knows no single one, except that a function's `kind` decides which keys it has.
+//! Driven by the list of keys. The only key it knows by name is a function's `kind`, which decides its other keys.
 
 use std::collections::BTreeMap;
 
 use super::document::{Item, Node, Table};
 use super::finding::{Report, nearest};
-use super::key_list::KEYS;
-use super::keys::{self, Fallback, Key, Scope, Shape, segments};
-use super::plausible;
-use super::shape::{self, Reference, Value};
-use super::source::Place;
+use super::keys::{self, Fallback, Key, Scope, ValueType, segments};
+use super::schema::KEYS;
+use super::source::Location;
+use super::syntax;
+use super::value_type::{self, Reference, Value};
 
 /// One key with its value.
 #[derive(Clone, Debug)]
 pub(super) struct Leaf {
     /// The value; `None` when it was reported as wrong.
     pub(super) value: Option<Value>,
-    /// Where the value stands.
-    pub(super) place: Place,
+    /// Where the value is.
+    pub(super) location: Location,
     /// The value in TOML, without secrets.
     pub(super) shown: String,
 }
@@ -28,8 +28,8 @@ pub(super) struct Leaf {
 pub(super) struct Found {
     /// Keys by their paths.
     pub(super) leaves: BTreeMap<String, Leaf>,
-    /// Where each table's key stands, by its path.
-    pub(super) sections: BTreeMap<String, Place>,
+    /// Where each table's key is, by its path.
+    pub(super) sections: BTreeMap<String, Location>,
 }
 
 impl Found {
@@ -39,28 +39,28 @@ impl Found {
         self.sections.keys().chain(self.leaves.keys()).filter_map(below).collect()
     }
 
-    /// Where a key stands; for one that is not set, where its section does.
-    pub(super) fn place(&self, path: &str) -> Place {
-        if let Some(leaf) = self.leaves.get(path).filter(|leaf| leaf.place != Place::Nowhere) {
-            return leaf.place.clone();
+    /// Where a key is; for a key that is not set, where its section is.
+    pub(super) fn location(&self, path: &str) -> Location {
+        if let Some(leaf) = self.leaves.get(path).filter(|leaf| leaf.location != Location::Nowhere) {
+            return leaf.location.clone();
         }
         let mut rest = path;
         loop {
-            if let Some(place) = self.sections.get(rest) {
-                return place.clone();
+            if let Some(location) = self.sections.get(rest) {
+                return location.clone();
             }
             match rest.rsplit_once('.') {
                 Some((above, _)) => rest = above,
-                None => return Place::Nowhere,
+                None => return Location::Nowhere,
             }
         }
     }
 }
 
 /// Reads a document.
-pub(super) fn walk(document: &Table, example: &dyn Fn(&str) -> Option<String>, report: &mut Report) -> Found {
+pub(super) fn validate(document: &Table, example: &dyn Fn(&str) -> Option<String>, report: &mut Report) -> Found {
     let mut found = Found::default();
-    Walker { report, found: &mut found }.table(&[], &[], document, None);
+    Validator { report, found: &mut found }.table(&[], &[], document, None);
     for key in KEYS {
         for path in expand(&segments(key.path), document) {
             if has(document, &path, key.scope) {
@@ -118,30 +118,30 @@ fn fall_back(
     example: &dyn Fn(&str) -> Option<String>,
     report: &mut Report,
 ) {
-    let replaced = found.leaves.contains_key(&format!("{path}_file")); // `text_file` stands in for `text`.
+    let replaced = found.leaves.contains_key(&format!("{path}_file")); // `text_file` replaces `text`.
     if replaced || found.leaves.contains_key(path) {
         return;
     }
     let node = match key.fallback {
         Fallback::Required => {
             let name = path.rsplit('.').next().unwrap_or(path);
-            return report.error(&found.place(path), path, format!("missing; add {name} = \"…\""));
+            return report.error(&found.location(path), path, format!("missing; add {name} = \"…\""));
         }
         Fallback::Nothing | Fallback::Told(_) => return,
         Fallback::Toml(text) => Node::of_variable(text),
         Fallback::Example => Node::Text(example(key.path).unwrap_or_default()),
     };
     let name = path.rsplit('.').next().unwrap_or(path);
-    let value = shape::check(key.shape, name, &node).ok();
-    found.leaves.insert(path.into(), Leaf { value, place: Place::Nowhere, shown: show(key.shape, &node) });
+    let value = value_type::check(key.value_type, name, &node).ok();
+    found.leaves.insert(path.into(), Leaf { value, location: Location::Nowhere, shown: show(key.value_type, &node) });
 }
 
-struct Walker<'a> {
+struct Validator<'a> {
     report: &'a mut Report,
     found: &'a mut Found,
 }
 
-impl Walker<'_> {
+impl Validator<'_> {
     fn table(&mut self, path: &[&str], pattern: &[&str], table: &Table, mut scope: Option<Scope>) {
         if pattern == ["functions", "*"] {
             scope = table.get("kind").and_then(|item| item.node.as_text()).and_then(Scope::of_kind);
@@ -165,7 +165,7 @@ impl Walker<'_> {
                     self.table(&below, &pattern, inner, scope);
                 }
                 (None, other) => {
-                    self.report.mask(&item.place);
+                    self.report.mask(&item.location);
                     let text = format!("must be a table (got {})", other.type_name());
                     self.report.error(&item.key, joined(&below), text);
                 }
@@ -175,8 +175,9 @@ impl Walker<'_> {
 
     fn unknown(&mut self, path: &[&str], pattern: &[&str], known: &[&'static str], item: &Item, scope: Option<Scope>) {
         let name = path.last().copied().unwrap_or_default();
-        if !matches!((&item.key, &item.place), (Place::Span(key), Place::Span(value)) if value.start < key.end) {
-            self.report.mask(&item.place); // The value of a misspelt key may be a secret.
+        if !matches!((&item.key, &item.location), (Location::Span(key), Location::Span(value)) if value.start < key.end)
+        {
+            self.report.mask(&item.location); // The value of a misspelt key may be a secret.
         }
         let text = if scope.is_some() && keys::below(pattern, None).contains(&name) {
             let other = if scope == Some(Scope::FanOut) { "statement" } else { "fan-out" };
@@ -190,38 +191,39 @@ impl Walker<'_> {
     fn is_name(&mut self, path: &[&str], pattern: &[&str], item: &Item) -> bool {
         let name = path.last().copied().unwrap_or_default();
         let checked = match pattern {
-            [.., "params", "*"] => plausible::parameter_name(name),
-            [.., "headers", "*"] => plausible::header_name(name),
-            ["queues", "*"] => plausible::queue_name(name),
-            _ => plausible::name(name),
+            [.., "params", "*"] => syntax::parameter_name(name),
+            [.., "headers", "*"] => syntax::header_name(name),
+            ["queues", "*"] => syntax::queue_name(name),
+            _ => syntax::name(name),
         };
         if let Err(why) = &checked {
-            self.report.mask(&item.place);
+            self.report.mask(&item.location);
             self.report.error(&item.key, shown_path(path), why);
         }
         checked.is_ok()
     }
 
     fn leaf(&mut self, key: &'static Key, path: &[&str], item: &Item) {
-        if matches!(key.shape, Shape::Secret | Shape::Header | Shape::Url) {
-            let plain = shape::check(Shape::Secret, "", &item.node).is_ok() || matches!(key.shape, Shape::Url);
+        if matches!(key.value_type, ValueType::Secret | ValueType::Header | ValueType::Url) {
+            let plain = value_type::check(ValueType::Secret, "", &item.node).is_ok()
+                || matches!(key.value_type, ValueType::Url);
             if !plain || item.node.as_text().is_some_and(|text| text.contains('@')) {
-                self.report.mask(&item.place);
+                self.report.mask(&item.location);
             }
         }
         let name = path.last().copied().unwrap_or_default();
-        let value = shape::check(key.shape, name, &item.node);
+        let value = value_type::check(key.value_type, name, &item.node);
         if let Err(why) = &value {
-            self.report.error(&item.place, joined(path), why);
+            self.report.error(&item.location, joined(path), why);
         }
-        let shown = show(key.shape, &item.node);
-        self.found.leaves.insert(joined(path), Leaf { value: value.ok(), place: item.place.clone(), shown });
+        let shown = show(key.value_type, &item.node);
+        self.found.leaves.insert(joined(path), Leaf { value: value.ok(), location: item.location.clone(), shown });
     }
 }
 
 /// A path for a message; a name that is no bare key is cut and quoted.
 fn shown_path(path: &[&str]) -> String {
-    joined(&path.iter().map(|part| plausible::start(part)).collect::<Vec<_>>())
+    joined(&path.iter().map(|part| syntax::start(part)).collect::<Vec<_>>())
 }
 
 /// The path of a key as TOML writes it: a name that is no bare key is quoted.
@@ -244,9 +246,9 @@ fn only_segment(rest: &str) -> Option<String> {
 }
 
 /// A value in TOML, without secrets.
-fn show(shape: Shape, node: &Node) -> String {
-    if matches!(shape, Shape::Secret | Shape::Header) {
-        return match shape::check(Shape::Secret, "", node) {
+fn show(value_type: ValueType, node: &Node) -> String {
+    if matches!(value_type, ValueType::Secret | ValueType::Header) {
+        return match value_type::check(ValueType::Secret, "", node) {
             Ok(Value::Secret(Reference::Env(name))) => format!("{{ env = {} }}", quote(&name)),
             Ok(Value::Secret(Reference::File(path))) => format!("{{ file = {} }}", quote(&path)),
             Ok(Value::Secret(Reference::Credential(name))) => format!("{{ credential = {} }}", quote(&name)),
@@ -258,7 +260,7 @@ fn show(shape: Shape, node: &Node) -> String {
         Node::Integer(Some(number)) => number.to_string(),
         Node::Flag(flag) => flag.to_string(),
         Node::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| show(shape, item)).collect();
+            let items: Vec<String> = items.iter().map(|item| show(value_type, item)).collect();
             format!("[{}]", items.join(", "))
         }
         _ => "\"…\"".into(),

@@ -1,0 +1,248 @@
+//! The dispatcher of one pool: settles finished attempts and receives new messages, batched into one commit. A commit
+//! costs about as much processor time as half a statement, so one commit per message would be too expensive. Owns
+//! batching and permits. Must not know what a function does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{OptionFuture, join_all};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
+
+use crate::base::Timestamp;
+use crate::queue::receive::VISIBILITY_MAX;
+use crate::queue::{self, Queues, Receive, Received, Receiving, Settled, settle};
+use crate::store::record::Owner;
+
+use super::Options;
+use super::settle::{End, settle};
+
+/// One commit settles at most this many attempts and receives at most this many messages.
+const BATCH_MAX: usize = 256;
+/// Finished attempts are batched for at most this long, and only while others are still running. A crash within this
+/// time leaves the outcome of a finished attempt unknown, so it is short compared with an SMTP dialogue.
+const LINGER: Duration = Duration::from_millis(5);
+/// A message's visibility timeout is the attempt's time limit plus this margin, which leaves time to settle it.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// A message in the pool and the permit that it holds.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    /// The message.
+    pub(super) message: Received,
+    /// Released just before the attempt is settled. Shared, because apalis needs tasks that can be cloned.
+    pub(super) permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// A finished attempt that is not settled yet.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// The message of the attempt, and the permit that it still holds.
+    pub(super) delivery: Delivery,
+    /// How it ended.
+    pub(super) end: End,
+    /// When it ended.
+    pub(super) at: Timestamp,
+    /// The attempt's span; the log lines of the settling belong to it.
+    pub(super) span: Span,
+}
+
+/// Connects the store with the attempts of one function.
+#[derive(Debug)]
+pub(super) struct Dispatcher {
+    pub(super) queues: Queues,
+    pub(super) options: Arc<Options>,
+    /// The queue's id in the store.
+    pub(super) queue: u32,
+    /// One permit for each concurrent attempt. They are the pool's and survive a rebuild of the worker: attempts of the
+    /// old worker still count against the limit.
+    pub(super) permits: Arc<Semaphore>,
+    /// An attempt is cancelled after this time.
+    pub(super) time_limit: Duration,
+    /// Finished attempts; closed when the worker and all its attempts are gone.
+    pub(super) finished: mpsc::Receiver<Finished>,
+}
+
+/// Why the dispatcher's loop woke up.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack of one loop")]
+enum Wakeup {
+    /// An attempt finished.
+    Finished(Finished),
+    /// A permit is free and there may be messages to receive.
+    Messages,
+    /// A drain began or the worker is gone: no more messages are received.
+    Closing,
+    /// The last attempt is settled and no more can start.
+    Over,
+}
+
+impl Dispatcher {
+    /// Runs until the last attempt is settled and no more can start, or until the store stops. After `stop`, or once
+    /// the worker is gone, it receives no more messages.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(super) async fn run(
+        mut self,
+        deliveries: mpsc::Sender<Delivery>,
+        stop: CancellationToken,
+    ) -> Result<(), queue::Error> {
+        let mut changed = self.queues.store().subscribe(u64::from(self.queue));
+        let mut look_at = Some(Timestamp::ZERO);
+        // Dropping the sender ends the worker. When its last attempt ends, `finished` closes and so does this loop.
+        let mut deliveries = Some(deliveries);
+        loop {
+            let group = match self.next_wakeup(deliveries.as_ref(), &stop, &mut changed, look_at).await {
+                Wakeup::Finished(first) => self.collect_batch(first).await,
+                Wakeup::Messages => Vec::new(),
+                Wakeup::Closing => {
+                    deliveries = None;
+                    continue;
+                }
+                Wakeup::Over => return Ok(()),
+            };
+            // Nothing is written before this future is polled. `join!` polls it together with the receive, so the
+            // writer gets the steps of both at once and as a rule commits them together.
+            let settled = self.settle(group);
+            match &deliveries {
+                Some(deliveries) if !stop.is_cancelled() => {
+                    // Before the receive, not after it: a message that is sent during the receive must wake the loop.
+                    changed.mark_unchanged();
+                    let ((), received) = tokio::join!(settled, self.receive());
+                    look_at = self.deliver(received?, deliveries).await?;
+                }
+                _ => settled.await,
+            }
+        }
+    }
+
+    async fn next_wakeup(
+        &mut self,
+        deliveries: Option<&mpsc::Sender<Delivery>>,
+        stop: &CancellationToken,
+        changed: &mut watch::Receiver<u64>,
+        look_at: Option<Timestamp>,
+    ) -> Wakeup {
+        let messages = async {
+            // Waits on the semaphore itself: a permit also comes free without a `Finished`, when an attempt panics
+            // outside its layers. The permit is dropped at once, because only `receive` may hold any.
+            drop(self.permits.acquire().await);
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = self.queues.until(look_at) => {}
+            }
+        };
+        tokio::select! {
+            // A drain comes first, so that a full queue does not delay it. Finished attempts come before new messages:
+            // settling them frees permits for the receive in the same commit.
+            biased;
+            Some(()) = OptionFuture::from(deliveries.map(|deliveries| closing(stop, deliveries))) => Wakeup::Closing,
+            finished = self.finished.recv() => finished.map_or(Wakeup::Over, Wakeup::Finished),
+            () = messages, if deliveries.is_some() => Wakeup::Messages,
+        }
+    }
+
+    /// Returns `first` and the attempts that finish soon after it: until half of the concurrency is collected, no other
+    /// attempt is running, or [`LINGER`] has passed.
+    async fn collect_batch(&mut self, first: Finished) -> Vec<Finished> {
+        let mut group = vec![first];
+        // Half, not all: the other half keeps the processors busy during the commit.
+        let enough = (self.options.concurrency / 2).clamp(1, BATCH_MAX);
+        let wait_is_over = tokio::time::sleep(LINGER);
+        tokio::pin!(wait_is_over);
+        while group.len() < BATCH_MAX {
+            // What has finished already joins the batch without regard to `enough`: it costs no wait.
+            if let Ok(next) = self.finished.try_recv() {
+                group.push(next);
+                continue;
+            }
+            // A finished attempt holds its permit until it is settled. A batch as large as the number of permits taken
+            // therefore means that no other attempt is running, and that waiting would be in vain.
+            let permits_taken = self.options.concurrency.saturating_sub(self.permits.available_permits());
+            if group.len() >= enough.min(permits_taken) {
+                break;
+            }
+            tokio::select! {
+                Some(next) = self.finished.recv() => group.push(next),
+                () = &mut wait_is_over => break,
+            }
+        }
+        group
+    }
+
+    /// Settles a batch. This call creates the steps; the returned future sends them to the writer.
+    fn settle(&self, group: Vec<Finished>) -> impl Future<Output = ()> + use<> {
+        let settled = group.into_iter().map(|finished| {
+            let Finished { delivery: Delivery { message, permit }, end, at, span } = finished;
+            // Released early, so that the receive in the same commit can use it. The limit is on running functions, and
+            // this one has ended.
+            drop(permit);
+            let (queues, options) = (self.queues.clone(), self.options.clone());
+            let name = end.name();
+            let settled = async move {
+                match settle(&queues, &options, message, end, at).await {
+                    Ok(Settled::Fenced) => {
+                        tracing::warn!(end = name, "the message was taken from this attempt meanwhile");
+                    }
+                    Ok(settled) => tracing::trace!(?settled, "settled"),
+                    // Not returned: the other attempts of the batch must still be settled. When the store has stopped,
+                    // the daemon ends, and its next start recovers the message.
+                    Err(error) => tracing::error!("the attempt could not be settled: {error}"),
+                }
+            };
+            settled.instrument(span)
+        });
+        join_all(settled).map(drop)
+    }
+
+    /// Receives at most as many messages as there are free permits.
+    async fn receive(&self) -> Result<Batch, queue::Error> {
+        let free = u32::try_from(self.permits.available_permits().min(BATCH_MAX)).expect("it is at most a few hundred");
+        // Only this function keeps permits, so those just counted are still free. They are taken before the receive: no
+        // message may be in flight without a permit to run it.
+        let Ok(permits) = self.permits.clone().try_acquire_many_owned(free) else { return Ok(Batch::default()) };
+        if free == 0 {
+            return Ok(Batch::default());
+        }
+        let visibility = (self.time_limit + LEASE_MARGIN).min(VISIBILITY_MAX);
+        let what = Receive { max: permits.num_permits(), visibility: Some(visibility), owner: Owner::Worker };
+        let found = self.queues.receive_now(self.queue, what).await?;
+        Ok(Some((found, permits)))
+    }
+
+    /// Hands the messages to the worker. Returns when to look for more; `None` means only after a change of the queue.
+    async fn deliver(
+        &self,
+        batch: Batch,
+        deliveries: &mpsc::Sender<Delivery>,
+    ) -> Result<Option<Timestamp>, queue::Error> {
+        let Some((found, mut permits)) = batch else { return Ok(Some(Timestamp::ZERO)) };
+        for message in found.messages {
+            let permit = permits.split(1).expect("no more messages were asked for than permits were taken");
+            let delivery = Delivery { message, permit: Arc::new(permit) };
+            // The channel holds as many deliveries as there are permits, so this never waits. It fails when the worker
+            // is gone; the message was not worked on and goes back without a charge.
+            if let Err(unwanted) = deliveries.send(delivery).await {
+                let handle = unwanted.0.message.handle;
+                self.queues.store().write(move |tx| settle::release(tx, handle)).await.map(drop)?;
+            }
+        }
+        // With every permit used there may be more messages right now: look again as soon as a permit is free. Unused
+        // permits mean that nothing else is visible until `next_visible_at`.
+        let is_used_up = permits.num_permits() == 0;
+        Ok(if is_used_up { Some(Timestamp::ZERO) } else { found.next_visible_at })
+    }
+}
+
+/// The result of one receive, with the permits taken for it; `None` when no permit was free.
+type Batch = Option<(Receiving, OwnedSemaphorePermit)>;
+
+/// Returns when a drain has begun or the worker is gone.
+async fn closing(stop: &CancellationToken, deliveries: &mpsc::Sender<Delivery>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = deliveries.closed() => {}
+    }
+}
