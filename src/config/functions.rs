@@ -107,7 +107,7 @@ fn upstream(values: &mut Values<'_>, at: &str) -> upstream::Options {
     for name in values.found.names(&format!("{at}.headers")) {
         let path = format!("{at}.headers.{name}");
         if name.eq_ignore_ascii_case("authorization") && values.is_set(&token_path) {
-            values.error(&path, "stands indexes token, which sets the same header; remove one");
+            values.error(&path, "stands beside token, which sets the same header; remove one");
         }
         let value = values.secret(&path);
         check_header_value(values, &path, value.as_ref());

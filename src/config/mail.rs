@@ -31,7 +31,7 @@ pub(super) fn build(values: &mut Values<'_>, at: &str) -> MailOptions {
 fn body(values: &mut Values<'_>, mail: &str, key: &str) -> String {
     let (inline, file) = (format!("{mail}.{key}"), format!("{mail}.{key}_file"));
     if values.is_set(&inline) && values.is_set(&file) {
-        values.error(&file, format!("stands indexes {key}; keep one of the two"));
+        values.error(&file, format!("stands beside {key}; keep one of the two"));
         return String::new();
     }
     if !values.is_set(&file) {
@@ -81,8 +81,8 @@ fn relay(values: &mut Values<'_>, at: &str, relay: &str) -> RelayOptions {
 fn credentials(values: &mut Values<'_>, relay: &str, tls: Tls, host: &str) -> Option<(String, secrecy::SecretString)> {
     let (username, password) = (format!("{relay}.username"), format!("{relay}.password"));
     match (values.is_set(&username), values.is_set(&password)) {
-        (true, false) => values.error(&username, "needs password indexes it"),
-        (false, true) => values.error(&password, "needs username indexes it"),
+        (true, false) => values.error(&username, "needs password beside it"),
+        (false, true) => values.error(&password, "needs username beside it"),
         (true, true) if tls == Tls::None && !is_loopback(host) => values.warning(
             &password,
             format!(

@@ -100,8 +100,8 @@ fn redrive(values: &mut Values<'_>, name: &str, names: &[String]) -> Option<queu
     let at = |key: &str| format!("queues.{}.{key}", segment(name));
     let (to, count) = (at("dead_letter_queue"), at("max_receive_count"));
     match (values.is_set(&to), values.is_set(&count)) {
-        (true, false) => values.error(&to, "needs max_receive_count indexes it, e.g. max_receive_count = 5"),
-        (false, true) => values.error(&count, "needs dead_letter_queue indexes it"),
+        (true, false) => values.error(&to, "needs max_receive_count beside it, e.g. max_receive_count = 5"),
+        (false, true) => values.error(&count, "needs dead_letter_queue beside it"),
         _ => {}
     }
     let dead_letter_queue = values.maybe_text(&to)?;

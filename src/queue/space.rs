@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_queue_the_space_the_limit_and_the_remedy() {
         let space = Space::new(256 * MIB, BTreeSet::new());
-        assert_eq!(space.admit("notes"), Ok(()), "nobody has scanned at the disk yet");
+        assert_eq!(space.admit("notes"), Ok(()), "nobody has looked at the disk yet");
         space.saw(12 * MIB);
         insta::assert_snapshot!(space.admit("notes").unwrap_err(), @r#"queue "notes" takes no message now: 12.0 MiB are free on the disk of the store, less than the 256.0 MiB that are kept (free some space there; `nightmail compact` gives back what deleted messages took; or lower store.reserve)"#);
     }

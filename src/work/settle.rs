@@ -25,7 +25,7 @@ impl End {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Outcome(outcome) => outcome.name(),
-            Self::Aborted => "abort",
+            Self::Aborted => "aborted",
         }
     }
 }
