@@ -5,6 +5,7 @@
 pub mod attempt;
 pub mod backoff;
 pub mod clock;
+pub mod contact;
 pub mod fingerprint;
 pub mod id;
 pub mod limit;
@@ -14,6 +15,7 @@ pub mod units;
 pub use attempt::{Attempt, AttemptEnd};
 pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use contact::{Contact, Destination, Report, Verdict};
 pub use fingerprint::Fingerprint;
 pub use id::MessageId;
 pub use outcome::{Effect, Failure, Outcome};
