@@ -113,6 +113,7 @@ async fn privileged_a_full_disk_refuses_sends_alone_and_sends_go_on_when_there_i
     harness.set_key("DATA_DIR", data.display());
     harness.set_key("CONTROL__SOCKET", harness.dir.path().join("control.sock").display());
     harness.set_key("STORE__RESERVE", format!("{RESERVE}B"));
+    harness.set_key("STORE__LOG", "1MiB");
     harness.set_key("FUNCTIONS__STATEMENT__ACCOUNT__RETRIES", 0);
     assert!(disk.fill("others", 16));
     let mut child = harness.child().await;
@@ -182,6 +183,7 @@ async fn privileged_a_daemon_starts_on_a_full_disk_by_giving_up_its_ballast() {
     harness.set_key("DATA_DIR", data.display());
     harness.set_key("CONTROL__SOCKET", harness.dir.path().join("control.sock").display());
     harness.set_key("STORE__RESERVE", format!("{RESERVE}B"));
+    harness.set_key("STORE__LOG", "1MiB");
     let child = harness.child().await;
     send_filler(&child.operator).await.unwrap();
     ballast(&data, true).await;

@@ -123,17 +123,17 @@ fn ticks() -> Vec<TickRecord> {
 
 const ORDERS: &str = "\
 orders: 2 ready, 2 delayed, 1 in flight
-  in flight 30s | received 1 attempts_charged 1 | in flight
-  delayed 60s | received 1 attempts_charged 1 | waits
+  in flight 30s | received 1 charged 1 | in flight
+  delayed 60s | received 1 charged 1 | waits
     #1 Retry http account 500
-  ready | received 0 attempts_charged 0 | ready ünicode
-  delayed 900s | received 0 attempts_charged 0 | delayed
-  ready | received 0 attempts_charged 0 | driven back
+  ready | received 0 charged 0 | ready ünicode
+  delayed 900s | received 0 charged 0 | delayed
+  ready | received 0 charged 0 | driven back
     #1 Dead http account 404
 ";
 const DEAD: &str = "\
 dead: 1 ready, 0 delayed, 0 in flight
-  ready | received 1 attempts_charged 1 | letter
+  ready | received 1 charged 1 | letter
     #1 Dead http account 404
 ";
 

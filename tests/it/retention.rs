@@ -3,6 +3,7 @@
 use redb::{Database, TableDefinition};
 
 use crate::process::Harness;
+use crate::support::sealed;
 
 fn harness() -> Harness {
     let harness = Harness::empty();
@@ -32,7 +33,9 @@ fn a_backup_of_the_running_daemon_is_restored_with_what_was_there() {
 
     // The procedure of docs/operating.md.
     let data = harness.dir.path().join("data");
-    std::fs::rename(data.join("nightmail.redb"), data.join("nightmail.redb.before")).unwrap();
+    for file in ["nightmail.redb", "nightmail.log"] {
+        std::fs::rename(data.join(file), data.join(format!("{file}.before"))).unwrap();
+    }
     std::fs::copy(harness.dir.path().join("copy.redb"), data.join("nightmail.redb")).unwrap();
     harness.run(&["store", "check"]).good();
     let daemon = harness.serve();
@@ -84,7 +87,7 @@ fn a_check_finds_nothing_in_a_sound_store_and_names_what_contradicts_itself_with
     let ready: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("ready");
     // In the queue notes, which no function serves: the daemon does not read it.
     let key = [&3_u32.to_be_bytes()[..], &0_u32.to_be_bytes(), &77_u64.to_be_bytes()].concat();
-    transaction.open_table(ready).unwrap().insert(key.as_slice(), &b""[..]).unwrap();
+    transaction.open_table(ready).unwrap().insert(key.as_slice(), sealed("ready", &key, b"").as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(db);
     let found = |said: crate::process::Said| {

@@ -17,7 +17,7 @@ use nightmail::store::{Error, Store};
 use redb::{Database, TableDefinition};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::World;
+use crate::support::{World, sealed};
 
 fn checked(store: &Store) -> Findings {
     let (snapshot, mut findings) = (store.snapshot().unwrap(), Findings::new(CancellationToken::new()));
@@ -113,7 +113,7 @@ impl Hand<'_> {
     }
 
     fn put_bytes(&self, table: &str, key: &[u8], value: &[u8]) {
-        self.0.open_table(definition(table)).unwrap().insert(key, value).unwrap();
+        self.0.open_table(definition(table)).unwrap().insert(key, sealed(table, key, value).as_slice()).unwrap();
     }
 
     fn remove(&self, table: &str, key: &impl Key) {

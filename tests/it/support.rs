@@ -365,12 +365,16 @@ pub(crate) fn tamper_on(disk: Arc<dyn Disk>, name: &str, key: &[u8], value: &[u8
 }
 
 fn put(db: &Database, name: &str, key: &[u8], value: &[u8]) {
-    let length = u32::try_from(key.len()).unwrap().to_be_bytes();
-    let checksum = crc32fast::hash(&[name.as_bytes(), key, value, &length].concat());
     let transaction = db.begin_write().unwrap();
-    let value = [value, &checksum.to_be_bytes()].concat();
-    transaction.open_table(table(name)).unwrap().insert(key, value.as_slice()).unwrap();
+    transaction.open_table(table(name)).unwrap().insert(key, sealed(name, key, value).as_slice()).unwrap();
     transaction.commit().unwrap();
+}
+
+/// A value with its checksum, as docs/format.md describes it.
+pub(crate) fn sealed(table: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(key.len()).unwrap().to_be_bytes();
+    let checksum = crc32fast::hash(&[table.as_bytes(), key, value, &length].concat());
+    [value, &checksum.to_be_bytes()].concat()
 }
 
 #[derive(Debug)]

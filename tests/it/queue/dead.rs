@@ -23,7 +23,7 @@ async fn a_client_gets_a_message_max_receive_count_times_and_then_it_is_dead() {
     insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 3 attempts_charged 3 | hello
+      ready | received 3 charged 3 | hello
         #3 Dead receive client max-receive-count
     ");
     assert_eq!(world.observer.take(), ["hello died"]);
@@ -70,7 +70,7 @@ async fn retention_deletes_what_outlived_it_wherever_it_is_and_tells_the_witness
     assert_eq!(heard, ["delayed withdrawn: expired", "held withdrawn: expired", "ready withdrawn: expired"]);
     insta::assert_snapshot!(world.dump("short"), @r"
     short: 1 ready, 0 delayed, 0 in flight
-      ready | received 0 attempts_charged 0 | later
+      ready | received 0 charged 0 | later
     ");
     world.pass(98);
     assert!(!world.take("short", 1).await.is_empty(), "visible within its retention");
@@ -98,7 +98,7 @@ async fn a_letter_keeps_its_sent_time_for_the_retention_of_the_dead_letter_queue
     assert_eq!(world.queues().expire().await, Ok(1), "sent an hour ago, dead for forty minutes");
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 attempts_charged 1 | dies early
+      ready | received 1 charged 1 | dies early
         #1 Dead http account 404
     ");
 }

@@ -17,14 +17,14 @@ async fn a_message_is_sent_received_once_and_deleted() {
     world.send("orders", "hello").await;
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 0 in flight
-      ready | received 0 attempts_charged 0 | hello
+      ready | received 0 charged 0 | hello
     ");
     let received = world.take_one("orders").await;
     assert_eq!((&received.body[..], received.receive_count), (&b"hello"[..], 1));
     assert!(world.take("orders", 10).await.is_empty(), "a message in flight is invisible to others");
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 0 ready, 0 delayed, 1 in flight
-      in flight 30s | received 1 attempts_charged 1 | hello
+      in flight 30s | received 1 charged 1 | hello
     ");
     assert_eq!(world.queues().delete(received.handle).await, Ok(true));
     assert_eq!(world.queues().delete(received.handle).await, Ok(false), "deleting twice is no error");
@@ -50,9 +50,9 @@ async fn a_batch_is_sent_whole_or_not_at_all() {
     assert_eq!(world.queues().send_all("orders", batch("three")).await.map(|sent| sent.len()), Ok(3));
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 3 ready, 0 delayed, 0 in flight
-      ready | received 0 attempts_charged 0 | one
-      ready | received 0 attempts_charged 0 | two
-      ready | received 0 attempts_charged 0 | three
+      ready | received 0 charged 0 | one
+      ready | received 0 charged 0 | two
+      ready | received 0 charged 0 | three
     ");
 }
 
@@ -67,9 +67,9 @@ async fn a_delayed_message_appears_when_its_delay_has_passed() {
     world.queues().send("slow", own(0)).await.unwrap();
     insta::assert_snapshot!(world.dump("slow"), @r"
     slow: 1 ready, 2 delayed, 0 in flight
-      delayed 7s | received 0 attempts_charged 0 | queue's delay
-      delayed 900s | received 0 attempts_charged 0 | own delay
-      ready | received 0 attempts_charged 0 | own delay
+      delayed 7s | received 0 charged 0 | queue's delay
+      delayed 900s | received 0 charged 0 | own delay
+      ready | received 0 charged 0 | own delay
     ");
     world.pass(6);
     assert_eq!(texts(&world.take("slow", 10).await), ["own delay"]);
@@ -89,7 +89,7 @@ async fn a_message_is_redelivered_after_its_visibility_timeout() {
     world.clock.advance(Duration::from_millis(1));
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 attempts_charged 1 | hello
+      ready | received 1 charged 1 | hello
     ");
     let second = world.take_one("orders").await;
     assert_eq!((second.receive_count, second.attempts_charged), (2, 2));
@@ -110,7 +110,7 @@ async fn an_old_handle_changes_nothing_after_another_receive() {
     assert_eq!(world.queues().delete(forged).await, Ok(false));
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 0 ready, 0 delayed, 1 in flight
-      in flight 30s | received 2 attempts_charged 2 | hello
+      in flight 30s | received 2 charged 2 | hello
     ");
     assert_eq!(world.queues().delete(new).await, Ok(true));
 }
@@ -144,7 +144,7 @@ async fn visibility_can_be_ended_at_once_and_extended_to_twelve_hours_in_total()
     assert_eq!(beyond, Err(Error::OutOfRange { what: "VisibilityTimeout", min: 0, max: 43_190, got: 43_191 }));
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 0 ready, 0 delayed, 1 in flight
-      in flight 43190s | received 2 attempts_charged 2 | hello
+      in flight 43190s | received 2 charged 2 | hello
     ");
     world.pass(43_190);
     assert_eq!(world.queues().change_visibility(handle, Duration::ZERO).await, Err(Error::NotInFlight));

@@ -70,14 +70,14 @@ async fn all_letters_go_back_to_their_sources_with_a_fresh_start_and_their_histo
     assert_eq!(record.state, RedriveState::Completed { at: world.now() });
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 2 ready, 0 delayed, 0 in flight
-      ready | received 0 attempts_charged 0 | 1
+      ready | received 0 charged 0 | 1
         #1 Dead http account 404
-      ready | received 0 attempts_charged 0 | 2
+      ready | received 0 charged 0 | 2
         #1 Dead http account 404
     ");
     insta::assert_snapshot!(world.dump("invoices"), @r"
     invoices: 1 ready, 0 delayed, 0 in flight
-      ready | received 0 attempts_charged 0 | invoice
+      ready | received 0 charged 0 | invoice
         #1 Dead http account 500
     ");
     assert_eq!(world.observer.take(), ["1 redriven", "2 redriven", "invoice redriven"]);

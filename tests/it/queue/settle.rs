@@ -19,7 +19,7 @@ async fn a_failed_attempt_waits_for_its_back_off_and_stands_in_the_history() {
     assert_eq!(settled, Settled::Waits { until: world.now().after(wait) });
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 0 ready, 1 delayed, 0 in flight
-      delayed 8s | received 1 attempts_charged 1 | hello
+      delayed 8s | received 1 charged 1 | hello
         #1 Retry http account 500
     ");
     world.pass(8);
@@ -41,7 +41,7 @@ async fn a_worker_buries_the_message_at_the_failure_that_uses_up_its_attempts() 
     insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 3 attempts_charged 3 | hello
+      ready | received 3 charged 3 | hello
         #1 Retry http account 500
         #2 Retry http account 500
         #3 Dead http account 500
@@ -57,7 +57,7 @@ async fn a_hopeless_message_is_buried_at_its_first_failure() {
     assert_eq!(world.move_to_dlq(handle, "404").await, Settled::Fenced);
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 attempts_charged 1 | hello
+      ready | received 1 charged 1 | hello
         #1 Dead http account 404
     ");
     assert_eq!(world.observer.take(), ["hello died"]);
@@ -79,7 +79,7 @@ async fn without_a_dead_letter_queue_nothing_is_ever_dropped() {
     }
     insta::assert_snapshot!(world.dump("missing"), @r"
     missing: 1 ready, 0 delayed, 0 in flight
-      ready | received 2 attempts_charged 2 | missing
+      ready | received 2 charged 2 | missing
         #1 Retry http account 404
         #2 Retry http account 500
     ");
@@ -144,7 +144,7 @@ async fn a_released_message_is_ready_at_once_as_if_not_tried() {
     assert_eq!(world.step(move |tx| settle::release(tx, handle)).await, Ok(Settled::Fenced));
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 attempts_charged 0 | hello
+      ready | received 1 charged 0 | hello
     ");
 }
 
@@ -179,9 +179,9 @@ async fn a_lease_lost_over_a_restart_is_charged_remembered_and_told_once() {
     assert_eq!(world.observer.take(), ["worker's interrupted"]);
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 1 in flight
-      ready | received 1 attempts_charged 1 | worker's
+      ready | received 1 charged 1 | worker's
         #1 Lost crash worker lost
-      in flight 30s | received 1 attempts_charged 1 | client's
+      in flight 30s | received 1 charged 1 | client's
     ");
     world.reopen().await;
     assert!(world.observer.take().is_empty(), "the loss is told once");
@@ -200,7 +200,7 @@ async fn a_message_that_kills_its_worker_each_time_is_stopped_all_the_same() {
     assert!(world.take("orders", 10).await.is_empty());
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 3 attempts_charged 3 | killer
+      ready | received 3 charged 3 | killer
         #1 Lost crash worker lost
         #2 Lost crash worker lost
         #3 Lost crash worker lost
