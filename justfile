@@ -7,7 +7,7 @@ default:
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
-    cargo clippy --no-default-features --lib --bins -- -D warnings
+    cargo clippy -p nightmail --no-default-features --lib --bins -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
     cargo test
 

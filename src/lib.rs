@@ -14,16 +14,16 @@
 //! | 5 | [`api`] | the interfaces to the outside |
 //! | 6 | [`config`] | `config.toml` to checked settings |
 //! | 7 | [`daemon`] | wiring, start, drain |
-//! | 8 | `demo` | a bank and a mail sink on loopback |
-//! | 9 | [`cli`] | the commands |
+//! | 8 | [`cli`] | the commands |
+//!
+//! The servers of `nightmail demo`, a bank and a mail sink on loopback, are a package of their own (`demo/`), which does
+//! not know this one.
 
 pub mod api;
 pub mod base;
 pub mod cli;
 pub mod config;
 pub mod daemon;
-#[cfg(feature = "demo")]
-pub mod demo;
 pub mod function;
 pub mod queue;
 pub mod run;

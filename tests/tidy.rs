@@ -17,12 +17,13 @@ const LAYERS: &[(&str, u8)] = &[
     ("api", 5),
     ("config", 6),
     ("daemon", 7),
-    ("demo", 8),
-    ("cli", 9),
+    ("cli", 8),
 ];
 /// Crates that only one module may import.
 const OWNED_CRATES: &[(&str, &str)] =
     &[("redb", "store"), ("apalis_cron", "schedule"), ("apalis", "work"), ("apalis_core", "work")];
+/// Where the project's own code stands: the product, the demo's servers, the benchmarks.
+const CODE: &[&str] = &["src", "demo/src", "bench/src"];
 /// A file has at most this many lines.
 const FILE_LINES_MAX: usize = 700;
 /// A function has at most this many lines.
@@ -43,6 +44,10 @@ fn sources(under: &str) -> Vec<PathBuf> {
     }
     assert!(!found.is_empty(), "no source files under {under}");
     found
+}
+
+fn code() -> impl Iterator<Item = PathBuf> {
+    CODE.iter().flat_map(|under| sources(under))
 }
 
 fn module(path: &Path) -> Option<&'static str> {
@@ -90,7 +95,7 @@ fn code_of(path: &Path) -> String {
 }
 
 #[test]
-fn a_room_imports_itself_and_lower_floors_only() {
+fn a_module_imports_itself_and_lower_layers_only() {
     let mut wrong = Vec::new();
     for path in sources("src") {
         let Some(own) = module(&path) else { continue };
@@ -102,6 +107,17 @@ fn a_room_imports_itself_and_lower_floors_only() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_product_stands_in_layers_and_the_demo_does_not_know_it() {
+    for path in sources("src") {
+        let is_root = path.ends_with("src/lib.rs") || path.ends_with("src/main.rs");
+        assert!(is_root || module(&path).is_some(), "{}: belongs to no module of LAYERS", path.display());
+    }
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/Cargo.toml")).unwrap();
+    let depends = manifest.lines().find(|line| line.starts_with("nightmail"));
+    assert_eq!(depends, None, "the demo is the tests' independent oracle");
 }
 
 #[test]
@@ -128,7 +144,7 @@ fn a_crate_with_an_owner_is_named_by_its_owner_alone() {
 #[test]
 fn every_file_is_introduced_and_not_too_long() {
     let mut wrong = Vec::new();
-    for path in sources("src").into_iter().chain(sources("tests")).chain(sources("bench/src")) {
+    for path in code().chain(sources("tests")) {
         let text = fs::read_to_string(&path).unwrap();
         if !text.starts_with("//!") {
             wrong.push(format!("{}: must open with //! what it owns", path.display()));
@@ -169,7 +185,7 @@ fn function_lengths(text: &str) -> Vec<(String, usize)> {
 fn functions_are_short() {
     let mut wrong = Vec::new();
     let mut lengths = Vec::new();
-    for path in sources("src") {
+    for path in sources("src").into_iter().chain(sources("demo/src")) {
         for (name, length) in function_lengths(&fs::read_to_string(&path).unwrap()) {
             lengths.push(length);
             if length > FUNCTION_LINES_MAX {
@@ -189,7 +205,7 @@ const WORDS_NOT_USED: &[&str] = &["Job", "job", "Event", "Manager", "manager", "
 #[test]
 fn names_use_the_projects_words() {
     let mut wrong = Vec::new();
-    for path in sources("src").into_iter().chain(sources("bench/src")) {
+    for path in code() {
         let code = code_of(&path);
         let words: Vec<&str> = code.split(|c: char| !c.is_alphanumeric()).collect();
         for word in WORDS_NOT_USED.iter().filter(|word| words.contains(word)) {
@@ -210,7 +226,7 @@ fn no_half_done_work_is_left_in_the_tree() {
         concat!("#[", "allow("),
     ];
     let mut wrong = Vec::new();
-    for path in sources("src").into_iter().chain(sources("bench/src")) {
+    for path in code() {
         let text = fs::read_to_string(&path).unwrap();
         for word in words.iter().filter(|word| text.contains(**word)) {
             wrong.push(format!("{}: {word}", path.display()));

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use nightmail::demo::{bank, sink};
+use nightmail_demo::{bank, sink};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpListener;

@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use nightmail::demo::bank::{Behaviour, Route};
-use nightmail::demo::sink;
+use nightmail_demo::bank::{Behaviour, Route};
+use nightmail_demo::sink;
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -217,7 +217,7 @@ async fn each_odd_user_and_account_ends_in_a_right_document_or_a_clear_error_and
     let cases: Vec<Case> = right_cases().into_iter().chain(wrong_cases()).collect();
     let (url, _desk) = desk(&cases).await;
     let options = sink::Options { pdf_dir: Some("pdfs".into()), ..sink::Options::default() };
-    let mut harness = Harness::set(nightmail::demo::bank::Options::default(), options).await;
+    let mut harness = Harness::set(nightmail_demo::bank::Options::default(), options).await;
     harness.set_key("FUNCTIONS__FAN_OUT__USERS__URL", format_args!("{url}/users"));
     harness.set_key("FUNCTIONS__STATEMENT__ACCOUNT__URL", format_args!("{url}/accounts/{{account_id}}"));
     let daemon = harness.daemon().await;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nightmail::api::control::{Failure, Request};
 use nightmail::base::{Clock, SystemClock};
-use nightmail::demo::bank::{self, Behaviour, Route};
-use nightmail::demo::sink;
+use nightmail_demo::bank::{self, Behaviour, Route};
+use nightmail_demo::sink;
 use tempfile::TempDir;
 
 use crate::harness::{Harness, Operator, assert_sound, messages, say, until};

@@ -10,7 +10,6 @@ use nightmail::api::control::{Answer, Client, Failure, Request};
 use nightmail::base::{Clock, SystemClock, Timestamp};
 use nightmail::config::{self, Environment, Settings};
 use nightmail::daemon::{self, Daemon};
-use nightmail::demo::{Fixtures, Period, bank, sink};
 use nightmail::queue::dead::Group;
 use nightmail::queue::peek::Peeked;
 use nightmail::queue::redrive::Redrive;
@@ -18,6 +17,7 @@ use nightmail::queue::stats::Stats;
 use nightmail::queue::{Queues, catalog};
 use nightmail::run::report::{self, Report, Row};
 use nightmail::store::check::{self, Findings};
+use nightmail_demo::{Fixtures, Period, bank, sink};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -306,7 +306,7 @@ impl Operator {
     }
 
     /// Sends a message of no run that mails the statement of that user.
-    pub(crate) async fn send_statement(&self, user: &nightmail::demo::fixtures::User) -> Result<(), Failure> {
+    pub(crate) async fn send_statement(&self, user: &nightmail_demo::fixtures::User) -> Result<(), Failure> {
         let body = serde_json::json!({ "user": user, "params": { "period": PERIOD } }).to_string();
         self.try_ask(Request::Send { queue: "statements".into(), body, with: Box::default() }).await.map(drop)
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nightmail::demo::{bank, sink};
+use nightmail_demo::{bank, sink};
 
 use crate::harness::{Harness, Rng, assert_recounted, messages, say, size, until};
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nightmail::demo::fixtures::Fixtures;
+use nightmail_demo::fixtures::Fixtures;
 use serde_json::{Value, json};
 
 use crate::process::{Harness, Process, has_tools};
@@ -80,7 +80,7 @@ impl Foreign {
     }
 }
 
-fn check_mail(mail: &Value, user: &nightmail::demo::fixtures::User) {
+fn check_mail(mail: &Value, user: &nightmail_demo::fixtures::User) {
     let id = &user.id;
     assert_eq!(mail["envelope"], json!({"from": "statements@bank.example", "to": [user.email]}));
     assert_eq!(mail["to"], json!([{"name": user.name, "address": user.email}]), "{id}");

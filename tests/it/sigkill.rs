@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nightmail::demo::{bank, fixtures, sink};
 use nightmail::queue::peek::Peeked;
+use nightmail_demo::{bank, fixtures, sink};
 
 use crate::harness::{Harness, Operator, Rng, assert_sound, messages, say, size};
 

@@ -18,9 +18,9 @@ use crate::cli::queues::groups_table;
 use crate::cli::runs::{balance, report_text};
 use crate::config::{self, Environment, Settings};
 use crate::daemon::{self, Daemon, logging};
-use crate::demo::{bank, sink};
 use crate::queue::redrive::Redrive;
 use crate::run::Report;
+use nightmail_demo::{bank, sink};
 
 use super::Script;
 use super::progress::Progress;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::units;
 use crate::cli::args::Context;
 use crate::cli::output::note;
-use crate::demo::{bank, sink};
+use nightmail_demo::{bank, sink};
 
 /// `nightmail demo bank`
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use nightmail::demo::fixtures::Expected;
+use nightmail_demo::fixtures::Expected;
 
 /// Whether the file's structure passes `qpdf --check`.
 pub(crate) fn check_structure(path: &Path) {

@@ -1,7 +1,7 @@
 //! The fan-out in the running daemon: the ways of paging, a source that breaks off, malformed records, and its memory.
 
-use nightmail::demo::bank::{Behaviour, Malformed, Route};
-use nightmail::demo::{bank, sink};
+use nightmail_demo::bank::{Behaviour, Malformed, Route};
+use nightmail_demo::{bank, sink};
 
 use crate::harness::{Harness, assert_recounted, say, size, until};
 

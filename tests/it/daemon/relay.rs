@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nightmail::base::attempt::AttemptEnd;
-use nightmail::demo::bank;
-use nightmail::demo::sink::{self, Action, Step};
+use nightmail_demo::bank;
+use nightmail_demo::sink::{self, Action, Step};
 
 use crate::harness::{Harness, assert_recounted, until};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use nightmail::base::{Clock, SystemClock};
-use nightmail::demo::{bank, fixtures, sink};
 use nightmail::store::record::RecipientState;
+use nightmail_demo::{bank, fixtures, sink};
 
 use super::document;
 use crate::harness::{Harness, PERIOD, assert_recounted, has, period, say, size, until};

@@ -10,8 +10,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::super::fixtures::{Statement, User, user_id};
 use super::*;
+use crate::fixtures::{Statement, User, user_id};
 
 async fn bank(options: Options) -> (Handle, tokio_util::sync::DropGuard) {
     let shutdown = CancellationToken::new();

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::fixtures::{User, user_id};
 use super::{Malformed, PAGE_USERS_MAX, Shared};
+use crate::fixtures::{User, user_id};
 
 /// The numbers of the users on one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl Shared {
     pub(super) fn slice(&self, cursor: Option<&str>, limit: Option<&str>) -> Result<Slice, String> {
         let users = self.plan.users();
         let start = cursor.map_or(Ok(0), |cursor| {
-            let read = cursor.strip_prefix("after-").and_then(super::super::fixtures::user_index);
+            let read = cursor.strip_prefix("after-").and_then(crate::fixtures::user_index);
             let known = read.filter(|index| *index < users).map(|index| index + 1);
             known.ok_or_else(|| format!("cursor {cursor:?} is not one that this API gave out"))
         })?;

@@ -1,7 +1,6 @@
 //! A bank's API and a mail sink on loopback: the servers of `nightmail demo`, and the independent oracle of the tests.
 //!
-//! Layer 8, behind the feature `demo`. Knows only [`crate::base`]: an oracle that shares code with what it checks would
-//! share its mistakes.
+//! It does not depend on nightmail: an oracle that shares code with what it checks would share its mistakes.
 
 pub mod bank;
 pub mod fixtures;

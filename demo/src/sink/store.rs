@@ -16,6 +16,8 @@ use super::{DELIVERIES_MAX, Error, Options, RAW_BYTES_MAX};
 
 /// A file name carries this much of the recipient, in characters.
 const NAME_CHARS_MAX: usize = 100;
+/// The detail of a violation has at most this many characters.
+const DETAIL_CHARS_MAX: usize = 1000;
 
 /// A mail as the session received it.
 pub(super) struct Received {
@@ -174,7 +176,7 @@ impl Store {
 
     /// Records a violation outside an accepted mail.
     pub(super) fn violation(&self, connection: u64, kind: ViolationKind, detail: &str) {
-        let detail = crate::base::outcome::printable(detail);
+        let detail = one_line(detail);
         self.lock().deliveries.violation(Violation { connection, number: None, kind, detail });
     }
 
@@ -273,6 +275,16 @@ fn resume(path: &Path, mut each: impl FnMut(Record)) -> Result<File, Error> {
     Ok(file)
 }
 
+/// What a client sent, as one bounded line: control characters are escaped, and a long text ends with `…`.
+fn one_line(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut line: String = chars.by_ref().take(DETAIL_CHARS_MAX).collect();
+    if chars.next().is_some() {
+        line.push('…');
+    }
+    line.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
 /// `<n>-<recipient>.<extension>`, a plain name in its directory whatever the recipient is.
 fn file_name(number: u64, recipient: &str, extension: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "@.+-_".contains(c) { c } else { '_' };
@@ -289,5 +301,12 @@ mod tests {
         assert_eq!(file_name(1, "u-000001@example.test", "eml"), "1-u-000001@example.test.eml");
         assert_eq!(file_name(2, "\"../../etc/passwd\0\"@x", "pdf"), "2-_.._.._etc_passwd__@x.pdf");
         assert!(file_name(3, &"ä".repeat(500), "eml").len() < 120);
+    }
+
+    #[test]
+    fn what_a_client_sent_is_one_bounded_line() {
+        assert_eq!(one_line("Zoë\r\nQUIT\u{1b}[2J"), "Zoë\\r\\nQUIT\\u{1b}[2J");
+        assert_eq!(one_line(&"ä".repeat(DETAIL_CHARS_MAX)), "ä".repeat(DETAIL_CHARS_MAX));
+        assert_eq!(one_line(&"ä".repeat(5000)), format!("{}…", "ä".repeat(DETAIL_CHARS_MAX)));
     }
 }

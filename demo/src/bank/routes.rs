@@ -16,9 +16,9 @@ use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::fixtures::{Period, Statement, user_index};
 use super::users::{Slice, write};
 use super::{Behaviour, Fault, Route, Shared, behaviour};
+use crate::fixtures::{Period, Statement, user_index};
 
 /// Users per piece of a `/users.jsonl` answer.
 const PIECE_USERS: u32 = 500;
