@@ -30,6 +30,8 @@ pub struct Store {
     signals: Arc<Signals>,
     /// Counts commits; incremented by the writer.
     commits: Arc<AtomicU64>,
+    /// Counts refused steps that had written; incremented by the writer.
+    roll_backs: Arc<AtomicU64>,
     /// Counts the log's syncs; incremented by its thread.
     syncs: Arc<AtomicU64>,
     /// The fault that stopped the store; set once, by the writer or the log's thread.
@@ -121,6 +123,7 @@ impl Store {
         let (ran, groups) = std::sync::mpsc::sync_channel(HANDED_OVER_MAX);
         let (stopped_sender, stopped) = watch::channel(None);
         let (signals, commits, syncs) = (Arc::<Signals>::default(), Arc::<AtomicU64>::default(), Arc::default());
+        let roll_backs = Arc::<AtomicU64>::default();
         let space = log.space();
         let (signals_of_log, syncs_of_log) = (Arc::clone(&signals), Arc::clone(&syncs));
         let stopped_of_log = stopped_sender.clone();
@@ -133,6 +136,7 @@ impl Store {
             pending,
             group_max: options.group_max,
             commits: commits.clone(),
+            roll_backs: roll_backs.clone(),
             stopped: stopped_sender,
             last,
             space,
@@ -142,7 +146,7 @@ impl Store {
         let writer = thread("store-writer", move || writer.run());
         let path = options.path.clone();
         let open = Arc::new(Open { writer: Some(writer), appender: appender_id, db: Some(db), path, _lock: lock });
-        Self { steps, signals, commits, syncs, stopped, open }
+        Self { steps, signals, commits, roll_backs, syncs, stopped, open }
     }
 
     /// Runs a step in the next group and returns its result once it is on disk. The step runs even when the caller's
@@ -181,6 +185,11 @@ impl Store {
     /// How many commits this store has made since it was opened.
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    /// How many steps were refused after a write since it was opened. Their writes were rolled back, but each is a bug.
+    pub fn roll_backs(&self) -> u64 {
+        self.roll_backs.load(Ordering::Relaxed)
     }
 
     /// How many syncs of the log since then: one for all groups that shared it, and one for each checkpoint, whose

@@ -44,6 +44,21 @@ impl Redo {
         self.0.extend_from_slice(&REMOVED.to_be_bytes());
     }
 
+    /// How many bytes it has so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets the writes behind the first `bytes`, an earlier [`Redo::bytes`].
+    pub(super) fn truncate(&mut self, bytes: usize) {
+        self.0.truncate(bytes);
+    }
+
+    /// The writes so far, as [`replay`] takes them.
+    pub(super) fn writes(&self) -> &[u8] {
+        &self.0[log::HEAD_BYTES..]
+    }
+
     /// The record so far: space for its head, then the writes.
     pub(super) fn into_record(self) -> Vec<u8> {
         self.0

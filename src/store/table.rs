@@ -19,7 +19,7 @@ pub(super) type Raw<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 pub(super) struct TxState {
     /// The first storage fault; set once, it ends the group.
     pub(super) failed: OnceCell<Error>,
-    /// Counts writes, which shows whether a refused step wrote anything.
+    /// Counts the group's writes, which shows whether a refused step wrote anything.
     pub(super) writes: Cell<u64>,
     /// The writes themselves, for the log.
     pub(super) redo: RefCell<Redo>,

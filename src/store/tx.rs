@@ -10,6 +10,7 @@ use super::record::{
     Body, Counts, DedupRecord, Digest, GroupRecord, MessageState, QueueRecord, RecipientRecord, RedriveRecord,
     RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord,
 };
+use super::redo::{self, Redo};
 use super::table::{self, Raw, TableMut, TableRef, TxState};
 use super::{Error, Snapshot, check};
 
@@ -125,7 +126,7 @@ pub mod u32_record {
 }
 
 /// One write transaction, shared by the steps of a group. A step checks first and writes after, so that a refused step
-/// writes nothing; the writer panics when one did.
+/// writes nothing; if one did, the writer rolls its writes back.
 pub struct Tx<'t> {
     transaction: &'t WriteTransaction,
     tables: Tables<'t>,
@@ -137,6 +138,35 @@ pub struct Tx<'t> {
     /// The last id given out, once a step needed it; written back before the commit.
     last_id: Option<u64>,
     /// Topics whose subscribers are woken after the commit.
+    signals: BTreeSet<u64>,
+    /// What the current step changed in memory, oldest first; emptied by [`Tx::begin_step`].
+    undo: Vec<Undo>,
+    /// The writes of the steps before the current one; set by [`Tx::begin_step`].
+    before_step: Mark,
+}
+
+/// A value in memory before the current step changed it.
+#[derive(Debug)]
+enum Undo {
+    Counts(u32, Option<Counts>),
+    Totals(u64, Option<RunTotals>),
+    LastId(Option<u64>),
+}
+
+/// How much the group had written at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    writes: u64,
+    redo_bytes: usize,
+}
+
+/// What the steps before a refused one wrote; a fresh transaction goes on from it.
+pub(super) struct Kept {
+    redo: Redo,
+    writes: u64,
+    touched_counts: BTreeMap<u32, Counts>,
+    touched_totals: BTreeMap<u64, RunTotals>,
+    last_id: Option<u64>,
     signals: BTreeSet<u64>,
 }
 
@@ -150,7 +180,58 @@ impl<'t> Tx<'t> {
             touched_totals: BTreeMap::new(),
             last_id: None,
             signals: BTreeSet::new(),
+            undo: Vec::new(),
+            before_step: Mark::default(),
         }
+    }
+
+    /// Marks the point to which [`Tx::roll_back_step`] returns.
+    pub(super) fn begin_step(&mut self) {
+        self.undo.clear();
+        self.before_step = Mark { writes: self.state.writes.get(), redo_bytes: self.state.redo.borrow().bytes() };
+    }
+
+    /// Whether the current step has written anything.
+    pub(super) fn has_step_written(&self) -> bool {
+        self.state.writes.get() != self.before_step.writes
+    }
+
+    /// Ends this transaction and returns what the steps before the current one wrote. redb cannot roll back a part of a
+    /// transaction, so the caller aborts the whole and goes on with [`Tx::resume`] in a fresh one.
+    pub(super) fn roll_back_step(mut self) -> Kept {
+        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+            match undo {
+                Undo::Counts(queue, counts) => restore(&mut self.touched_counts, queue, counts),
+                Undo::Totals(run, totals) => restore(&mut self.touched_totals, run, totals),
+                Undo::LastId(last) => self.last_id = last,
+            }
+        }
+        let mut redo = self.state.redo.take();
+        redo.truncate(self.before_step.redo_bytes);
+        Kept {
+            redo,
+            writes: self.before_step.writes,
+            touched_counts: self.touched_counts,
+            touched_totals: self.touched_totals,
+            last_id: self.last_id,
+            // A signal too many only makes its subscribers look once more.
+            signals: self.signals,
+        }
+    }
+
+    /// Repeats the kept writes in a fresh transaction.
+    pub(super) fn resume(transaction: &'t WriteTransaction, kept: Kept) -> Result<Self, Error> {
+        redo::replay(transaction, [kept.redo.writes()])?;
+        let tx = Self {
+            touched_counts: kept.touched_counts,
+            touched_totals: kept.touched_totals,
+            last_id: kept.last_id,
+            signals: kept.signals,
+            ..Self::new(transaction)
+        };
+        tx.state.writes.set(kept.writes);
+        tx.state.redo.replace(kept.redo);
+        Ok(tx)
     }
 
     /// A number greater than every one given out before, over the whole life of the store. Sequence numbers, body ids,
@@ -164,6 +245,7 @@ impl<'t> Tx<'t> {
             None => self.meta()?.get(&LAST_ID.to_owned())?.unwrap_or(0),
         };
         self.state.wrote();
+        self.undo.push(Undo::LastId(self.last_id));
         self.last_id = Some(last + 1);
         Ok(last + 1)
     }
@@ -216,6 +298,7 @@ impl<'t> Tx<'t> {
     pub fn counts_mut(&mut self, queue: u32) -> Result<&mut Counts, Error> {
         let counts = self.counts_of(queue)?;
         self.state.wrote();
+        self.undo.push(Undo::Counts(queue, self.touched_counts.get(&queue).copied()));
         Ok(self.touched_counts.entry(queue).or_insert(counts))
     }
 
@@ -224,7 +307,8 @@ impl<'t> Tx<'t> {
     /// # Errors
     /// A storage fault.
     pub fn forget_counts(&mut self, queue: u32) -> Result<(), Error> {
-        self.touched_counts.remove(&queue);
+        let touched = self.touched_counts.remove(&queue);
+        self.undo.push(Undo::Counts(queue, touched));
         self.counts()?.remove(&queue)?;
         Ok(())
     }
@@ -239,6 +323,7 @@ impl<'t> Tx<'t> {
             None => self.totals()?.get(&run)?.unwrap_or_default(),
         };
         self.state.wrote();
+        self.undo.push(Undo::Totals(run, self.touched_totals.get(&run).copied()));
         Ok(self.touched_totals.entry(run).or_insert(totals))
     }
 
@@ -295,6 +380,14 @@ pub(super) const APPLIED: &str = "applied";
 pub(super) const LAST_ID: &str = "last-id";
 /// The row of `meta` that holds the last number given to a queue.
 const LAST_QUEUE: &str = "last-queue";
+
+/// Puts the value back that a map had before; `None` when it had none.
+fn restore<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
+    }
+}
 
 fn open<'x, 't>(
     transaction: &'t WriteTransaction,

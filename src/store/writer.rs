@@ -3,6 +3,9 @@
 //!
 //! There is no timer: an idle writer starts with the first step, and a busy one collects the next group meanwhile. A
 //! storage fault fails the whole group and stops the store.
+//!
+//! Steps check first and write after. A step that is refused after a write is a bug: its writes alone are rolled back,
+//! it is logged, and the rest of the group goes on.
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -22,13 +25,15 @@ use super::{Error, Tx, recover};
 
 /// A step in the queue, together with the caller that waits for its result.
 pub(super) trait PendingStep: Send {
+    /// The step's place in the source, for the log.
+    fn name(&self) -> &'static str;
     /// Runs the step and keeps its result for [`PendingStep::complete`].
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Refused>;
     /// Completes the caller: with the step's result when the group was committed, else with the fault.
     fn complete(self: Box<Self>, commit: Result<(), Error>);
 }
 
-/// The step returned an error; it must have written nothing.
+/// The step returned an error. It should have written nothing; what it wrote is rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
@@ -54,6 +59,10 @@ where
     T: Send,
     E: From<Error> + Send,
 {
+    fn name(&self) -> &'static str {
+        std::any::type_name::<F>()
+    }
+
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Refused> {
         let step = self.step.take().expect("a step runs once");
         let result = step(tx);
@@ -104,6 +113,8 @@ pub(super) struct Writer {
     pub(super) group_max: usize,
     /// Counts the commits since the store was opened.
     pub(super) commits: Arc<AtomicU64>,
+    /// Counts the refused steps whose writes were rolled back; each is a bug.
+    pub(super) roll_backs: Arc<AtomicU64>,
     /// Set once, when the store stops.
     pub(super) stopped: watch::Sender<Option<Error>>,
     /// The number of the last record.
@@ -154,15 +165,22 @@ impl Writer {
         let mut transaction = self.guarded(|| Ok(self.db.begin_write()?))?;
         let mut tx = Tx::new(&transaction);
         for pending in group {
-            let before = tx.writes();
+            tx.begin_step();
             let ran = pending.run(&mut tx);
             // A step may have swallowed the fault that `Tx` saw; the group's tables are unsound either way.
             if let Some(error) = tx.failure() {
                 return Err(error.clone());
             }
-            // Steps share one transaction, and redb cannot roll back a single step. Checking before writing is what
-            // keeps a refused step from leaving half of its writes in its neighbours' commit.
-            assert!(ran.is_ok() || tx.writes() == before, "a refused step must leave no trace in its group");
+            // Half of a refused step must not be committed with its neighbours.
+            if ran == Err(Refused) && tx.has_step_written() {
+                self.roll_backs.fetch_add(1, Ordering::Relaxed);
+                let step = pending.name();
+                tracing::error!(step, "bug: a step was refused after it had written; its writes are rolled back");
+                let kept = tx.roll_back_step();
+                self.guarded(|| Ok(transaction.abort()?))?;
+                transaction = self.guarded(|| Ok(self.db.begin_write()?))?;
+                tx = Tx::resume(&transaction, kept)?;
+            }
         }
         // A group of reads and refusals needs no record and no sync.
         if tx.writes() == 0 {

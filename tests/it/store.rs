@@ -65,15 +65,63 @@ async fn a_panic_in_a_step_stops_the_store_and_loses_nothing_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_step_that_writes_and_then_refuses_stops_the_store() {
+async fn a_step_that_is_refused_after_it_wrote_is_rolled_back_alone_and_the_store_lives() {
+    let mut world = World::with_orders().await;
+    world.send("orders", "before").await;
+    let (queues, orders) = (world.queues().clone(), world.queue("orders").id);
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let closed = world.step(move |_| {
+        let _ = gate.recv();
+        Ok(())
+    });
+    let faulty = world.step::<(), _>(move |tx| {
+        let id = tx.fresh_id()?;
+        tx.meta()?.insert(&"half".into(), &id)?;
+        tx.meta()?.remove(&"store".into())?;
+        tx.counts_mut(orders)?.ready += 7;
+        tx.totals_mut(1)?.fetched += 7;
+        Err(nightmail::queue::Error::BodyEmpty)
+    });
+    let [a, b] = ["neighbour before", "neighbour behind"].map(|text| queues.send("orders", Send::text(text)));
+    let commits = queues.store().commits();
+    let open = async {
+        // The first step occupies the writer; the others wait together by now.
+        tokio::task::yield_now().await;
+        drop(open);
+    };
+    let (closed, a, faulty, b, ()) = tokio::join!(closed, a, faulty, b, open);
+    assert_eq!(faulty, Err(nightmail::queue::Error::BodyEmpty), "its caller is told why it was refused");
+    closed.unwrap();
+    let (a, b) = (a.unwrap().sequence, b.unwrap().sequence);
+    assert_eq!((b, queues.store().commits() - commits), (a + 1, 1), "they were one group, and its id was given back");
+    assert_eq!(queues.store().roll_backs(), 1);
+    drop(queues);
+    for _ in 0..2 {
+        world.check_books();
+        let snapshot = world.snapshot();
+        assert_eq!(snapshot.meta().unwrap().get(&"half".into()), Ok(None));
+        assert!(snapshot.meta().unwrap().get(&"store".into()).unwrap().is_some());
+        assert_eq!(snapshot.totals().unwrap().get(&1), Ok(None));
+        let dump = nightmail::queue::dump::dump(&snapshot, "orders", world.now()).unwrap();
+        assert!(dump.starts_with("orders: 3 ready") && dump.contains("neighbour behind"), "{dump}");
+        drop(snapshot);
+        // The same must hold for what the log made durable.
+        world.reopen().await;
+    }
+}
+
+#[tokio::test]
+async fn a_group_of_which_only_a_rolled_back_step_wrote_costs_no_commit() {
     let world = World::new();
     let store = world.queues().store();
-    let refused = store.write::<(), Error, _>(|tx| {
+    let before = store.commits();
+    let refused = world.step::<(), _>(|tx| {
         tx.fresh_id()?;
-        Err(Error::Storage("a refusal after a write".into()))
+        Err(nightmail::queue::Error::BodyEmpty)
     });
-    assert!(matches!(refused.await, Err(Error::Stopped(_))));
-    assert!(matches!(store.stopped().await, Error::Stopped(_)));
+    assert_eq!(refused.await, Err(nightmail::queue::Error::BodyEmpty));
+    assert_eq!((store.commits(), store.roll_backs()), (before, 1));
+    assert_eq!(world.step(|tx| Ok(tx.fresh_id()?)).await.map(drop), Ok(()));
 }
 
 #[tokio::test]

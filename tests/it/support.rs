@@ -194,8 +194,14 @@ impl World {
         dump::dump(&self.snapshot(), queue, self.now()).unwrap()
     }
 
-    /// Checks every index and count against the states; each message must be in the indexes of its phase and no others.
+    /// Checks the books, and that no step was refused after it had written.
     pub(crate) fn check(&self) {
+        assert_eq!(self.queues().store().roll_backs(), 0, "a step was refused after it had written");
+        self.check_books();
+    }
+
+    /// Checks every index and count against the states; each message must be in the indexes of its phase and no others.
+    pub(crate) fn check_books(&self) {
         let (snapshot, now) = (self.snapshot(), self.now());
         let mut bodies = followers(&snapshot);
         for queue in catalog::list(&snapshot).unwrap() {
