@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
-use nightmail::base::{MessageId, Outcome, SystemClock, Timestamp};
+use nightmail::base::{LeaseTime, MessageId, Outcome, SystemClock};
 use nightmail::daemon::logging;
 use nightmail::function::statement::{Page, PageAddress, PdfStatementRenderer, Record, Statement, User, Users};
 use nightmail::function::{Function, Invocation};
@@ -38,7 +38,7 @@ pub(crate) async fn run(side: &Side) -> anyhow::Result<Figures> {
     let params = BTreeMap::from([("period".to_owned(), PERIOD.to_owned())]);
 
     let (began, cpu) = (clock.monotonic(), child::cpu_seconds()?);
-    let now = clock.now();
+    let now = clock.lease();
     let done = recipients(&users, &params)
         .map_ok(|user| call(function.clone(), message(&user, &params), now))
         .try_buffer_unordered(pool.concurrency)
@@ -81,7 +81,7 @@ fn message(user: &User, params: &BTreeMap<String, String>) -> Bytes {
 }
 
 /// One statement on its own task, so that all cores work.
-async fn call(function: Arc<dyn Function>, body: Bytes, now: Timestamp) -> anyhow::Result<()> {
+async fn call(function: Arc<dyn Function>, body: Bytes, now: LeaseTime) -> anyhow::Result<()> {
     let invocation = Invocation {
         message_id: MessageId::fresh(),
         queue: "none".into(),
@@ -89,7 +89,7 @@ async fn call(function: Arc<dyn Function>, body: Bytes, now: Timestamp) -> anyho
         run: Some(1),
         receive_count: 1,
         received_at: now,
-        deadline: Timestamp::MAX,
+        deadline: LeaseTime::from_millis(u64::MAX),
         receipt_handle: String::new(),
     };
     let outcome = tokio::spawn(async move { function.call(invocation).await }).await.context("a call panicked")?;

@@ -14,7 +14,7 @@ pub mod units;
 
 pub use attempt::{Attempt, AttemptEnd};
 pub use backoff::Backoff;
-pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use clock::{Clock, LeaseTime, ManualClock, Now, SystemClock, Timestamp};
 pub use contact::{Contact, Destination, Report, Verdict};
 pub use fingerprint::Fingerprint;
 pub use id::MessageId;

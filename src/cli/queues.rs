@@ -92,7 +92,7 @@ struct With {
 
 impl With {
     fn into_words(self) -> request::With {
-        let now = SystemClock::shared().now();
+        let now = SystemClock::shared().wall();
         request::With {
             delay: self.delay,
             attributes: self.attributes.into_iter().collect(),

@@ -110,7 +110,7 @@ fn parse_share(text: &str) -> Result<u32, String> {
 }
 
 fn selection(conditions: Vec<Condition>, ids: Vec<MessageId>) -> Selection {
-    let now = SystemClock::shared().now();
+    let now = SystemClock::shared().wall();
     let before = |span: Duration| {
         let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Timestamp::from_millis(now.as_millis().saturating_sub(span))

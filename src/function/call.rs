@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::base::{MessageId, Outcome, Timestamp};
+use crate::base::{LeaseTime, MessageId, Outcome};
 
 /// What a message or a tick makes happen. One value serves all workers at once.
 pub trait Function: Send + Sync + fmt::Debug {
@@ -35,9 +35,9 @@ pub struct Invocation {
     /// SQS's receive count, this receive included.
     pub receive_count: u32,
     /// When it was received.
-    pub received_at: Timestamp,
+    pub received_at: LeaseTime,
     /// When the attempt's time limit ends. No irreversible effect may begin after it.
-    pub deadline: Timestamp,
+    pub deadline: LeaseTime,
     /// The handle of this receive, as SQS gives it.
     pub receipt_handle: String,
 }

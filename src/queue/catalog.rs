@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::base::{Timestamp, limit};
+use crate::base::{LeaseTime, Now, limit};
 use crate::store::record::{DedupEntry, DedupRecord, Digest, Pause, QueueAttributes, QueueRecord, RedriveAllow};
 use crate::store::tx::u32_record::U32;
 use crate::store::{Snapshot, Tx};
@@ -19,7 +19,7 @@ const LAST_NAME: &str = "\u{10FFFF}";
 /// # Errors
 /// [`Error::Name`] when the name does not fit SQS's grammar, [`Error::Exists`] when the queue is of the other kind
 /// (FIFO or standard), [`Error::Kinds`] and [`Error::NotAllowed`] when its dead-letter queue cannot take its letters.
-pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Timestamp) -> Result<u32, Error> {
+pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Now) -> Result<u32, Error> {
     check_name(name, options)?;
     let known = match tx.queue_names()?.get(&name.to_owned())? {
         Some(U32(id)) => tx.queues()?.get(&id)?,
@@ -45,7 +45,7 @@ pub fn create(
     name: &str,
     options: &Options,
     tags: &BTreeMap<String, String>,
-    now: Timestamp,
+    now: Now,
 ) -> Result<u32, Error> {
     check_name(name, options)?;
     if let Some(U32(id)) = tx.queue_names()?.get(&name.to_owned())? {
@@ -57,7 +57,7 @@ pub fn create(
     }
     check_dead_letter_queue(tx, name, options)?;
     check_tags(tags)?;
-    if dedup::get(tx, NO_QUEUE, deleted(name), now)?.is_some() {
+    if dedup::get(tx, NO_QUEUE, deleted(name), now.lease)?.is_some() {
         return Err(Error::DeletedRecently(name.to_owned()));
     }
     make(tx, name, options, tags, now)
@@ -68,14 +68,14 @@ fn make(
     name: &str,
     options: &Options,
     tags: &BTreeMap<String, String>,
-    now: Timestamp,
+    now: Now,
 ) -> Result<u32, Error> {
     let id = tx.fresh_queue()?;
     let record = QueueRecord {
         id,
         name: name.to_owned(),
-        created_at: now,
-        modified_at: now,
+        created_at: now.wall,
+        modified_at: now.wall,
         attributes: attributes(options),
         tags: tags.clone(),
         paused: None,
@@ -86,10 +86,10 @@ fn make(
     Ok(id)
 }
 
-fn change(tx: &mut Tx<'_>, queue: QueueRecord, options: &Options, now: Timestamp) -> Result<u32, Error> {
+fn change(tx: &mut Tx<'_>, queue: QueueRecord, options: &Options, now: Now) -> Result<u32, Error> {
     let attributes = attributes(options);
     if queue.attributes != attributes {
-        tx.queues()?.insert(&queue.id, &QueueRecord { attributes, modified_at: now, ..queue.clone() })?;
+        tx.queues()?.insert(&queue.id, &QueueRecord { attributes, modified_at: now.wall, ..queue.clone() })?;
     }
     Ok(queue.id)
 }
@@ -116,11 +116,11 @@ fn check_dead_letter_queue(tx: &mut Tx<'_>, name: &str, options: &Options) -> Re
 ///
 /// # Errors
 /// The queue does not exist.
-pub fn pause(tx: &mut Tx<'_>, name: &str, by: &str, now: Timestamp) -> Result<(), Error> {
+pub fn pause(tx: &mut Tx<'_>, name: &str, by: &str, now: Now) -> Result<(), Error> {
     let queue = find(tx, name)?;
     if queue.paused.is_none() {
         let by = by.chars().take(PAUSED_BY_CHARS_MAX).collect();
-        let paused = Some(Pause { by, since: now });
+        let paused = Some(Pause { by, since: now.wall });
         tx.queues()?.insert(&queue.id, &QueueRecord { paused, ..queue.clone() })?;
     }
     Ok(())
@@ -165,12 +165,12 @@ pub fn untag(tx: &mut Tx<'_>, name: &str, keys: &[String]) -> Result<(), Error> 
 ///
 /// # Errors
 /// The queue does not exist.
-pub fn delete(tx: &mut Tx<'_>, name: &str, now: Timestamp) -> Result<u32, Error> {
+pub fn delete(tx: &mut Tx<'_>, name: &str, now: Now) -> Result<u32, Error> {
     let queue = find(tx, name)?;
     tx.queue_names()?.remove(&queue.name)?;
-    tx.queues()?.insert(&queue.id, &QueueRecord { deleted_at: Some(now), ..queue.clone() })?;
-    let record = DedupRecord { until: now.after(NAME_KEPT), what: DedupEntry::Deleted };
-    dedup::insert(tx, NO_QUEUE, deleted(name), &record, now)?;
+    tx.queues()?.insert(&queue.id, &QueueRecord { deleted_at: Some(now.wall), ..queue.clone() })?;
+    let record = DedupRecord { until: now.lease.after(NAME_KEPT), what: DedupEntry::Deleted };
+    dedup::insert(tx, NO_QUEUE, deleted(name), &record, now.lease)?;
     tx.signal(u64::from(queue.id));
     Ok(queue.id)
 }
@@ -181,7 +181,7 @@ pub fn delete(tx: &mut Tx<'_>, name: &str, now: Timestamp) -> Result<u32, Error>
 /// # Errors
 /// A storage fault.
 pub fn remove_record(tx: &mut Tx<'_>, id: u32) -> Result<bool, Error> {
-    if dedup::remove_expired(tx, id, Timestamp::from_millis(u64::MAX), REMOVED_PER_STEP)? == REMOVED_PER_STEP {
+    if dedup::remove_expired(tx, id, LeaseTime::from_millis(u64::MAX), REMOVED_PER_STEP)? == REMOVED_PER_STEP {
         return Ok(false);
     }
     tx.forget_counts(id)?;

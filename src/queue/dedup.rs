@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::base::Timestamp;
+use crate::base::LeaseTime;
 use crate::store::record::{DedupEntry, DedupRecord, Digest};
 use crate::store::{self, Tx};
 
@@ -32,7 +32,7 @@ pub(super) fn get(
     tx: &mut Tx<'_>,
     queue: u32,
     digest: Digest,
-    now: Timestamp,
+    now: LeaseTime,
 ) -> Result<Option<DedupEntry>, store::Error> {
     let record = tx.dedup()?.get(&(queue, digest))?;
     Ok(record.filter(|record| record.until > now).map(|record| record.what))
@@ -44,7 +44,7 @@ pub(super) fn insert(
     queue: u32,
     digest: Digest,
     record: &DedupRecord,
-    now: Timestamp,
+    now: LeaseTime,
 ) -> Result<(), store::Error> {
     remove_expired(tx, queue, now, EXPIRED_PER_STEP)?;
     if let Some(old) = tx.dedup()?.get(&(queue, digest))? {
@@ -56,7 +56,7 @@ pub(super) fn insert(
 }
 
 /// Deletes up to `max` expired entries; returns how many.
-pub(super) fn remove_expired(tx: &mut Tx<'_>, queue: u32, now: Timestamp, max: usize) -> Result<usize, store::Error> {
+pub(super) fn remove_expired(tx: &mut Tx<'_>, queue: u32, now: LeaseTime, max: usize) -> Result<usize, store::Error> {
     let due = tx.dedup_times()?.first((queue, 0, [0; 16])..=(queue, now.as_millis(), [u8::MAX; 16]), max)?;
     for (key, ()) in &due {
         tx.dedup_times()?.remove(key)?;

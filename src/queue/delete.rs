@@ -1,6 +1,6 @@
 //! DeleteMessage: a client has processed the message.
 
-use crate::base::Timestamp;
+use crate::base::Now;
 use crate::store::Tx;
 use crate::store::record::{MessageState, Phase};
 
@@ -14,14 +14,14 @@ use super::{Error, Observer, ReceiptHandle, messages};
 /// # Errors
 /// [`Error::HandleExpired`] on FIFO queues when the visibility timeout has run out: another receiver may hold the
 /// message.
-pub fn delete(tx: &mut Tx<'_>, observer: &dyn Observer, handle: ReceiptHandle, now: Timestamp) -> Result<bool, Error> {
+pub fn delete(tx: &mut Tx<'_>, observer: &dyn Observer, handle: ReceiptHandle, now: Now) -> Result<bool, Error> {
     let key = (handle.queue, handle.sequence);
     match tx.states()?.get(&key)? {
         Some(state) if state.lease == handle.lease && handle.lease != 0 && has_run_out(&state, now) => {
             Err(Error::HandleExpired(handle.to_string()))
         }
         Some(state) if state.lease == handle.lease && handle.lease != 0 => {
-            messages::withdraw(tx, observer, key, &state, Withdrawal::Deleted, now)?;
+            messages::withdraw(tx, observer, key, &state, Withdrawal::Deleted, now.wall)?;
             Ok(true)
         }
         _ => Ok(false),
@@ -29,6 +29,7 @@ pub fn delete(tx: &mut Tx<'_>, observer: &dyn Observer, handle: ReceiptHandle, n
 }
 
 /// Whether a FIFO queue's receive no longer holds the message.
-fn has_run_out(state: &MessageState, now: Timestamp) -> bool {
-    state.group.is_some_and(|group| group.is_ordered) && (state.phase != Phase::InFlight || state.visible_at <= now)
+fn has_run_out(state: &MessageState, now: Now) -> bool {
+    state.group.is_some_and(|group| group.is_ordered)
+        && (state.phase != Phase::InFlight || state.visible_at <= now.lease)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::base::Timestamp;
+use crate::base::Now;
 use crate::store::Snapshot;
 
 use super::{Error, catalog, peek, stats};
@@ -16,12 +16,12 @@ const BODY_BYTES_MAX: usize = 60;
 ///
 /// # Errors
 /// The queue does not exist, or a storage fault.
-pub fn dump(snapshot: &Snapshot, name: &str, now: Timestamp) -> Result<String, Error> {
+pub fn dump(snapshot: &Snapshot, name: &str, now: Now) -> Result<String, Error> {
     let queue = catalog::look_up(snapshot, name)?;
     let stats = stats::stats(snapshot, &queue, now)?;
     let mut out = format!("{name}: {} ready, {} delayed, {} in flight\n", stats.ready, stats.delayed, stats.in_flight);
     for message in peek::peek(snapshot, &queue, MESSAGES_MAX, BODY_BYTES_MAX, now)? {
-        let until = message.visible_at.map(|at| format!(" {}s", at.since(now).as_secs())).unwrap_or_default();
+        let until = message.visible_at.map(|at| format!(" {}s", at.since(now.wall).as_secs())).unwrap_or_default();
         let (phase, body) = (message.phase, message.body);
         let counts = format!("received {} charged {}", message.receive_count, message.attempts_charged);
         // Writing to a String cannot fail.

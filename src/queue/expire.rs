@@ -1,6 +1,6 @@
 //! Retention: deletes messages that are past it, even when nobody receives.
 
-use crate::base::Timestamp;
+use crate::base::{Now, Timestamp};
 use crate::store::Tx;
 use crate::store::record::QueueRecord;
 
@@ -16,9 +16,9 @@ const STEP_MAX: usize = 500;
 ///
 /// # Errors
 /// A storage fault.
-pub fn expire(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Timestamp) -> Result<usize, Error> {
-    dedup::remove_expired(tx, queue.id, now, STEP_MAX)?;
-    Ok(outlived(tx, observer, queue, now)? + too_late(tx, observer, queue, now)?)
+pub fn expire(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Now) -> Result<usize, Error> {
+    dedup::remove_expired(tx, queue.id, now.lease, STEP_MAX)?;
+    Ok(outlived(tx, observer, queue, now.wall)? + too_late(tx, observer, queue, now.wall)?)
 }
 
 fn outlived(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Timestamp) -> Result<usize, Error> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Fingerprint, MessageId, Timestamp};
+use crate::base::{Fingerprint, LeaseTime, MessageId, Timestamp};
 use crate::store::record::{Body, Counts, MessageState, Owner, Phase, QueueRecord};
 use crate::store::{self, Tx};
 
@@ -130,7 +130,7 @@ pub(super) fn move_to_dlq(
         arrival_seq,
         sent_at: if is_ordered { now } else { state.sent_at },
         redriven_by: None,
-        ..unleased(state, Phase::Ready, Timestamp::ZERO)
+        ..unleased(state, Phase::Ready, LeaseTime::ZERO)
     };
     // Sequence numbers are unique across the whole store, so the old one is free in `to`.
     let to = (to.id, if is_ordered { arrival_seq } else { key.1 });
@@ -160,7 +160,7 @@ pub(super) fn last_fingerprint(tx: &mut Tx<'_>, state: &MessageState) -> Result<
 }
 
 /// The state of a message without a lease.
-pub(super) fn unleased(state: &MessageState, phase: Phase, visible_at: Timestamp) -> MessageState {
+pub(super) fn unleased(state: &MessageState, phase: Phase, visible_at: LeaseTime) -> MessageState {
     MessageState { phase, visible_at, owner: Owner::Nobody, lease: 0, ..state.clone() }
 }
 
@@ -184,10 +184,10 @@ pub(super) fn fresh(arrival_seq: u64, body: u64, size_bytes: u32, now: Timestamp
         body,
         message_id: MessageId::fresh(),
         sent_at: now,
-        visible_at: Timestamp::ZERO,
+        visible_at: LeaseTime::ZERO,
         first_received_at: Timestamp::ZERO,
-        received_at: Timestamp::ZERO,
-        deferred_since: Timestamp::ZERO,
+        received_at: LeaseTime::ZERO,
+        deferred_since: LeaseTime::ZERO,
         receive_count: 0,
         attempts_charged: 0,
         attempts: 0,

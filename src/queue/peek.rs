@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Attempt, MessageId, Timestamp};
+use crate::base::{Attempt, MessageId, Now, Timestamp};
 use crate::store::Snapshot;
 use crate::store::record::{MessageState, Phase, QueueRecord};
 
@@ -44,7 +44,7 @@ pub fn peek(
     queue: &QueueRecord,
     max: usize,
     body_bytes_max: usize,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Vec<Peeked>, Error> {
     let states = snapshot.states()?.first((queue.id, 0)..=(queue.id, u64::MAX), max)?;
     states.into_iter().map(|((_, sequence), state)| look(snapshot, sequence, &state, body_bytes_max, now)).collect()
@@ -55,11 +55,11 @@ fn look(
     sequence: u64,
     state: &MessageState,
     body_bytes_max: usize,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Peeked, Error> {
     let body = snapshot.bodies()?.get(&state.body)?;
     let history = snapshot.history()?.first((state.body, 0)..=(state.body, u32::MAX), usize::MAX)?;
-    let is_hidden = state.phase != Phase::Ready && state.visible_at > now;
+    let is_hidden = state.phase != Phase::Ready && state.visible_at > now.lease;
     let phase = match state.phase {
         Phase::InFlight if is_hidden => "in flight",
         Phase::Delayed if is_hidden => "delayed",
@@ -71,7 +71,7 @@ fn look(
         sequence,
         phase: phase.into(),
         sent_at: state.sent_at,
-        visible_at: is_hidden.then_some(state.visible_at),
+        visible_at: is_hidden.then(|| now.wall_of(state.visible_at)),
         receive_count: state.receive_count,
         attempts_charged: state.attempts_charged,
         run: body.as_ref().map(|body| body.run).filter(|run| *run != 0),

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Clock, Timestamp};
+use crate::base::{Clock, LeaseTime, Now};
 use crate::store::record::{Owner, RedriveState};
 use crate::store::{Store, Tx};
 
@@ -25,8 +25,6 @@ use super::{
 pub struct Queues {
     store: Store,
     clock: Arc<dyn Clock>,
-    /// Wall and monotonic time when this handle was made; see [`Queues::now`].
-    opened: (Timestamp, Duration),
     observer: Arc<dyn Observer>,
     /// The free disk space that sends check; shared with the loop that measures it.
     space: Arc<Space>,
@@ -35,8 +33,7 @@ pub struct Queues {
 impl Queues {
     /// The queues of `store`. `observer` is notified of the transitions of messages that belong to runs.
     pub fn new(store: Store, clock: Arc<dyn Clock>, observer: Arc<dyn Observer>) -> Self {
-        let opened = (clock.now(), clock.monotonic());
-        Self { store, clock, opened, observer, space: Arc::new(Space::unlimited()) }
+        Self { store, clock, observer, space: Arc::new(Space::unlimited()) }
     }
 
     /// The same queues; sends are refused when `space` has no room for them.
@@ -60,11 +57,9 @@ impl Queues {
         self.observer.clone()
     }
 
-    /// The time that delays and leases are measured with: the wall time at which the handle was made plus the monotonic
-    /// time since. Neither setting the clock nor a machine's sleep ends the lease of a worker that is still working.
-    pub fn now(&self) -> Timestamp {
-        let (wall, monotonic) = self.opened;
-        wall.after(self.clock.monotonic().saturating_sub(monotonic))
+    /// The present on both clocks: what the steps of this module take.
+    pub fn now(&self) -> Now {
+        self.clock.now()
     }
 
     /// Creates the queue or updates its attributes; returns its number.
@@ -283,10 +278,10 @@ impl Queues {
 
     /// Sleeps until that moment by [`Queues::now`], for ever when there is none. One sleep lasts a minute at most, so
     /// that a clock change has no long effect; callers check the queue again after each.
-    pub async fn until(&self, moment: Option<Timestamp>) {
+    pub async fn until(&self, moment: Option<LeaseTime>) {
         match moment {
             Some(moment) => {
-                let span = moment.since(self.now()).clamp(Duration::from_millis(1), Duration::from_secs(60));
+                let span = moment.since(self.clock.lease()).clamp(Duration::from_millis(1), Duration::from_secs(60));
                 tokio::time::sleep(span).await;
             }
             None => std::future::pending().await,
@@ -325,7 +320,7 @@ impl Queues {
         let mut removed = 0;
         while let Some(extent) = left {
             let (now, observer) = (self.now(), self.observer.clone());
-            let step = move |tx: &mut Tx<'_>| purge::purge(tx, &*observer, id, extent, now);
+            let step = move |tx: &mut Tx<'_>| purge::purge(tx, &*observer, id, extent, now.wall);
             let (count, rest) = self.store.write::<_, Error, _>(step).await?;
             removed += count;
             left = rest;
@@ -375,7 +370,7 @@ impl Queues {
     pub async fn start_redrive(&self, redrive: Redrive) -> Result<u64, Error> {
         let now = self.now();
         let preview = redrive::preview(&self.store.snapshot()?, &redrive)?;
-        self.store.write(move |tx| redrive::start(tx, &redrive, &preview, now)).await
+        self.store.write(move |tx| redrive::start(tx, &redrive, &preview, now.wall)).await
     }
 
     /// Starts an undo of a redrive and returns the undo's number: letters that were not received yet return to the
@@ -385,7 +380,7 @@ impl Queues {
     /// See [`redrive::undo`].
     pub async fn undo_redrive(&self, id: u64) -> Result<u64, Error> {
         let now = self.now();
-        self.store.write(move |tx| redrive::undo(tx, id, now)).await
+        self.store.write(move |tx| redrive::undo(tx, id, now.wall)).await
     }
 
     /// Stops a running redrive; returns how many letters it has moved.
@@ -394,7 +389,7 @@ impl Queues {
     /// It is not running.
     pub async fn cancel_redrive(&self, id: u64) -> Result<u64, Error> {
         let now = self.now();
-        self.store.write(move |tx| redrive::cancel(tx, id, now)).await
+        self.store.write(move |tx| redrive::cancel(tx, id, now.wall)).await
     }
 
     /// Runs one redrive at its rate until it ends or `shutdown` is cancelled.
@@ -406,7 +401,7 @@ impl Queues {
         let mut budget = 1;
         while !shutdown.is_cancelled() {
             let (now, observer) = (self.now(), self.observer.clone());
-            let step = move |tx: &mut Tx<'_>| redrive::step(tx, &*observer, id, budget, now);
+            let step = move |tx: &mut Tx<'_>| redrive::step(tx, &*observer, id, budget, now.wall);
             let record = match self.store.write(step).await {
                 // It was cancelled and its record was pruned while this loop slept.
                 Err(Error::RedriveNotFound(_)) => return Ok(()),

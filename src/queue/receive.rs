@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Attempt, AttemptEnd, Failure, MessageId, Timestamp};
+use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, MessageId, Now, Timestamp};
 use crate::store::record::{Body, DedupEntry, DedupRecord, Envelope, Group, MessageState, Owner, Phase, QueueRecord};
 use crate::store::{self, Tx};
 
@@ -53,7 +53,7 @@ pub struct Received {
     /// When it was first received.
     pub first_received_at: Timestamp,
     /// When this receive was.
-    pub received_at: Timestamp,
+    pub received_at: LeaseTime,
     /// SQS's receive count, this receive included.
     pub receive_count: u32,
     /// Attempts charged, this one included.
@@ -69,7 +69,7 @@ pub struct Receiving {
     pub messages: Vec<Received>,
     /// When to receive again: the moment at which the next message becomes visible, or now when this step reached its
     /// scan limit and left ready messages behind. A long poll that found nothing waits until then.
-    pub next_visible_at: Option<Timestamp>,
+    pub next_visible_at: Option<LeaseTime>,
     /// Set when nothing was returned because [`IN_FLIGHT_MAX`] messages are in flight.
     pub is_over_limit: bool,
 }
@@ -85,7 +85,7 @@ pub fn receive(
     observer: &dyn Observer,
     queue: &QueueRecord,
     what: Receive,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Receiving, Error> {
     let visibility = visibility(queue, what)?;
     if queue.deleted_at.is_some() {
@@ -106,8 +106,8 @@ pub fn receive(
     let left_some = messages.len() < what.max && !tx.ready()?.first(all(queue), 1)?.is_empty();
     // `timed` is sorted by time, so its first entry is the next message to become visible.
     let next = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, u64::MAX, u64::MAX), 1)?;
-    let next_visible_at = next.first().map(|((_, at, _), ())| Timestamp::from_millis(*at));
-    let next_visible_at = if left_some { Some(now) } else { next_visible_at };
+    let next_visible_at = next.first().map(|((_, at, _), ())| LeaseTime::from_millis(*at));
+    let next_visible_at = if left_some { Some(now.lease) } else { next_visible_at };
     Ok(Receiving { messages, next_visible_at, is_over_limit: capacity == 0 })
 }
 
@@ -123,14 +123,14 @@ pub fn receive_attempt(
     queue: &QueueRecord,
     what: Receive,
     attempt: &str,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Receiving, Error> {
     if queue.attributes.fifo.is_none() {
         return Err(Error::OnlyOnFifo { queue: queue.name.clone(), what: "ReceiveRequestAttemptId" });
     }
     let visibility = visibility(queue, what)?;
     let digest = dedup::digest(&["attempt", attempt]);
-    if let Some(DedupEntry::Received { leases }) = dedup::get(tx, queue.id, digest, now)?
+    if let Some(DedupEntry::Received { leases }) = dedup::get(tx, queue.id, digest, now.lease)?
         && let Some(held) = still_held(tx, queue, &leases, now)?
     {
         let messages = held.into_iter().map(|(key, state)| renew(tx, key, &state, visibility, now));
@@ -141,8 +141,8 @@ pub fn receive_attempt(
     // An empty receive is not remembered: a repeat should look for new messages.
     if !receiving.messages.is_empty() {
         let leases = receiving.messages.iter().map(|message| (message.handle.sequence, message.handle.lease)).collect();
-        let record = DedupRecord { until: now.after(dedup::REMEMBERED), what: DedupEntry::Received { leases } };
-        dedup::insert(tx, queue.id, digest, &record, now)?;
+        let record = DedupRecord { until: now.lease.after(dedup::REMEMBERED), what: DedupEntry::Received { leases } };
+        dedup::insert(tx, queue.id, digest, &record, now.lease)?;
     }
     Ok(receiving)
 }
@@ -161,13 +161,13 @@ fn still_held(
     tx: &mut Tx<'_>,
     queue: &QueueRecord,
     leases: &[(u64, u64)],
-    now: Timestamp,
+    now: Now,
 ) -> Result<Option<Vec<(messages::Key, MessageState)>>, store::Error> {
     let mut held = Vec::new();
     for (sequence, lease) in leases {
         let key = (queue.id, *sequence);
         match tx.states()?.get(&key)? {
-            Some(state) if state.lease == *lease && state.phase == Phase::InFlight && state.visible_at > now => {
+            Some(state) if state.lease == *lease && state.phase == Phase::InFlight && state.visible_at > now.lease => {
                 held.push((key, state));
             }
             _ => return Ok(None),
@@ -183,9 +183,9 @@ fn renew(
     key: messages::Key,
     state: &MessageState,
     visibility: Duration,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Received, store::Error> {
-    let held = MessageState { visible_at: now.after(visibility), ..state.clone() };
+    let held = MessageState { visible_at: now.lease.after(visibility), ..state.clone() };
     messages::update(tx, key, state, &held)?;
     let body = messages::body(tx, state)?;
     Ok(received(key, &held, body))
@@ -203,7 +203,7 @@ struct ReceiveStep<'a, 't> {
     queue: &'a QueueRecord,
     what: Receive,
     visibility: Duration,
-    now: Timestamp,
+    now: Now,
     /// Messages received so far.
     messages: Vec<Received>,
     /// How many messages were examined, received or not; at [`SCAN_MAX`] the step ends.
@@ -285,8 +285,8 @@ impl ReceiveStep<'_, '_> {
 }
 
 /// Makes due messages ready: those whose delay has passed or whose lease has expired.
-fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Timestamp) -> Result<(), Error> {
-    let due = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, now.as_millis(), u64::MAX), SCAN_MAX)?;
+fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Now) -> Result<(), Error> {
+    let due = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, now.lease.as_millis(), u64::MAX), SCAN_MAX)?;
     for ((_, _, sequence), ()) in due {
         let key = (queue.id, sequence);
         let state = state_of(tx, key)?;
@@ -298,7 +298,7 @@ fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: 
             let shown = MessageState {
                 phase: Phase::Ready,
                 owner: Owner::Nobody,
-                visible_at: Timestamp::ZERO,
+                visible_at: LeaseTime::ZERO,
                 ..state.clone()
             };
             messages::update(tx, key, &state, &shown)?;
@@ -314,10 +314,10 @@ fn remove_if_ended(
     queue: &QueueRecord,
     key: messages::Key,
     state: &MessageState,
-    now: Timestamp,
+    now: Now,
 ) -> Result<bool, Error> {
-    if messages::is_expired(state, queue, now) {
-        messages::withdraw(tx, observer, key, state, Withdrawal::Expired, now)?;
+    if messages::is_expired(state, queue, now.wall) {
+        messages::withdraw(tx, observer, key, state, Withdrawal::Expired, now.wall)?;
         return Ok(true);
     }
     let max = queue.attributes.redrive.as_ref().map(|(_, max)| *max);
@@ -327,19 +327,19 @@ fn remove_if_ended(
     if messages::last_fingerprint(tx, state)?.is_none() {
         settle::record_attempt(tx, state, &never_deleted(state, max, now))?;
     }
-    messages::move_to_dlq(tx, observer, key, state, &dead_letter_queue, now)?;
+    messages::move_to_dlq(tx, observer, key, state, &dead_letter_queue, now.wall)?;
     Ok(true)
 }
 
 /// The attempt recorded for a message that clients received but never settled, so that its dead letter has a
 /// fingerprint too.
-fn never_deleted(state: &MessageState, max: u32, now: Timestamp) -> Attempt {
+fn never_deleted(state: &MessageState, max: u32, now: Now) -> Attempt {
     let text = format!("received {} times and never deleted (max_receive_count is {max})", state.attempts_charged);
     Attempt {
         number: state.attempts,
         function: String::new(),
-        started_at: state.received_at,
-        ended_at: now,
+        started_at: now.wall_of(state.received_at),
+        ended_at: now.wall,
         end: AttemptEnd::Dead,
         failure: Some(Failure::new("receive", "client", "max-receive-count", text)),
     }
@@ -351,16 +351,16 @@ fn hand_out(
     state: &MessageState,
     owner: Owner,
     visibility: Duration,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Received, Error> {
     let body = messages::body(tx, state)?;
     let first = state.receive_count == 0;
     let held = MessageState {
         phase: Phase::InFlight,
         owner,
-        visible_at: now.after(visibility),
-        first_received_at: if first { now } else { state.first_received_at },
-        received_at: now,
+        visible_at: now.lease.after(visibility),
+        first_received_at: if first { now.wall } else { state.first_received_at },
+        received_at: now.lease,
         // Counted in the commit that precedes the work: a message that crashes the process is still charged.
         receive_count: state.receive_count.saturating_add(1),
         attempts_charged: state.attempts_charged.saturating_add(1),

@@ -1,6 +1,6 @@
 //! Attempts that a dead process left unfinished: detected at start, or when the lease runs out.
 
-use crate::base::{Attempt, AttemptEnd, Failure, Timestamp};
+use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, Now};
 use crate::store::record::{MessageState, Owner, Phase};
 use crate::store::{self, Tx};
 
@@ -20,7 +20,7 @@ pub fn end_worker_leases(
     observer: &dyn Observer,
     queue: u32,
     from: (u64, u64),
-    now: Timestamp,
+    now: Now,
 ) -> Result<Option<(u64, u64)>, store::Error> {
     let held = tx.timed()?.first((queue, from.0, from.1)..=(queue, u64::MAX, u64::MAX), STEP_MAX)?;
     for ((_, _, sequence), ()) in &held {
@@ -42,7 +42,7 @@ pub(super) fn lose(
     observer: &dyn Observer,
     key: messages::Key,
     state: &MessageState,
-    now: Timestamp,
+    now: Now,
 ) -> Result<(), store::Error> {
     let why = Failure::new(
         "crash",
@@ -53,14 +53,14 @@ pub(super) fn lose(
     let attempt = Attempt {
         number: state.attempts,
         function: String::new(),
-        started_at: state.received_at,
-        ended_at: now,
+        started_at: now.wall_of(state.received_at),
+        ended_at: now.wall,
         end: AttemptEnd::Lost,
         failure: Some(why),
     };
     settle::record_attempt(tx, state, &attempt)?;
-    messages::notify(tx, observer, state, Transition::Interrupted, now)?;
+    messages::notify(tx, observer, state, Transition::Interrupted, now.wall)?;
     let back =
-        MessageState { deferred_since: Timestamp::ZERO, ..messages::unleased(state, Phase::Ready, Timestamp::ZERO) };
+        MessageState { deferred_since: LeaseTime::ZERO, ..messages::unleased(state, Phase::Ready, LeaseTime::ZERO) };
     messages::update(tx, key, state, &back)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::base::{AttemptEnd, MessageId, Timestamp};
+use crate::base::{AttemptEnd, LeaseTime, MessageId, Now, Timestamp};
 use crate::store::record::{
     Attribute, Body, DedupEntry, DedupRecord, Digest, Envelope, Group, MessageState, Phase, QueueRecord, Scope,
 };
@@ -69,7 +69,7 @@ pub struct Sent {
 ///
 /// # Errors
 /// The message exceeds a limit, or the queue is full.
-pub fn send(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp) -> Result<Sent, Error> {
+pub fn send(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Now) -> Result<Sent, Error> {
     check(queue, &message)?;
     check_capacity(tx, queue, std::slice::from_ref(&message))?;
     Ok(enter(tx, queue, message, now)?)
@@ -79,7 +79,7 @@ pub fn send(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp)
 ///
 /// # Errors
 /// As [`send`].
-pub fn send_all(tx: &mut Tx<'_>, queue: &QueueRecord, messages: Vec<Send>, now: Timestamp) -> Result<Vec<Sent>, Error> {
+pub fn send_all(tx: &mut Tx<'_>, queue: &QueueRecord, messages: Vec<Send>, now: Now) -> Result<Vec<Sent>, Error> {
     messages.iter().try_for_each(|message| check(queue, message))?;
     check_capacity(tx, queue, &messages)?;
     messages.into_iter().map(|message| Ok(enter(tx, queue, message, now)?)).collect()
@@ -110,10 +110,10 @@ fn check_capacity(tx: &mut Tx<'_>, queue: &QueueRecord, messages: &[Send]) -> Re
 }
 
 /// Sends a message that was checked. A duplicate writes nothing and returns the earlier message.
-fn enter(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp) -> Result<Sent, store::Error> {
+fn enter(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Now) -> Result<Sent, store::Error> {
     let (message, deduplication) = deduplicated(queue, message);
     if let Some(digest) = deduplication
-        && let Some(DedupEntry::Sent { message_id, sequence }) = dedup::get(tx, queue.id, digest, now)?
+        && let Some(DedupEntry::Sent { message_id, sequence }) = dedup::get(tx, queue.id, digest, now.lease)?
     {
         return Ok(Sent { message_id, sequence, is_duplicate: true });
     }
@@ -135,7 +135,13 @@ fn enter(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Timestamp) ->
     }
     if let Some(digest) = deduplication {
         let what = DedupEntry::Sent { message_id: sent.message_id, sequence };
-        dedup::insert(tx, queue.id, digest, &DedupRecord { until: now.after(dedup::REMEMBERED), what }, now)?;
+        dedup::insert(
+            tx,
+            queue.id,
+            digest,
+            &DedupRecord { until: now.lease.after(dedup::REMEMBERED), what },
+            now.lease,
+        )?;
     }
     tx.bodies()?.insert(&sequence, &body(message))?;
     messages::insert(tx, (queue.id, sequence), &state)?;
@@ -157,13 +163,13 @@ fn deduplicated(queue: &QueueRecord, mut message: Send) -> (Send, Option<Digest>
     (message, Some(digest))
 }
 
-fn state(queue: &QueueRecord, message: &Send, sequence: u64, now: Timestamp) -> MessageState {
-    let fresh = messages::fresh(sequence, sequence, size_bytes(message), now);
+fn state(queue: &QueueRecord, message: &Send, sequence: u64, now: Now) -> MessageState {
+    let fresh = messages::fresh(sequence, sequence, size_bytes(message), now.wall);
     let delay = delay(queue, message);
     let is_ordered = queue.attributes.fifo.is_some();
     MessageState {
         phase: if delay.is_zero() { Phase::Ready } else { Phase::Delayed },
-        visible_at: if delay.is_zero() { Timestamp::ZERO } else { now.after(delay) },
+        visible_at: if delay.is_zero() { LeaseTime::ZERO } else { now.lease.after(delay) },
         group: group(message.group.as_deref(), is_ordered),
         priority: message.priority,
         expires_at: message.expires_at.unwrap_or(Timestamp::ZERO),
@@ -235,7 +241,7 @@ pub fn send_dead(
         let mut state = receive::state_of(tx, key)?;
         state.attempts = 1;
         settle::record_attempt(tx, &state, &settle::attempt(&state, ended, AttemptEnd::Dead))?;
-        messages::move_to_dlq(tx, observer, key, &state, &dead_letter_queue, ended.at)?;
+        messages::move_to_dlq(tx, observer, key, &state, &dead_letter_queue, ended.at.wall)?;
     }
     Ok(sent)
 }

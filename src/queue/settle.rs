@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Attempt, AttemptEnd, Failure, Timestamp};
+use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, Now};
 use crate::store::record::{Body, MessageState, Phase};
 use crate::store::{self, Tx};
 
@@ -21,7 +21,7 @@ pub struct Ended {
     /// Why the attempt did not succeed.
     pub why: Failure,
     /// When it ended.
-    pub at: Timestamp,
+    pub at: Now,
 }
 
 /// The message's state after it was settled.
@@ -32,7 +32,7 @@ pub enum Settled {
     /// It becomes visible again at this moment.
     Waits {
         /// When.
-        until: Timestamp,
+        until: LeaseTime,
     },
     /// It is in the dead-letter queue.
     MovedToDlq,
@@ -71,8 +71,8 @@ pub fn retry(
         return die(tx, observer, key, &state, ended, wait);
     }
     record_attempt(tx, &state, &attempt(&state, ended, AttemptEnd::Retry))?;
-    let retried = MessageState { deferred_since: Timestamp::ZERO, ..state.clone() };
-    wait_for(tx, key, &state, &retried, ended.at.after(wait))
+    let retried = MessageState { deferred_since: LeaseTime::ZERO, ..state.clone() };
+    wait_for(tx, key, &state, &retried, ended.at.lease.after(wait))
 }
 
 /// Moves a message that another attempt cannot help to the dead-letter queue. Without one it becomes visible again
@@ -108,8 +108,8 @@ pub fn defer(
 ) -> Result<Settled, Error> {
     let Some((key, state)) = held(tx, handle)? else { return Ok(Settled::Fenced) };
     // The limit counts from the first of a series of deferrals, so an outage of a destination cannot defer for ever.
-    let since = if state.deferred_since == Timestamp::ZERO { state.received_at } else { state.deferred_since };
-    if ended.at.since(since) >= at_most {
+    let since = if state.deferred_since == LeaseTime::ZERO { state.received_at } else { state.deferred_since };
+    if ended.at.lease.since(since) >= at_most {
         return die(tx, observer, key, &state, ended, wait);
     }
     record_attempt(tx, &state, &attempt(&state, ended, AttemptEnd::Deferred))?;
@@ -119,7 +119,7 @@ pub fn defer(
         deferred_since: since,
         ..state.clone()
     };
-    wait_for(tx, key, &state, &deferred, ended.at.after(wait))
+    wait_for(tx, key, &state, &deferred, ended.at.lease.after(wait))
 }
 
 /// Returns a message whose work has not begun (a drain): it is ready at once and nothing is charged.
@@ -132,10 +132,10 @@ pub fn release(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, Error>
         attempts_charged: state.attempts_charged.saturating_sub(1),
         // No history entry exists, so the attempt's number is free again.
         attempts: state.attempts.saturating_sub(1),
-        ..messages::unleased(&state, Phase::Ready, Timestamp::ZERO)
+        ..messages::unleased(&state, Phase::Ready, LeaseTime::ZERO)
     };
     messages::update(tx, key, &state, &back)?;
-    Ok(Settled::Waits { until: Timestamp::ZERO })
+    Ok(Settled::Waits { until: LeaseTime::ZERO })
 }
 
 /// Records that the current attempt made progress, in the transaction of that progress. Earlier attempts are no longer
@@ -162,10 +162,10 @@ pub fn report_interrupted(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
     handle: ReceiptHandle,
-    now: Timestamp,
+    now: Now,
 ) -> Result<(), Error> {
     match held(tx, handle)? {
-        Some((_, state)) => Ok(messages::notify(tx, observer, &state, Transition::Interrupted, now)?),
+        Some((_, state)) => Ok(messages::notify(tx, observer, &state, Transition::Interrupted, now.wall)?),
         None => Ok(()),
     }
 }
@@ -175,7 +175,7 @@ fn wait_for(
     key: messages::Key,
     old: &MessageState,
     new: &MessageState,
-    until: Timestamp,
+    until: LeaseTime,
 ) -> Result<Settled, Error> {
     messages::update(tx, key, old, &messages::unleased(new, Phase::Delayed, until))?;
     Ok(Settled::Waits { until })
@@ -191,13 +191,13 @@ fn die(
 ) -> Result<Settled, Error> {
     let queue = catalog::by_id(tx, key.0)?;
     // Both ways out end the series of deferrals.
-    let ending = MessageState { deferred_since: Timestamp::ZERO, ..state.clone() };
+    let ending = MessageState { deferred_since: LeaseTime::ZERO, ..state.clone() };
     let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, &queue)? else {
         record_attempt(tx, state, &attempt(state, ended, AttemptEnd::Retry))?;
-        return wait_for(tx, key, state, &ending, ended.at.after(wait));
+        return wait_for(tx, key, state, &ending, ended.at.lease.after(wait));
     };
     record_attempt(tx, state, &attempt(state, ended, AttemptEnd::Dead))?;
-    messages::move_to_dlq(tx, observer, key, &ending, &dead_letter_queue, ended.at)?;
+    messages::move_to_dlq(tx, observer, key, &ending, &dead_letter_queue, ended.at.wall)?;
     Ok(Settled::MovedToDlq)
 }
 
@@ -214,8 +214,12 @@ pub(super) fn attempt(state: &MessageState, ended: &Ended, end: AttemptEnd) -> A
         number: state.attempts,
         function: ended.function.clone(),
         // A letter that was never received (a malformed user record) has an end but no start.
-        started_at: if state.received_at == Timestamp::ZERO { ended.at } else { state.received_at },
-        ended_at: ended.at,
+        started_at: if state.received_at == LeaseTime::ZERO {
+            ended.at.wall
+        } else {
+            ended.at.wall_of(state.received_at)
+        },
+        ended_at: ended.at.wall,
         end,
         failure: Some(ended.why.clone()),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Timestamp;
+use crate::base::Now;
 use crate::store::Snapshot;
 use crate::store::record::{Pause, Phase, QueueRecord};
 
@@ -44,22 +44,25 @@ impl Stats {
 ///
 /// # Errors
 /// A storage fault.
-pub fn stats(snapshot: &Snapshot, queue: &QueueRecord, now: Timestamp) -> Result<Stats, Error> {
+pub fn stats(snapshot: &Snapshot, queue: &QueueRecord, now: Now) -> Result<Stats, Error> {
     let counts = snapshot.counts()?.get(&queue.id)?.unwrap_or_default();
     let (mut delayed_due, mut in_flight_due) = (0, 0);
     let states = snapshot.states()?;
     let mut missing = None;
-    snapshot.timed()?.scan((queue.id, 0, 0)..=(queue.id, now.as_millis(), u64::MAX), |(_, _, sequence), ()| {
-        match states.get(&(queue.id, sequence)) {
-            Ok(Some(state)) if state.phase == Phase::InFlight => in_flight_due += 1,
-            Ok(_) => delayed_due += 1,
-            Err(error) => {
-                missing = Some(error);
-                return ControlFlow::Break(());
+    snapshot.timed()?.scan(
+        (queue.id, 0, 0)..=(queue.id, now.lease.as_millis(), u64::MAX),
+        |(_, _, sequence), ()| {
+            match states.get(&(queue.id, sequence)) {
+                Ok(Some(state)) if state.phase == Phase::InFlight => in_flight_due += 1,
+                Ok(_) => delayed_due += 1,
+                Err(error) => {
+                    missing = Some(error);
+                    return ControlFlow::Break(());
+                }
             }
-        }
-        ControlFlow::Continue(())
-    })?;
+            ControlFlow::Continue(())
+        },
+    )?;
     if let Some(error) = missing {
         return Err(error.into());
     }
@@ -70,7 +73,7 @@ pub fn stats(snapshot: &Snapshot, queue: &QueueRecord, now: Timestamp) -> Result
         delayed: counts.delayed.saturating_sub(delayed_due),
         in_flight: counts.in_flight.saturating_sub(in_flight_due),
         bytes: counts.bytes,
-        oldest_age_s: oldest.first().map(|(_, state)| now.since(state.sent_at)).as_ref().map(Duration::as_secs),
+        oldest_age_s: oldest.first().map(|(_, state)| now.wall.since(state.sent_at)).as_ref().map(Duration::as_secs),
         dead_letter_queue: queue.attributes.redrive.as_ref().map(|(name, _)| name.clone()),
         paused: queue.paused.clone(),
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{MessageId, Timestamp};
+use crate::base::{MessageId, Now, Timestamp};
 use crate::store::record::{DedupEntry, Digest, Follower, MessageState, Phase, QueueRecord, UniqueRecord, UniqueRef};
 use crate::store::{self, Tx};
 
@@ -52,15 +52,10 @@ pub(super) enum Verdict {
 }
 
 /// Decides what a send does; writes nothing.
-pub(super) fn judge(
-    tx: &mut Tx<'_>,
-    queue: &QueueRecord,
-    unique: &Unique,
-    now: Timestamp,
-) -> Result<Verdict, store::Error> {
+pub(super) fn judge(tx: &mut Tx<'_>, queue: &QueueRecord, unique: &Unique, now: Now) -> Result<Verdict, store::Error> {
     // A throttle outlives its message, so it is a deduplication entry with a time limit, not a row in `uniques`.
     if let Mode::Throttle(_) = unique.mode {
-        let known = dedup::get(tx, queue.id, throttled(&unique.key), now)?;
+        let known = dedup::get(tx, queue.id, throttled(&unique.key), now.lease)?;
         return Ok(match known {
             Some(DedupEntry::Sent { message_id, sequence }) => {
                 Verdict::Duplicate(Sent { message_id, sequence, is_duplicate: true })
@@ -78,7 +73,7 @@ pub(super) fn judge(
     // history would be lost with its body.
     let is_new = state.attempts == 0 && state.receive_count == 0 && row.queue == queue.id;
     Ok(match unique.mode {
-        Mode::Debounce if is_new && state.phase == Phase::Delayed && state.visible_at > now => {
+        Mode::Debounce if is_new && state.phase == Phase::Delayed && state.visible_at > now.lease => {
             Verdict::Replace(holder, state)
         }
         Mode::Debounce => Verdict::New,
@@ -96,12 +91,12 @@ pub(super) fn hold(
     queue: &QueueRecord,
     unique: &Unique,
     sent: Sent,
-    now: Timestamp,
+    now: Now,
 ) -> Result<(), store::Error> {
     if let Mode::Throttle(span) = unique.mode {
         let what = DedupEntry::Sent { message_id: sent.message_id, sequence: sent.sequence };
-        let record = store::record::DedupRecord { until: now.after(span), what };
-        return dedup::insert(tx, queue.id, throttled(&unique.key), &record, now);
+        let record = store::record::DedupRecord { until: now.lease.after(span), what };
+        return dedup::insert(tx, queue.id, throttled(&unique.key), &record, now.lease);
     }
     let at = (queue.id, key(unique));
     // With Debounce the new message may take the key from a holder that a KeepLast send is waiting for: the follower
@@ -126,14 +121,14 @@ pub(super) fn replace(
     queue: &QueueRecord,
     (at, old): (Key, MessageState),
     message: Send,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Sent, store::Error> {
     let sent = Sent { message_id: old.message_id, sequence: at.1, is_duplicate: true };
     // A new body id: a body row never changes once written.
     let body = tx.fresh_id()?;
     // A message that is already visible stays visible: restarting its delay would hide it again.
-    let waits = old.phase == Phase::Delayed && old.visible_at > now;
-    let visible_at = if waits { now.after(send::delay(queue, &message)) } else { old.visible_at };
+    let waits = old.phase == Phase::Delayed && old.visible_at > now.lease;
+    let visible_at = if waits { now.lease.after(send::delay(queue, &message)) } else { old.visible_at };
     let new = MessageState {
         body,
         size_bytes: send::size_bytes(&message),
@@ -158,7 +153,7 @@ pub(super) fn follow(
     queue: &QueueRecord,
     row: UniqueRecord,
     message: Send,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Sent, store::Error> {
     let at = (queue.id, message.unique.as_ref().map(key).unwrap_or_default());
     // The replaced follower's id was already returned to its sender, so the new one takes it over.
@@ -174,7 +169,7 @@ pub(super) fn follow(
         message_id,
         size_bytes: send::size_bytes(&message),
         priority: message.priority,
-        sent_at: now,
+        sent_at: now.wall,
         expires_at: message.expires_at.unwrap_or(Timestamp::ZERO),
     };
     let sent = Sent { message_id, sequence: follower.body, is_duplicate: row.follower.is_some() };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::Timestamp;
+use crate::base::{LeaseTime, Now};
 use crate::store::Tx;
 use crate::store::record::{MessageState, Owner, Phase};
 
@@ -14,14 +14,14 @@ use super::{Error, ReceiptHandle, messages};
 ///
 /// # Errors
 /// [`Error::NotInFlight`] when the handle's receive no longer holds the message.
-pub fn change(tx: &mut Tx<'_>, handle: ReceiptHandle, timeout: Duration, now: Timestamp) -> Result<(), Error> {
+pub fn change(tx: &mut Tx<'_>, handle: ReceiptHandle, timeout: Duration, now: Now) -> Result<(), Error> {
     let key = (handle.queue, handle.sequence);
     let state = tx
         .states()?
         .get(&key)?
-        .filter(|state| state.phase == Phase::InFlight && state.lease == handle.lease && state.visible_at > now);
+        .filter(|state| state.phase == Phase::InFlight && state.lease == handle.lease && state.visible_at > now.lease);
     let state = state.ok_or(Error::NotInFlight)?;
-    let max = VISIBILITY_MAX.saturating_sub(now.since(state.received_at));
+    let max = VISIBILITY_MAX.saturating_sub(now.lease.since(state.received_at));
     if timeout > max {
         let (max, got) = (max.as_secs(), timeout.as_secs());
         return Err(Error::OutOfRange { what: "VisibilityTimeout", min: 0, max, got });
@@ -29,9 +29,9 @@ pub fn change(tx: &mut Tx<'_>, handle: ReceiptHandle, timeout: Duration, now: Ti
     // The lease stays, as when the timeout runs out by itself: the handle can still delete the message until the next
     // receive.
     let changed = if timeout.is_zero() {
-        MessageState { phase: Phase::Ready, owner: Owner::Nobody, visible_at: Timestamp::ZERO, ..state.clone() }
+        MessageState { phase: Phase::Ready, owner: Owner::Nobody, visible_at: LeaseTime::ZERO, ..state.clone() }
     } else {
-        MessageState { visible_at: now.after(timeout), ..state.clone() }
+        MessageState { visible_at: now.lease.after(timeout), ..state.clone() }
     };
     if changed.visible_at < state.visible_at {
         // Long polls sleep until the old moment; wake them so that they see the earlier one.

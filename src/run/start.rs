@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Timestamp;
+use crate::base::{Now, Timestamp};
 use crate::queue::{catalog, send};
 use crate::store::Tx;
 use crate::store::record::{FanOutProgress, RunRecord, RunTotals};
@@ -37,7 +37,7 @@ pub struct FanOutMessage {
 ///
 /// # Errors
 /// [`Error::Exists`] names the earlier run of the same identity.
-pub fn start(tx: &mut Tx<'_>, what: &Start, now: Timestamp) -> Result<u64, Error> {
+pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
     let identity = identity(&what.schedule, &what.params, what.scheduled_for);
     if let Some(id) = tx.run_keys()?.get(&identity)? {
         return Err(Error::Exists { identity, id });
@@ -52,7 +52,7 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Timestamp) -> Result<u64, Error
         function: what.function.clone(),
         params: what.params.clone(),
         scheduled_for: what.scheduled_for,
-        started_at: now,
+        started_at: now.wall,
         fan_out: FanOutProgress::default(),
     };
     tx.runs()?.insert(&id, &record)?;

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Clock, Effect, Failure, Outcome, Timestamp};
+use crate::base::{Clock, Effect, Failure, Now, Outcome};
 use crate::function::statement::{Page, PageAddress, Record, User, Users};
 use crate::function::{Function, Invocation};
 use crate::queue::send::Send;
@@ -125,7 +125,7 @@ impl FanOut {
             }
             let page = match self.users.page(&address, &run.params).await {
                 Ok(page) => page,
-                Err(fault) => return fault.into_outcome(self.clock.now()),
+                Err(fault) => return fault.into_outcome(self.clock.wall()),
             };
             run = match self.commit(handle, run, page).await {
                 Ok(run) => run,
@@ -192,7 +192,7 @@ impl FanOut {
         // must be fetched again.
         let Some(address) = &record.address else { return Err(dead(why)) };
         let page = self.users.page(address, &run.params).await;
-        let mut records = page.map_err(|fault| fault.into_outcome(self.clock.now()))?.records;
+        let mut records = page.map_err(|fault| fault.into_outcome(self.clock.wall()))?.records;
         let id = kept_id(&record.raw);
         let is_it = |found: &Record| matches!((found, &id), (Record::User(user), Some(id)) if user.id == *id);
         let place = records.iter().position(is_it).unwrap_or(record.index);
@@ -239,7 +239,7 @@ fn commit_page(
     options: &FanOutOptions,
     run: RunRecord,
     page: Page,
-    now: Timestamp,
+    now: Now,
 ) -> Result<(RunRecord, u64), Error> {
     let target = catalog::find(tx, &options.target)?;
     let own = catalog::find(tx, &options.queue)?;
@@ -274,7 +274,7 @@ fn commit_page(
     }
     let mut run = run;
     run.fan_out.pages += 1;
-    run.fan_out.finished_at = page.next.is_none().then_some(now);
+    run.fan_out.finished_at = page.next.is_none().then_some(now.wall);
     run.fan_out.next = page.next.map(|next| serde_json::to_string(&next).expect("an address always serialises"));
     tx.runs()?.insert(&run.id, &run)?;
     Ok((run, repeated))
@@ -348,9 +348,9 @@ fn send_once(
     run: &RunRecord,
     user: &User,
     message: Send,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Added, Error> {
-    let added = ledger::add(tx, run.id, message.recipient, &user.id, now)?;
+    let added = ledger::add(tx, run.id, message.recipient, &user.id, now.wall)?;
     if added == Added::New {
         send::send(tx, target, message, now)?;
     }
@@ -367,7 +367,7 @@ fn dead_letter_record(
     ended: &Ended,
 ) -> Result<(), Error> {
     let name = format!("page {} record {}", record.page + 1, record.index + 1);
-    ledger::add(tx, run.id, letter.recipient, &name, ended.at)?;
+    ledger::add(tx, run.id, letter.recipient, &name, ended.at.wall)?;
     send::send_dead(tx, &ledger::Ledger, own, letter, ended)?;
     Ok(())
 }

@@ -36,7 +36,7 @@ struct Wakes {
 
 impl apalis_cron::Schedule<TimeZone> for Wakes {
     fn next_tick(&mut self, _: &TimeZone) -> Option<Tick<TimeZone>> {
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let look = now.after(LOOK_EVERY);
         let next = self.options.rule.next_after(now).map_or(look, |next| next.min(look));
         // Whole seconds, rounded up: apalis-cron fails when it is told to wait for a moment that has passed. Waking

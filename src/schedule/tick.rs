@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::base::Timestamp;
+use crate::base::{Now, Timestamp};
 use crate::queue;
 use crate::run::{self, Start};
 use crate::store::record::{TickRecord, TickVerdict};
@@ -38,12 +38,7 @@ pub struct Decisions {
 ///
 /// # Errors
 /// A storage fault, or the fan-out's queue does not exist.
-pub fn decide_due(
-    tx: &mut Tx<'_>,
-    options: &Options,
-    fan_out_queue: &str,
-    now: Timestamp,
-) -> Result<Decisions, run::Error> {
+pub fn decide_due(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Now) -> Result<Decisions, run::Error> {
     let rows = (options.name.clone(), 0)..=(options.name.clone(), u64::MAX);
     let first = tx.ticks()?.first(rows.clone(), 1)?.into_iter().next();
     let rule = (rule_row(options), rule_hash(options));
@@ -51,13 +46,18 @@ pub fn decide_due(
     let Some(((_, first), _)) = first.filter(|_| !is_new_rule) else {
         // A new schedule, or one whose rule was edited, starts now: its rule says nothing about the time before, so
         // there is no missed tick to catch up.
-        write(tx, options, now, TickVerdict::Known, now)?;
+        write(tx, options, now.wall, TickVerdict::Known, now)?;
         tx.meta()?.insert(&rule.0, &rule.1)?;
-        return Ok(Decisions { decided: Vec::new(), more: false, next: options.rule.next_after(now), ahead: None });
+        return Ok(Decisions {
+            decided: Vec::new(),
+            more: false,
+            next: options.rule.next_after(now.wall),
+            ahead: None,
+        });
     };
     let last = tx.ticks()?.last(rows)?.map(|((_, at), _)| Timestamp::from_millis(at));
     let first = Timestamp::from_millis(first);
-    let Decision { due, next } = misfire::decide(&options.rule, options.misfire, options.grace, last, first, now);
+    let Decision { due, next } = misfire::decide(&options.rule, options.misfire, options.grace, last, first, now.wall);
     let mut decided = Vec::with_capacity(due.len());
     for tick in due {
         let verdict = match tick.verdict {
@@ -71,7 +71,7 @@ pub fn decide_due(
         decided.push(Decided { scheduled_for: tick.scheduled_for, verdict });
     }
     let more = !decided.is_empty();
-    Ok(Decisions { decided, more, next, ahead: last.filter(|last| *last > now) })
+    Ok(Decisions { decided, more, next, ahead: last.filter(|last| *last > now.wall) })
 }
 
 /// The key in `meta` of the rule by which the schedule's ticks were last decided.
@@ -90,7 +90,7 @@ fn fire(
     options: &Options,
     queue: &str,
     scheduled_for: Timestamp,
-    now: Timestamp,
+    now: Now,
 ) -> Result<TickVerdict, run::Error> {
     let params = match params::evaluate(&options.params, scheduled_for, options.rule.zone()) {
         Ok(params) => params,
@@ -115,10 +115,10 @@ fn write(
     options: &Options,
     scheduled_for: Timestamp,
     verdict: TickVerdict,
-    now: Timestamp,
+    now: Now,
 ) -> Result<(), store::Error> {
     let key = (options.name.clone(), scheduled_for.as_millis());
-    tx.ticks()?.insert(&key, &TickRecord { decided_at: now, verdict })?;
+    tx.ticks()?.insert(&key, &TickRecord { decided_at: now.wall, verdict })?;
     Ok(())
 }
 
@@ -149,15 +149,15 @@ pub fn start_by_hand(
     options: &Options,
     fan_out_queue: &str,
     given: &std::collections::BTreeMap<String, String>,
-    now: Timestamp,
+    now: Now,
 ) -> Result<u64, StartError> {
-    let params = params::with_given(&options.params, given, now, options.rule.zone())?;
+    let params = params::with_given(&options.params, given, now.wall, options.rule.zone())?;
     let start = Start {
         schedule: options.name.clone(),
         function: options.function.clone(),
         queue: fan_out_queue.to_owned(),
         params,
-        scheduled_for: now,
+        scheduled_for: now.wall,
     };
     Ok(run::start(tx, &start, now)?)
 }

@@ -146,7 +146,7 @@ where
 impl FinishLayer {
     fn outcome(&self, message: &Received, answer: Result<Outcome, BoxDynError>) -> Outcome {
         let outcome = answer.unwrap_or_else(|error| self.broken(&error));
-        let took = self.queues.now().since(message.received_at);
+        let took = self.queues.now().lease.since(message.received_at);
         let name = outcome.name();
         if let Some(why) = outcome.failure() {
             tracing::warn!(outcome = name, took_ms = took.as_millis(), fingerprint = %why.fingerprint(), "{why}");

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use crate::base::Timestamp;
+use crate::base::{LeaseTime, Now};
 use crate::queue::receive::VISIBILITY_MAX;
 use crate::queue::{self, Queues, Receive, Received, Receiving, Settled, settle};
 use crate::store::record::Owner;
@@ -44,7 +44,7 @@ pub(super) struct Finished {
     /// How it ended.
     pub(super) end: End,
     /// When it ended.
-    pub(super) at: Timestamp,
+    pub(super) at: Now,
     /// The attempt's span; the log lines of the settling belong to it.
     pub(super) span: Span,
 }
@@ -90,7 +90,7 @@ impl Dispatcher {
         stop: CancellationToken,
     ) -> Result<(), queue::Error> {
         let mut changed = self.queues.store().subscribe(u64::from(self.queue));
-        let mut look_at = Some(Timestamp::ZERO);
+        let mut look_at = Some(LeaseTime::ZERO);
         // Dropping the sender ends the worker. When its last attempt ends, `finished` closes and so does this loop.
         let mut deliveries = Some(deliveries);
         loop {
@@ -123,7 +123,7 @@ impl Dispatcher {
         deliveries: Option<&mpsc::Sender<Delivery>>,
         stop: &CancellationToken,
         changed: &mut watch::Receiver<u64>,
-        look_at: Option<Timestamp>,
+        look_at: Option<LeaseTime>,
     ) -> Wakeup {
         let messages = async {
             // Waits on the semaphore itself: a permit also comes free without a `Finished`, when an attempt panics
@@ -217,8 +217,8 @@ impl Dispatcher {
         &self,
         batch: Batch,
         deliveries: &mpsc::Sender<Delivery>,
-    ) -> Result<Option<Timestamp>, queue::Error> {
-        let Some((found, mut permits)) = batch else { return Ok(Some(Timestamp::ZERO)) };
+    ) -> Result<Option<LeaseTime>, queue::Error> {
+        let Some((found, mut permits)) = batch else { return Ok(Some(LeaseTime::ZERO)) };
         for message in found.messages {
             let permit = permits.split(1).expect("no more messages were asked for than permits were taken");
             let delivery = Delivery { message, permit: Arc::new(permit) };
@@ -232,7 +232,7 @@ impl Dispatcher {
         // With every permit used there may be more messages right now: look again as soon as a permit is free. Unused
         // permits mean that nothing else is visible until `next_visible_at`.
         let is_used_up = permits.num_permits() == 0;
-        Ok(if is_used_up { Some(Timestamp::ZERO) } else { found.next_visible_at })
+        Ok(if is_used_up { Some(LeaseTime::ZERO) } else { found.next_visible_at })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Effect, Outcome, Timestamp};
+use crate::base::{Effect, Now, Outcome};
 use crate::queue;
 use crate::queue::settle::{self, Ended};
 use crate::queue::{Queues, Received, Settled};
@@ -39,7 +39,7 @@ pub(super) async fn settle(
     options: &Options,
     message: Received,
     end: End,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Settled, queue::Error> {
     match end {
         End::Outcome(outcome) => conclude(queues, options, &message, outcome, now).await,
@@ -53,7 +53,7 @@ async fn conclude(
     options: &Options,
     message: &Received,
     outcome: Outcome,
-    now: Timestamp,
+    now: Now,
 ) -> Result<Settled, queue::Error> {
     let (handle, observer) = (message.handle, queues.observer());
     let (at_most, back_off) = (options.deferral_max, back_off(options, message.attempts_charged));
@@ -66,7 +66,7 @@ async fn conclude(
                 let deleted = settle::done(tx, handle)?.is_some();
                 // The effect happened, so the ledger records it even when the message was purged or received by another
                 // worker in the meantime.
-                ledger::sent(tx, run, recipient, proof, now)?;
+                ledger::sent(tx, run, recipient, proof, now.wall)?;
                 Ok(if deleted { Settled::Deleted } else { Settled::Fenced })
             };
             queues.store().write(step).await
@@ -94,7 +94,7 @@ async fn conclude(
 
 /// Releases a message whose attempt a drain cancelled: no attempt is charged, and the run's ledger records that the
 /// effect is in doubt.
-async fn give_back(queues: &Queues, message: &Received, now: Timestamp) -> Result<Settled, queue::Error> {
+async fn give_back(queues: &Queues, message: &Received, now: Now) -> Result<Settled, queue::Error> {
     let (handle, observer) = (message.handle, queues.observer());
     let step = move |tx: &mut Tx<'_>| {
         settle::report_interrupted(tx, &*observer, handle, now)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nightmail::base::outcome::DeliveryProof;
-use nightmail::base::{Attempt, AttemptEnd, Failure, Fingerprint, ManualClock, MessageId, Timestamp};
+use nightmail::base::{Attempt, AttemptEnd, Failure, Fingerprint, LeaseTime, ManualClock, MessageId, Timestamp};
 use nightmail::queue::observer::NoObserver;
 use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::{Options, Queues, Receive, Send, dump, settle};
@@ -22,7 +22,7 @@ use nightmail::store::record::{
 };
 use nightmail::store::{self, Error, Snapshot, Store};
 
-use crate::support::{START, dying_after, failure, forever};
+use crate::support::{START, START_NOW, dying_after, failure, forever};
 
 /// Files of each format, written by the first version that had it.
 const STORED: [&str; 3] = [
@@ -50,7 +50,7 @@ async fn fill(path: &Path) {
     queues.send("orders", delayed).await.unwrap();
     let received = queues.receive("orders", Receive::for_client(4), Duration::ZERO).await.unwrap();
     for (message, code) in received[1..].iter().zip(["500", "404", "404"]) {
-        let ended = settle::Ended { function: "statement".into(), why: failure(code), at: START };
+        let ended = settle::Ended { function: "statement".into(), why: failure(code), at: START_NOW };
         let (handle, is_hopeless) = (message.handle, code == "404");
         let step = move |tx: &mut store::Tx<'_>| match is_hopeless {
             true => settle::move_to_dlq(tx, &NoObserver, handle, &ended, Duration::ZERO),
@@ -139,8 +139,8 @@ dead: 1 ready, 0 delayed, 0 in flight
 
 /// Everything that [`fill`] wrote, as text and as records.
 fn compare(snapshot: &Snapshot) {
-    assert_eq!(dump::dump(snapshot, "orders", START).unwrap(), ORDERS);
-    assert_eq!(dump::dump(snapshot, "dead", START).unwrap(), DEAD);
+    assert_eq!(dump::dump(snapshot, "orders", START_NOW).unwrap(), ORDERS);
+    assert_eq!(dump::dump(snapshot, "dead", START_NOW).unwrap(), DEAD);
     assert_eq!(snapshot.runs().unwrap().get(&7), Ok(Some(run())));
     assert_eq!(snapshot.run_keys().unwrap().get(&"monthly period=2026-10".into()), Ok(Some(7)));
     assert_eq!(snapshot.totals().unwrap().get(&7), Ok(Some(totals())));
@@ -197,10 +197,10 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         body: 0x0101_0101_0101_0101,
         message_id: MessageId::from_bytes([2; 16]),
         sent_at: Timestamp::from_millis(3),
-        visible_at: Timestamp::from_millis(4),
+        visible_at: LeaseTime::from_millis(4),
         first_received_at: Timestamp::from_millis(5),
-        received_at: Timestamp::from_millis(6),
-        deferred_since: Timestamp::from_millis(7),
+        received_at: LeaseTime::from_millis(6),
+        deferred_since: LeaseTime::from_millis(7),
         receive_count: 8,
         attempts_charged: 9,
         attempts: 10,
@@ -333,7 +333,7 @@ fn the_other_records_are_laid_out_as_the_format_says() {
     insta::assert_snapshot!(hex(&queue.encode()), @"02010171020301020103040501016406020101730101010001070001016b01760101700400");
     assert_eq!(QueueRecord::decode(&queue.encode()), Ok(queue));
     let what = DedupEntry::Sent { message_id: MessageId::from_bytes([4; 16]), sequence: 5 };
-    let dedup = DedupRecord { until: Timestamp::from_millis(6), what };
+    let dedup = DedupRecord { until: LeaseTime::from_millis(6), what };
     insta::assert_snapshot!(hex(&dedup.encode()), @"010600100404040404040404040404040404040405");
     let follower = Follower {
         body: 1,

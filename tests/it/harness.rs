@@ -59,7 +59,7 @@ pub(crate) fn has(tool: &str) -> bool {
 /// The seed of the environment, or a new one; it is printed.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("NIGHTMAIL_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = seed.unwrap_or_else(|| SystemClock::new().now().as_millis());
+    let seed = seed.unwrap_or_else(|| SystemClock::new().wall().as_millis());
     say(format_args!("NIGHTMAIL_SEED={seed}"));
     seed
 }

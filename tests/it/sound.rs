@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use nightmail::base::Timestamp;
+use nightmail::base::{LeaseTime, Timestamp};
 use nightmail::queue::{self, Send};
 use nightmail::run;
 use nightmail::store::check::{self, FINDINGS_MAX, Findings};
@@ -195,7 +195,7 @@ async fn a_message_without_its_body_and_a_body_without_its_message_are_named() {
         tables.remove("bodies", &rows.letter_body);
         tables.put("bodies", &3_000_u64, &Body { bytes: "lost".into(), ..Body::default() });
         let shared = MessageState { body: rows.state.body, phase: Phase::Ready, ..rows.state.clone() };
-        tables.put("states", &rows.flying, &MessageState { visible_at: Timestamp::ZERO, ..shared });
+        tables.put("states", &rows.flying, &MessageState { visible_at: LeaseTime::ZERO, ..shared });
     })
     .await;
     insta::assert_snapshot!(found.join("\n"), @r"

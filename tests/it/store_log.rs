@@ -48,7 +48,7 @@ impl Copy {
 }
 
 fn dump(store: &Store) -> String {
-    nightmail::queue::dump::dump(&store.snapshot().unwrap(), "orders", crate::support::START).unwrap()
+    nightmail::queue::dump::dump(&store.snapshot().unwrap(), "orders", crate::support::START_NOW).unwrap()
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nightmail::base::{Clock, Failure, ManualClock, Timestamp};
+use nightmail::base::{Clock, Failure, LeaseTime, ManualClock, Now, Timestamp};
 use nightmail::queue::receive::Receiving;
 use nightmail::queue::settle::{self, Ended, Settled};
 use nightmail::queue::{
@@ -19,6 +19,8 @@ use tempfile::TempDir;
 
 /// 2026-11-01T00:00:00Z, when every world begins.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_793_491_200);
+/// The same on both clocks.
+pub(crate) const START_NOW: Now = Now { wall: START, lease: LeaseTime::from_millis(START.as_millis()) };
 
 /// Records each transition with the message's text.
 #[derive(Debug, Default)]
@@ -107,6 +109,7 @@ impl World {
     /// Closes the store and opens it again, as a restart of the daemon does.
     pub(crate) async fn reopen(&mut self) {
         self.close();
+        self.clock.restart();
         self.open();
         self.queues().end_worker_leases().await.unwrap();
     }
@@ -115,7 +118,7 @@ impl World {
         self.queues.as_ref().unwrap()
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Now {
         self.clock.now()
     }
 
@@ -300,7 +303,7 @@ fn followers(snapshot: &Snapshot) -> BTreeSet<u64> {
     uniques.into_iter().filter_map(|(_, row)| row.follower).map(|follower| follower.body).collect()
 }
 
-fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64), MessageState)], now: Timestamp) {
+fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64), MessageState)], now: Now) {
     let mut counts = Counts::default();
     let mut shown: BTreeMap<Seen, u64> = BTreeMap::new();
     for (_, state) in states {
@@ -310,7 +313,7 @@ fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64),
             Phase::InFlight => &mut counts.in_flight,
         } += 1;
         counts.bytes += u64::from(state.size_bytes);
-        let is_hidden = state.phase != Phase::Ready && state.visible_at > now;
+        let is_hidden = state.phase != Phase::Ready && state.visible_at > now.lease;
         let phase = match state.phase {
             Phase::InFlight if is_hidden => Seen::InFlight,
             Phase::Delayed if is_hidden => Seen::Delayed,

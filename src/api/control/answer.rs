@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::base::Timestamp;
+use crate::base::{Now, Timestamp};
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::{self, report};
 use crate::schedule::{self, tick};
@@ -82,10 +82,10 @@ impl Control {
                 let (state, after) = (state.as_deref(), after.as_deref());
                 Answer::Recipients(report::rows(&snapshot, id, state, interrupted, after)?)
             }
-            Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now)?),
+            Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now.wall)?),
             Request::Backup(order) => Answer::Backup(self.queues.store().backup(&order, &self.end)?),
             Request::CheckStore => Answer::Checked(check(&snapshot, Findings::new(self.end.clone()))?),
-            _ => Answer::Status(self.status(now)),
+            _ => Answer::Status(self.status(now.wall)),
         })
     }
 
@@ -114,7 +114,7 @@ impl Control {
                 Answer::Done
             }
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
-            _ => Answer::Status(self.status(self.queues.now())),
+            _ => Answer::Status(self.status(self.queues.now().wall)),
         })
     }
 
@@ -164,7 +164,7 @@ fn check(snapshot: &Snapshot, mut findings: Findings) -> Result<Checked, store::
     Ok(Checked { rows: findings.rows, total: findings.total, findings: findings.shown })
 }
 
-fn queues(snapshot: &Snapshot, now: Timestamp) -> Result<Vec<stats::Stats>, queue::Error> {
+fn queues(snapshot: &Snapshot, now: Now) -> Result<Vec<stats::Stats>, queue::Error> {
     catalog::list(snapshot)?.iter().map(|queue| stats::stats(snapshot, queue, now)).collect()
 }
 

@@ -98,7 +98,7 @@ impl Harness {
             ..sink::Options::default()
         };
         let sink = sink::Sink::start(listener().await?, options, end.clone())?;
-        let settings = settings(context, dir, &bank, &sink, clock.now())?;
+        let settings = settings(context, dir, &bank, &sink, clock.wall())?;
         logging::start(&settings.log);
         let daemon = Daemon::open(settings.clone(), clock.clone()).await?;
         let daemon = tokio::spawn(daemon.work(stop.clone(), CancellationToken::new()));

@@ -129,7 +129,7 @@ impl Statement {
         });
         let url = url.map_err(dead)?;
         let answer = self.accounts.get(&url, "account").await;
-        let answer = answer.map_err(|fault| fault.into_outcome(self.clock.now()))?;
+        let answer = answer.map_err(|fault| fault.into_outcome(self.clock.wall()))?;
         let period = body.params.get(PERIOD).map(String::as_str);
         let request = RenderRequest { body: &answer.body, account, period, user: &user };
         let print = self.renderer.render(&request).map_err(dead)?;
@@ -139,8 +139,8 @@ impl Statement {
             to_name: &user.name,
             to_address: &user.email,
             message_key: &body.message_key(&user),
-            begin_within: invocation.deadline.since(self.clock.now()),
-            now: self.clock.now(),
+            begin_within: invocation.deadline.since(self.clock.lease()),
+            now: self.clock.wall(),
             context: Value::from_serialize(&context),
             attachment: &print.pdf,
         };

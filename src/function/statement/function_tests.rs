@@ -3,7 +3,7 @@
 use super::super::mail::testing::{At, Fault, Sink, options as mail_options};
 use super::super::{AccountOptions, DocumentOptions};
 use super::*;
-use crate::base::{ManualClock, MessageId, Timestamp};
+use crate::base::{LeaseTime, ManualClock, MessageId, Timestamp};
 use crate::function::upstream::stub::{Part, Stub, answer, options as upstream_options};
 
 const USER: &str = r#"{"id":"u/1","name":"Ada","email":"ada@example.org"}"#;
@@ -47,8 +47,8 @@ async fn call(statement: &Statement, body: String) -> Outcome {
         body: body.into(),
         run: Some(12),
         receive_count: 1,
-        received_at: Timestamp::ZERO,
-        deadline: Timestamp::MAX,
+        received_at: LeaseTime::ZERO,
+        deadline: LeaseTime::from_millis(u64::MAX),
         receipt_handle: String::new(),
     };
     statement.call(invocation).await

@@ -1,6 +1,6 @@
 //! One bounded step of a redrive or of an undo. The cursor and the moves are one commit.
 
-use crate::base::{Fingerprint, Timestamp};
+use crate::base::{Fingerprint, LeaseTime, Timestamp};
 use crate::store::record::{Canary, MessageState, Phase, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy};
 use crate::store::{self, Tx};
 
@@ -208,7 +208,7 @@ fn take_back(
         source: redriven_by.source,
         arrival_seq: tx.fresh_id()?,
         redriven_by: None,
-        ..messages::unleased(state, Phase::Ready, Timestamp::ZERO)
+        ..messages::unleased(state, Phase::Ready, LeaseTime::ZERO)
     };
     messages::insert(tx, (to, key.1), &letter)?;
     unique::moved(tx, state, key, (to, key.1))?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{MessageId, Timestamp};
+use crate::base::{LeaseTime, MessageId, Timestamp};
 
 use super::Record;
 use super::layout::Reader;
@@ -46,7 +46,7 @@ impl Record for GroupRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DedupRecord {
     /// When it expires.
-    pub until: Timestamp,
+    pub until: LeaseTime,
     /// The entry.
     pub what: DedupEntry,
 }

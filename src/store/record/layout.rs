@@ -1,6 +1,6 @@
 //! Reading and writing fixed layouts of big-endian fields.
 
-use crate::base::Timestamp;
+use crate::base::{LeaseTime, Timestamp};
 
 /// A version byte and numbers of eight bytes each.
 pub(super) fn encode_numbers(version: u8, numbers: &[u64]) -> Vec<u8> {
@@ -49,6 +49,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn u64(&mut self) -> u64 {
         u64::from_be_bytes(self.array())
+    }
+
+    pub(super) fn lease_time(&mut self) -> LeaseTime {
+        LeaseTime::from_millis(self.u64())
     }
 
     pub(super) fn timestamp(&mut self) -> Timestamp {

@@ -1,7 +1,7 @@
 //! The mutable part of a message, in a fixed layout. It is small and stored apart from the body, because every step
 //! rewrites it.
 
-use crate::base::{MessageId, Timestamp};
+use crate::base::{LeaseTime, MessageId, Timestamp};
 
 use super::layout::{Reader, unknown};
 use super::{Digest, Record};
@@ -70,13 +70,13 @@ pub struct MessageState {
     /// When it was sent; retention counts from here. A redrive sets it anew.
     pub sent_at: Timestamp,
     /// When it becomes visible; zero while it is ready.
-    pub visible_at: Timestamp,
+    pub visible_at: LeaseTime,
     /// The first receive; zero before it.
     pub first_received_at: Timestamp,
     /// The latest receive, which is the start of the current attempt; zero before it.
-    pub received_at: Timestamp,
+    pub received_at: LeaseTime,
     /// The start of the current series of deferrals; zero when the last attempt was not deferred.
-    pub deferred_since: Timestamp,
+    pub deferred_since: LeaseTime,
     /// SQS's receive count; never falls.
     pub receive_count: u32,
     /// Attempts charged: what is compared with `max_receive_count`. A redrive sets it to zero.
@@ -161,8 +161,14 @@ impl Record for MessageState {
         out.extend([VERSION, self.phase as u8, self.owner as u8, flags]);
         out.extend(self.body.to_be_bytes());
         out.extend(self.message_id.as_bytes());
-        for moment in [self.sent_at, self.visible_at, self.first_received_at, self.received_at, self.deferred_since] {
-            out.extend(moment.as_millis().to_be_bytes());
+        for ms in [
+            self.sent_at.as_millis(),
+            self.visible_at.as_millis(),
+            self.first_received_at.as_millis(),
+            self.received_at.as_millis(),
+            self.deferred_since.as_millis(),
+        ] {
+            out.extend(ms.to_be_bytes());
         }
         for count in [self.receive_count, self.attempts_charged, self.attempts] {
             out.extend(count.to_be_bytes());
@@ -198,10 +204,10 @@ impl Record for MessageState {
             body: read.u64(),
             message_id: MessageId::from_bytes(read.array()),
             sent_at: read.timestamp(),
-            visible_at: read.timestamp(),
+            visible_at: read.lease_time(),
             first_received_at: read.timestamp(),
-            received_at: read.timestamp(),
-            deferred_since: read.timestamp(),
+            received_at: read.lease_time(),
+            deferred_since: read.lease_time(),
             receive_count: read.u32(),
             attempts_charged: read.u32(),
             attempts: read.u32(),
@@ -253,10 +259,10 @@ mod tests {
             body: 1,
             message_id: MessageId::from_bytes([7; 16]),
             sent_at: Timestamp::from_millis(2),
-            visible_at: Timestamp::from_millis(3),
+            visible_at: LeaseTime::from_millis(3),
             first_received_at: Timestamp::from_millis(4),
-            received_at: Timestamp::from_millis(5),
-            deferred_since: Timestamp::from_millis(6),
+            received_at: LeaseTime::from_millis(5),
+            deferred_since: LeaseTime::from_millis(6),
             receive_count: 8,
             attempts_charged: 9,
             attempts: 10,

@@ -9,7 +9,7 @@ use crate::harness::{Harness, cron_at, until};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tick_starts_exactly_one_run_also_over_a_restart() {
     let mut harness = Harness::with_users(20).await;
-    let due = Timestamp::from_secs(SystemClock::new().now().after(Duration::from_secs(2)).as_secs());
+    let due = Timestamp::from_secs(SystemClock::new().wall().after(Duration::from_secs(2)).as_secs());
     harness.set_key("SCHEDULES__MONTHLY_STATEMENTS__CRON", cron_at(due));
     harness.set_key("SCHEDULES__MONTHLY_STATEMENTS__TIMEZONE", "UTC");
     let daemon = harness.daemon().await;

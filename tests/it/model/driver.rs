@@ -54,7 +54,7 @@ impl Driver {
     }
 
     async fn run(&mut self, operation: Operation) {
-        let now = self.world.now();
+        let now = self.world.now().wall;
         match operation {
             Operation::Send { queue, count, delay } => self.send(queue, count, delay).await,
             Operation::Receive { queue, max, visibility, owner } => self.receive(queue, max, visibility, owner).await,
@@ -96,14 +96,14 @@ impl Driver {
         for _ in 0..count {
             self.sent += 1;
             let text = format!("m{}", self.sent);
-            self.model.send(queue, text.clone(), delay, self.world.now());
+            self.model.send(queue, text.clone(), delay, self.world.now().wall);
             messages.push(Send { delay: Some(Duration::from_secs(delay)), run: 1, ..Send::text(text) });
         }
         self.world.queues().send_all(QUEUES[queue], messages).await.unwrap();
     }
 
     async fn receive(&mut self, queue: usize, max: usize, visibility: u64, owner: Owner) {
-        let (visibility, now) = (Duration::from_secs(visibility), self.world.now());
+        let (visibility, now) = (Duration::from_secs(visibility), self.world.now().wall);
         let what = Receive { max, visibility: Some(visibility), owner };
         let received = self.world.receive(QUEUES[queue], what).await.unwrap().messages;
         let until = now.after(visibility);
@@ -113,7 +113,7 @@ impl Driver {
     }
 
     async fn change(&mut self, handle: usize, timeout: u64) {
-        let (now, span) = (self.world.now(), Duration::from_secs(timeout));
+        let (now, span) = (self.world.now().wall, Duration::from_secs(timeout));
         let held = self.model.held(handle).map(|index| &mut self.model.messages[index]);
         let in_flight = held.filter(|message| matches!(message.phase, Where::InFlight(at, _) if at > now));
         let expected = match in_flight {
@@ -145,7 +145,7 @@ impl Driver {
             End::Release => settle::release(tx, handle),
         });
         let was_held = settled.await.unwrap() != Settled::Fenced;
-        let expected = self.model.settle(number, end, code, wait, self.world.now());
+        let expected = self.model.settle(number, end, code, wait, self.world.now().wall);
         self.same(was_held, expected);
     }
 
@@ -173,7 +173,7 @@ impl Driver {
 
     async fn step_redrive(&mut self, budget: usize) {
         let Some(drive) = self.drive.clone() else { return };
-        let (observer, now) = (self.world.observer.clone(), self.world.now());
+        let (observer, now) = (self.world.observer.clone(), self.world.now().wall);
         let before = redrive::list(&self.world.snapshot()).unwrap().remove(0).moved;
         let record = self.world.step(move |tx| redrive::step(tx, &*observer, drive.id, budget, now)).await.unwrap();
         let mut drive = self.drive.clone().expect("it runs");
@@ -255,9 +255,9 @@ fn line(snapshot: &Snapshot, world: &World, state: &MessageState) -> String {
         String::from_utf8_lossy(&body.bytes),
         state.phase,
         state.owner,
-        state.visible_at,
+        Timestamp::from_millis(state.visible_at.as_millis()),
         state.sent_at,
-        state.deferred_since,
+        Timestamp::from_millis(state.deferred_since.as_millis()),
         history.collect::<String>()
     )
 }

@@ -14,7 +14,7 @@ use nightmail::store::{Disk, Store};
 
 use super::disk::{Bytes, LOG, Machine, STORE, open, open_on};
 use crate::harness::{say, size};
-use crate::support::{START, World};
+use crate::support::{START, START_NOW, World};
 
 /// Steps of each life: sends, receives and deletes.
 const STEPS: usize = 75;
@@ -152,7 +152,7 @@ fn queues(store: Store) -> Queues {
 fn texts(queues: &Queues) -> BTreeSet<String> {
     let snapshot = queues.store().snapshot().unwrap();
     let queue = nightmail::queue::catalog::look_up(&snapshot, "orders").unwrap();
-    let messages = peek::peek(&snapshot, &queue, 1000, 1 << 20, START).unwrap();
+    let messages = peek::peek(&snapshot, &queue, 1000, 1 << 20, START_NOW).unwrap();
     messages.into_iter().map(|message| message.body).collect()
 }
 

@@ -186,7 +186,7 @@ impl Workload {
             group: self.rng.random_bool(0.5).then(|| "fair".to_owned()),
             priority: self.rng.random_range(0..3),
             unique: unique.filter(|_| self.rng.random_bool(0.7)),
-            expires_at: self.rng.random_bool(0.3).then(|| self.world.now().after(Duration::from_secs(100))),
+            expires_at: self.rng.random_bool(0.3).then(|| self.world.now().wall.after(Duration::from_secs(100))),
             ..Send::text(self.text())
         };
         self.world.queues().send("orders", message).await.unwrap();
@@ -252,7 +252,7 @@ impl Workload {
     async fn carry_redrive_on(&mut self) {
         let Some(id) = self.redrive else { return };
         let (now, observer) = (self.world.now(), self.world.observer.clone());
-        let carried = self.world.step(move |tx| redrive::step(tx, &*observer, id, 2, now)).await;
+        let carried = self.world.step(move |tx| redrive::step(tx, &*observer, id, 2, now.wall)).await;
         if carried.is_err() {
             self.redrive = None;
         }

@@ -134,7 +134,7 @@ async fn a_purge_leaves_what_came_after_it_began() {
     world.move_to_dlq(old, "500").await;
     world.send("dead", "sent later").await;
     let (observer, now) = (world.observer.clone(), world.now());
-    let purged = world.step(move |tx| purge::purge(tx, &*observer, dead, extent, now)).await.unwrap();
+    let purged = world.step(move |tx| purge::purge(tx, &*observer, dead, extent, now.wall)).await.unwrap();
     assert_eq!(purged, (1, None));
     assert_eq!(texts(&world.take("dead", 10).await), ["old, dies later", "sent later"]);
     world.check();

@@ -94,7 +94,7 @@ async fn a_message_is_redelivered_after_its_visibility_timeout() {
     let second = world.take_one("orders").await;
     assert_eq!((second.receive_count, second.attempts_charged), (2, 2));
     assert_eq!((second.message_id, second.sent_at), (first.message_id, first.sent_at));
-    assert_eq!(second.first_received_at, first.received_at);
+    assert_eq!(second.first_received_at, first.first_received_at);
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ fn ids(world: &World, queue: &str) -> Vec<MessageId> {
 /// Moves up to `budget` letters.
 async fn step(world: &World, id: u64, budget: usize) -> RedriveRecord {
     let (observer, now) = (world.observer.clone(), world.now());
-    let record = world.step(move |tx| redrive::step(tx, &*observer, id, budget, now)).await.unwrap();
+    let record = world.step(move |tx| redrive::step(tx, &*observer, id, budget, now.wall)).await.unwrap();
     world.check();
     record
 }
@@ -67,7 +67,7 @@ async fn all_letters_go_back_to_their_sources_with_a_fresh_start_and_their_histo
     let before = ids(&world, "dead");
     world.pass(100);
     let record = drive(&world, all()).await;
-    assert_eq!(record.state, RedriveState::Completed { at: world.now() });
+    assert_eq!(record.state, RedriveState::Completed { at: world.now().wall });
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 2 ready, 0 delayed, 0 in flight
       ready | received 0 charged 0 | 1
@@ -83,7 +83,7 @@ async fn all_letters_go_back_to_their_sources_with_a_fresh_start_and_their_histo
     assert_eq!(world.observer.take(), ["1 redriven", "2 redriven", "invoice redriven"]);
     assert!(ids(&world, "orders").iter().all(|id| !before.contains(id)), "as in SQS the ids are new");
     let received = world.work("orders").await;
-    assert_eq!(received.sent_at, world.now(), "as in SQS the sent time is new");
+    assert_eq!(received.sent_at, world.now().wall, "as in SQS the sent time is new");
     world.move_to_dlq(received.handle, "503").await;
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
@@ -173,7 +173,7 @@ async fn a_cancelled_redrive_keeps_what_it_moved_and_moves_no_more() {
     step(&world, id, 1).await;
     assert_eq!(world.queues().cancel_redrive(id).await, Ok(1));
     assert_eq!(world.queues().cancel_redrive(id).await, Err(Error::RedriveNotFound(id)));
-    assert_eq!(step(&world, id, 10).await.state, RedriveState::Cancelled { at: world.now() });
+    assert_eq!(step(&world, id, 10).await.state, RedriveState::Cancelled { at: world.now().wall });
     assert_eq!(texts(&world.take("dead", 10).await), ["2", "3"]);
 }
 
@@ -190,7 +190,7 @@ async fn letters_that_arrive_after_the_start_stay_also_when_they_were_sent_befor
     world.move_to_dlq(old, "404").await;
     world.send("dead", "sent here").await;
     let record = step(&world, id, 10).await;
-    assert_eq!((record.moved, record.state), (1, RedriveState::Completed { at: world.now() }));
+    assert_eq!((record.moved, record.state), (1, RedriveState::Completed { at: world.now().wall }));
     assert_eq!(texts(&world.take("dead", 10).await), ["sent first, dies last", "sent here"]);
 }
 
@@ -202,7 +202,7 @@ async fn a_letter_that_dies_again_during_the_redrive_is_not_driven_round_in_circ
     let handle = world.work("orders").await.handle;
     world.move_to_dlq(handle, "404").await;
     let record = step(&world, id, 10).await;
-    assert_eq!((record.moved, record.state), (2, RedriveState::Completed { at: world.now() }));
+    assert_eq!((record.moved, record.state), (2, RedriveState::Completed { at: world.now().wall }));
     assert_eq!(texts(&world.take("dead", 10).await), ["1"]);
     assert_eq!(texts(&world.take("orders", 10).await), ["2"]);
 }
@@ -257,7 +257,7 @@ async fn a_selection_is_of_age_run_attribute_and_error_text() {
     world.queues().send("orders", Send { run: 9, attributes, ..Send::text("new") }).await.unwrap();
     let handle = world.work("orders").await.handle;
     world.move_to_dlq(handle, "500").await;
-    let hour = world.now().as_millis() - 1000;
+    let hour = world.now().wall.as_millis() - 1000;
     let moment = Some(nightmail::base::Timestamp::from_millis(hour));
     for (selection, matching) in [
         (Selection::default(), 2),

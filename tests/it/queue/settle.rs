@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nightmail::base::{AttemptEnd, Timestamp};
+use nightmail::base::{AttemptEnd, LeaseTime};
 use nightmail::queue::settle::{self, HISTORY_MAX, Settled};
 use nightmail::queue::{Options, peek};
 
@@ -16,7 +16,7 @@ async fn a_failed_attempt_waits_for_its_back_off_and_stands_in_the_history() {
     let (ended, observer) = (world.ended("500"), world.observer.clone());
     let wait = Duration::from_secs(8);
     let settled = world.step(move |tx| settle::retry(tx, &*observer, handle, &ended, wait)).await.unwrap();
-    assert_eq!(settled, Settled::Waits { until: world.now().after(wait) });
+    assert_eq!(settled, Settled::Waits { until: world.now().lease.after(wait) });
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 0 ready, 1 delayed, 0 in flight
       delayed 8s | received 1 charged 1 | hello
@@ -103,7 +103,7 @@ async fn a_deferral_costs_no_attempt_but_the_receive_is_counted() {
 async fn a_message_that_was_put_off_for_too_long_dies() {
     let world = World::with_orders().await;
     world.send("orders", "hello").await;
-    let began = world.now();
+    let began = world.now().lease;
     loop {
         let handle = world.work("orders").await.handle;
         let settled = world.defer(handle).await;
@@ -112,7 +112,7 @@ async fn a_message_that_was_put_off_for_too_long_dies() {
         }
         world.pass(60);
     }
-    assert_eq!(world.now().since(began), Duration::from_secs(3600), "an hour is the limit of `World::defer`");
+    assert_eq!(world.now().lease.since(began), Duration::from_secs(3600), "an hour is the limit of `World::defer`");
     assert!(world.dump("dead").ends_with("#61 Dead http account 421\n"));
     assert_eq!(world.observer.take(), ["hello died"]);
 }
@@ -140,7 +140,7 @@ async fn a_released_message_is_ready_at_once_as_if_not_tried() {
     world.send("orders", "hello").await;
     let handle = world.work("orders").await.handle;
     let settled = world.step(move |tx| settle::release(tx, handle)).await;
-    assert_eq!(settled, Ok(Settled::Waits { until: Timestamp::ZERO }));
+    assert_eq!(settled, Ok(Settled::Waits { until: LeaseTime::ZERO }));
     assert_eq!(world.step(move |tx| settle::release(tx, handle)).await, Ok(Settled::Fenced));
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 0 in flight

@@ -85,7 +85,7 @@ async fn keep_last_replaces_what_waits_and_sends_the_latest_after_what_is_in_wor
 async fn a_message_is_not_received_from_the_moment_on_at_which_it_expires() {
     let world = World::with_orders().await;
     let expires = |text: &str, seconds| {
-        let expires_at = Some(world.now().after(Duration::from_secs(seconds)));
+        let expires_at = Some(world.now().wall.after(Duration::from_secs(seconds)));
         world.queues().send("orders", Send { expires_at, run: 1, ..Send::text(text.to_owned()) })
     };
     expires("short", 10).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_message_is_not_received_from_the_moment_on_at_which_it_expires() {
 #[tokio::test]
 async fn what_is_in_work_or_dead_does_not_expire() {
     let world = World::with_orders().await;
-    let expires_at = Some(world.now().after(Duration::from_secs(10)));
+    let expires_at = Some(world.now().wall.after(Duration::from_secs(10)));
     world.queues().send("orders", Send { expires_at, ..Send::text("x") }).await.unwrap();
     let message = world.work("orders").await;
     world.pass(11);
@@ -125,7 +125,7 @@ async fn a_paused_queue_takes_messages_and_gives_none_also_after_a_restart() {
     world.reopen().await;
     assert!(world.take("orders", 1).await.is_empty());
     let paused = world.queue("orders").paused.unwrap();
-    assert_eq!((paused.by.as_str(), paused.since), ("ada", world.now()));
+    assert_eq!((paused.by.as_str(), paused.since), ("ada", world.now().wall));
     let queues = world.queues().clone();
     let waiting = tokio::spawn(async move {
         queues.receive("orders", nightmail::queue::Receive::for_client(1), Duration::from_secs(20)).await
