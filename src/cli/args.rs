@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::api::control::Client;
+use crate::base::units;
 use crate::config::{self, Environment, Settings};
 use crate::daemon::logging;
 
@@ -22,15 +25,32 @@ struct Cli {
     /// Print data as JSON
     #[arg(long, global = true)]
     json: bool,
+    /// Wait this long for the daemon's answer; once it answers, a backup, a check of the store or a purge takes as long
+    /// as it needs
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = parse_timeout)]
+    timeout: Duration,
     #[command(subcommand)]
     command: Command,
 }
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = units::duration(text).map_err(|error| error.to_string())?;
+    if timeout < TIMEOUT_MIN || timeout > TIMEOUT_MAX {
+        let (min, max) = (units::show_duration(TIMEOUT_MIN), units::show_duration(TIMEOUT_MAX));
+        return Err(format!("must be {min} to {max} (got {text:?})"));
+    }
+    Ok(timeout)
+}
+
+/// The limits of `--timeout`.
+const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 const AFTER_HELP: &str = "\
 Data goes to standard output, everything else to standard error. Times in JSON are milliseconds since 1970.
 
 Exit codes: 0 done, 1 refused, 64 wrong command line, 65 the store contradicts itself, 69 daemon not reachable
-or store in use, 70 internal fault, 74 storage failed, 78 wrong configuration.
+or store in use, 70 internal fault, 74 storage failed, 77 permission denied, 78 wrong configuration.
 
 Try: nightmail demo";
 
@@ -89,12 +109,19 @@ pub(super) struct Context {
     pub(super) environment: Environment,
     /// How to show things.
     pub(super) output: Output,
+    /// How long to wait for the daemon.
+    pub(super) timeout: Duration,
 }
 
 impl Context {
     /// The checked settings with their secrets, for the daemon and for `check`.
     pub(super) fn settings(&self) -> anyhow::Result<Settings> {
         Ok(config::load(self.path.as_deref(), &self.environment)?)
+    }
+
+    /// A client of the daemon's control socket.
+    pub(super) fn client(&self, settings: &Settings) -> Client {
+        Client::new(&settings.control_socket).with_timeout(self.timeout)
     }
 
     /// What messages call the configuration.
@@ -155,12 +182,12 @@ fn show_error(error: &anyhow::Error) -> String {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let environment = Environment::of_process();
     let path = cli.config.or_else(|| config::find(&environment));
-    let context = Context { path, environment, output: Output::new(cli.json) };
+    let context = Context { path, environment, output: Output::new(cli.json), timeout: cli.timeout };
     match cli.command {
         Command::Serve => {
             let settings = context.settings()?;
             logging::start(&settings.log);
-            Box::pin(serve::serve(settings)).await
+            Box::pin(serve::serve(&context, settings)).await
         }
         Command::Check => check::check(&context),
         Command::Config(command) => super::config::run(&context, &command),
@@ -177,7 +204,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Send(send) => queues::send(&context, send).await,
         Command::Schedules => runs::schedules(&context).await,
         Command::Backup(backup) => store::backup(&context, backup).await,
-        Command::Compact => store::compact(&context),
+        Command::Compact => store::compact(&context).await,
         Command::Store(command) => store::run(&context, &command).await,
         #[cfg(feature = "demo")]
         Command::Demo(demo) => Box::pin(super::demo::demo(&context, demo)).await,

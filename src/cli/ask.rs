@@ -1,10 +1,15 @@
 //! Asks the daemon; while none runs, answers read-only questions from the store itself.
 
+use std::path::Path;
+use std::time::Duration;
+
 use crate::api::control::request::FailureKind;
 use crate::api::control::{Answer, Client, Control, Failure, Request};
-use crate::base::SystemClock;
+use crate::base::{SystemClock, units};
 use crate::config::Settings;
 use crate::daemon::serve;
+use crate::queue::Queues;
+use crate::store::{self, HolderKind, Purpose};
 
 use super::args::Context;
 use super::output::note;
@@ -12,19 +17,25 @@ use super::output::note;
 /// An unexpected answer is shown up to this many characters.
 const ANSWER_CHARS_MAX: usize = 80;
 
+/// While the store is held by a daemon that does not listen yet or no longer, it is looked at again after this.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// Asks and waits for the answer.
 pub(super) async fn ask(context: &Context, request: Request) -> anyhow::Result<Answer> {
     let settings = context.settings_without_secrets()?;
-    ask_with(&settings, request).await
+    ask_with(context, &settings, request).await
 }
 
 /// The same with settings that are already loaded.
-pub(super) async fn ask_with(settings: &Settings, request: Request) -> anyhow::Result<Answer> {
-    let client = Client::new(&settings.control_socket);
-    if client.is_there().await || !request.is_read_only() {
+pub(super) async fn ask_with(context: &Context, settings: &Settings, request: Request) -> anyhow::Result<Answer> {
+    let client = context.client(settings);
+    if !request.is_read_only() {
         return Ok(client.ask(&request).await?);
     }
-    if !settings.store.path.exists() {
+    if let Some(answer) = client.ask_if_there(&request).await? {
+        return Ok(answer);
+    }
+    if !is_there(&settings.store.path)? {
         let text = format!(
             "no daemon at {} and no store at {} (start one with `nightmail serve`)",
             settings.control_socket.display(),
@@ -32,9 +43,56 @@ pub(super) async fn ask_with(settings: &Settings, request: Request) -> anyhow::R
         );
         return Err(Failure { kind: FailureKind::Unreachable, text }.into());
     }
+    let Some(queues) = open_or_daemon(context, settings, &client, request.command()).await? else {
+        return Ok(client.ask(&request).await?);
+    };
     note(format_args!("no daemon runs; reading {} directly", settings.store.path.display()));
-    let queues = serve::open_queues(settings, SystemClock::shared())?;
     Ok(Control::of_cli(queues, serve::schedules(settings)).answer(request).await?)
+}
+
+/// Whether there is a file.
+///
+/// # Errors
+/// This user may not look.
+pub(super) fn is_there(path: &Path) -> Result<bool, store::Error> {
+    path.try_exists().map_err(|error| store::Error::of_open(path, &error))
+}
+
+/// Opens the store to read it; `None` when a daemon that held it listens by now.
+async fn open_or_daemon(
+    context: &Context,
+    settings: &Settings,
+    client: &Client,
+    command: &'static str,
+) -> anyhow::Result<Option<Queues>> {
+    let purpose = Purpose::Read(command);
+    let options = store::Options { purpose, ..settings.store.clone() };
+    let mut daemon = None;
+    let tries = async {
+        loop {
+            let open = || serve::open_queues(&options, SystemClock::shared());
+            match store::lock::when_free(purpose, context.timeout, open).await {
+                Err(store::Error::Locked { holder, .. }) if holder.kind == HolderKind::Serve => daemon = Some(holder),
+                opened => return opened.map(Some),
+            }
+            if client.is_there().await {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    match tokio::time::timeout(context.timeout, tries).await {
+        Ok(opened) => Ok(opened?),
+        Err(_) => {
+            let holder = daemon.map_or_else(|| "another process".into(), |holder| holder.to_string());
+            let (waited, socket) = (units::show_duration(context.timeout), settings.control_socket.display());
+            let text = format!(
+                "waited {waited} for {holder}: it holds the store, but nothing listens at {socket} (check that \
+                 control.socket is the same there and here)"
+            );
+            Err(Failure { kind: FailureKind::Unreachable, text }.into())
+        }
+    }
 }
 
 /// The answer does not match the question: the daemon has another version.

@@ -25,6 +25,8 @@ pub enum Exit {
     Internal,
     /// 74: the store failed; what was being written may or may not be there.
     Storage,
+    /// 77: this user may not use the control socket or the store.
+    Denied,
     /// 78: the configuration is wrong.
     Config,
 }
@@ -40,6 +42,7 @@ impl Exit {
             Self::Unavailable => 69,
             Self::Internal => 70,
             Self::Storage => 74,
+            Self::Denied => 77,
             Self::Config => 78,
         }
     }
@@ -57,6 +60,7 @@ impl Exit {
                 FailureKind::Request => Self::Refused,
                 FailureKind::Store => Self::Storage,
                 FailureKind::Unreachable => Self::Unavailable,
+                FailureKind::Denied => Self::Denied,
             };
         }
         if let Some(error) = error.downcast_ref::<daemon::Error>() {
@@ -77,6 +81,7 @@ impl Exit {
     const fn of_store(error: &store::Error) -> Self {
         match error {
             store::Error::Locked { .. } => Self::Unavailable,
+            store::Error::Denied { .. } => Self::Denied,
             _ => Self::Storage,
         }
     }

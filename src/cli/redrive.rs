@@ -132,7 +132,7 @@ fn selection(conditions: Vec<Condition>, ids: Vec<MessageId>) -> Selection {
 pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Result<()> {
     let settings = context.settings_without_secrets()?;
     if let Some(id) = redrive.cancel {
-        return match ask_with(&settings, Request::CancelRedrive { id }).await? {
+        return match ask_with(context, &settings, Request::CancelRedrive { id }).await? {
             Answer::Count(moved) => {
                 let cancelled = serde_json::json!({ "redrive": id, "moved": moved });
                 let moved = units::count(moved, "letter");
@@ -142,7 +142,7 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
         };
     }
     if let Some(Command::Undo { redrive: id }) = redrive.command {
-        let id = started(ask_with(&settings, Request::UndoRedrive { id }).await?)?;
+        let id = started(ask_with(context, &settings, Request::UndoRedrive { id }).await?)?;
         return finish(context, &settings, id, 0).await;
     }
     let what = What {
@@ -155,7 +155,7 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
             .canary
             .map(|first_permille| CanaryOptions { first_permille, failed_permille_max: redrive.max_failed }),
     };
-    let preview = match ask_with(&settings, Request::PreviewRedrive(what.clone())).await? {
+    let preview = match ask_with(context, &settings, Request::PreviewRedrive(what.clone())).await? {
         Answer::Preview(preview) => preview,
         other => return Err(strange(&other)),
     };
@@ -163,7 +163,7 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
         return context.output.show(&preview, |preview| preview_text(&what.from, preview));
     }
     let what = What { as_of: Some(preview.as_of), ..what };
-    let id = started(ask_with(&settings, Request::StartRedrive(what)).await?)?;
+    let id = started(ask_with(context, &settings, Request::StartRedrive(what)).await?)?;
     if redrive.detach {
         let started = serde_json::json!({ "redrive": id });
         return context.output.show(&started, |_| {
@@ -182,7 +182,7 @@ fn started(answer: Answer) -> anyhow::Result<u64> {
 
 /// Waits for the end of the redrive and reports the outcome.
 async fn finish(context: &Context, settings: &Settings, id: u64, letters: u64) -> anyhow::Result<()> {
-    let end = follow(settings, id, letters).await?;
+    let end = follow(context, settings, id, letters).await?;
     anyhow::ensure!(end.state != "failed", "redrive {id} failed: {}", end.why.unwrap_or_default());
     context.output.show(&end, |end| {
         let what = if end.undoes.is_some() { "taken back" } else { "moved" };
@@ -207,12 +207,12 @@ fn preview_text(from: &str, preview: &Preview) -> String {
 }
 
 /// Shows progress until the redrive ends.
-async fn follow(settings: &Settings, id: u64, letters: u64) -> anyhow::Result<RedriveView> {
+async fn follow(context: &Context, settings: &Settings, id: u64, letters: u64) -> anyhow::Result<RedriveView> {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(letters) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("redrive {bar:30} {pos}/{len} letters, {per_sec}");
     bar.set_style(style.expect("the template is written above"));
     loop {
-        let view = match ask_with(settings, Request::Redrives).await? {
+        let view = match ask_with(context, settings, Request::Redrives).await? {
             Answer::Redrives(redrives) => redrives.into_iter().find(|redrive| redrive.id == id),
             other => return Err(strange(&other)),
         };

@@ -7,15 +7,17 @@ use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::control::request::Checked;
-use crate::api::control::{Answer, Client, Request};
+use crate::api::control::{Answer, Request};
 use crate::base::units;
 use crate::config::Settings;
+use crate::store::Purpose;
 use crate::store::backup::{self, Backup as Made};
 use crate::store::check::{self, Findings};
 use crate::store::compact::{self, Compacted};
+use crate::store::lock::when_free;
 
 use super::args::Context;
-use super::ask::{ask, ask_with, strange};
+use super::ask::{ask, ask_with, is_there, strange};
 use super::exit::Unsound;
 use super::output::{Output, table, tame};
 
@@ -54,10 +56,12 @@ fn backup_text(output: Output, made: &Made) -> String {
     output.good(format!("{}: {rows}, {size}{verified}", made.file.display()))
 }
 
-pub(super) fn compact(context: &Context) -> anyhow::Result<()> {
+pub(super) async fn compact(context: &Context) -> anyhow::Result<()> {
     let settings = context.settings_without_secrets()?;
     must_be_there(&settings)?;
-    let compacted = compact::compact(&settings.store)?;
+    let purpose = Purpose::Write("compact");
+    let options = crate::store::Options { purpose, ..settings.store.clone() };
+    let compacted = when_free(purpose, context.timeout, || compact::compact(&options)).await?;
     context.output.show(&compacted, |Compacted { before_bytes, after_bytes }| {
         let (before, after) = (units::show_size(*before_bytes), units::show_size(*after_bytes));
         format!("{}: {before} before, {after} after", settings.store.path.display())
@@ -66,7 +70,7 @@ pub(super) fn compact(context: &Context) -> anyhow::Result<()> {
 
 fn must_be_there(settings: &Settings) -> anyhow::Result<()> {
     let path = &settings.store.path;
-    anyhow::ensure!(path.exists(), "no store at {} (see data_dir)", path.display());
+    anyhow::ensure!(is_there(path)?, "no store at {} (see data_dir)", path.display());
     Ok(())
 }
 
@@ -79,11 +83,13 @@ pub(super) async fn run(context: &Context, command: &Command) -> anyhow::Result<
 async fn check(context: &Context) -> anyhow::Result<()> {
     let settings = context.settings_without_secrets()?;
     let mut pages = Findings::new(CancellationToken::new());
-    if !Client::new(&settings.control_socket).is_there().await {
+    if !context.client(&settings).is_there().await {
         must_be_there(&settings)?;
-        check::integrity(&settings.store, &mut pages)?;
+        let purpose = Purpose::Write("store check");
+        let options = crate::store::Options { purpose, ..settings.store.clone() };
+        when_free(purpose, context.timeout, || check::integrity(&options, &mut pages)).await?;
     }
-    let mut checked = match ask_with(&settings, Request::CheckStore).await? {
+    let mut checked = match ask_with(context, &settings, Request::CheckStore).await? {
         Answer::Checked(checked) => checked,
         other => return Err(strange(&other)),
     };

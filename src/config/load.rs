@@ -90,7 +90,12 @@ fn settle(report: Report, source: &Source, settings: Option<Settings>) -> Result
 
 fn read(path: &Path) -> Result<String, String> {
     let remedy = "name the right file with --config, or start from `nightmail example`";
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}; {remedy}"))?;
+    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "permission denied; join the group that may read it, or run this as the daemon's user".to_owned()
+        }
+        _ => format!("cannot be read: {error}; {remedy}"),
+    })?;
     let mut bytes = Vec::new();
     let read = file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| format!("cannot be read: {error}; {remedy}"))?;

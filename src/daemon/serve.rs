@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use sd_notify::NotifyState;
-use tokio::net::UnixListener;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::control::{Control, server};
+use crate::api::control::Control;
+use crate::api::control::server::{self, ControlListener};
 use crate::base::{Clock, units};
 use crate::config::{Kind, Settings};
 use crate::queue::Queues;
@@ -26,7 +26,7 @@ pub struct Daemon {
     settings: Settings,
     clock: Arc<dyn Clock>,
     queues: Queues,
-    control: UnixListener,
+    control: ControlListener,
     watch: Watch,
 }
 
@@ -51,7 +51,7 @@ impl Daemon {
     pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         // Before the store: on a full disk it deletes the ballast, without which the store could not open.
         let mut watch = Watch::new(&settings);
-        let store = Store::open(&settings.store)?;
+        let store = Store::open_when_free(&settings.store).await?;
         let queues = Queues::new(store, clock.clone(), Arc::new(Ledger)).with_space(watch.space());
         watch.check();
         for (name, options) in &settings.queues {
@@ -60,7 +60,7 @@ impl Daemon {
         queues.finish_deletions().await?;
         // Workers live in this process, so no lease of an earlier one can still be in use.
         queues.end_worker_leases().await?;
-        let control = server::bind(&settings.control_socket)?;
+        let control = ControlListener::bind(&settings.control_socket)?;
         Ok(Self { settings, clock, queues, control, watch })
     }
 
@@ -184,10 +184,10 @@ fn broken(part: &'static str, reason: impl std::fmt::Display) -> Error {
     Error::Broken { part, reason: reason.to_string() }
 }
 
-/// Opens the store for a command while no daemon runs.
+/// Opens the store for a command while no daemon runs; does not wait for whoever holds it.
 ///
 /// # Errors
-/// The store does not open; a running daemon holds it.
-pub fn open_queues(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Queues, store::Error> {
-    Ok(Queues::new(Store::open(&settings.store)?, clock, Arc::new(Ledger)))
+/// The store does not open; another process holds it.
+pub fn open_queues(options: &store::Options, clock: Arc<dyn Clock>) -> Result<Queues, store::Error> {
+    Ok(Queues::new(Store::open(options)?, clock, Arc::new(Ledger)))
 }

@@ -1,6 +1,9 @@
 //! Errors of the store.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::holder::Holder;
 
 /// A fault of the store. After a failed write the store refuses all further work and the daemon restarts from disk.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -11,7 +14,13 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
         /// The process that holds it, as it is named in the lock file.
-        holder: String,
+        holder: Holder,
+    },
+    /// This user may not use the directory or file.
+    #[error("{path}: permission denied (run this as the daemon's user, e.g. `sudo -u nightmail nightmail …`)")]
+    Denied {
+        /// The directory or file.
+        path: PathBuf,
     },
     /// The directory or file cannot be opened or created.
     #[error("{path}: {reason} (the store needs a directory that it may write; see data_dir)")]
@@ -58,8 +67,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// A directory or file that cannot be opened or created.
+    pub fn of_open(path: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::Denied { path: path.to_owned() },
+            _ => Self::Open { path: path.to_owned(), reason: error.to_string() },
+        }
+    }
+
     /// A fault of the log's disk.
-    pub(super) fn log(error: &std::io::Error) -> Self {
+    pub(super) fn log(error: &io::Error) -> Self {
         Self::Storage(format!("the log: {error}"))
     }
 }

@@ -10,6 +10,7 @@ mod checksum;
 pub mod compact;
 pub mod disk;
 pub mod error;
+pub mod holder;
 pub mod key;
 pub mod lock;
 mod log;
@@ -26,6 +27,7 @@ pub mod writer;
 
 pub use disk::Disk;
 pub use error::Error;
+pub use holder::{Holder, HolderKind, Purpose};
 pub use open::Store;
 pub use options::Options;
 pub use record::Record;

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::appender::{Appender, HANDED_OVER_MAX};
 use super::disk::{Backend, Disk, FileDisk};
-use super::lock::Lock;
+use super::holder::Holder;
+use super::lock::{self, Lock};
 use super::log::{Found, Log};
 use super::writer::{Signals, Step, Writer};
 use super::{Error, Options, Snapshot, Tx, checksum, recover, tx, upgrade};
@@ -82,6 +83,14 @@ impl Store {
     pub fn open(options: &Options) -> Result<Self, Error> {
         let ExclusiveStore { db, log, last, lock } = ExclusiveStore::open(options)?;
         Ok(Self::start(db, (log, last), Some(lock), options))
+    }
+
+    /// The same, but waits for commands that read the store, for at most [`lock::WAIT_MAX`].
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_when_free(options: &Options) -> Result<Self, Error> {
+        lock::when_free(options.purpose, lock::WAIT_MAX, || Self::open(options)).await
     }
 
     /// Opens the store on two disks that the caller passes in, or creates it when both are empty; takes no lock. The
@@ -243,7 +252,7 @@ impl ExclusiveStore {
             _ => Path::new("."),
         };
         std::fs::create_dir_all(dir).map_err(|error| failed(dir, &error))?;
-        let lock = Lock::take(dir)?;
+        let lock = Lock::take(dir, options.purpose)?;
         let sync_dir = || File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| failed(dir, &error));
         guarded(&options.path, || {
             let found = find_log(options)?;
@@ -273,7 +282,7 @@ impl ExclusiveStore {
 
 /// The error for a file or directory that cannot be opened.
 pub(super) fn failed(path: &Path, reason: &std::io::Error) -> Error {
-    Error::Open { path: path.to_owned(), reason: reason.to_string() }
+    Error::of_open(path, reason)
 }
 
 fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
@@ -389,7 +398,7 @@ fn refused(path: &Path, error: redb::DatabaseError) -> Error {
     match error {
         redb::DatabaseError::DatabaseAlreadyOpen => Error::Locked {
             dir: path.parent().unwrap_or(Path::new(".")).to_owned(),
-            holder: "a process that opened the file itself".into(),
+            holder: Holder::named("a process that opened the file itself"),
         },
         redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() == PermissionDenied => failed(path, &io),
         other => Error::Damaged { path: path.to_owned(), reason: other.to_string() },

@@ -108,7 +108,7 @@ pub(super) fn recover(
 }
 
 fn failed(options: &Options, error: &std::io::Error) -> Error {
-    Error::Open { path: options.log_path(), reason: error.to_string() }
+    Error::of_open(&options.log_path(), error)
 }
 
 /// Makes the checkpoint of a clean close; returns its number.

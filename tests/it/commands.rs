@@ -173,7 +173,7 @@ fn a_second_daemon_names_the_first_and_exits_at_once() {
     let first = harness.serve();
     let (second, took) = timed(|| harness.run(&["serve"]));
     assert_eq!((second.code, second.out.as_str()), (69, ""));
-    let holder = format!("in use by nightmail with pid {}", first.pid());
+    let holder = format!("in use by `nightmail serve` (pid {})", first.pid());
     assert!(second.err.contains(&holder), "{}", second.err);
     assert!(took < Duration::from_secs(1), "it took {took:?}");
     harness.run(&["queues"]).good();

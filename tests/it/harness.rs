@@ -31,6 +31,8 @@ pub(crate) const SCHEDULE: &str = "monthly-statements";
 pub(crate) const PERIOD: &str = "2026-10";
 /// The longest wait of a test, so that a test that hangs fails with a reason.
 const WAIT_MAX: Duration = Duration::from_secs(1500);
+/// The longest wait for one answer, on a busy machine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 /// The interval at which a condition is polled.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -178,7 +180,7 @@ impl Harness {
 
     /// The store while no daemon runs.
     pub(crate) fn queues(&self) -> Queues {
-        daemon::serve::open_queues(&self.settings(), SystemClock::shared()).unwrap()
+        daemon::serve::open_queues(&self.settings().store, SystemClock::shared()).unwrap()
     }
 
     /// The log of all children so far.
@@ -237,7 +239,7 @@ pub(crate) struct Operator(Client);
 
 impl Operator {
     fn new(socket: &Path) -> Self {
-        Self(Client::new(socket))
+        Self(Client::new(socket).with_timeout(ANSWER_WITHIN))
     }
 
     pub(crate) async fn try_ask(&self, request: Request) -> Result<Answer, Failure> {

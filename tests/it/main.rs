@@ -23,6 +23,9 @@ mod harness;
 mod kills;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod operator;
 #[cfg(test)]
 mod power_cut;
 #[cfg(feature = "demo")]

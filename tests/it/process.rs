@@ -73,7 +73,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
@@ -117,6 +117,11 @@ pub(crate) struct Said {
 }
 
 impl Said {
+    /// Runs any command to its end, with nothing on standard input.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self::new(&command.stdin(Stdio::null()).output().unwrap())
+    }
+
     fn new(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("the command writes UTF-8");
         Self { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
@@ -220,7 +225,7 @@ impl Harness {
 
     /// Runs a command to its end, with nothing on standard input.
     pub(crate) fn run(&self, arguments: &[&str]) -> Said {
-        Said::new(&self.command(arguments).stdin(Stdio::null()).output().unwrap())
+        Said::of(&mut self.command(arguments))
     }
 
     /// The same with a text on standard input.

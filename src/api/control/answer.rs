@@ -231,7 +231,11 @@ fn failure(kind: FailureKind, text: impl std::fmt::Display) -> Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        failure(FailureKind::Store, error)
+        let kind = match error {
+            store::Error::Denied { .. } => FailureKind::Denied,
+            _ => FailureKind::Store,
+        };
+        failure(kind, error)
     }
 }
 

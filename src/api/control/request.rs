@@ -145,9 +145,35 @@ impl Request {
         }
     }
 
-    /// Whether it reads the whole store, and so takes long.
-    pub const fn reads_all(&self) -> bool {
-        matches!(self, Self::Backup(_) | Self::CheckStore)
+    /// Whether it reads or deletes whole tables, and so takes as long as it takes.
+    pub const fn takes_long(&self) -> bool {
+        matches!(self, Self::Backup(_) | Self::CheckStore | Self::Purge { .. })
+    }
+
+    /// The command that makes this request, as an operator types it after `nightmail`.
+    pub const fn command(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Queues => "queues",
+            Self::Peek { .. } => "peek",
+            Self::Dead { .. } => "dead",
+            Self::PreviewRedrive(_) => "redrive --preview",
+            Self::StartRedrive(_) => "redrive",
+            Self::CancelRedrive { .. } => "redrive --cancel",
+            Self::UndoRedrive { .. } => "redrive undo",
+            Self::Redrives => "redrives",
+            Self::Pause { .. } => "pause",
+            Self::Resume { .. } => "resume",
+            Self::Purge { .. } => "purge",
+            Self::Send { .. } => "send",
+            Self::StartRun { .. } => "run start",
+            Self::Runs { .. } => "run list",
+            Self::Run { .. } => "run show",
+            Self::Recipients { .. } => "run recipients",
+            Self::Schedules => "schedules",
+            Self::Backup(_) => "backup",
+            Self::CheckStore => "store check",
+        }
     }
 }
 
@@ -296,4 +322,6 @@ pub enum FailureKind {
     Store,
     /// The daemon cannot be reached.
     Unreachable,
+    /// This user may not use the control socket or the store.
+    Denied,
 }

@@ -9,10 +9,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::control::{Answer, Request};
+use crate::api::control::{Answer, Client, Request};
 use crate::base::{Clock, SystemClock, Timestamp, units};
 use crate::cli::args::Context;
-use crate::cli::ask::{ask_with, strange};
+use crate::cli::ask::strange;
 use crate::cli::output::note;
 use crate::cli::queues::groups_table;
 use crate::cli::runs::{balance, report_text};
@@ -31,6 +31,8 @@ const SCHEDULE: &str = "monthly-statements";
 const DEAD: &str = "statements-dead";
 /// The tick is this far ahead when the daemon starts.
 const TICK_IN: Duration = Duration::from_secs(2);
+/// The daemon, in this process, answers within this time also while it works on a large demo.
+const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 /// How often the run is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Mails and PDFs of larger demos are not kept.
@@ -156,7 +158,7 @@ impl Harness {
     }
 
     async fn ask(&self, request: Request) -> anyhow::Result<Answer> {
-        ask_with(&self.settings, request).await
+        Ok(Client::new(&self.settings.control_socket).with_timeout(ANSWER_WITHIN).ask(&request).await?)
     }
 
     /// Stops everything that the demo started.

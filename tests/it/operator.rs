@@ -1,0 +1,182 @@
+//! What an operator meets at 04:00, with the real binary: signals, the control socket, the store's lock, the state of
+//! the daemon.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::process::{Harness, Process, Said, timed};
+
+/// A user that owns nothing on the test machine.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn commands_that_read_in_a_loop_neither_fail_nor_keep_the_daemon_from_starting() {
+    let harness = Harness::empty();
+    harness.serve().stop();
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (dir, stop) = (harness.dir.path().to_owned(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut command = Command::new(env!("CARGO_BIN_EXE_nightmail"));
+                    command.current_dir(&dir).env_clear().args(["queues", "--json", "--timeout", "60s"]);
+                    Said::of(&mut command).json();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..6 {
+        harness.serve().stop();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.join().unwrap();
+    }
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_named_with_what_was_waited_for() {
+    let harness = Harness::empty();
+    let daemon = harness.serve();
+    daemon.signal(Signal::STOP);
+    let ((read, changed, backup), took) = timed(|| {
+        let ask = |words: &[&str]| harness.run(&[words, &["--timeout", "300ms"]].concat());
+        (ask(&["queues"]), ask(&["pause", "statements"]), ask(&["backup", "copy.redb"]))
+    });
+    let waited = "waited 300ms for the daemon at data/control.sock to answer `nightmail";
+    for (said, text) in [(&read, "queues`"), (&changed, "pause`"), (&backup, "status`")] {
+        assert_eq!((said.code, said.out.as_str()), (69, ""), "{said:?}");
+        assert!(said.err.contains(&format!("{waited} {text}")) && said.err.contains("--timeout"), "{said:?}");
+    }
+    assert!(changed.err.contains("it may still do it") && !read.err.contains("may still"), "{changed:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    daemon.signal(Signal::CONT);
+    assert_eq!(harness.run(&["queues"]).err, "");
+    let said = harness.run(&["queues", "--timeout", "0s"]);
+    assert!(said.code == 64 && said.err.contains("must be 100ms to 24h"), "{said:?}");
+}
+
+#[test]
+fn a_daemon_on_another_socket_is_named_by_the_store_that_it_holds() {
+    let mut harness = Harness::empty();
+    let daemon = harness.serve();
+    harness.set("CONTROL__SOCKET", "elsewhere.sock");
+    let said = harness.run(&["queues", "--timeout", "400ms"]);
+    let waited = format!("waited 400ms for `nightmail serve` (pid {}): it holds the store", daemon.pid());
+    assert!(said.code == 69 && said.err.contains(&waited), "{said:?}");
+    assert!(said.err.contains("nothing listens at elsewhere.sock"), "{said:?}");
+}
+
+#[test]
+fn a_deleted_control_socket_comes_back_and_commands_wait_for_it() {
+    let harness = Harness::empty();
+    let mut daemon = harness.serve();
+    let socket = harness.dir.path().join("data/control.sock");
+    std::fs::remove_file(&socket).unwrap();
+    let said = harness.run(&["queues"]);
+    assert!(said.code == 0 && said.err.is_empty(), "the daemon answers, not the store: {said:?}");
+    daemon.wait_for("was deleted; it is bound anew");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
+    harness.run(&["pause", "statements"]).good();
+    daemon.stop();
+}
+
+#[test]
+fn a_daemon_with_another_store_does_not_take_the_control_socket_away() {
+    let mut harness = Harness::empty();
+    harness.set("CONTROL__SOCKET", "shared.sock");
+    let first = harness.serve();
+    harness.set("DATA_DIR", "other");
+    let second = harness.run(&["serve"]);
+    assert_eq!(second.code, 69, "{second:?}");
+    assert!(second.err.contains("a daemon with another data_dir listens there"), "{second:?}");
+    harness.run(&["queues"]).good();
+    first.stop();
+}
+
+#[test]
+fn the_end_of_the_terminal_drains_unless_systemd_or_nohup_is_behind_it() {
+    let mut harness = Harness::empty();
+    let mut daemon = harness.serve();
+    daemon.signal(Signal::HUP);
+    assert_eq!(daemon.end(), 0, "{:?}", daemon.seen);
+    assert!(daemon.seen.iter().any(|line| line.contains("draining")), "{:?}", daemon.seen);
+
+    let mut nohup = Process::start(harness.bare("nohup").args([env!("CARGO_BIN_EXE_nightmail"), "serve"]));
+    nohup.wait_for("ready: ");
+    nohup.signal(Signal::HUP);
+    harness.run(&["queues"]).good();
+    nohup.stop();
+
+    let path = harness.dir.path().join("notify.sock");
+    let _systemd = UnixDatagram::bind(&path).unwrap();
+    harness.set_variable("NOTIFY_SOCKET", path.to_str().unwrap());
+    let mut daemon = harness.serve();
+    for _ in 0..2 {
+        daemon.signal(Signal::HUP);
+        daemon.wait_for("SIGHUP is ignored");
+    }
+    harness.run(&["queues"]).good();
+    daemon.stop();
+}
+
+/// Runs a command as a user that may not use the daemon's directory.
+fn run_as_stranger(harness: &Harness, arguments: &[&str]) -> Said {
+    if !rustix::process::getuid().is_root() {
+        return harness.run(arguments);
+    }
+    // Root may open anything, and a stranger may not be able to reach the build directory.
+    let binary = harness.dir.path().join("nightmail");
+    if !binary.exists() {
+        std::fs::copy(env!("CARGO_BIN_EXE_nightmail"), &binary).unwrap();
+    }
+    let mut command = harness.bare(binary.to_str().unwrap());
+    Said::of(command.args(arguments).uid(NOBODY).gid(NOBODY))
+}
+
+#[test]
+fn permission_denied_is_told_as_that_and_not_as_a_missing_store() {
+    let harness = Harness::empty();
+    let set_mode = |name: &str, mode| {
+        std::fs::set_permissions(harness.dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode("", 0o755);
+    let daemon = harness.serve();
+    set_mode("data", 0o755);
+    set_mode("data/control.sock", 0o000);
+    let said = run_as_stranger(&harness, &["queues"]);
+    assert_eq!(said.code, 77, "{said:?}");
+    assert!(said.err.contains("control socket data/control.sock: permission denied"), "{said:?}");
+    daemon.stop();
+    assert!(!harness.dir.path().join("data/control.sock").exists(), "a daemon that stops takes its socket away");
+    set_mode("data", 0o000);
+    for words in ["queues", "compact", "store check"] {
+        let said = run_as_stranger(&harness, &words.split(' ').collect::<Vec<_>>());
+        assert_eq!(said.code, 77, "{words}: {said:?}");
+        assert!(said.err.contains("permission denied") && !said.err.contains("no store"), "{words}: {said:?}");
+    }
+    set_mode("data", 0o755);
+    set_mode("data/nightmail.log", 0o000);
+    set_mode("data/nightmail.lock", 0o666);
+    let said = run_as_stranger(&harness, &["queues"]);
+    assert!(said.code == 77 && said.err.contains("nightmail.log: permission denied"), "{said:?}");
+    set_mode("config.toml", 0o000);
+    let said = run_as_stranger(&harness, &["queues"]);
+    assert!(said.code == 78 && said.err.contains("config.toml: permission denied"), "{said:?}");
+}
+
+#[test]
+fn serve_without_a_configuration_says_first_that_it_runs_the_example() {
+    let harness = Harness::empty();
+    std::fs::remove_file(harness.dir.path().join("config.toml")).unwrap();
+    let lines = harness.serve().stop();
+    assert!(lines[0].contains("there is no configuration, so this is the built-in example"), "{lines:?}");
+}
