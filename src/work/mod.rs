@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod backend;
+mod breaker;
 mod dispatcher;
 pub mod options;
 pub mod pool;
