@@ -14,8 +14,8 @@ use crate::queue::Queues;
 use crate::run::Ledger;
 use crate::schedule::{self, Service};
 use crate::store::{self, Store};
-use crate::work::Pool;
 use crate::work::pool::Drain;
+use crate::work::{Breakers, Pool};
 
 use super::space::Watch;
 use super::{Error, drain, functions, notify, progress, retention, space};
@@ -78,6 +78,7 @@ impl Daemon {
         let end = CancellationToken::new();
         let signals = Drain::default();
         let mut pools = JoinSet::new();
+        let breakers = Breakers::new(clock.clone());
         let made = functions::make(&settings, &queues, &clock)?;
         for (function, made) in settings.functions.iter().zip(made) {
             pools.spawn(Pool::new(queues.clone(), function.pool.clone(), made, signals.clone()).run());
@@ -96,7 +97,8 @@ impl Daemon {
         spawn(&mut parts, notify::watch(queues.clone(), liveness, clock.clone(), end.clone()));
         let (driver, driver_stop) = (queues.clone(), signals.stop.clone());
         parts.spawn(async move { driver.drive_all(driver_stop).await.map_err(Error::from) });
-        let control = server::serve(control, Control::of_daemon(queues.clone(), schedules, end.clone()), end.clone());
+        let answers = Control::of_daemon(queues.clone(), schedules, breakers.clone(), end.clone());
+        let control = server::serve(control, answers, end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
 
         let status = status(&settings);

@@ -7,20 +7,20 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::outcome::printable;
-use crate::base::{MessageId, Verdict};
+use crate::base::{LeaseTime, MessageId, Verdict};
 
 /// So many messages that found no session, a throttled one or no reply open the breaker; fewer when the functions that
 /// use the destination run fewer attempts at once.
-pub const AWAY_VOTES: usize = 5;
+const AWAY_VOTES: usize = 5;
 /// So many messages whose first charged failure is a server error open the breaker, when nothing is answered between
 /// them. With fewer, the fault is taken to be the messages' own.
-pub const SERVER_ERROR_VOTES: usize = 10;
+const SERVER_ERROR_VOTES: usize = 10;
 /// The wait before the first probe.
-pub const FIRST_WAIT: Duration = Duration::from_secs(1);
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The waits between probes double up to this.
-pub const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A destination that asks for a longer pause is probed after this nevertheless: it may name a day by mistake.
-pub const PAUSE_MAX: Duration = Duration::from_secs(300);
+const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// A wait is shortened by up to this share at random, so that breakers that opened together do not stay in step.
 const JITTER: f64 = 0.1;
 /// A message whose failure is charged votes once within this time, unless it was answered since.
@@ -30,7 +30,7 @@ const VOTES_MAX: usize = 256;
 /// The breaker remembers this many past outages.
 const OUTAGES_MAX: usize = 64;
 
-/// The breaker of one destination. All moments are monotonic and of one clock.
+/// The breaker of one destination.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     /// How many attempts the functions that use the destination run at once.
@@ -39,24 +39,24 @@ pub(super) struct Breaker {
     votes: Vec<(MessageId, Class)>,
     /// Messages whose charged failure was a vote, and when: until they are answered or [`VOTE_LASTS`] has passed.
     /// Without it a message that can never succeed would open the breaker again and again, and never be charged.
-    voted: VecDeque<(MessageId, Duration)>,
+    voted: VecDeque<(MessageId, LeaseTime)>,
     /// Set while the breaker is open.
     outage: Option<Outage>,
     /// Beginning and end of past outages, the oldest first.
-    past: VecDeque<(Duration, Duration)>,
+    past: VecDeque<(LeaseTime, LeaseTime)>,
 }
 
 /// An open breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outage {
     /// When it opened.
-    pub(super) since: Duration,
+    pub(super) since: LeaseTime,
     /// What the last failed contact said.
     pub(super) cause: String,
     /// Whether that can be mended by an operator alone.
     pub(super) needs_operator: bool,
     /// When the next probe is due.
-    pub(super) due: Duration,
+    pub(super) due: LeaseTime,
     /// Whether a probe is under way.
     pub(super) is_probing: bool,
     /// The wait after the next failed probe.
@@ -112,7 +112,7 @@ pub(super) enum Admission {
     /// One, as a probe.
     Probe,
     /// None until this moment.
-    At(Duration),
+    At(LeaseTime),
     /// None until the probe under way has ended.
     Busy,
 }
@@ -129,7 +129,7 @@ impl Breaker {
     }
 
     /// Takes in what an attempt found. `jitter` is a random number in `0.0..1.0`.
-    pub(super) fn record(&mut self, voter: Voter, verdict: &Verdict, now: Duration, jitter: f64) -> Option<Change> {
+    pub(super) fn record(&mut self, voter: Voter, verdict: &Verdict, now: LeaseTime, jitter: f64) -> Option<Change> {
         if *verdict == Verdict::Answered {
             return self.answered(voter.message, now);
         }
@@ -139,7 +139,7 @@ impl Breaker {
         }
     }
 
-    fn answered(&mut self, message: MessageId, now: Duration) -> Option<Change> {
+    fn answered(&mut self, message: MessageId, now: LeaseTime) -> Option<Change> {
         self.votes.clear();
         if !self.voted.is_empty() {
             self.voted.retain(|(voted, _)| *voted != message);
@@ -153,10 +153,10 @@ impl Breaker {
             second.0 = since;
         }
         self.past.push_back((outage.since, now));
-        Some(Change::Closed { away: now.saturating_sub(outage.since) })
+        Some(Change::Closed { away: now.since(outage.since) })
     }
 
-    fn vote(&mut self, voter: Voter, verdict: &Verdict, now: Duration, jitter: f64) -> Option<Change> {
+    fn vote(&mut self, voter: Voter, verdict: &Verdict, now: LeaseTime, jitter: f64) -> Option<Change> {
         let class = if *verdict == Verdict::ServerError { Class::ServerError } else { Class::Away };
         let is_charged = matches!(verdict, Verdict::TimedOut | Verdict::ServerError);
         if is_charged && !self.is_first(voter, now) || self.votes.iter().any(|(message, _)| *message == voter.message) {
@@ -181,8 +181,8 @@ impl Breaker {
     }
 
     /// Whether this is the message's first charged failure, as far as is known.
-    fn is_first(&mut self, voter: Voter, now: Duration) -> bool {
-        while self.voted.back().is_some_and(|(_, at)| now.saturating_sub(*at) > VOTE_LASTS) {
+    fn is_first(&mut self, voter: Voter, now: LeaseTime) -> bool {
+        while self.voted.back().is_some_and(|(_, at)| now.since(*at) > VOTE_LASTS) {
             self.voted.pop_back();
         }
         voter.attempts_charged <= 1 && self.voted.iter().all(|(message, _)| *message != voter.message)
@@ -190,7 +190,7 @@ impl Breaker {
 
     /// Whether messages may be received. Someone who is refused because of a probe is remembered until
     /// [`Breaker::end_probe`].
-    pub(super) fn admit(&mut self, now: Duration) -> Admission {
+    pub(super) fn admit(&mut self, now: LeaseTime) -> Admission {
         match &mut self.outage {
             None => Admission::All,
             Some(outage) if outage.is_probing => {
@@ -217,14 +217,14 @@ impl Breaker {
     }
 
     /// Makes the next probe due at once. Returns whether the breaker is open.
-    pub(super) fn probe_now(&mut self, now: Duration) -> bool {
+    pub(super) fn probe_now(&mut self, now: LeaseTime) -> bool {
         let Some(outage) = &mut self.outage else { return false };
         outage.due = outage.due.min(now);
         true
     }
 
     /// The outages that reach into the time from `from` to `now`, cut to it.
-    pub(super) fn outages(&self, from: Duration, now: Duration) -> impl Iterator<Item = (Duration, Duration)> + '_ {
+    pub(super) fn outages(&self, from: LeaseTime, now: LeaseTime) -> impl Iterator<Item = (LeaseTime, LeaseTime)> + '_ {
         let present = self.outage.as_ref().map(|outage| (outage.since, now));
         let all = self.past.iter().copied().chain(present);
         all.map(move |(start, end)| (start.max(from), end.min(now))).filter(|(start, end)| start < end)
@@ -232,7 +232,7 @@ impl Breaker {
 }
 
 impl Outage {
-    fn new(verdict: &Verdict, now: Duration, jitter: f64) -> Self {
+    fn new(verdict: &Verdict, now: LeaseTime, jitter: f64) -> Self {
         let needs_operator = needs_operator(verdict);
         let mut outage = Self {
             since: now,
@@ -248,14 +248,14 @@ impl Outage {
         outage
     }
 
-    fn failed_again(&mut self, is_probe: bool, verdict: &Verdict, now: Duration, jitter: f64) -> Option<Change> {
+    fn failed_again(&mut self, is_probe: bool, verdict: &Verdict, now: LeaseTime, jitter: f64) -> Option<Change> {
         self.cause = cause(verdict);
         self.needs_operator = needs_operator(verdict);
         if is_probe {
             self.postpone(verdict, now, jitter);
         } else {
             // An attempt that was under way when the breaker opened: it brings no new wait, but a pause is respected.
-            self.due = self.due.max(now + pause(verdict));
+            self.due = self.due.max(now.after(pause(verdict)));
         }
         if self.needs_operator && !self.was_operator_told {
             self.was_operator_told = true;
@@ -265,9 +265,9 @@ impl Outage {
     }
 
     /// Sets the next probe, and doubles the wait after it.
-    fn postpone(&mut self, verdict: &Verdict, now: Duration, jitter: f64) {
+    fn postpone(&mut self, verdict: &Verdict, now: LeaseTime, jitter: f64) {
         let wait = self.wait.mul_f64(1.0 - JITTER * jitter.clamp(0.0, 1.0));
-        self.due = now + wait.max(pause(verdict));
+        self.due = now.after(wait.max(pause(verdict)));
         self.wait = (self.wait * 2).min(WAIT_MAX);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const NOW: Duration = Duration::from_secs(1000);
+const NOW: LeaseTime = LeaseTime::from_millis(1_000_000);
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -27,7 +27,7 @@ fn throttled(after: u64) -> Verdict {
 /// A breaker and its time.
 struct World {
     breaker: Breaker,
-    now: Duration,
+    now: LeaseTime,
 }
 
 impl World {
@@ -67,7 +67,7 @@ impl World {
 
     /// Moves to the moment at which the next probe is due, takes it and lets it fail; returns how long the wait was.
     fn probe_fails(&mut self, verdict: &Verdict) -> Duration {
-        let wait = self.due().saturating_sub(self.now);
+        let wait = self.due().since(self.now);
         self.now = self.due();
         assert_eq!(self.breaker.admit(self.now), Admission::Probe);
         self.breaker.begin_probe();
@@ -76,7 +76,7 @@ impl World {
         wait
     }
 
-    fn due(&self) -> Duration {
+    fn due(&self) -> LeaseTime {
         self.breaker.outage().unwrap().due
     }
 }
@@ -91,7 +91,7 @@ fn five_messages_that_find_nobody_open_it_and_say_why() {
         }
         let are_deferred = verdict != Verdict::TimedOut;
         assert_eq!(world.fails(4, &verdict), Some(Change::Opened { messages: 5, are_deferred }), "{verdict:?}");
-        assert_eq!(world.breaker.admit(world.now), Admission::At(NOW + secs(1)));
+        assert_eq!(world.breaker.admit(world.now), Admission::At(NOW.after(secs(1))));
     }
     assert_eq!(World::open().breaker.outage().unwrap().cause, "connection refused");
 }
@@ -137,7 +137,7 @@ fn any_answer_forgets_the_votes_and_closes_at_once() {
     }
     assert!(!world.is_open());
     world.fails(4, &refused());
-    world.now += secs(7);
+    world.now = world.now.after(secs(7));
     assert_eq!(world.answers(9), Some(Change::Closed { away: secs(7) }));
     assert_eq!(world.breaker.admit(world.now), Admission::All);
 }
@@ -201,7 +201,7 @@ fn a_message_that_was_answered_votes_again() {
     world.fails(1, &Verdict::TimedOut);
     assert!(world.is_open(), "it worked in the meantime");
     world.answers(2);
-    world.now += VOTE_LASTS + secs(1);
+    world.now = world.now.after(VOTE_LASTS + secs(1));
     world.fails(1, &Verdict::TimedOut);
     assert!(world.is_open(), "the hour is over");
 }
@@ -213,19 +213,19 @@ fn what_it_remembers_is_bounded() {
         let message = MessageId::from_bytes(u128::from(round).to_be_bytes());
         let voter = Voter { message, attempts_charged: 1, is_probe: false };
         world.breaker.record(voter, &Verdict::TimedOut, world.now, 0.0);
-        world.now += secs(1);
+        world.now = world.now.after(secs(1));
         world.answers(99);
     }
     assert_eq!(world.breaker.voted.len(), VOTES_MAX);
     let mut world = World::new(1);
     for _ in 0..3 * OUTAGES_MAX {
         world.fails(1, &refused());
-        world.now += secs(1);
+        world.now = world.now.after(secs(1));
         world.answers(1);
-        world.now += secs(1);
+        world.now = world.now.after(secs(1));
     }
     assert_eq!(world.breaker.past.len(), OUTAGES_MAX);
-    let recalled = world.breaker.outages(Duration::ZERO, world.now).next().unwrap();
+    let recalled = world.breaker.outages(LeaseTime::ZERO, world.now).next().unwrap();
     assert_eq!(recalled.0, NOW, "the oldest outages are joined, not forgotten");
 }
 
@@ -247,7 +247,7 @@ fn a_wait_is_shortened_by_a_tenth_at_most() {
         let mut world = World::new(1);
         let voter = Voter { message: message(1), attempts_charged: 1, is_probe: false };
         world.breaker.record(voter, &refused(), NOW, jitter);
-        world.due() - NOW
+        world.due().since(NOW)
     };
     assert_eq!(waited(0.0), secs(1));
     assert_eq!(waited(1.0), Duration::from_millis(900));
@@ -257,15 +257,15 @@ fn a_wait_is_shortened_by_a_tenth_at_most() {
 fn a_pause_that_it_asks_for_is_the_least_wait_up_to_five_minutes() {
     let mut world = World::new(1);
     world.fails(1, &throttled(30));
-    assert_eq!(world.due(), NOW + secs(30));
+    assert_eq!(world.due(), NOW.after(secs(30)));
     assert_eq!(world.probe_fails(&throttled(86_400)), secs(30));
     assert_eq!(world.probe_fails(&throttled(0)), PAUSE_MAX);
     // An attempt that was under way at the opening asks for a pause too.
     let mut world = World::open();
     world.fails(7, &throttled(20));
-    assert_eq!(world.due(), NOW + secs(20));
+    assert_eq!(world.due(), NOW.after(secs(20)));
     world.fails(8, &refused());
-    assert_eq!(world.due(), NOW + secs(20), "and only a probe changes the wait");
+    assert_eq!(world.due(), NOW.after(secs(20)), "and only a probe changes the wait");
 }
 
 #[test]
@@ -310,14 +310,14 @@ fn what_only_an_operator_can_mend_is_told_once_an_outage() {
 fn outages_are_recalled_within_a_span() {
     let mut world = World::new(1);
     world.fails(1, &refused());
-    world.now += secs(10);
+    world.now = world.now.after(secs(10));
     world.answers(1);
-    world.now += secs(10);
+    world.now = world.now.after(secs(10));
     world.fails(1, &refused());
-    world.now += secs(5);
+    world.now = world.now.after(secs(5));
     let recalled = |from| world.breaker.outages(from, world.now).collect::<Vec<_>>();
-    assert_eq!(recalled(Duration::ZERO), [(NOW, NOW + secs(10)), (NOW + secs(20), NOW + secs(25))]);
-    assert_eq!(recalled(NOW + secs(4))[0], (NOW + secs(4), NOW + secs(10)));
-    assert_eq!(recalled(NOW + secs(15)).len(), 1);
+    assert_eq!(recalled(LeaseTime::ZERO), [(NOW, NOW.after(secs(10))), (NOW.after(secs(20)), NOW.after(secs(25)))]);
+    assert_eq!(recalled(NOW.after(secs(4)))[0], (NOW.after(secs(4)), NOW.after(secs(10))));
+    assert_eq!(recalled(NOW.after(secs(15))).len(), 1);
     assert_eq!(recalled(world.now), []);
 }

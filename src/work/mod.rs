@@ -6,10 +6,12 @@
 pub mod attempt;
 pub mod backend;
 mod breaker;
+pub mod breakers;
 mod dispatcher;
 pub mod options;
 pub mod pool;
 mod settle;
 
+pub use breakers::{BreakerState, BreakerView, Breakers};
 pub use options::Options;
 pub use pool::Pool;

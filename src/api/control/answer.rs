@@ -13,6 +13,7 @@ use crate::store::record::{
     Attribute, AttributeValue, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, TickVerdict,
 };
 use crate::store::{self, Snapshot, Tx, backup};
+use crate::work::Breakers;
 
 use super::request::{Checked, FailureKind, RedriveView, ScheduleView, Status, With};
 use super::{Answer, Failure, Request};
@@ -30,6 +31,8 @@ pub struct Control {
     queues: Queues,
     /// The schedules, each with the queue of the fan-out that it starts.
     schedules: Vec<(schedule::Options, String)>,
+    /// The daemon's circuit breakers; `None` in the CLI, which calls no destination.
+    breakers: Option<Breakers>,
     /// Whether the daemon executes the request, rather than the CLI on its own.
     is_daemon: bool,
     /// Cancels requests that read the whole store; cancelled by the daemon when it ends.
@@ -38,13 +41,18 @@ pub struct Control {
 
 impl Control {
     /// For the daemon; `end` cancels requests that take long.
-    pub fn of_daemon(queues: Queues, schedules: Vec<(schedule::Options, String)>, end: CancellationToken) -> Self {
-        Self { queues, schedules, is_daemon: true, end }
+    pub fn of_daemon(
+        queues: Queues,
+        schedules: Vec<(schedule::Options, String)>,
+        breakers: Breakers,
+        end: CancellationToken,
+    ) -> Self {
+        Self { queues, schedules, breakers: Some(breakers), is_daemon: true, end }
     }
 
     /// For the CLI when no daemon runs.
     pub fn of_cli(queues: Queues, schedules: Vec<(schedule::Options, String)>) -> Self {
-        Self { queues, schedules, is_daemon: false, end: CancellationToken::new() }
+        Self { queues, schedules, breakers: None, is_daemon: false, end: CancellationToken::new() }
     }
 
     /// Executes one request.
@@ -83,6 +91,7 @@ impl Control {
                 Answer::Recipients(report::rows(&snapshot, id, state, interrupted, after)?)
             }
             Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now.wall)?),
+            Request::Breakers => Answer::Breakers(self.breakers.as_ref().map(Breakers::views).unwrap_or_default()),
             Request::Backup(order) => Answer::Backup(self.queues.store().backup(&order, &self.end)?),
             Request::CheckStore => Answer::Checked(check(&snapshot, Findings::new(self.end.clone()))?),
             _ => Answer::Status(self.status(now.wall)),
@@ -113,8 +122,18 @@ impl Control {
                 tracing::info!(queue, "a queue goes on");
                 Answer::Done
             }
+            Request::Probe { destination } => Answer::Probed(self.probe(destination.as_deref())?),
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
             _ => Answer::Status(self.status(self.queues.now().wall)),
+        })
+    }
+
+    fn probe(&self, destination: Option<&str>) -> Result<Vec<String>, Failure> {
+        let Some(breakers) = &self.breakers else { return Ok(Vec::new()) };
+        breakers.probe_now(destination).ok_or_else(|| {
+            let known: Vec<String> = breakers.views().into_iter().map(|view| view.destination).collect();
+            let name = destination.unwrap_or_default();
+            failure(FailureKind::Request, format!("destination {name:?} not found (known: {})", known.join(", ")))
         })
     }
 

@@ -16,6 +16,7 @@ use crate::run::Report;
 use crate::run::report::Row;
 use crate::store::backup::{self, Backup};
 use crate::store::check::Finding;
+use crate::work::BreakerView;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +113,13 @@ pub enum Request {
     },
     /// The schedules with their next ticks and the newest past ones.
     Schedules,
+    /// The circuit breakers of all destinations. Without a daemon there are none.
+    Breakers,
+    /// Try a destination that is away with the next message at once.
+    Probe {
+        /// Its name as [`Request::Breakers`] shows it; all that are away when `None`.
+        destination: Option<String>,
+    },
     /// Copy the store into a new file.
     Backup(backup::Order),
     /// Check every row of the store and the rules between them.
@@ -132,6 +140,7 @@ impl Request {
             | Self::Run { .. }
             | Self::Recipients { .. }
             | Self::Schedules
+            | Self::Breakers
             | Self::Backup(_)
             | Self::CheckStore => true,
             Self::StartRedrive(_)
@@ -141,7 +150,8 @@ impl Request {
             | Self::Resume { .. }
             | Self::Purge { .. }
             | Self::Send { .. }
-            | Self::StartRun { .. } => false,
+            | Self::StartRun { .. }
+            | Self::Probe { .. } => false,
         }
     }
 
@@ -229,6 +239,10 @@ pub enum Answer {
     Recipients(Vec<Row>),
     /// See [`Request::Schedules`].
     Schedules(Vec<ScheduleView>),
+    /// See [`Request::Breakers`].
+    Breakers(Vec<BreakerView>),
+    /// The destinations that are away and are tried at once.
+    Probed(Vec<String>),
     /// See [`Request::Backup`].
     Backup(Backup),
     /// See [`Request::CheckStore`].
