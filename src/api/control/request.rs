@@ -182,6 +182,8 @@ impl Request {
             Self::Recipients { .. } => "run recipients",
             Self::Schedules => "schedules",
             Self::Backup(_) => "backup",
+            Self::Breakers => "status",
+            Self::Probe { .. } => "probe",
             Self::CheckStore => "store check",
         }
     }
