@@ -34,7 +34,7 @@ pub(crate) async fn run(side: &Side) -> anyhow::Result<Figures> {
     let (pool, options) = settings::statement(&settings)?;
     let renderer = Box::new(PdfStatementRenderer::new(&options.document)?);
     let function: Arc<dyn Function> = Arc::new(Statement::new(options, &["period"], renderer, clock.clone())?);
-    let users = Users::new(&settings::fan_out(&settings)?.users, &["period"])?;
+    let users = Users::new(&settings::fan_out(&settings)?.users, &["period"], clock.clone())?;
     let params = BTreeMap::from([("period".to_owned(), PERIOD.to_owned())]);
 
     let (began, cpu) = (clock.monotonic(), child::cpu_seconds()?);
@@ -62,7 +62,7 @@ fn recipients<'a>(
     let pages = stream::try_unfold(Some(PageAddress::First), move |address| async move {
         let Some(address) = address else { return Ok(None) };
         let Page { records, next } =
-            users.page(&address, params).await.map_err(|fault| anyhow::anyhow!("{fault:?}"))?;
+            users.page(&address, params, &mut Vec::new()).await.map_err(|fault| anyhow::anyhow!("{fault:?}"))?;
         let records: Vec<anyhow::Result<User>> = records.into_iter().map(user).collect();
         anyhow::Ok(Some((stream::iter(records), next)))
     });
@@ -92,8 +92,8 @@ async fn call(function: Arc<dyn Function>, body: Bytes, now: LeaseTime) -> anyho
         deadline: LeaseTime::from_millis(u64::MAX),
         receipt_handle: String::new(),
     };
-    let outcome = tokio::spawn(async move { function.call(invocation).await }).await.context("a call panicked")?;
-    match outcome {
+    let report = tokio::spawn(async move { function.call(invocation).await }).await.context("a call panicked")?;
+    match report.outcome {
         Outcome::Done(_) => Ok(()),
         other => bail!("a statement failed: {other:?}"),
     }

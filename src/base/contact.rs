@@ -32,13 +32,22 @@ impl fmt::Display for Destination {
     }
 }
 
-/// One call to a destination.
+/// What an attempt's calls to one destination came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contact {
     /// What was called.
     pub destination: Destination,
-    /// What that says about the destination.
+    /// What the last call says about the destination.
     pub verdict: Verdict,
+}
+
+impl Contact {
+    /// Adds the contact to those of its attempt, in place of an earlier one with the same destination: a list has at
+    /// most one contact for each destination, however many calls an attempt makes.
+    pub fn add_to(self, contacts: &mut Vec<Self>) {
+        contacts.retain(|earlier| earlier.destination != self.destination);
+        contacts.push(self);
+    }
 }
 
 /// What one call says about the destination's health. What it says about the message is the outcome's.
@@ -64,12 +73,13 @@ pub enum Verdict {
     ServerError,
 }
 
-/// What a function returns: the outcome, and what it learned about its destinations, in the order of the calls.
+/// What a function returns: the outcome, and what it learned about its destinations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// How the attempt ended.
     pub outcome: Outcome,
-    /// The last one is of the call that decided the outcome.
+    /// One for each destination that was called, in the order of the last calls. When a call failed and so decided the
+    /// outcome, it is the last one.
     pub contacts: Vec<Contact>,
 }
 

@@ -20,7 +20,7 @@ use super::error::FunctionFault;
 pub fn check(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<(), Error> {
     each(settings, |function, params| match &function.kind {
         Kind::Statement(options) => statement(options, params, clock).map(drop),
-        Kind::FanOut(options) => users(options, params).map(drop),
+        Kind::FanOut(options) => users(options, params, clock).map(drop),
     })?;
     Ok(())
 }
@@ -38,8 +38,8 @@ pub(super) fn make(
         match &function.kind {
             Kind::Statement(options) => Ok(Arc::new(statement(options, params, clock)?)),
             Kind::FanOut(options) => {
-                let users = users(options, params)?;
-                Ok(Arc::new(FanOut::new(options.clone(), users, queues.clone(), clock.clone())))
+                let users = users(options, params, clock)?;
+                Ok(Arc::new(FanOut::new(options.clone(), users, queues.clone())))
             }
         }
     })
@@ -74,6 +74,6 @@ fn statement(
     Statement::new(options, params, Box::new(PdfStatementRenderer::new(&options.document)?), clock.clone())
 }
 
-fn users(options: &FanOutOptions, params: &[&str]) -> Result<Users, function::Error> {
-    Users::new(&options.users, params)
+fn users(options: &FanOutOptions, params: &[&str], clock: &Arc<dyn Clock>) -> Result<Users, function::Error> {
+    Users::new(&options.users, params, clock.clone())
 }

@@ -6,13 +6,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::base::{LeaseTime, MessageId, Outcome};
+use crate::base::{Destination, LeaseTime, MessageId, Report};
 
 /// What a message or a tick makes happen. One value serves all workers at once.
 pub trait Function: Send + Sync + fmt::Debug {
-    /// Processes one message. The pool limits its time: when the limit passes, the future is dropped at an await
+    /// Processes one message and reports how it ended and what it learned about its destinations. The pool limits its time: when the limit passes, the future is dropped at an await
     /// point, so everything that it holds must be safe to drop there.
-    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome>;
+    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Report>;
+
+    /// Everything outside that the function calls, each once. While the circuit breaker of one of them is open, no
+    /// message is received for the function but probes.
+    fn destinations(&self) -> Vec<Destination> {
+        Vec::new()
+    }
+
+    /// How long each destination has been silent in the middle of a call: the longest current wait for a reply. One
+    /// entry for each destination that something waits for now.
+    fn silences(&self) -> Vec<(Destination, Duration)> {
+        Vec::new()
+    }
 
     /// How much longer than its time limit an attempt may take, because an effect that was begun within the limit must
     /// not be cancelled. Such a function begins no effect after [`Invocation::deadline`].

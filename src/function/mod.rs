@@ -6,6 +6,7 @@ pub mod call;
 pub mod error;
 pub mod statement;
 mod tls;
+mod unreachable;
 pub mod upstream;
 
 pub use call::{Function, Invocation};

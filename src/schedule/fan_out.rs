@@ -2,14 +2,14 @@
 //! and the cursor are one commit, so that a crash in the middle neither loses nor repeats a user.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Clock, Effect, Failure, Now, Outcome};
+use crate::base::{Contact, Destination, Effect, Failure, Now, Outcome, Report};
 use crate::function::statement::{Page, PageAddress, Record, User, Users};
+use crate::function::upstream::Fault;
 use crate::function::{Function, Invocation};
 use crate::queue::send::Send;
 use crate::queue::settle::{self, Ended};
@@ -27,7 +27,6 @@ pub struct FanOut {
     options: FanOutOptions,
     users: Users,
     queues: Queues,
-    clock: Arc<dyn Clock>,
 }
 
 /// The dead letter of a record that is too large for a message keeps this much of the record's text.
@@ -75,11 +74,11 @@ enum Error {
 
 impl FanOut {
     /// A fan-out that reads from `users`.
-    pub fn new(options: FanOutOptions, users: Users, queues: Queues, clock: Arc<dyn Clock>) -> Self {
-        Self { options, users, queues, clock }
+    pub fn new(options: FanOutOptions, users: Users, queues: Queues) -> Self {
+        Self { options, users, queues }
     }
 
-    async fn work(&self, invocation: Invocation) -> Outcome {
+    async fn work(&self, invocation: Invocation, contacts: &mut Vec<Contact>) -> Outcome {
         let work: FanOutMessage = match serde_json::from_slice(&invocation.body) {
             Ok(work) => work,
             Err(error) => {
@@ -97,10 +96,10 @@ impl FanOut {
         };
         match work.record {
             None => match invocation.receipt_handle.parse() {
-                Ok(handle) => self.fan_out(handle, run).await,
+                Ok(handle) => self.fan_out(handle, run, contacts).await,
                 Err(error) => retry(&Error::Queue(error)),
             },
-            Some(record) => self.recheck_record(run, record).await,
+            Some(record) => self.recheck_record(run, record, contacts).await,
         }
     }
 
@@ -109,7 +108,7 @@ impl FanOut {
     }
 
     /// Reads and commits pages from the durable cursor to the last page.
-    async fn fan_out(&self, handle: ReceiptHandle, mut run: RunRecord) -> Outcome {
+    async fn fan_out(&self, handle: ReceiptHandle, mut run: RunRecord, contacts: &mut Vec<Contact>) -> Outcome {
         // `finished_at` and not the cursor ends the loop: before the first page the cursor is empty as well.
         while run.fan_out.finished_at.is_none() {
             let address = match address(&run) {
@@ -123,9 +122,9 @@ impl FanOut {
             if let Err(full) = self.queues.space().admit(&self.options.target) {
                 return deferred(&full);
             }
-            let page = match self.users.page(&address, &run.params).await {
+            let page = match self.users.page(&address, &run.params, contacts).await {
                 Ok(page) => page,
-                Err(fault) => return fault.into_outcome(self.clock.wall()),
+                Err(fault) => return fault.into_outcome(),
             };
             run = match self.commit(handle, run, page).await {
                 Ok(run) => run,
@@ -156,11 +155,11 @@ impl FanOut {
     }
 
     /// Checks a malformed record again after its redrive. If it is valid now, its user gets a message.
-    async fn recheck_record(&self, run: RunRecord, record: Malformed) -> Outcome {
+    async fn recheck_record(&self, run: RunRecord, record: Malformed, contacts: &mut Vec<Contact>) -> Outcome {
         if let Err(full) = self.queues.space().admit(&self.options.target) {
             return deferred(&full);
         }
-        let user = match self.user_by_now(&run, &record).await {
+        let user = match self.user_by_now(&run, &record, contacts).await {
             Ok(user) => user,
             Err(end) => return end,
         };
@@ -182,7 +181,12 @@ impl FanOut {
 
     /// The user of a formerly malformed record: the stored text if it passes the check now, else the record that the
     /// users API returns today, found by its id or, without an id, by its position.
-    async fn user_by_now(&self, run: &RunRecord, record: &Malformed) -> Result<User, Outcome> {
+    async fn user_by_now(
+        &self,
+        run: &RunRecord,
+        record: &Malformed,
+        contacts: &mut Vec<Contact>,
+    ) -> Result<User, Outcome> {
         let dead = |why| Outcome::Dead { why };
         let why = match User::check(&record.raw) {
             Ok(user) => return Ok(user),
@@ -191,8 +195,8 @@ impl FanOut {
         // The fault was corrected either in this program, and the stored text passes, or at the source, and the page
         // must be fetched again.
         let Some(address) = &record.address else { return Err(dead(why)) };
-        let page = self.users.page(address, &run.params).await;
-        let mut records = page.map_err(|fault| fault.into_outcome(self.clock.wall()))?.records;
+        let page = self.users.page(address, &run.params, contacts).await;
+        let mut records = page.map_err(Fault::into_outcome)?.records;
         let id = kept_id(&record.raw);
         let is_it = |found: &Record| matches!((found, &id), (Record::User(user), Some(id)) if user.id == *id);
         let place = records.iter().position(is_it).unwrap_or(record.index);
@@ -229,8 +233,17 @@ impl FanOut {
 }
 
 impl Function for FanOut {
-    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome> {
-        self.work(invocation).boxed()
+    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
+        let report = async move {
+            let mut contacts = Vec::new();
+            let outcome = self.work(invocation, &mut contacts).await;
+            Report { outcome, contacts }
+        };
+        report.boxed()
+    }
+
+    fn destinations(&self) -> Vec<Destination> {
+        vec![self.users.destination().clone()]
     }
 }
 

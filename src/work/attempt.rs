@@ -18,7 +18,7 @@ use tower::timeout::error::Elapsed;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use crate::base::{Effect, Failure, Outcome, units};
+use crate::base::{Contact, Effect, Failure, Outcome, Report, units};
 use crate::function::{Function, Invocation};
 use crate::queue::{Queues, Received};
 
@@ -39,9 +39,9 @@ pub(super) struct Call {
 }
 
 impl Service<Task<Delivery>> for Call {
-    type Response = Outcome;
+    type Response = Report;
     type Error = BoxDynError;
-    type Future = AttemptFuture<Outcome>;
+    type Future = AttemptFuture<Report>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxDynError>> {
         // No back-pressure here: a message is received only when there is a permit for it.
@@ -94,7 +94,7 @@ pub(super) struct Finish<S> {
 
 impl<S> Service<Task<Delivery>> for Finish<S>
 where
-    S: Service<Task<Delivery>, Response = Outcome>,
+    S: Service<Task<Delivery>, Response = Report>,
     S::Error: Into<BoxDynError> + Send,
     S::Future: Send + 'static,
 {
@@ -121,18 +121,18 @@ where
         );
         let seen = span.clone();
         let attempt = async move {
-            let end = tokio::select! {
+            let (end, contacts) = tokio::select! {
                 // When the function returns and the abort comes at the same moment, the outcome counts: its effect may
                 // have happened.
                 biased;
-                answer = call => End::Outcome(layer.outcome(&delivery.message, answer.map_err(Into::into))),
+                answer = call => layer.ended(&delivery.message, answer.map_err(Into::into)),
                 () = layer.abort.cancelled() => {
                     tracing::info!("given back: the drain's grace is over");
-                    End::Aborted
+                    (End::Aborted, Vec::new())
                 }
             };
             // The time is taken here, not at the commit: batching must not change when an attempt ended.
-            let finished = Finished { delivery, end, at: layer.queues.now(), span };
+            let finished = Finished { delivery, end, contacts, at: layer.queues.now(), span };
             if layer.finished.send(finished).await.is_err() {
                 tracing::error!("the attempt could not be settled: its pool has stopped");
             }
@@ -144,8 +144,9 @@ where
 }
 
 impl FinishLayer {
-    fn outcome(&self, message: &Received, answer: Result<Outcome, BoxDynError>) -> Outcome {
-        let outcome = answer.unwrap_or_else(|error| self.broken(&error));
+    fn ended(&self, message: &Received, answer: Result<Report, BoxDynError>) -> (End, Vec<Contact>) {
+        // A function that panicked or was cut off at its time limit has told nothing about its destinations.
+        let Report { outcome, contacts } = answer.unwrap_or_else(|error| self.broken(&error).into());
         let took = self.queues.now().lease.since(message.received_at);
         let name = outcome.name();
         if let Some(why) = outcome.failure() {
@@ -153,7 +154,7 @@ impl FinishLayer {
         } else {
             tracing::debug!(outcome = name, took_ms = took.as_millis(), "done");
         }
-        outcome
+        (End::Outcome(outcome), contacts)
     }
 
     /// The outcome of a function that panicked or exceeded its time limit. Both are retried, because the cause may

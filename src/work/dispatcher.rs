@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use crate::base::{LeaseTime, Now};
+use crate::base::{Contact, LeaseTime, Now};
 use crate::queue::receive::VISIBILITY_MAX;
 use crate::queue::{self, Queues, Receive, Received, Receiving, Settled, settle};
 use crate::store::record::Owner;
@@ -43,6 +43,8 @@ pub(super) struct Finished {
     pub(super) delivery: Delivery,
     /// How it ended.
     pub(super) end: End,
+    /// What it learned about its destinations.
+    pub(super) contacts: Vec<Contact>,
     /// When it ended.
     pub(super) at: Now,
     /// The attempt's span; the log lines of the settling belong to it.
@@ -175,7 +177,8 @@ impl Dispatcher {
     /// Settles a batch. This call creates the steps; the returned future sends them to the writer.
     fn settle(&self, group: Vec<Finished>) -> impl Future<Output = ()> + use<> {
         let settled = group.into_iter().map(|finished| {
-            let Finished { delivery: Delivery { message, permit }, end, at, span } = finished;
+            let Finished { delivery: Delivery { message, permit }, end, contacts, at, span } = finished;
+            tracing::trace!(?contacts, "destinations");
             // Released early, so that the receive in the same commit can use it. The limit is on running functions, and
             // this one has ended.
             drop(permit);

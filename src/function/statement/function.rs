@@ -17,7 +17,7 @@ use super::mail::{Mail, Mailer};
 use super::template::{Context, Document, Recipient};
 use super::url::UrlTemplate;
 use super::{Options, User};
-use crate::base::{Clock, Failure, Outcome};
+use crate::base::{Clock, Contact, Destination, Failure, Outcome, Report};
 use crate::function::{Error, Function, Invocation, upstream};
 
 /// The parameter that names the statement's period.
@@ -106,9 +106,11 @@ impl Statement {
         renderer: Box<dyn StatementRenderer>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
+        let account_url = account_url(options, params)?;
+        let destination = Destination::new("account API", &account_url.host_and_port());
         Ok(Self {
-            account_url: account_url(options, params)?,
-            accounts: upstream::Client::new(&options.account.upstream)?,
+            accounts: upstream::Client::new(&options.account.upstream, destination, Arc::clone(&clock))?,
+            account_url,
             renderer,
             mailer: Mailer::new(&options.mail, Arc::clone(&clock))?,
             default_locale: options.document.default_locale.clone(),
@@ -117,7 +119,7 @@ impl Statement {
     }
 
     /// Fetches, renders, mails. The first failure is the outcome.
-    async fn work(&self, invocation: &Invocation) -> Result<Outcome, Outcome> {
+    async fn work(&self, invocation: &Invocation, contacts: &mut Vec<Contact>) -> Result<Outcome, Outcome> {
         let dead = |why| Outcome::Dead { why };
         let body = Body::parse(&invocation.body).map_err(dead)?;
         let user = User::check(body.user.get()).map_err(dead)?;
@@ -128,8 +130,8 @@ impl Statement {
             name => body.params.get(name).map(String::as_str),
         });
         let url = url.map_err(dead)?;
-        let answer = self.accounts.get(&url, "account").await;
-        let answer = answer.map_err(|fault| fault.into_outcome(self.clock.wall()))?;
+        let answer = self.accounts.get(&url, "account", contacts).await;
+        let answer = answer.map_err(upstream::Fault::into_outcome)?;
         let period = body.params.get(PERIOD).map(String::as_str);
         let request = RenderRequest { body: &answer.body, account, period, user: &user };
         let print = self.renderer.render(&request).map_err(dead)?;
@@ -144,7 +146,7 @@ impl Statement {
             context: Value::from_serialize(&context),
             attachment: &print.pdf,
         };
-        let mut proof = self.mailer.send(&mail).await.map_err(super::mail::SendFault::into_outcome)?;
+        let mut proof = self.mailer.send(&mail, contacts).await.map_err(super::mail::SendFault::into_outcome)?;
         proof.document_sha256 = Some(print.sha256);
         Ok(Outcome::Done(proof))
     }
@@ -171,8 +173,16 @@ impl Body<'_> {
 }
 
 impl Function for Statement {
-    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome> {
-        Box::pin(async move { self.work(&invocation).await.unwrap_or_else(|end| end) })
+    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
+        Box::pin(async move {
+            let mut contacts = Vec::new();
+            let outcome = self.work(&invocation, &mut contacts).await.unwrap_or_else(|end| end);
+            Report { outcome, contacts }
+        })
+    }
+
+    fn destinations(&self) -> Vec<Destination> {
+        vec![self.accounts.destination().clone(), self.mailer.destination()]
     }
 
     fn overtime(&self) -> Duration {

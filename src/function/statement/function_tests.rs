@@ -3,7 +3,7 @@
 use super::super::mail::testing::{At, Fault, Sink, options as mail_options};
 use super::super::{AccountOptions, DocumentOptions};
 use super::*;
-use crate::base::{LeaseTime, ManualClock, MessageId, Timestamp};
+use crate::base::{LeaseTime, ManualClock, MessageId, Timestamp, Verdict};
 use crate::function::upstream::stub::{Part, Stub, answer, options as upstream_options};
 
 const USER: &str = r#"{"id":"u/1","name":"Ada","email":"ada@example.org"}"#;
@@ -40,7 +40,7 @@ fn statement(accounts: &Stub, sink: &Sink) -> Statement {
     Statement::new(&options, &["period"], Box::new(Echo), clock).unwrap()
 }
 
-async fn call(statement: &Statement, body: String) -> Outcome {
+async fn report(statement: &Statement, body: String) -> Report {
     let invocation = Invocation {
         message_id: MessageId::from_bytes([7; 16]),
         queue: "statements".into(),
@@ -52,6 +52,10 @@ async fn call(statement: &Statement, body: String) -> Outcome {
         receipt_handle: String::new(),
     };
     statement.call(invocation).await
+}
+
+async fn call(statement: &Statement, body: String) -> Outcome {
+    report(statement, body).await.outcome
 }
 
 fn message(user: &str) -> String {
@@ -108,6 +112,31 @@ async fn each_stage_ends_the_work_with_its_own_class() {
     assert!(sink.recipients().is_empty());
     let refusing = Sink::faulty(At::Rcpt, Fault::Reply("550 5.1.1 unknown"), 0..1).await;
     assert_eq!(end(&good, &refusing, message(USER)).await, ("dead", "smtp relay 550 5.1.1".into()));
+}
+
+#[tokio::test]
+async fn a_report_names_each_destination_that_was_called_and_what_it_said() {
+    let (good, sink) = (Stub::always(answer("200 OK", &[], "good")).await, Sink::good().await);
+    let verdicts = async |statement: &Statement| {
+        let report = report(statement, message(USER)).await;
+        report
+            .contacts
+            .into_iter()
+            .map(|contact| (contact.destination.to_string(), contact.verdict))
+            .collect::<Vec<_>>()
+    };
+    let statement_of_both = statement(&good, &sink);
+    let [account, relay] = statement_of_both.destinations().try_into().unwrap();
+    assert_eq!(account.to_string(), format!("account API {}", good.url("").strip_prefix("http://").unwrap()));
+    assert_eq!(relay.to_string(), format!("relay 127.0.0.1:{}", sink.port));
+    let answered = |destination: &Destination| (destination.to_string(), Verdict::Answered);
+    assert_eq!(verdicts(&statement_of_both).await, [answered(&account), answered(&relay)]);
+    let broken = Stub::always(answer("500 Oops", &[], "")).await;
+    let statement_of_broken = statement(&broken, &sink);
+    let account = statement_of_broken.destinations().remove(0);
+    assert_eq!(verdicts(&statement_of_broken).await, [(account.to_string(), Verdict::ServerError)]);
+    let report = report(&statement_of_both, "not a message".into()).await;
+    assert!(report.contacts.is_empty(), "nothing was called: {report:?}");
 }
 
 #[test]

@@ -86,6 +86,13 @@ impl UrlTemplate {
         Url::parse(&text).map_err(|e| Failure::new("data", place, "address", format!("the filled url is wrong: {e}")))
     }
 
+    /// Host and port, which no value can change.
+    pub fn host_and_port(&self) -> String {
+        let url = self.fill("url", |_| Some("1")).expect("the template was checked with this sample");
+        let port = url.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}{port}", url.host_str().unwrap_or_default())
+    }
+
     /// Fills in two different samples: only path and query may differ.
     fn check_places(&self) -> Result<(), String> {
         let sample = |value| self.fill("url", |_| Some(value)).map_err(|failure| failure.text);

@@ -4,6 +4,7 @@
 //! a user. The address of a page is the fan-out's durable cursor.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -11,7 +12,7 @@ use url::Url;
 use super::UsersOptions;
 use super::page::{self, Pointers, Record};
 use super::url::UrlTemplate;
-use crate::base::Failure;
+use crate::base::{Clock, Contact, Destination, Failure};
 use crate::function::Error;
 use crate::function::upstream::{self, Answer, Fault};
 
@@ -53,24 +54,37 @@ impl Users {
     ///
     /// # Errors
     /// [`Error`] for a wrong address, token or header.
-    pub fn new(options: &UsersOptions, params: &[&str]) -> Result<Self, Error> {
+    pub fn new(options: &UsersOptions, params: &[&str], clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let first = UrlTemplate::new(&options.url, params)?;
+        let destination = Destination::new("users API", &first.host_and_port());
         Ok(Self {
-            first: UrlTemplate::new(&options.url, params)?,
-            client: upstream::Client::new(&options.upstream)?,
+            client: upstream::Client::new(&options.upstream, destination, clock)?,
+            first,
             pointers: Pointers { items: options.items.clone(), next: options.next.clone() },
             cursor_param: options.cursor_param.clone(),
         })
     }
 
-    /// Reads the page at `address`; `params` are the run's parameters.
+    /// What is called.
+    pub fn destination(&self) -> &Destination {
+        self.client.destination()
+    }
+
+    /// Reads the page at `address`; `params` are the run's parameters. What the call says about the users API is added
+    /// to `contacts`.
     ///
     /// # Errors
     /// [`Fault`] of the call, or of kind `data`: not a page of users (`malformed`, permanent), a page that ends too
     /// early (`truncated`, temporary), a next page elsewhere (`foreign-origin`) or the same again (`loop`).
-    pub async fn page(&self, address: &PageAddress, params: &BTreeMap<String, String>) -> Result<Page, Fault> {
+    pub async fn page(
+        &self,
+        address: &PageAddress,
+        params: &BTreeMap<String, String>,
+        contacts: &mut Vec<Contact>,
+    ) -> Result<Page, Fault> {
         let first = self.first.fill("users", |name| params.get(name).map(String::as_str)).map_err(Fault::permanent)?;
         let url = self.resolve(&first, address)?;
-        let answer = self.client.get(&url, "users").await?;
+        let answer = self.client.get(&url, "users", contacts).await?;
         if answer.is_no_content && *address != PageAddress::First {
             // Some services end with an empty page after the last full one.
             return Ok(Page { records: Vec::new(), next: None });

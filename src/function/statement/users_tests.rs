@@ -1,6 +1,7 @@
 //! The users source against a server whose pages lead on, astray and in circles.
 
 use super::*;
+use crate::base::{ManualClock, Timestamp};
 use crate::function::upstream::stub::{Part, Stub, answer, options as upstream_options};
 
 const USER: &str = r#"{"id":1,"name":"Ada","email":"ada@example.com"}"#;
@@ -14,7 +15,7 @@ fn users(url: String) -> Users {
         cursor_param: "cursor".into(),
         pages_max: 10,
     };
-    Users::new(&options, &["period"]).unwrap()
+    Users::new(&options, &["period"], ManualClock::new(Timestamp::ZERO)).unwrap()
 }
 
 fn params() -> BTreeMap<String, String> {
@@ -38,7 +39,7 @@ async fn serve(pages: &'static [(&'static str, &'static [&'static str], &'static
 async fn walk(users: &Users) -> Result<Vec<PageAddress>, Fault> {
     let (mut address, mut way) = (PageAddress::First, Vec::new());
     loop {
-        let page = users.page(&address, &params()).await?;
+        let page = users.page(&address, &params(), &mut Vec::new()).await?;
         way.extend(page.records.iter().map(|_| address.clone()));
         let Some(next) = page.next else { return Ok(way) };
         // The cursor is stored between pages.
@@ -87,7 +88,7 @@ async fn a_next_page_elsewhere_is_refused_and_not_called() {
     }
     let stub = serve(&[]).await;
     let stored = PageAddress::Url("http://127.0.0.1:1/x".into());
-    let fault = users(stub.url("/u")).page(&stored, &params()).await.unwrap_err();
+    let fault = users(stub.url("/u")).page(&stored, &params(), &mut Vec::new()).await.unwrap_err();
     assert_eq!(fault.failure().code, "foreign-origin");
 }
 
@@ -109,6 +110,9 @@ async fn an_overlong_cursor_is_refused() {
 async fn faults_of_the_call_come_through_and_a_missing_parameter_is_permanent() {
     let stub = serve(&[]).await;
     assert_eq!(code(&stub).await, "http users 404");
-    let fault = users(stub.url("/u?m={period}")).page(&PageAddress::First, &BTreeMap::new()).await.unwrap_err();
+    let fault = users(stub.url("/u?m={period}"))
+        .page(&PageAddress::First, &BTreeMap::new(), &mut Vec::new())
+        .await
+        .unwrap_err();
     assert_eq!((fault.failure().class().as_str(), fault.is_permanent()), ("data users address-value", true));
 }

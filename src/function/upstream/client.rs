@@ -3,6 +3,7 @@
 //! Must not know what the responses mean. Secrets go into requests only, never into an error, a log line or `Debug`.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +15,8 @@ use url::Url;
 
 use super::fault::RetryAfter;
 use super::{Fault, Options, link};
-use crate::base::{Backoff, Failure, units};
+use crate::base::{Backoff, Clock, Contact, Destination, Failure, Verdict, units};
+use crate::function::unreachable::{self, Unreachable};
 use crate::function::{Error, tls};
 
 /// At most this much of an error response is read, for its excerpt.
@@ -35,6 +37,9 @@ pub struct Client {
     timeout: Duration,
     retries: u32,
     backoff: Backoff,
+    /// What is called, for the contacts.
+    destination: Destination,
+    clock: Arc<dyn Clock>,
     /// Secrets that must not appear in an excerpt when the service echoes them.
     secrets: Vec<SecretString>,
 }
@@ -53,18 +58,21 @@ pub struct Answer {
 }
 
 impl Client {
-    /// Builds the client with every limit set: time-outs, body size, no redirects, no proxy from the environment.
+    /// Builds the client with every limit set: time-outs, body size, no redirects, no proxy from the environment. The
+    /// clock measures a `Retry-After` that is a date.
     ///
     /// # Errors
     /// [`Error`] when the token or a header cannot be sent or TLS cannot be set up.
-    pub fn new(options: &Options) -> Result<Self, Error> {
+    pub fn new(options: &Options, destination: Destination, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let mut config = tls::client_config()?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Below the limit of the whole call, so that a service without a connection is told from one that is silent.
+        let connect_timeout = options.connect_timeout.min(options.timeout.mul_f32(0.9));
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(config)
             .default_headers(headers(options)?)
             .user_agent(concat!("nightmail/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.connect_timeout)
+            .connect_timeout(connect_timeout)
             .timeout(options.timeout)
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -80,19 +88,38 @@ impl Client {
             timeout: options.timeout,
             retries: options.retries,
             backoff: options.backoff,
+            destination,
+            clock,
             secrets: options.token.iter().chain(options.headers.iter().map(|(_, value)| value)).cloned().collect(),
         })
     }
 
     /// Gets `url`; temporary faults are retried within this call as the options say. `place` names the service in
-    /// failures: `users`, `account`.
+    /// failures: `users`, `account`. What the last try says about the service is added to `contacts`.
     ///
     /// # Errors
     /// [`Fault`]: no response, a response that is not 2xx, or one that is too large.
-    pub async fn get(&self, url: &Url, place: &str) -> Result<Answer, Fault> {
+    pub async fn get(&self, url: &Url, place: &str, contacts: &mut Vec<Contact>) -> Result<Answer, Fault> {
+        let answer = self.try_repeatedly(Call { url, place }).await;
+        let verdict = match &answer {
+            Ok(_) => Some(Verdict::Answered),
+            Err(fault) => fault.verdict().cloned(),
+        };
+        if let Some(verdict) = verdict {
+            Contact { destination: self.destination.clone(), verdict }.add_to(contacts);
+        }
+        answer
+    }
+
+    /// What is called.
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    async fn try_repeatedly(&self, call: Call<'_>) -> Result<Answer, Fault> {
         let mut failures = 0;
         loop {
-            let fault = match self.try_once(Call { url, place }).await {
+            let fault = match self.try_once(call).await {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
@@ -112,7 +139,7 @@ impl Client {
         }
         if let Some(encoding) = header(&response, &CONTENT_ENCODING).filter(|e| !e.eq_ignore_ascii_case("identity")) {
             let text = format!("the answer is compressed ({encoding}), which was not asked for: send it as it is");
-            return Err(Fault::permanent(call.failure("encoding", text)));
+            return Err(Fault::permanent(call.failure("encoding", text)).with(Verdict::Answered));
         }
         let link_next = response.headers().get_all(LINK).iter().find_map(|value| link::next(value.to_str().ok()?));
         let content_type = header(&response, &CONTENT_TYPE);
@@ -141,18 +168,21 @@ impl Client {
     async fn refused(&self, call: Call<'_>, response: Response) -> Fault {
         let status = response.status();
         let retry_after = header(&response, &RETRY_AFTER).as_deref().and_then(RetryAfter::parse);
+        let retry_after = retry_after.map(|asked| asked.wait(self.clock.wall()));
         if status.is_redirection() {
             let text = format!("answered {status}, a redirect, and none is followed: set url to the final address");
-            return Fault::permanent(call.failure("redirect", text));
+            return Fault::permanent(call.failure("redirect", text)).with(Verdict::Answered);
         }
         let excerpt = self.excerpt(response).await;
         let failure = call.failure(status.as_str(), format!("answered {status}{}{excerpt}", remedy(status)));
         match status {
             StatusCode::TOO_MANY_REQUESTS => Fault::throttled(failure, retry_after),
             StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => Fault::throttled(failure, retry_after),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Fault::temporary(failure),
-            status if status.is_server_error() => Fault::temporary(failure),
-            _ => Fault::permanent(failure),
+            // As permanent faults, a token that ran out would kill every message of a run.
+            StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Fault::unreachable(failure, true),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Fault::temporary(failure).with(Verdict::Answered),
+            status if status.is_server_error() => Fault::temporary(failure).with(Verdict::ServerError),
+            _ => Fault::permanent(failure).with(Verdict::Answered),
         }
     }
 
@@ -200,36 +230,32 @@ impl Call<'_> {
     fn too_large(self, bytes_max: u64) -> Fault {
         let limit = units::show_size(bytes_max);
         let text = format!("the answer is larger than {limit} (make pages smaller or raise response_bytes_max)");
-        Fault::permanent(self.failure("too-large", text))
+        Fault::permanent(self.failure("too-large", text)).with(Verdict::Answered)
     }
 
-    /// Classifies a call that ended without a complete response; all of these faults are temporary.
+    /// Classifies a call that ended without a complete response. Without a connection it is deferred; a connection that
+    /// breaks or falls silent is a temporary fault, because the message may be what breaks it.
     fn broken(self, error: &reqwest::Error, timeout: Duration) -> Fault {
         if error.is_builder() {
             return Fault::permanent(self.failure("request", "the address cannot be called (check url)"));
         }
-        let cause = root_cause(error);
+        if error.is_connect() {
+            let mut cause = Unreachable::of(error);
+            if error.is_timeout() {
+                cause.code = "connect-timeout";
+            }
+            let remedy = cause.remedy("url", "the scheme and the port of url");
+            let failure = self.failure(cause.code, format!("{} ({remedy})", cause.text));
+            return Fault::unreachable(failure, cause.needs_operator);
+        }
         let failure = if error.is_timeout() {
             let limit = units::show_duration(timeout);
-            self.failure("timeout", format!("no whole answer in time (connect_timeout, or timeout {limit})"))
-        } else if error.is_connect() {
-            self.failure("connect", format!("no connection: {cause} (is the service up and the address right?)"))
+            self.failure("timeout", format!("no whole answer within timeout ({limit})"))
         } else {
-            self.failure("connection", format!("the connection broke: {cause}"))
+            self.failure("connection", format!("the connection broke: {}", unreachable::root_cause(error)))
         };
-        Fault::temporary(failure)
+        Fault::temporary(failure).with(Verdict::TimedOut)
     }
-}
-
-/// The deepest cause: reqwest's own texts repeat the address with its query, the causes below do not.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    let mut text = String::from("unknown cause");
-    while let Some(error) = cause {
-        text = error.to_string();
-        cause = error.source();
-    }
-    text
 }
 
 /// Scheme, host, port and path: what may be shown. User, password and query may hold secrets.

@@ -1,28 +1,37 @@
 //! The client against servers that respond slowly, endlessly, with redirects or not at all.
 
 use secrecy::SecretString;
+use tokio::io::AsyncWriteExt;
 
 use super::super::stub::{Part, Stub, answer, options};
 use super::*;
-use crate::base::{Outcome, Timestamp};
+use crate::base::{ManualClock, Outcome, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
 
-async fn get(options: &Options, url: &str) -> Result<Answer, Fault> {
-    Client::new(options).unwrap().get(&url.parse().unwrap(), "account").await
+fn client(options: &Options) -> Result<Client, Error> {
+    Client::new(options, Destination::new("account API", "test:80"), ManualClock::new(NOW))
 }
 
-/// The class of a fault and the class of the outcome.
-async fn fault_of(stub: &Stub) -> (String, Outcome) {
+async fn get(options: &Options, url: &str) -> Result<Answer, Fault> {
+    let mut contacts = Vec::new();
+    let result = client(options).unwrap().get(&url.parse().unwrap(), "account", &mut contacts).await;
+    let verdict = result.as_ref().map_or_else(|fault| fault.verdict().cloned(), |_| Some(Verdict::Answered));
+    assert_eq!(contacts.pop().map(|contact| contact.verdict), verdict);
+    result
+}
+
+/// The class of a fault, the outcome that it becomes, and what it says about the service.
+async fn fault_of(stub: &Stub) -> (String, Outcome, Option<Verdict>) {
     let fault = get(&options(), &stub.url("/accounts/7?key=geheim")).await.unwrap_err();
     let text = fault.failure().text.clone();
     assert!(!text.contains("geheim"), "the query is not shown: {text}");
     assert!(text.starts_with("GET http://127.0.0.1:"), "{text}");
-    (fault.failure().class(), fault.into_outcome(NOW))
+    (fault.failure().class(), fault.clone().into_outcome(), fault.verdict().cloned())
 }
 
 async fn answer_class(status: &str, headers: &[&str]) -> (String, &'static str, Option<u64>) {
-    let (class, outcome) = fault_of(&Stub::always(answer(status, headers, "no")).await).await;
+    let (class, outcome, _) = fault_of(&Stub::always(answer(status, headers, "no")).await).await;
     let after = match &outcome {
         Outcome::Deferred { after, .. } => after.map(|wait| wait.as_secs()),
         _ => None,
@@ -48,20 +57,32 @@ async fn a_good_answer_brings_body_type_and_next_link() {
 
 #[tokio::test]
 async fn statuses_are_classed_as_dead_retry_or_deferred() {
-    for (status, code, end) in [
-        ("404 Not Found", "404", "dead"),
-        ("401 Unauthorized", "401", "dead"),
-        ("400 Bad Request", "400", "dead"),
-        ("408 Request Timeout", "408", "retry"),
-        ("425 Too Early", "425", "retry"),
-        ("500 Oops", "500", "retry"),
-        ("502 Bad Gateway", "502", "retry"),
-        ("503 Unavailable", "503", "retry"),
-        ("429 Too Many Requests", "429", "deferred"),
-        ("302 Found", "redirect", "dead"),
+    let throttled = Verdict::Throttled { after: None };
+    for (status, code, end, verdict) in [
+        ("404 Not Found", "404", "dead", Verdict::Answered),
+        ("400 Bad Request", "400", "dead", Verdict::Answered),
+        ("403 Forbidden", "403", "dead", Verdict::Answered),
+        ("408 Request Timeout", "408", "retry", Verdict::Answered),
+        ("425 Too Early", "425", "retry", Verdict::Answered),
+        ("500 Oops", "500", "retry", Verdict::ServerError),
+        ("502 Bad Gateway", "502", "retry", Verdict::ServerError),
+        ("503 Unavailable", "503", "retry", Verdict::ServerError),
+        ("429 Too Many Requests", "429", "deferred", throttled),
+        ("302 Found", "redirect", "dead", Verdict::Answered),
     ] {
-        let class = format!("http account {code}");
-        assert_eq!(answer_class(status, &["Location: http://127.0.0.1:1/"]).await, (class, end, None), "{status}");
+        let stub = Stub::always(answer(status, &["Location: http://127.0.0.1:1/"], "no")).await;
+        let (class, outcome, said) = fault_of(&stub).await;
+        assert_eq!((class, outcome.name(), said), (format!("http account {code}"), end, Some(verdict)), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn refused_credentials_kill_no_message_and_wait_for_an_operator() {
+    for (status, code) in [("401 Unauthorized", "401"), ("407 Proxy Authentication Required", "407")] {
+        let (class, outcome, said) = fault_of(&Stub::always(answer(status, &[], "no")).await).await;
+        assert_eq!((class, outcome.name()), (format!("http account {code}"), "deferred"));
+        let Some(Verdict::Unreachable { needs_operator: true, why }) = said else { panic!("{said:?}") };
+        assert_eq!(why, outcome.failure().unwrap().text);
     }
 }
 
@@ -79,8 +100,9 @@ async fn an_endless_body_is_cut_at_the_limit() {
     let stub = Stub::start(|_, _| {
         vec![Part::Bytes(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec()), Part::Endless(vec![b'x'; 65_536])]
     });
-    let (class, outcome) = fault_of(&stub.await).await;
+    let (class, outcome, said) = fault_of(&stub.await).await;
     assert_eq!((class.as_str(), outcome.name()), ("http account too-large", "dead"));
+    assert_eq!(said, Some(Verdict::Answered));
 }
 
 #[tokio::test]
@@ -91,7 +113,7 @@ async fn a_body_announced_above_the_limit_is_not_read_at_all() {
             Part::Pause(Duration::from_secs(60)),
         ]
     });
-    let (class, _) = fault_of(&stub.await).await;
+    let (class, ..) = fault_of(&stub.await).await;
     assert_eq!(class, "http account too-large");
 }
 
@@ -114,19 +136,52 @@ async fn one_byte_at_a_time_ends_at_the_time_limit() {
         }
         parts
     });
-    let (class, outcome) = fault_of(&stub.await).await;
-    assert_eq!((class.as_str(), outcome.name()), ("http account timeout", "retry"));
+    let (class, outcome, said) = fault_of(&stub.await).await;
+    assert_eq!((class.as_str(), outcome.name(), said), ("http account timeout", "retry", Some(Verdict::TimedOut)));
 }
 
 #[tokio::test]
-async fn silence_a_cut_and_a_closed_port_are_temporary() {
+async fn silence_and_a_cut_are_temporary_because_the_message_may_be_their_cause() {
     let silent = Stub::start(|_, _| vec![Part::Pause(Duration::from_secs(60))]).await;
-    assert_eq!(fault_of(&silent).await.0, "http account timeout");
+    let (class, outcome, said) = fault_of(&silent).await;
+    assert_eq!((class.as_str(), outcome.name(), said), ("http account timeout", "retry", Some(Verdict::TimedOut)));
     let cut = Stub::start(|_, _| vec![Part::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc".to_vec())]).await;
-    let (class, outcome) = fault_of(&cut).await;
-    assert_eq!((class.as_str(), outcome.name()), ("http account connection", "retry"));
-    let fault = get(&options(), "http://127.0.0.1:1/").await.unwrap_err();
-    assert_eq!((fault.failure().code.as_str(), fault.is_temporary()), ("connect", true));
+    let (class, outcome, said) = fault_of(&cut).await;
+    assert_eq!((class.as_str(), outcome.name(), said), ("http account connection", "retry", Some(Verdict::TimedOut)));
+}
+
+/// The code of a call that found no session, and whether it waits for an operator. It is deferred.
+async fn unreachable(options: &Options, url: &str) -> (String, bool) {
+    let fault = get(options, url).await.unwrap_err();
+    let Some(Verdict::Unreachable { needs_operator, why }) = fault.verdict().cloned() else { panic!("{fault:?}") };
+    assert_eq!(why, fault.failure().text);
+    assert!(!fault.is_temporary(), "no try of its own for each message of a run");
+    let code = fault.failure().code.clone();
+    assert_eq!(fault.into_outcome().name(), "deferred");
+    (code, needs_operator)
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_be_reached_charges_no_attempt() {
+    assert_eq!(unreachable(&options(), "http://127.0.0.1:1/").await, ("refused".into(), false));
+    // A listener that nobody accepts from and whose backlog is full answers no further connection.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connecting = (0..8).map(|_| tokio::net::TcpStream::connect(address));
+    let held = tokio::time::timeout(Duration::from_millis(50), futures_util::future::join_all(connecting)).await;
+    assert!(held.is_err(), "the backlog is full");
+    let mut hasty = options();
+    hasty.connect_timeout = Duration::from_millis(20);
+    assert_eq!(unreachable(&hasty, &format!("http://{address}/")).await, ("connect-timeout".into(), false));
+    // With equal limits the connection is still the first to be given up.
+    assert_eq!(unreachable(&options(), &format!("http://{address}/")).await, ("connect-timeout".into(), false));
+    // Plain text where TLS is expected.
+    let plain = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://{}/", plain.local_addr().unwrap());
+    tokio::spawn(async move { plain.accept().await.unwrap().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await });
+    assert_eq!(unreachable(&options(), &url).await, ("tls".into(), false));
 }
 
 #[tokio::test]
@@ -159,8 +214,8 @@ async fn an_echoed_token_and_the_user_info_are_not_shown() {
     let mut options = options();
     options.token = Some(SecretString::from("t0ken-t0ken"));
     let url = stub.url("/a?sig=geheim").replace("http://", "http://user:passwort@");
-    let client = Client::new(&options).unwrap();
-    let text = client.get(&url.parse().unwrap(), "users").await.unwrap_err().failure().text.clone();
+    let client = client(&options).unwrap();
+    let text = client.get(&url.parse().unwrap(), "users", &mut Vec::new()).await.unwrap_err().failure().text.clone();
     assert!(text.contains("<html> you sent Bearer [secret] yyy"), "{text}");
     let shown = format!("{text} {client:?} {options:?}");
     for secret in ["t0ken", "passwort", "geheim"] {
@@ -173,8 +228,8 @@ async fn an_echoed_token_and_the_user_info_are_not_shown() {
 fn a_token_or_header_that_cannot_be_sent_is_an_error_without_the_secret() {
     let mut options = options();
     options.token = Some(SecretString::from("line\nbreak"));
-    assert_eq!(Client::new(&options).unwrap_err(), Error::Token);
+    assert_eq!(client(&options).unwrap_err(), Error::Token);
     options.token = None;
     options.headers = vec![("X Y".into(), SecretString::from("v"))];
-    assert_eq!(Client::new(&options).unwrap_err(), Error::Header("X Y".into()));
+    assert_eq!(client(&options).unwrap_err(), Error::Header("X Y".into()));
 }

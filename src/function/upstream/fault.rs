@@ -1,8 +1,8 @@
-//! What went wrong with a call, and what that means for the message.
+//! What went wrong with a call, what that means for the message, and what it says about the service.
 
 use std::time::Duration;
 
-use crate::base::{Effect, Failure, Outcome, Timestamp};
+use crate::base::{Effect, Failure, Outcome, Timestamp, Verdict};
 
 /// A longer wait that the service asks for is shortened to this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -12,6 +12,8 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 pub struct Fault {
     class: Class,
     failure: Failure,
+    /// What the call says about the service; `None` when nothing was called.
+    verdict: Option<Verdict>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +22,8 @@ enum Class {
     Permanent,
     /// Another try may help.
     Temporary,
-    /// The other side asks for a pause.
-    Throttled(Option<RetryAfter>),
+    /// Not the message's fault: tried again later and not charged, after the wait that the service asked for.
+    Deferred(Option<Duration>),
 }
 
 /// The value of a `Retry-After` header, RFC 9110 section 10.2.3.
@@ -44,7 +46,8 @@ impl RetryAfter {
         Some(Self::Until(Timestamp::from_jiff(moment)))
     }
 
-    fn wait(self, now: Timestamp) -> Duration {
+    /// How long that is from `now`, at most [`RETRY_AFTER_MAX`].
+    pub(super) fn wait(self, now: Timestamp) -> Duration {
         let wait = match self {
             Self::Wait(wait) => wait,
             Self::Until(moment) => moment.since(now),
@@ -56,17 +59,30 @@ impl RetryAfter {
 impl Fault {
     /// A permanent fault: another try cannot help.
     pub fn permanent(failure: Failure) -> Self {
-        Self { class: Class::Permanent, failure }
+        Self { class: Class::Permanent, failure, verdict: None }
     }
 
     /// A temporary fault: another try may help.
     pub fn temporary(failure: Failure) -> Self {
-        Self { class: Class::Temporary, failure }
+        Self { class: Class::Temporary, failure, verdict: None }
     }
 
-    /// The other side asks for a pause.
-    pub(super) fn throttled(failure: Failure, retry_after: Option<RetryAfter>) -> Self {
-        Self { class: Class::Throttled(retry_after), failure }
+    /// The service asks for a pause.
+    pub(super) fn throttled(failure: Failure, after: Option<Duration>) -> Self {
+        Self { class: Class::Deferred(after), failure, verdict: Some(Verdict::Throttled { after }) }
+    }
+
+    /// No session with the service, or it refuses our credentials: nothing that a message could change.
+    pub(super) fn unreachable(failure: Failure, needs_operator: bool) -> Self {
+        let verdict = Verdict::Unreachable { needs_operator, why: failure.text.clone() };
+        Self { class: Class::Deferred(None), failure, verdict: Some(verdict) }
+    }
+
+    /// The same fault with what the call says about the service.
+    #[must_use]
+    pub(super) fn with(mut self, verdict: Verdict) -> Self {
+        self.verdict = Some(verdict);
+        self
     }
 
     /// What went wrong.
@@ -74,7 +90,8 @@ impl Fault {
         &self.failure
     }
 
-    /// Whether another try at once may help; a throttled call is not tried again at once.
+    /// Whether another try at once may help. A service that asks for a pause gets one, and one that cannot be reached
+    /// is left to its circuit breaker: with tries of our own, each message of a large run would add its own.
     pub fn is_temporary(&self) -> bool {
         self.class == Class::Temporary
     }
@@ -84,16 +101,18 @@ impl Fault {
         self.class == Class::Permanent
     }
 
-    /// What this means for the message: dead, retry, or deferred for the time that the service asked for,
-    /// at most [`RETRY_AFTER_MAX`]. `now` is what a `Retry-After` date is measured from.
-    pub fn into_outcome(self, now: Timestamp) -> Outcome {
+    /// What the call says about the service; `None` when nothing was called.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    /// What this means for the message: dead, retry, or deferred for the time that the service asked for.
+    pub fn into_outcome(self) -> Outcome {
         let why = self.failure;
         match self.class {
             Class::Permanent => Outcome::Dead { why },
             Class::Temporary => Outcome::Retry { why, after: None, effect: Effect::None },
-            Class::Throttled(retry_after) => {
-                Outcome::Deferred { why, after: retry_after.map(|retry_after| retry_after.wait(now)) }
-            }
+            Class::Deferred(after) => Outcome::Deferred { why, after },
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nightmail::base::attempt::AttemptEnd;
-use nightmail::base::{Backoff, Outcome, SystemClock};
+use nightmail::base::{Backoff, Outcome, Report, SystemClock};
 use nightmail::function::{Function, Invocation};
 use nightmail::queue::{Queues, Send, catalog, stats};
 use nightmail::run::Ledger;
@@ -25,7 +25,7 @@ struct Brittle {
 }
 
 impl Function for Brittle {
-    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Outcome> {
+    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Report> {
         Box::pin(async move {
             match invocation.body.as_ref() {
                 b"panics" => {
@@ -38,7 +38,7 @@ impl Function for Brittle {
                 }
                 _ => {
                     self.good.fetch_add(1, Ordering::SeqCst);
-                    Outcome::done()
+                    Outcome::done().into()
                 }
             }
         })

@@ -104,8 +104,7 @@ impl Relay {
     }
 
     async fn greet(&self) -> Result<Connection, SmtpFailure> {
-        let at_connect =
-            |e: std::io::Error| SmtpFailure::broken(Step::Session, "connect", format!("no connection: {e}"));
+        let at_connect = |error: std::io::Error| SmtpFailure::unreachable(&error);
         let address = (self.options.host.as_str(), self.options.port);
         // Without Nagle's algorithm: each command is a small write that waits for a reply, and would be held back 40
         // ms.
@@ -140,7 +139,7 @@ impl Relay {
         if !offered {
             let text =
                 "the relay does not offer STARTTLS (set tls to implicit, or to none for a relay on this machine)";
-            return Err(SmtpFailure::broken(Step::Session, "tls", text));
+            return Err(SmtpFailure::needs_operator("starttls", text));
         }
         early_command(tcp, &Starttls.to_string()).await.map(drop)
     }
@@ -152,20 +151,7 @@ fn is_loopback(host: &str) -> bool {
 
 async fn handshake(connector: &ConnectorOf, name: &ServerName<'static>, tcp: TcpStream) -> Result<Stream, SmtpFailure> {
     let stream = connector.0.connect(name.clone(), tcp).await;
-    Ok(Stream::Tls(Box::new(stream.map_err(|error| untrusted(&error))?)))
-}
-
-/// The fault of the TLS handshake with its remedy: a bad certificate needs another one than a wrong port.
-fn untrusted(error: &std::io::Error) -> SmtpFailure {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    let remedy = match cause {
-        Some(rustls::Error::InvalidCertificate(_)) => {
-            "the relay's certificate is not trusted; use the name that it was issued for as host, and add its issuer to \
-             the system's root certificates or to the PEM file that SSL_CERT_FILE names"
-        }
-        _ => "check tls and port",
-    };
-    SmtpFailure::broken(Step::Session, "tls", format!("TLS failed: {error} ({remedy})"))
+    Ok(Stream::Tls(Box::new(stream.map_err(|error| SmtpFailure::unreachable(&error))?)))
 }
 
 async fn early_command(tcp: &mut TcpStream, command: &str) -> Result<Response, SmtpFailure> {
@@ -350,6 +336,10 @@ fn failure(step: Step, error: &lettre::transport::smtp::Error) -> SmtpFailure {
         None if error.is_client() => "auth",
         None => "protocol",
     };
+    if code == "auth" {
+        let text = format!("no login is possible: {text} (remove relay.username, or ask for AUTH PLAIN or LOGIN)");
+        return SmtpFailure::needs_operator("auth", text);
+    }
     let text = if text == "incomplete response" { "the relay closed the connection".into() } else { text };
     SmtpFailure::broken(step, code, text)
 }

@@ -2,16 +2,18 @@
 //!
 //! Sources: RFC 5321 section 4.2 (reply codes), RFC 3463 (enhanced codes).
 
-use crate::base::{Effect, Failure, Outcome};
+use crate::base::{Effect, Failure, Outcome, Verdict};
+use crate::function::unreachable::Unreachable;
 
 /// Why a mail was not accepted, or why it is unknown whether it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendFault {
     /// The relay refused this mail for good (5xx). Nothing was accepted.
     Permanent(Failure),
-    /// The relay is busy or full (421, 450, 451, 452, 454): not the mail's fault. Nothing was accepted.
+    /// Not the mail's fault: no session with the relay came about, or the relay is busy or full (421, 450, 451, 452,
+    /// 454). Nothing was accepted.
     Deferred(Failure),
-    /// A temporary fault before the final dot, or a temporary refusal. Nothing was accepted.
+    /// A dialogue that broke off before the final dot, or a temporary refusal of this recipient. Nothing was accepted.
     Temporary(Failure),
     /// The mail was sent up to the final dot, and the reply is missing: the relay may have accepted it.
     Unknown(Failure),
@@ -34,6 +36,25 @@ impl SendFault {
             Self::Temporary(why) => Outcome::Retry { why, after: None, effect: Effect::None },
             Self::Unknown(why) => Outcome::Retry { why, after: None, effect: Effect::Unknown },
         }
+    }
+}
+
+/// A mail that was not accepted, and what that says about the relay.
+#[derive(Clone, Debug)]
+pub(super) struct Undelivered {
+    pub(super) fault: SendFault,
+    /// `None` when the relay was not called.
+    pub(super) verdict: Option<Verdict>,
+}
+
+impl Undelivered {
+    fn of(fault: SendFault, verdict: Verdict) -> Self {
+        Self { fault, verdict: Some(verdict) }
+    }
+
+    fn unreachable(why: Failure, needs_operator: bool) -> Self {
+        let verdict = Verdict::Unreachable { needs_operator, why: why.text.clone() };
+        Self::of(SendFault::Deferred(why), verdict)
     }
 }
 
@@ -79,11 +100,20 @@ pub(super) enum SmtpFailure {
         /// The reply's text, lines joined.
         text: String,
     },
-    /// No valid reply came: the connection cannot be used any more.
+    /// No session came about, and not because of a reply.
+    NoSession {
+        /// `refused`, `connect-timeout`, `certificate`, `timeout`, `lost`, `protocol`, `auth` and so on.
+        code: &'static str,
+        /// What happened and what to do.
+        text: String,
+        /// Whether waiting cannot mend it.
+        needs_operator: bool,
+    },
+    /// No valid reply came to a command of the mail: the connection cannot be used any more.
     Broken {
         /// The step.
         step: Step,
-        /// `timeout`, `connect`, `tls`, `lost`, `protocol`, `auth`.
+        /// `timeout`, `lost`, `protocol`.
         code: &'static str,
         /// What happened.
         text: String,
@@ -91,8 +121,26 @@ pub(super) enum SmtpFailure {
 }
 
 impl SmtpFailure {
+    /// A dialogue without a valid reply; in [`Step::Session`] there is no session.
     pub(super) fn broken(step: Step, code: &'static str, text: impl ToString) -> Self {
-        Self::Broken { step, code, text: text.to_string() }
+        let text = text.to_string();
+        match step {
+            Step::Session => Self::NoSession { code, text, needs_operator: false },
+            step => Self::Broken { step, code, text },
+        }
+    }
+
+    /// No session, and waiting cannot mend it.
+    pub(super) fn needs_operator(code: &'static str, text: impl ToString) -> Self {
+        Self::NoSession { code, text: text.to_string(), needs_operator: true }
+    }
+
+    /// No connection or no TLS.
+    pub(super) fn unreachable(error: &std::io::Error) -> Self {
+        let cause = Unreachable::of(error);
+        let remedy = cause.remedy("relay.host and relay.port", "relay.tls and relay.port");
+        let text = format!("{} ({remedy})", cause.text);
+        Self::NoSession { code: cause.code, text, needs_operator: cause.needs_operator }
     }
 
     /// Whether a parked connection turned out to be closed or closing, before the relay accepted any command of a mail.
@@ -106,38 +154,53 @@ impl SmtpFailure {
     }
 
     /// Classifies the failure; `relay` is its address, for messages to people.
-    pub(super) fn into_fault(self, relay: &str) -> SendFault {
+    pub(super) fn classify(self, relay: &str) -> Undelivered {
         match self {
             Self::Reply { step, code, text } => replied(step, code, &text, relay),
+            Self::NoSession { code, text, needs_operator } => {
+                let why = Failure::new("smtp", "relay", code, format!("relay {relay}: {text}"));
+                Undelivered::unreachable(why, needs_operator)
+            }
             Self::Broken { step: Step::EndOfData, code, text } => {
                 let text = format!("relay {relay}: {code} after the final dot, the mail may have been taken: {text}");
-                SendFault::Unknown(Failure::new("smtp", "relay", "unknown-after-dot", text))
+                let why = Failure::new("smtp", "relay", "unknown-after-dot", text);
+                Undelivered::of(SendFault::Unknown(why), Verdict::TimedOut)
             }
             Self::Broken { step, code, text } => {
                 let text = format!("relay {relay} {}: {text}", step.words());
-                SendFault::Temporary(Failure::new("smtp", "relay", code, text))
+                let why = Failure::new("smtp", "relay", code, text);
+                Undelivered::of(SendFault::Temporary(why), Verdict::TimedOut)
             }
         }
     }
 }
 
-fn replied(step: Step, code: u16, text: &str, relay: &str) -> SendFault {
+fn replied(step: Step, code: u16, text: &str, relay: &str) -> Undelivered {
     let enhanced = enhanced(code, text);
     let class = match enhanced {
         Some(enhanced) => format!("{code} {enhanced}"),
         None => code.to_string(),
     };
-    let why = Failure::new("smtp", "relay", class, format!("relay {relay} replied {}: {code} {text}", step.words()));
+    let refuses_login = refuses_login(step, code);
+    let remedy = if refuses_login { " (check relay.username and relay.password)" } else { "" };
+    let text = format!("relay {relay} replied {}: {code} {text}{remedy}", step.words());
+    let why = Failure::new("smtp", "relay", class, text);
     let of_the_mailbox = enhanced.is_some_and(|enhanced| enhanced.starts_with("4.2."));
     match code {
-        // A refused session (wrong password, blocked host) says nothing about this mail. As permanent, it would send
-        // every message of the run to the dead-letter queue.
-        500.. if step == Step::Session => SendFault::Temporary(why),
-        500.. => SendFault::Permanent(why),
-        _ if of_the_mailbox => SendFault::Temporary(why),
-        421 | 450 | 451 | 452 | 454 => SendFault::Deferred(why),
-        _ => SendFault::Temporary(why),
+        421 => Undelivered::of(SendFault::Deferred(why), Verdict::Throttled { after: None }),
+        // A refused session says nothing about this mail. As a permanent fault, it would send every message of the run
+        // to the dead-letter queue.
+        _ if step == Step::Session || refuses_login => Undelivered::unreachable(why, refuses_login),
+        500.. => Undelivered::of(SendFault::Permanent(why), Verdict::Answered),
+        450 | 451 | 452 | 454 if !of_the_mailbox => Undelivered::of(SendFault::Deferred(why), Verdict::Answered),
+        _ => Undelivered::of(SendFault::Temporary(why), Verdict::Answered),
     }
+}
+
+/// Whether the reply refuses the login. RFC 4954 section 6 has these codes for nothing else; 530 also answers a MAIL of
+/// a session that should have logged in.
+fn refuses_login(step: Step, code: u16) -> bool {
+    matches!((step, code), (Step::Session, 530 | 534 | 535 | 538) | (Step::MailFrom, 530))
 }
 
 /// The enhanced status code that the text starts with, when it agrees with the reply code (RFC 2034 section 4).
@@ -154,19 +217,26 @@ fn enhanced(code: u16, text: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn class(step: Step, code: u16, text: &str) -> (&'static str, String) {
-        let fault = SmtpFailure::Reply { step, code, text: text.into() }.into_fault("mx:25");
-        let code = fault.failure().code.clone();
-        (fault.into_outcome().name(), code)
+    /// The name of the outcome, the failure's code and what it says about the relay.
+    fn class(failure: SmtpFailure) -> (&'static str, String, Verdict) {
+        let undelivered = failure.classify("mx:25");
+        let code = undelivered.fault.failure().code.clone();
+        (undelivered.fault.into_outcome().name(), code, undelivered.verdict.unwrap())
+    }
+
+    fn reply(step: Step, code: u16, text: &str) -> (&'static str, String, Verdict) {
+        class(SmtpFailure::Reply { step, code, text: text.into() })
     }
 
     #[test]
     fn replies_are_classed_by_code_and_enhanced_code() {
+        let throttled = Verdict::Throttled { after: None };
         for (code, text, end, shown) in [
             (550, "5.1.1 no such user", "dead", "550 5.1.1"),
             (554, "spam", "dead", "554"),
             (550, "4.1.1 codes disagree", "dead", "550"),
             (421, "4.7.0 too busy", "deferred", "421 4.7.0"),
+            (421, "4.2.1 too busy", "deferred", "421 4.2.1"),
             (450, "4.7.1 greylisted", "deferred", "450 4.7.1"),
             (450, "4.2.1 mailbox busy", "retry", "450 4.2.1"),
             (452, "4.2.2 mailbox full", "retry", "452 4.2.2"),
@@ -175,22 +245,74 @@ mod tests {
             (454, "tls", "deferred", "454"),
             (432, "4.2", "retry", "432"),
             (499, "4.2.1.9 odd", "retry", "499"),
+            (450, "4.2.x of the mailbox", "deferred", "450"),
+            (450, "4.2.1234 of the mailbox", "deferred", "450"),
+            (450, "4.2.123 of the mailbox", "retry", "450 4.2.123"),
+            (550, "5.a.1 no such user", "dead", "550"),
+            (550, "5.1000.1 no such user", "dead", "550"),
+            (550, "5..1 no such user", "dead", "550"),
         ] {
-            assert_eq!(class(Step::RcptTo, code, text), (end, shown.to_owned()), "{code} {text}");
-            assert_eq!(class(Step::EndOfData, code, text), (end, shown.to_owned()), "{code} {text}");
+            let verdict = if code == 421 { &throttled } else { &Verdict::Answered };
+            for step in [Step::RcptTo, Step::EndOfData] {
+                assert_eq!(reply(step, code, text), (end, shown.to_owned(), verdict.clone()), "{code} {text}");
+            }
         }
-        assert_eq!(class(Step::Session, 535, "5.7.8 no").0, "retry");
-        assert_eq!(class(Step::Session, 421, "busy").0, "deferred");
     }
 
     #[test]
-    fn only_after_the_dot_the_end_is_unknown() {
-        for step in [Step::Session, Step::MailFrom, Step::RcptTo, Step::Data, Step::Body] {
-            let fault = SmtpFailure::broken(step, "lost", "eof").into_fault("mx:25");
-            assert!(matches!(fault, SendFault::Temporary(_)), "{step:?}");
+    fn a_refused_session_defers_and_a_refused_login_waits_for_an_operator() {
+        let unreachable = |class: (&str, String, Verdict)| match class.2 {
+            Verdict::Unreachable { needs_operator, why } => (class.0.to_owned(), needs_operator, why),
+            other => panic!("{other:?}"),
+        };
+        for code in [450, 451, 454, 500, 501, 550, 554] {
+            let (end, needs_operator, _) = unreachable(reply(Step::Session, code, "no"));
+            assert_eq!((end.as_str(), needs_operator), ("deferred", false), "{code}");
         }
-        let fault = SmtpFailure::broken(Step::EndOfData, "timeout", "").into_fault("mx:25");
-        assert_eq!(fault.failure().code, "unknown-after-dot");
-        assert_eq!(fault.into_outcome().name(), "retry");
+        for (step, code) in [(Step::Session, 530), (Step::Session, 534), (Step::Session, 535), (Step::Session, 538)] {
+            let (end, needs_operator, why) = unreachable(reply(step, code, "5.7.8 no"));
+            assert_eq!((end.as_str(), needs_operator), ("deferred", true), "{code}");
+            assert!(why.ends_with("(check relay.username and relay.password)"), "{why}");
+        }
+        assert!(unreachable(reply(Step::MailFrom, 530, "5.7.0 authentication required")).1);
+        assert_eq!(reply(Step::RcptTo, 530, "no such user").0, "dead");
+        assert_eq!(reply(Step::Session, 421, "busy").2, Verdict::Throttled { after: None });
+    }
+
+    #[test]
+    fn without_a_reply_it_is_unreachable_before_the_mail_retried_in_it_and_unknown_after_the_dot() {
+        let no_session = class(SmtpFailure::broken(Step::Session, "lost", "eof"));
+        assert_eq!((no_session.0, no_session.1.as_str()), ("deferred", "lost"));
+        assert!(matches!(no_session.2, Verdict::Unreachable { needs_operator: false, .. }));
+        for step in [Step::MailFrom, Step::RcptTo, Step::Data, Step::Body] {
+            let undelivered = SmtpFailure::broken(step, "lost", "eof").classify("mx:25");
+            assert!(matches!(undelivered.fault, SendFault::Temporary(_)), "{step:?}");
+            assert_eq!(undelivered.verdict, Some(Verdict::TimedOut));
+        }
+        let undelivered = SmtpFailure::broken(Step::EndOfData, "timeout", "").classify("mx:25");
+        assert_eq!(
+            (undelivered.fault.failure().code.as_str(), undelivered.verdict),
+            ("unknown-after-dot", Some(Verdict::TimedOut))
+        );
+        assert_eq!(undelivered.fault.into_outcome().name(), "retry");
+    }
+
+    #[test]
+    fn each_cause_is_told_with_relay_step_and_remedy() {
+        let text = |failure: SmtpFailure| failure.classify("mx:25").fault.failure().text.clone();
+        let broken = |step, code| text(SmtpFailure::broken(step, code, "no reply within 5m"));
+        assert_eq!(broken(Step::Session, "timeout"), "relay mx:25: no reply within 5m");
+        assert_eq!(broken(Step::MailFrom, "timeout"), "relay mx:25 at MAIL FROM: no reply within 5m");
+        assert_eq!(broken(Step::RcptTo, "timeout"), "relay mx:25 at RCPT TO: no reply within 5m");
+        assert_eq!(broken(Step::Data, "timeout"), "relay mx:25 at DATA: no reply within 5m");
+        assert_eq!(broken(Step::Body, "timeout"), "relay mx:25 in the middle of the message: no reply within 5m");
+        let unknown = "relay mx:25: timeout after the final dot, the mail may have been taken: no reply within 5m";
+        assert_eq!(broken(Step::EndOfData, "timeout"), unknown);
+        let reply = |step, code| text(SmtpFailure::Reply { step, code, text: "no".into() });
+        assert_eq!(reply(Step::Session, 554), "relay mx:25 replied at the start of the session: 554 no");
+        assert_eq!(reply(Step::EndOfData, 554), "relay mx:25 replied after the final dot: 554 no");
+        let refused = text(SmtpFailure::unreachable(&std::io::ErrorKind::ConnectionRefused.into()));
+        let remedy = "(is it up? check relay.host and relay.port)";
+        assert_eq!(refused, format!("relay mx:25: no connection: connection refused {remedy}"));
     }
 }

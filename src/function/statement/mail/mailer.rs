@@ -10,7 +10,7 @@ use super::connection::Relay;
 use super::message::Composer;
 use super::pool::Pool;
 use crate::base::outcome::DeliveryProof;
-use crate::base::{Clock, Timestamp};
+use crate::base::{Clock, Contact, Destination, Timestamp, Verdict};
 use crate::function::statement::MailOptions;
 use crate::function::statement::template::Templates;
 use crate::function::{Error, tls};
@@ -74,20 +74,33 @@ impl Mailer {
         self.pool.dialogue_max()
     }
 
+    /// The relay.
+    pub fn destination(&self) -> Destination {
+        self.pool.destination()
+    }
+
     /// The Message-ID that a mail with this key has.
     pub fn message_id(&self, message_key: &str) -> String {
         self.composer.message_id(message_key)
     }
 
     /// Sends one mail and returns the relay's reply and the Message-ID. Waits for a free connection; dropping the
-    /// future while it waits sends nothing, dropping it later does not stop the dialogue.
+    /// future while it waits sends nothing, dropping it later does not stop the dialogue. What the dialogue says about
+    /// the relay is added to `contacts`.
     ///
     /// # Errors
     /// [`SendFault`]; all but `Unknown` mean that the relay has not accepted the mail.
-    pub async fn send(&self, mail: &Mail<'_>) -> Result<DeliveryProof, SendFault> {
+    pub async fn send(&self, mail: &Mail<'_>, contacts: &mut Vec<Contact>) -> Result<DeliveryProof, SendFault> {
         let words = self.templates.render(&mail.context).map_err(SendFault::Permanent)?;
         let (outgoing, message_id) = self.composer.compose(mail, words).map_err(SendFault::Permanent)?;
-        let reply = self.pool.send(outgoing, mail.begin_within).await?;
+        let (result, verdict) = match self.pool.send(outgoing, mail.begin_within).await {
+            Ok(reply) => (Ok(reply), Some(Verdict::Answered)),
+            Err(undelivered) => (Err(undelivered.fault), undelivered.verdict),
+        };
+        if let Some(verdict) = verdict {
+            Contact { destination: self.destination(), verdict }.add_to(contacts);
+        }
+        let reply = result?;
         Ok(DeliveryProof { reply: Some(reply), message_id: Some(message_id), document_sha256: None })
     }
 }

@@ -30,7 +30,7 @@ async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<Del
         attachment,
         begin_within: std::time::Duration::from_secs(30),
     };
-    mailer.send(&mail).await
+    mailer.send(&mail, &mut Vec::new()).await
 }
 
 async fn send(mailer: &Mailer, name: &str) -> Result<DeliveryProof, SendFault> {
@@ -91,7 +91,11 @@ async fn a_mail_is_taken_and_the_connection_used_again() {
 
 #[tokio::test]
 async fn a_cut_or_a_stall_before_the_dot_is_temporary_and_the_next_mail_is_not_mixed() {
-    for at in [At::Greeting, At::Ehlo, At::Mail, At::Rcpt, At::Data] {
+    for at in [At::Greeting, At::Ehlo] {
+        assert_eq!(after(at, Fault::Cut, 10).await, ("deferred", "lost".into()), "{at:?}");
+        assert_eq!(after(at, Fault::Stall, 10).await, ("deferred", "timeout".into()), "{at:?}");
+    }
+    for at in [At::Mail, At::Rcpt, At::Data] {
         assert_eq!(after(at, Fault::Cut, 10).await, ("temporary", "lost".into()), "{at:?}");
         assert_eq!(after(at, Fault::Stall, 10).await, ("temporary", "timeout".into()), "{at:?}");
     }
@@ -127,16 +131,16 @@ async fn refusals_are_classed_at_each_step() {
     for at in [At::Greeting, At::Ehlo] {
         assert_eq!(after(at, Fault::Reply("421 busy"), 10).await, ("deferred", "421".into()), "{at:?}");
         assert_eq!(after(at, Fault::Reply("450 busy"), 10).await, ("deferred", "450".into()), "{at:?}");
-        assert_eq!(after(at, Fault::Reply("550 no"), 10).await, ("temporary", "550".into()), "{at:?}");
+        assert_eq!(after(at, Fault::Reply("550 no"), 10).await, ("deferred", "550".into()), "{at:?}");
     }
     assert_eq!(after(At::Data, Fault::Reply("250 not 354"), 10).await, ("temporary", "protocol".into()));
 }
 
 #[tokio::test]
-async fn a_closed_port_is_temporary() {
+async fn a_closed_port_is_a_deferral() {
     let sink = Sink::good().await;
     let (mailer, _) = mailer(&sink, |o| o.relay.port = 1);
-    assert_eq!(class(&send(&mailer, "ada").await), ("temporary", "connect".into()));
+    assert_eq!(class(&send(&mailer, "ada").await), ("deferred", "refused".into()));
 }
 
 #[tokio::test]
@@ -218,7 +222,7 @@ async fn mails_go_over_starttls_and_implicit_tls_to_a_trusted_relay_only() {
         let (sink, (end, _)) = send_over_tls(mode, "", true).await;
         assert_eq!((end, sink.recipients().len()), ("done", 2), "{mode:?}");
         let (sink, end) = send_over_tls(mode, "", false).await;
-        assert_eq!(end, ("temporary", "tls".into()), "{mode:?}");
+        assert_eq!(end, ("deferred", "certificate".into()), "{mode:?}");
         assert!(sink.recipients().is_empty());
     }
 }
@@ -226,7 +230,7 @@ async fn mails_go_over_starttls_and_implicit_tls_to_a_trusted_relay_only() {
 #[tokio::test]
 async fn words_slipped_in_behind_starttls_are_not_taken_for_the_relays() {
     let (sink, end) = send_over_tls(Tls::StartTls, "\r\n250 AUTH PLAIN", true).await;
-    assert_eq!(end, ("temporary", "tls".into()));
+    assert_eq!(end, ("deferred", "tls".into()));
     assert!(sink.recipients().is_empty());
 }
 
@@ -290,7 +294,7 @@ async fn idle_connections_are_closed_without_further_mail() {
 async fn starttls_is_required_when_it_is_set() {
     let sink = Sink::good().await;
     let (mailer, _) = mailer(&sink, |o| o.relay.tls = Tls::StartTls);
-    assert_eq!(class(&send(&mailer, "ada").await), ("temporary", "tls".into()));
+    assert_eq!(class(&send(&mailer, "ada").await), ("deferred", "starttls".into()));
     assert!(sink.recipients().is_empty());
 }
 

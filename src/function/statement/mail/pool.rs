@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::SendFault;
 use super::connection::{Connection, OutgoingMail, Relay};
-use super::fault::{SmtpFailure, Step};
-use crate::base::{Clock, Failure};
+use super::fault::{SendFault, SmtpFailure, Step, Undelivered};
+use crate::base::{Clock, Destination, Failure};
 
 /// The reaper checks parked sessions no more often than this, so that a tiny `idle_max` does not make it spin.
 const REAP_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -45,12 +44,12 @@ impl Pool {
     /// session, nothing is sent. Once the dialogue has begun, it runs to its end without the caller.
     ///
     /// # Errors
-    /// [`SendFault`]; all but `Unknown` mean that the relay has not accepted the mail.
+    /// [`Undelivered`]; all faults but `Unknown` mean that the relay has not accepted the mail.
     pub(super) async fn send(
         self: &Arc<Self>,
         outgoing: OutgoingMail,
         begin_within: Duration,
-    ) -> Result<String, SendFault> {
+    ) -> Result<String, Undelivered> {
         let permit = Arc::clone(&self.permits).acquire_owned();
         let Ok(permit) = tokio::time::timeout(begin_within, permit).await else { return Err(self.busy()) };
         let permit = permit.expect("the semaphore is never closed");
@@ -65,8 +64,13 @@ impl Pool {
         // The sender is dropped unused only when the dialogue panicked. How far it came is unknown: assume the worst.
         ended.await.unwrap_or_else(|_| {
             let failure = SmtpFailure::broken(Step::EndOfData, "lost", "the dialogue ended without an answer");
-            Err(failure.into_fault(&self.relay.address()))
+            Err(failure.classify(&self.relay.address()))
         })
+    }
+
+    /// The relay, for the contacts.
+    pub(super) fn destination(&self) -> Destination {
+        Destination::new("relay", &self.relay.address())
     }
 
     /// The longest dialogue: opening the session, three commands, the final dot at twice the limit, and a margin. A
@@ -77,21 +81,22 @@ impl Pool {
     }
 
     /// The failure when no session came free in time. Nothing was sent to the relay, so no attempt is charged.
-    fn busy(&self) -> SendFault {
+    fn busy(&self) -> Undelivered {
         let connections = self.relay.options.connections;
         let relay = self.relay.address();
         let text = format!(
             "no connection to relay {relay} came free within the function's time limit (raise relay.connections, now \
              {connections}, or lower the function's concurrency)"
         );
-        SendFault::Deferred(Failure::new("smtp", "relay", "busy", text))
+        let fault = SendFault::Deferred(Failure::new("smtp", "relay", "busy", text));
+        Undelivered { fault, verdict: None }
     }
 
     /// One mail from MAIL FROM to the final reply. The caller gets the result before QUIT, so that a slow QUIT delays
     /// no attempt. The permit is released after it, so that the relay never sees more than `connections` in use.
-    async fn dialogue(self: Arc<Self>, outgoing: OutgoingMail, answer: oneshot::Sender<Result<String, SendFault>>) {
+    async fn dialogue(self: Arc<Self>, outgoing: OutgoingMail, answer: oneshot::Sender<Result<String, Undelivered>>) {
         let (used, result) = self.deliver(&outgoing).await;
-        let fault = |failure: SmtpFailure| failure.into_fault(&self.relay.address());
+        let classify = |failure: SmtpFailure| failure.classify(&self.relay.address());
         let finished = match (used, result) {
             (Some(session), Ok(reply)) => {
                 let spent = self.park_unless_spent(session);
@@ -104,7 +109,7 @@ impl Pool {
                 // A session is not reused after an error. After a refusal it gets a QUIT; a broken one is dropped,
                 // because any further command could be misread as part of the mail.
                 let finished = used.filter(|_| failure.is_in_step());
-                let _ = answer.send(Err(fault(failure)));
+                let _ = answer.send(Err(classify(failure)));
                 finished
             }
             (None, Ok(_)) => unreachable!("a reply comes from a session"),
