@@ -13,7 +13,7 @@ use crate::daemon::logging;
 
 use super::exit::Exit;
 use super::output::{Output, note};
-use super::{check, queues, redrive, runs, serve, store};
+use super::{check, queues, redrive, runs, schedules, serve, store};
 
 /// A durable queue, cron fan-out and worker pool in one daemon: SQS + Lambda + cron without AWS.
 #[derive(Debug, Parser)]
@@ -87,7 +87,7 @@ enum Command {
     /// Let receives from a paused queue go on
     Resume(queues::Resume),
     /// Show the schedules with their next and past ticks
-    Schedules,
+    Schedules(schedules::Schedules),
     /// Copy the store into a file, also while the daemon works
     Backup(store::Backup),
     /// Give the space of deleted messages back to the file system; the daemon must be stopped
@@ -202,7 +202,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Redrives => redrive::list(&context).await,
         Command::Purge(purge) => queues::purge(&context, purge).await,
         Command::Send(send) => queues::send(&context, send).await,
-        Command::Schedules => runs::schedules(&context).await,
+        Command::Schedules(what) => schedules::run(&context, what).await,
         Command::Backup(backup) => store::backup(&context, backup).await,
         Command::Compact => store::compact(&context).await,
         Command::Store(command) => store::run(&context, &command).await,

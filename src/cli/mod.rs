@@ -13,6 +13,7 @@ mod output;
 mod queues;
 mod redrive;
 mod runs;
+mod schedules;
 mod serve;
 mod store;
 

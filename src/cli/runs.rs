@@ -1,12 +1,11 @@
-//! `nightmail run …` and `nightmail schedules`.
+//! `nightmail run …`.
 
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 
-use crate::api::control::request::ScheduleView;
 use crate::api::control::{Answer, Request};
-use crate::base::{Timestamp, units};
+use crate::base::units;
 use crate::run::Report;
 use crate::run::report::{ROWS_SHOWN_MAX, Row};
 
@@ -166,31 +165,4 @@ fn recipients_table(rows: &[Row]) -> String {
         vec![tame(&row.user, 80), row.state.clone(), row.updated_at.to_string(), doubt, tame(&row.detail, 200)]
     };
     table(&["user", "state", "since", "cut off", "detail"], &[3], rows.iter().map(row).collect())
-}
-
-pub(super) async fn schedules(context: &Context) -> anyhow::Result<()> {
-    match ask(context, Request::Schedules).await? {
-        Answer::Schedules(schedules) => context.output.list(&schedules, "no schedules", schedules_text),
-        other => Err(strange(&other)),
-    }
-}
-
-fn schedules_text(schedules: &[ScheduleView]) -> String {
-    let mut out = String::new();
-    for schedule in schedules {
-        out += &format!("{}: {}\n", schedule.name, schedule.rule);
-        for at in &schedule.next {
-            out += &format!("  next  {}\n", in_zone(*at, &schedule.timezone));
-        }
-        for (at, what) in &schedule.past {
-            out += &format!("  past  {}  {what}\n", in_zone(*at, &schedule.timezone));
-        }
-    }
-    out
-}
-
-/// A moment as the wall clock of the schedule's zone shows it, with the offset from UTC.
-fn in_zone(at: Timestamp, zone: &str) -> String {
-    let zoned = at.to_jiff().and_then(|moment| moment.in_tz(zone).ok());
-    zoned.map_or_else(|| at.to_string(), |zoned| zoned.strftime("%Y-%m-%d %H:%M:%S %:z").to_string())
 }

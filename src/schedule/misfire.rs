@@ -26,8 +26,7 @@ pub struct Decision {
     /// Oldest first, at most [`DECIDED_MAX`]; when it is not empty there may be more: write the rows and ask again with
     /// the newest of them as `last_decided`.
     pub due: Vec<Decided>,
-    /// The first tick that is still to come, after `now` and after every tick that was ever decided. When the clock was
-    /// set back it is after the newest decided tick, so a schedule is quiet until its clock has caught up.
+    /// The first tick that is still to come: after `now` and after every tick that counts as decided.
     pub next: Option<Timestamp>,
 }
 
@@ -85,8 +84,8 @@ impl fmt::Display for Why {
 /// *missed*: with [`Misfire::Once`] the latest missed tick fires, if within `grace`, and stands for all before it; with
 /// [`Misfire::All`] each one within `grace` fires; with [`Misfire::Skip`] none does.
 ///
-/// `last_decided` is the newest tick with a durable row; no tick up to it is ever decided again, wherever the clock is
-/// set. `first_seen` is when the schedule was first known. Memory is bounded by [`DECIDED_MAX`] rows, and years of
+/// `last_decided` is the newest tick whose decision counts (see [`super::watermark`]); no tick up to it is decided
+/// again. `first_seen` is when the schedule was first known. Memory is bounded by [`DECIDED_MAX`] rows, and years of
 /// missed ticks cost a count by days.
 pub fn decide(
     rule: &Rule,

@@ -9,6 +9,7 @@ pub mod params;
 pub mod rule;
 pub mod service;
 pub mod tick;
+pub mod watermark;
 
 pub use fan_out::FanOut;
 pub use options::{FanOutOptions, Misfire, Options};

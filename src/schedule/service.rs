@@ -143,11 +143,15 @@ impl Service {
         }
     }
 
-    /// Warns that the clock was ahead once and was set back: decided ticks are in the future, and nothing fires before.
+    /// Warns that the clock was ahead once and was set back: ticks in the future have rows.
     fn warn_of(&mut self, ahead: Option<Timestamp>) {
         if let Some(until) = ahead.filter(|ahead| self.warned_of != Some(*ahead)) {
             let schedule = &self.options.name;
-            tracing::warn!(%schedule, "ticks up to {until} are decided already: the clock was ahead; no tick fires before");
+            tracing::warn!(
+                %schedule,
+                "the clock was ahead: what it decided about ticks up to {until} does not count, but a tick that started \
+                 a run does not fire again (see `nightmail schedules`)"
+            );
         }
         self.warned_of = ahead;
     }

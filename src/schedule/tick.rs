@@ -9,7 +9,7 @@ use crate::store::record::{TickRecord, TickVerdict};
 use crate::store::{self, Snapshot, Tx};
 
 use super::misfire::{self, Decision, Verdict};
-use super::{Options, params};
+use super::{Options, params, watermark};
 
 /// One decision about a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,38 +29,38 @@ pub struct Decisions {
     pub more: bool,
     /// The next due moment.
     pub next: Option<Timestamp>,
-    /// The newest decided tick when it is in the future: the clock was set back since.
+    /// The newest tick in the future that has a row: the clock was ahead when it was decided.
     pub ahead: Option<Timestamp>,
 }
 
-/// Decides all moments of a schedule that have come due, writes the rows and starts the runs. A moment that has a row
-/// is never decided again, even when the clock was set back.
+/// Decides all moments of a schedule that have come due, writes the rows and starts the runs. A moment that has a run
+/// never fires again, however the clock is set. What a clock decided that was ahead is decided anew when its time comes.
 ///
 /// # Errors
 /// A storage fault, or the fan-out's queue does not exist.
 pub fn decide_due(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: Now) -> Result<Decisions, run::Error> {
-    let rows = (options.name.clone(), 0)..=(options.name.clone(), u64::MAX);
-    let first = tx.ticks()?.first(rows.clone(), 1)?.into_iter().next();
+    let name = &options.name;
     let rule = (rule_row(options), rule_hash(options));
     let is_new_rule = tx.meta()?.get(&rule.0)? != Some(rule.1);
-    let Some(((_, first), _)) = first.filter(|_| !is_new_rule) else {
+    let watermark = if is_new_rule { None } else { watermark::find(tx, name, now.wall)? };
+    let ahead = watermark::newest_ahead(tx, name, now.wall)?;
+    let Some(last) = watermark else {
         // A new schedule, or one whose rule was edited, starts now: its rule says nothing about the time before, so
         // there is no missed tick to catch up.
         write(tx, options, now.wall, TickVerdict::Known, now)?;
         tx.meta()?.insert(&rule.0, &rule.1)?;
-        return Ok(Decisions {
-            decided: Vec::new(),
-            more: false,
-            next: options.rule.next_after(now.wall),
-            ahead: None,
-        });
+        watermark::set(tx, name, None, now.wall, now.wall)?;
+        return Ok(Decisions { decided: Vec::new(), more: false, next: options.rule.next_after(now.wall), ahead });
     };
-    let last = tx.ticks()?.last(rows)?.map(|((_, at), _)| Timestamp::from_millis(at));
-    let first = Timestamp::from_millis(first);
-    let Decision { due, next } = misfire::decide(&options.rule, options.misfire, options.grace, last, first, now.wall);
+    let Decision { due, next } =
+        misfire::decide(&options.rule, options.misfire, options.grace, Some(last), last, now.wall);
+    let newest = due.last().map_or(last, |tick| tick.scheduled_for);
+    let more = !due.is_empty();
     let mut decided = Vec::with_capacity(due.len());
     for tick in due {
         let verdict = match tick.verdict {
+            // A clock that was ahead fired it.
+            _ if has_run(tx, name, tick.scheduled_for)? => continue,
             Verdict::Skipped { why, ticks: 1, .. } => TickVerdict::Skipped { why: why.to_string() },
             Verdict::Skipped { why, first, ticks } => {
                 TickVerdict::Skipped { why: format!("{ticks} ticks from {first} on: {why}") }
@@ -70,8 +70,13 @@ pub fn decide_due(tx: &mut Tx<'_>, options: &Options, fan_out_queue: &str, now: 
         write(tx, options, tick.scheduled_for, verdict.clone(), now)?;
         decided.push(Decided { scheduled_for: tick.scheduled_for, verdict });
     }
-    let more = !decided.is_empty();
-    Ok(Decisions { decided, more, next, ahead: last.filter(|last| *last > now.wall) })
+    watermark::set(tx, name, Some(last), newest, now.wall)?;
+    Ok(Decisions { decided, more, next, ahead })
+}
+
+fn has_run(tx: &mut Tx<'_>, schedule: &str, scheduled_for: Timestamp) -> Result<bool, store::Error> {
+    let row = tx.ticks()?.get(&(schedule.to_owned(), scheduled_for.as_millis()))?;
+    Ok(row.is_some_and(|tick| watermark::has_run(&tick)))
 }
 
 /// The key in `meta` of the rule by which the schedule's ticks were last decided.
@@ -118,17 +123,25 @@ fn write(
     now: Now,
 ) -> Result<(), store::Error> {
     let key = (options.name.clone(), scheduled_for.as_millis());
-    tx.ticks()?.insert(&key, &TickRecord { decided_at: now.wall, verdict })?;
+    // A moment at which a schedule is first seen may be that of a tick that a clock ahead fired.
+    if verdict != TickVerdict::Known || !has_run(tx, &options.name, scheduled_for)? {
+        tx.ticks()?.insert(&key, &TickRecord { decided_at: now.wall, verdict })?;
+    }
     Ok(())
 }
 
-/// The newest `max` ticks of a schedule, the newest first.
+/// The newest `max` ticks of a schedule up to `upto`, the newest first.
 ///
 /// # Errors
 /// A storage fault.
-pub fn newest(snapshot: &Snapshot, schedule: &str, max: usize) -> Result<Vec<(Timestamp, TickRecord)>, store::Error> {
+pub fn newest(
+    snapshot: &Snapshot,
+    schedule: &str,
+    upto: Timestamp,
+    max: usize,
+) -> Result<Vec<(Timestamp, TickRecord)>, store::Error> {
     let mut found = Vec::new();
-    let mut end = u64::MAX;
+    let mut end = upto.as_millis();
     while found.len() < max {
         let rows = (schedule.to_owned(), 0)..=(schedule.to_owned(), end);
         let Some(((_, at), tick)) = snapshot.ticks()?.last(rows)? else { break };

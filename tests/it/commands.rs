@@ -3,6 +3,9 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::Duration;
 
+use nightmail::base::Timestamp;
+use nightmail::store::record::{TickRecord, TickVerdict};
+use nightmail::store::{Options, Store, Tx};
 use serde_json::{Value, json};
 
 use crate::process::{Harness, Process, has_tools, timed, until};
@@ -61,7 +64,7 @@ fn every_data_command_prints_one_json_value_and_nothing_else() {
     assert_eq!(ask("peek statements"), json!([]));
     let malformed = &ask("peek fan-out-dead")[0]["history"][0];
     assert_eq!(malformed["started_at"], malformed["ended_at"], "a record that was never received took no time");
-    assert_eq!(keys(&ask("schedules")[0]), ["name", "next", "past", "rule", "timezone"]);
+    assert_eq!(keys(&ask("schedules")[0]), ["ahead", "name", "next", "past", "rule", "timezone"]);
     assert_eq!(ask("redrives"), json!([]));
     assert_eq!(ask("redrive statements-dead --preview")["matching"], dead_count);
     assert!(ask("redrive statements-dead --detach")["redrive"].is_u64());
@@ -403,6 +406,47 @@ fn schedules_show_the_wall_clock_of_their_zone_and_a_mistyped_period_starts_noth
     assert!(next.iter().all(|line| line.contains("-01 02:00:00 +0")), "{next:?}");
     assert_eq!(harness.run(&["run", "start", "monthly-statements", "--param", "periode=2026-10"]).code, 1);
     assert_eq!(harness.run(&["run", "list", "--json"]).json(), json!([]));
+}
+
+#[test]
+fn what_a_clock_ahead_decided_is_shown_and_forgotten_while_the_daemon_runs() {
+    const NAME: &str = "monthly-statements";
+    let harness = Harness::empty();
+    harness.serve().stop();
+    let decide = |month: &str, verdict| {
+        let tick: jiff::Timestamp = format!("2100-{month}-01T02:00:00+01:00").parse().unwrap();
+        let key = (NAME.to_owned(), Timestamp::from_jiff(tick).as_millis());
+        (key, TickRecord { decided_at: Timestamp::from_jiff(tick), verdict })
+    };
+    let skipped = |month| decide(month, TickVerdict::Skipped { why: "missed".into() });
+    let rows = [skipped("01"), skipped("02"), decide("03", TickVerdict::Fired { run: 7 })];
+    let store = Store::open(&Options::at(harness.dir.path().join("data/nightmail.redb"))).unwrap();
+    let step = move |tx: &mut Tx<'_>| rows.iter().try_for_each(|(key, row)| tx.ticks()?.insert(key, row).map(drop));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(store.write::<_, nightmail::store::Error, _>(step)).unwrap();
+    drop(store);
+
+    let _daemon = harness.serve();
+    let said = harness.run(&["schedules"]);
+    let ahead: Vec<_> = said.good().lines().filter(|line| line.starts_with("  ahead")).collect();
+    assert_eq!(ahead.len(), 3, "{said:?}");
+    let by = "by a clock that was ahead, at 2100-01-01 02:00:00 +01:00 (void: decided again when its time comes)";
+    assert_eq!(ahead[0], format!("  ahead 2100-01-01 02:00:00 +01:00  skipped: missed {by}"));
+    assert!(ahead[2].contains("started run 7") && ahead[2].ends_with("(does not fire again)"), "{said:?}");
+
+    let forget = |tick| harness.run(&["schedules", "forget", NAME, tick]);
+    assert_eq!(forget("2100-01-01 02:00:00 +01:00").good(), "1 decision in the future forgotten\n");
+    let again = forget("2100-01-01T02:00:00+01:00");
+    assert!(again.code == 1 && again.err.contains("has no decision for 2100-01-01T01:00:00.000Z"), "{again:?}");
+    let fired = forget("2100-03-01T02:00:00+01:00");
+    assert!(fired.code == 1 && fired.err.contains("started run 7, so it stays"), "{fired:?}");
+    assert_eq!(harness.run(&["schedules", "forget", NAME]).code, 64, "a tick or --all");
+    assert_eq!(harness.run(&["schedules", "forget", NAME, "tomorrow"]).code, 64);
+    let unknown = harness.run(&["schedules", "forget", "weekly", "--all"]);
+    assert!(unknown.code == 1 && unknown.err.contains("not found (known: monthly-statements)"), "{unknown:?}");
+    let said = harness.run(&["schedules", "forget", NAME, "--all", "--json"]).json();
+    assert_eq!(said, json!({"forgotten": 1, "with_run": 1}));
+    assert_eq!(harness.run(&["schedules"]).good().matches("\n  ahead").count(), 1);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use nightmail::base::Timestamp;
 use nightmail::queue::stats;
 use nightmail::run::{self, report};
 use nightmail::schedule::tick::{self, Decisions};
+use nightmail::schedule::watermark::{self, ForgetError};
 use nightmail::schedule::{Misfire, Options, rule::Rule};
 use nightmail::store::Tx;
 use nightmail::store::record::TickVerdict;
@@ -84,7 +85,7 @@ async fn a_tick_and_its_run_and_its_message_are_one() {
     settle(&world, &options).await;
     world.reopen().await;
     let snapshot = world.snapshot();
-    let ticks = tick::newest(&snapshot, "hourly", 10).unwrap();
+    let ticks = tick::newest(&snapshot, "hourly", world.now().wall, 10).unwrap();
     assert_eq!(ticks[0].0, at(1));
     assert_eq!(ticks[0].1.verdict, TickVerdict::Fired { run: 1 });
     assert_eq!(report::report(&snapshot, 1).unwrap().scheduled_for, at(1));
@@ -107,7 +108,7 @@ async fn a_daemon_that_was_down_makes_up_what_its_policy_says() {
         world.reopen().await;
         assert_eq!(settle(&world, &options).await, expected, "{misfire:?}");
         let snapshot = world.snapshot();
-        let accounted = tick::newest(&snapshot, "hourly", 10).unwrap();
+        let accounted = tick::newest(&snapshot, "hourly", world.now().wall, 10).unwrap();
         assert_eq!(accounted.len(), 6, "each of the five ticks has a row, and so has the first sight of the schedule");
     }
 }
@@ -120,7 +121,7 @@ async fn a_missed_tick_beyond_its_grace_is_skipped_and_says_so() {
     world.clock.advance(DAY + HOUR * 2);
     assert_eq!(settle(&world, &options).await, []);
     let snapshot = world.snapshot();
-    let (moment, tick) = tick::newest(&snapshot, "hourly", 1).unwrap().remove(0);
+    let (moment, tick) = tick::newest(&snapshot, "hourly", world.now().wall, 1).unwrap().remove(0);
     assert_eq!(moment, START.after(DAY));
     assert!(matches!(&tick.verdict, TickVerdict::Skipped { why } if why.contains("grace")), "{tick:?}");
 }
@@ -159,7 +160,7 @@ async fn a_tick_whose_run_was_started_by_hand_starts_no_second_one() {
     world.clock.advance(HOUR);
     assert_eq!(settle(&world, &options).await, []);
     let snapshot = world.snapshot();
-    let (_, tick) = tick::newest(&snapshot, "hourly", 1).unwrap().remove(0);
+    let (_, tick) = tick::newest(&snapshot, "hourly", world.now().wall, 1).unwrap().remove(0);
     assert!(matches!(&tick.verdict, TickVerdict::Skipped { why } if why.contains("run 1")), "{tick:?}");
 }
 
@@ -171,4 +172,144 @@ async fn an_edited_rule_fires_for_nothing_before_the_edit() {
     assert_eq!(settle(&world, &schedule("0 8 * * *", Misfire::Once, DAY)).await, [], "08:00 was before the edit");
     world.clock.advance(DAY);
     assert_eq!(settle(&world, &schedule("0 8 * * *", Misfire::Once, DAY)).await, [at(24 + 8)]);
+}
+
+/// Monthly at 08:00 on the first.
+fn monthly(misfire: Misfire, grace: Duration) -> Options {
+    schedule("0 8 1 * *", misfire, grace)
+}
+
+fn december() -> Timestamp {
+    START.after(DAY * 30 + HOUR * 8)
+}
+
+/// A world whose clock was ahead by 40 days for a while: on 10 November it said 20 December.
+async fn once_ahead(options: &Options) -> (World, Vec<Timestamp>) {
+    let world = world().await;
+    settle(&world, options).await;
+    world.clock.set(at(8));
+    let mut fired = settle(&world, options).await;
+    world.clock.advance(DAY * 9);
+    fired.extend(settle(&world, options).await);
+    world.clock.set(START.after(DAY * 49));
+    fired.extend(settle(&world, options).await);
+    world.clock.set(START.after(DAY * 9));
+    fired.extend(settle(&world, options).await);
+    (world, fired)
+}
+
+#[tokio::test]
+async fn a_clock_that_was_forty_days_ahead_cancels_no_month() {
+    for options in [monthly(Misfire::Skip, DAY), monthly(Misfire::Once, DAY), monthly(Misfire::All, DAY)] {
+        let (world, fired) = once_ahead(&options).await;
+        assert_eq!(fired, [at(8)], "November's");
+        let ahead = watermark::ahead(&world.snapshot(), "hourly", world.now().wall, 10).unwrap();
+        assert_eq!(ahead.iter().map(|(tick, _)| *tick).collect::<Vec<_>>(), [december()]);
+        assert!(!watermark::has_run(&ahead[0].1), "{ahead:?}");
+        world.clock.set(december());
+        assert_eq!(settle(&world, &options).await, [december()], "{:?}", options.misfire);
+        assert_eq!(runs(&world), 2);
+        world.clock.set(START.after(DAY * 49));
+        assert_eq!(settle(&world, &options).await, []);
+        let decided = tick::newest(&world.snapshot(), "hourly", world.now().wall, 10).unwrap();
+        assert_eq!(decided.iter().map(|(tick, _)| *tick).collect::<Vec<_>>(), [december(), at(8), START]);
+    }
+}
+
+#[tokio::test]
+async fn a_tick_that_a_clock_ahead_fired_never_fires_again() {
+    for misfire in [Misfire::Once, Misfire::All] {
+        let options = monthly(misfire, DAY * 30);
+        let (world, fired) = once_ahead(&options).await;
+        assert_eq!(fired, [at(8), december()]);
+        world.clock.set(december());
+        assert_eq!(settle(&world, &options).await, []);
+        assert_eq!(runs(&world), 2);
+        let (tick, row) = tick::newest(&world.snapshot(), "hourly", world.now().wall, 1).unwrap().remove(0);
+        assert_eq!((tick, row.verdict), (december(), TickVerdict::Fired { run: 2 }), "its row still names its run");
+        let january = START.after(DAY * 61 + HOUR * 8);
+        world.clock.set(january);
+        assert_eq!(settle(&world, &options).await, [january], "the next one does");
+    }
+}
+
+#[tokio::test]
+async fn ticks_between_those_that_a_clock_ahead_fired_are_made_up_after_a_stop() {
+    let world = world().await;
+    let options = schedule("0 * * * *", Misfire::All, HOUR * 2);
+    settle(&world, &options).await;
+    world.clock.set(at(10));
+    assert_eq!(settle(&world, &options).await, [at(8), at(9), at(10)], "within its grace");
+    world.clock.set(START.after(HOUR / 2));
+    settle(&world, &options).await;
+    world.clock.set(at(9));
+    assert_eq!(settle(&world, &options).await, [at(7)], "the ones before its grace are skipped, 8 and 9 have a run");
+    world.clock.set(at(11));
+    assert_eq!(settle(&world, &options).await, [at(11)]);
+    assert_eq!(runs(&world), 5);
+}
+
+#[tokio::test]
+async fn a_schedule_first_seen_or_edited_by_a_clock_ahead_starts_when_the_clock_is_right() {
+    let world = world().await;
+    world.clock.set(START.after(DAY * 40));
+    settle(&world, &hourly(Misfire::All)).await;
+    world.clock.set(START);
+    assert_eq!(settle(&world, &hourly(Misfire::All)).await, []);
+    world.clock.advance(HOUR);
+    assert_eq!(settle(&world, &hourly(Misfire::All)).await, [at(1)]);
+    world.clock.set(START.after(DAY * 40));
+    let edited = schedule("30 * * * *", Misfire::All, DAY);
+    settle(&world, &edited).await;
+    world.clock.set(at(3));
+    assert_eq!(settle(&world, &edited).await, [START.after(HOUR * 3 / 2), START.after(HOUR * 5 / 2)]);
+    assert_eq!(runs(&world), 3);
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_both_ways_in_the_middle_fires_each_tick_once() {
+    let world = world().await;
+    let options = hourly(Misfire::Once);
+    settle(&world, &options).await;
+    let mut fired = Vec::new();
+    let ten_minutes = Duration::from_secs(600);
+    for hour in 1..=6 {
+        // 600 s ahead just before the tick, then back behind it, then right again.
+        world.clock.set(at(hour - 1).after(HOUR - ten_minutes / 2));
+        fired.extend(settle(&world, &options).await);
+        world.clock.set(world.now().wall.after(ten_minutes));
+        fired.extend(settle(&world, &options).await);
+        world.clock.set(at(hour - 1).after(HOUR - ten_minutes / 4));
+        fired.extend(settle(&world, &options).await);
+        world.clock.set(at(hour));
+        fired.extend(settle(&world, &options).await);
+    }
+    assert_eq!(fired, (1..=6).map(at).collect::<Vec<_>>());
+    assert_eq!(runs(&world), 6);
+}
+
+#[tokio::test]
+async fn what_a_clock_ahead_decided_can_be_forgotten_but_a_tick_with_a_run_stays() {
+    let world = world().await;
+    let options = hourly(Misfire::Skip);
+    settle(&world, &options).await;
+    world.clock.set(at(5));
+    settle(&world, &options).await;
+    world.clock.set(at(1).after(HOUR / 2));
+    settle(&world, &options).await;
+    let now = world.now().wall;
+    let forget = async |tick: Timestamp| {
+        let step = move |tx: &mut Tx<'_>| watermark::forget_one(tx, "hourly", tick, now);
+        world.queues().store().write::<_, ForgetError, _>(step).await
+    };
+    assert_eq!(forget(at(5)).await, Err(ForgetError::HasRun { tick: at(5), run: 1 }));
+    assert_eq!(forget(at(1)).await, Err(ForgetError::Past { tick: at(1) }));
+    let odd = at(2).after(Duration::from_secs(1));
+    assert_eq!(forget(odd).await, Err(ForgetError::NotDecided { schedule: "hourly".into(), tick: odd }));
+    assert_eq!(forget(at(4)).await, Ok(()));
+    let step = move |tx: &mut Tx<'_>| watermark::forget(tx, "hourly", now);
+    let forgotten = world.queues().store().write::<_, nightmail::store::Error, _>(step).await.unwrap();
+    assert_eq!((forgotten.removed, forgotten.with_run, forgotten.upto), (2, 1, None), "hours 2 and 3");
+    let left = watermark::ahead(&world.snapshot(), "hourly", now, 10).unwrap();
+    assert_eq!(left.iter().map(|(tick, _)| *tick).collect::<Vec<_>>(), [at(5)]);
 }

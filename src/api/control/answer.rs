@@ -7,15 +7,15 @@ use tokio_util::sync::CancellationToken;
 use crate::base::{Now, Timestamp};
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::{self, report};
-use crate::schedule::{self, tick};
+use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
 use crate::store::record::{
-    Attribute, AttributeValue, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, TickVerdict,
+    Attribute, AttributeValue, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, TickRecord, TickVerdict,
 };
 use crate::store::{self, Snapshot, Tx, backup};
 use crate::work::Breakers;
 
-use super::request::{Checked, FailureKind, RedriveView, ScheduleView, Status, With};
+use super::request::{AheadTick, Checked, FailureKind, ForgottenTicks, RedriveView, ScheduleView, Status, With};
 use super::{Answer, Failure, Request};
 
 /// A peek shows this many messages at most.
@@ -24,6 +24,8 @@ pub const PEEK_MAX: usize = 1000;
 const PEEK_BODY_BYTES_MAX: usize = 4096;
 /// A schedule is shown with this many future ticks and as many past ones.
 const TICKS_SHOWN: usize = 5;
+/// Of the ticks that a clock which was ahead decided, this many are read to find the ticks that still fire.
+const AHEAD_READ_MAX: usize = 500;
 
 /// Executes control requests.
 #[derive(Clone, Debug)]
@@ -123,6 +125,7 @@ impl Control {
                 Answer::Done
             }
             Request::Probe { destination } => Answer::Probed(self.probe(destination.as_deref())?),
+            Request::ForgetTicks { schedule, tick } => Answer::Forgotten(self.forget_ticks(&schedule, tick).await?),
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
             _ => Answer::Status(self.status(self.queues.now().wall)),
         })
@@ -138,12 +141,7 @@ impl Control {
     }
 
     async fn start_run(&self, name: &str, params: BTreeMap<String, String>) -> Result<u64, Failure> {
-        let found = self.schedules.iter().find(|(options, _)| options.name == name).cloned();
-        let (options, queue) = found.ok_or_else(|| {
-            let known: Vec<&str> = self.schedules.iter().map(|(options, _)| options.name.as_str()).collect();
-            let text = format!("schedule {name:?} not found (known: {})", known.join(", "));
-            failure(FailureKind::Request, text)
-        })?;
+        let (options, queue) = self.schedule(name)?.clone();
         let now = self.queues.now();
         let step = move |tx: &mut Tx<'_>| tick::start_by_hand(tx, &options, &queue, &params, now);
         let run = self.queues.store().write(step).await?;
@@ -151,19 +149,52 @@ impl Control {
         Ok(run)
     }
 
+    fn schedule(&self, name: &str) -> Result<&(schedule::Options, String), Failure> {
+        self.schedules.iter().find(|(options, _)| options.name == name).ok_or_else(|| {
+            let known: Vec<&str> = self.schedules.iter().map(|(options, _)| options.name.as_str()).collect();
+            let text = format!("schedule {name:?} not found (known: {})", known.join(", "));
+            failure(FailureKind::Request, text)
+        })
+    }
+
+    async fn forget_ticks(&self, name: &str, tick: Option<Timestamp>) -> Result<ForgottenTicks, Failure> {
+        self.schedule(name)?;
+        let now = self.queues.now().wall;
+        let mut sum = ForgottenTicks { forgotten: 0, with_run: 0 };
+        if let Some(tick) = tick {
+            let schedule = name.to_owned();
+            self.queues.store().write(move |tx| watermark::forget_one(tx, &schedule, tick, now)).await?;
+            sum.forgotten = 1;
+        }
+        let mut after = Some(now).filter(|_| tick.is_none());
+        while let Some(from) = after {
+            let schedule = name.to_owned();
+            let step = move |tx: &mut Tx<'_>| watermark::forget(tx, &schedule, from);
+            let part = self.queues.store().write::<_, store::Error, _>(step).await?;
+            sum.forgotten += part.removed;
+            sum.with_run += part.with_run;
+            after = part.upto;
+        }
+        tracing::info!(schedule = name, forgotten = sum.forgotten, "decisions about future ticks were forgotten");
+        Ok(sum)
+    }
+
     fn schedules(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<ScheduleView>, Failure> {
         let view = |(options, _): &(schedule::Options, String)| {
-            let past = tick::newest(snapshot, &options.name, TICKS_SHOWN)?;
-            // A decided tick is never decided again, even when the clock is set back.
-            let from = past.first().map_or(now, |(newest, _)| now.max(*newest));
+            let past = tick::newest(snapshot, &options.name, now, TICKS_SHOWN)?;
             let past = past.into_iter().map(|(at, tick)| (at, verdict(&tick.verdict)));
-            let next = std::iter::successors(options.rule.next_after(from), |at| options.rule.next_after(*at));
+            let ahead = watermark::ahead(snapshot, &options.name, now, AHEAD_READ_MAX)?;
+            let next = std::iter::successors(options.rule.next_after(now), |at| options.rule.next_after(*at));
+            // A tick with a run does not fire again.
+            let has_run = |at: &Timestamp| ahead.iter().any(|(tick, row)| tick == at && watermark::has_run(row));
+            let next = next.take(AHEAD_READ_MAX).filter(|at| !has_run(at));
             Ok(ScheduleView {
                 name: options.name.clone(),
                 rule: options.rule.describe(),
                 timezone: options.rule.zone_name().to_owned(),
                 next: next.take(TICKS_SHOWN).collect(),
                 past: past.collect(),
+                ahead: ahead.iter().take(TICKS_SHOWN).map(ahead_tick).collect(),
             })
         };
         self.schedules.iter().map(view).collect()
@@ -236,6 +267,15 @@ fn message(body: String, with: With) -> Send {
     }
 }
 
+fn ahead_tick((scheduled_for, tick): &(Timestamp, TickRecord)) -> AheadTick {
+    AheadTick {
+        scheduled_for: *scheduled_for,
+        decided_at: tick.decided_at,
+        decision: verdict(&tick.verdict),
+        is_void: !watermark::has_run(tick),
+    }
+}
+
 fn verdict(verdict: &TickVerdict) -> String {
     match verdict {
         TickVerdict::Fired { run } => format!("started run {run}"),
@@ -281,6 +321,15 @@ impl From<run::Error> for Failure {
         match error {
             run::Error::Store(error) => error.into(),
             run::Error::Queue(error) => error.into(),
+            other => failure(FailureKind::Request, other),
+        }
+    }
+}
+
+impl From<watermark::ForgetError> for Failure {
+    fn from(error: watermark::ForgetError) -> Self {
+        match error {
+            watermark::ForgetError::Store(error) => error.into(),
             other => failure(FailureKind::Request, other),
         }
     }

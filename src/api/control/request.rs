@@ -120,6 +120,13 @@ pub enum Request {
         /// Its name as [`Request::Breakers`] shows it; all that are away when `None`.
         destination: Option<String>,
     },
+    /// Remove decisions about ticks that lie in the future: a clock that was ahead made them. Those with a run stay.
+    ForgetTicks {
+        /// The schedule.
+        schedule: String,
+        /// The only tick to forget; all when `None`.
+        tick: Option<Timestamp>,
+    },
     /// Copy the store into a new file.
     Backup(backup::Order),
     /// Check every row of the store and the rules between them.
@@ -151,7 +158,8 @@ impl Request {
             | Self::Purge { .. }
             | Self::Send { .. }
             | Self::StartRun { .. }
-            | Self::Probe { .. } => false,
+            | Self::Probe { .. }
+            | Self::ForgetTicks { .. } => false,
         }
     }
 
@@ -181,6 +189,7 @@ impl Request {
             Self::Run { .. } => "run show",
             Self::Recipients { .. } => "run recipients",
             Self::Schedules => "schedules",
+            Self::ForgetTicks { .. } => "schedules forget",
             Self::Backup(_) => "backup",
             Self::Breakers => "status",
             Self::Probe { .. } => "probe",
@@ -245,6 +254,8 @@ pub enum Answer {
     Breakers(Vec<BreakerView>),
     /// The destinations that are away and are tried at once.
     Probed(Vec<String>),
+    /// See [`Request::ForgetTicks`].
+    Forgotten(ForgottenTicks),
     /// See [`Request::Backup`].
     Backup(Backup),
     /// See [`Request::CheckStore`].
@@ -316,6 +327,31 @@ pub struct ScheduleView {
     pub next: Vec<Timestamp>,
     /// The newest decided ones: the moment and the decision.
     pub past: Vec<(Timestamp, String)>,
+    /// The next ones of those in the future that a clock which was ahead has decided.
+    #[serde(default)]
+    pub ahead: Vec<AheadTick>,
+}
+
+/// A tick in the future that a clock which was ahead has decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AheadTick {
+    /// The moment.
+    pub scheduled_for: Timestamp,
+    /// When it was decided, by that clock.
+    pub decided_at: Timestamp,
+    /// The decision.
+    pub decision: String,
+    /// Set when the decision does not count; otherwise a run came of it, and the tick does not fire again.
+    pub is_void: bool,
+}
+
+/// The result of [`Request::ForgetTicks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenTicks {
+    /// Decisions removed.
+    pub forgotten: u64,
+    /// Ticks that stay, because a run came of each.
+    pub with_run: u64,
 }
 
 /// A refusal, for people.
