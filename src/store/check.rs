@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::key::Key;
 use super::open::{self, ExclusiveStore};
+use super::pages::{self, Scope};
 use super::table::{TableRef, decode, decode_key, guarded};
-use super::{Error, Options, Record, Snapshot, tx};
+use super::{Disk, Error, Options, Record, Snapshot, tx};
 
 /// A check keeps at most this many findings; further ones are only counted.
 pub const FINDINGS_MAX: usize = 1000;
@@ -68,13 +69,13 @@ impl Findings {
     }
 }
 
-/// Checks redb's own pages. Offline: no daemon may hold the store. When redb can repair the file, it does, and the
+/// Checks redb's own pages, their checksums before anything else is done with them. Offline: no daemon may hold the store. When redb can repair the file, it does, and the
 /// repair is a finding.
 ///
 /// # Errors
 /// [`Error::Locked`] names the daemon that holds the store; [`Error::Damaged`] when redb cannot repair the file.
 pub fn integrity(options: &Options, findings: &mut Findings) -> Result<(), Error> {
-    let mut store = ExclusiveStore::open(options)?;
+    let mut store = ExclusiveStore::open_verified(options, Scope::All)?;
     let is_sound = open::guarded(&options.path, || {
         let sound = store.db.check_integrity();
         sound.map_err(|error| Error::Damaged { path: options.path.clone(), reason: error.to_string() })
@@ -83,6 +84,14 @@ pub fn integrity(options: &Options, findings: &mut Findings) -> Result<(), Error
         findings.add("(file)", &options.path, "its pages were not in order, and redb has repaired them");
     }
     store.close(options)
+}
+
+/// Verifies the checksums of redb's pages on a disk that holds a store's file, as [`integrity`] does with a file.
+///
+/// # Errors
+/// What is wrong with the first page that is not as it was written.
+pub fn pages(disk: &dyn Disk) -> Result<(), String> {
+    pages::verify(disk, Scope::All)
 }
 
 /// Decodes every row of every table, and checks that the rows are in the order of their keys and as many as the table

@@ -31,10 +31,10 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// Reserves room for a record, its head included; false when it does not fit.
+    /// Reserves room for a record, its head included; false when it and the mark behind it do not fit.
     pub(super) fn take(&mut self, record_bytes: usize) -> bool {
         let end = self.at + padded(record_bytes);
-        let fits = end <= self.bytes;
+        let fits = end + SECTOR_BYTES <= self.bytes;
         if fits {
             self.at = end;
         }
@@ -147,10 +147,6 @@ impl Log {
     /// # Errors
     /// The disk fails.
     pub(super) fn mark(&mut self) -> std::io::Result<()> {
-        // No room for a mark: the log is full and the next group makes a checkpoint.
-        if self.space.at + SECTOR_BYTES > self.space.bytes {
-            return Ok(());
-        }
         let mut mark = vec![0; HEAD_BYTES];
         // A head without writes, with the number of the record before it: recovery reads its `synced` field, never its
         // writes.
@@ -364,4 +360,30 @@ fn damaged(path: &Path, reason: String) -> Error {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::Open { path: path.to_owned(), reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::FileDisk;
+    use super::*;
+
+    #[test]
+    fn the_loss_of_the_last_record_is_noticed_up_to_the_end_of_the_log() {
+        let disk: Arc<dyn Disk> = Arc::new(FileDisk(tempfile::tempfile().unwrap()));
+        let mut log = Log::make(disk.clone(), 7, 0, 0).unwrap();
+        let mut number = 0;
+        while log.space().take(HEAD_BYTES) {
+            number += 1;
+            let at = log.space.at;
+            log.append(number, vec![0; HEAD_BYTES]).unwrap();
+            log.sync().unwrap();
+            log.mark().unwrap();
+            let records = || Found::look(&*disk, Path::new("log")).unwrap().records(&*disk, 0);
+            assert_eq!(records().unwrap().last(), Some(number));
+            disk.write(at, &[0]).unwrap();
+            assert!(matches!(records(), Err(Error::Damaged { .. })), "record {number} is lost");
+            disk.write(at, &RECORD_MAGIC[..1]).unwrap();
+        }
+        assert_eq!(log.space.at + SECTOR_BYTES, log.space.bytes, "the log is full");
+    }
 }

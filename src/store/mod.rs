@@ -16,6 +16,7 @@ pub mod lock;
 mod log;
 pub mod open;
 pub mod options;
+mod pages;
 pub mod record;
 mod recover;
 mod redo;

@@ -15,6 +15,7 @@ use super::disk::{Backend, Disk, FileDisk};
 use super::holder::Holder;
 use super::lock::{self, Lock};
 use super::log::{Found, Log};
+use super::pages::{self, Scope};
 use super::writer::{Signals, Step, Writer};
 use super::{Error, Options, Snapshot, Tx, checksum, recover, tx, upgrade};
 
@@ -108,6 +109,7 @@ impl Store {
             if bytes == 0 && found.is_some() {
                 return Err(missing(options));
             }
+            verify_pages(&*disk, Scope::Bookkeeping, options)?;
             let db = builder(options).create_with_backend(Backend(disk)).map_err(|error| refused(path, error))?;
             if bytes == 0 {
                 make_tables(&db)?;
@@ -247,6 +249,14 @@ impl ExclusiveStore {
     /// # Errors
     /// As [`Store::open`].
     pub(super) fn open(options: &Options) -> Result<Self, Error> {
+        Self::open_verified(options, Scope::Bookkeeping)
+    }
+
+    /// The same, and verifies those pages before anything is written.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub(super) fn open_verified(options: &Options, scope: Scope) -> Result<Self, Error> {
         let dir = match options.path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
             _ => Path::new("."),
@@ -256,7 +266,7 @@ impl ExclusiveStore {
         let sync_dir = || File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| failed(dir, &error));
         guarded(&options.path, || {
             let found = find_log(options)?;
-            let db = open_file(options, found.as_ref().map(|(_, found)| found))?;
+            let db = open_file(options, found.as_ref().map(|(_, found)| found), scope)?;
             sync_dir()?;
             let (disk, found) = match found {
                 Some(found) => found,
@@ -334,11 +344,11 @@ fn make_log(db: &Database, options: &Options) -> Result<FoundLog, Error> {
     Ok((disk, found))
 }
 
-fn open_file(options: &Options, found: Option<&Found>) -> Result<Database, Error> {
+fn open_file(options: &Options, found: Option<&Found>, scope: Scope) -> Result<Database, Error> {
     let path = &options.path;
     match std::fs::metadata(path) {
         Ok(file) if file.len() == 0 => Err(Error::Damaged { path: path.clone(), reason: "the file is empty".into() }),
-        Ok(_) => open_known(options, found),
+        Ok(_) => open_known(options, found, scope),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && found.is_some() => Err(missing(options)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(options),
         Err(error) => Err(failed(path, &error)),
@@ -355,16 +365,24 @@ fn missing(options: &Options) -> Error {
 
 /// Checks the file before anything may write to it, so that a foreign or newer one is left as it is, byte for byte.
 /// redb has to repair a file that was not closed cleanly before it can be read.
-fn open_known(options: &Options, found: Option<&Found>) -> Result<Database, Error> {
+fn open_known(options: &Options, found: Option<&Found>, scope: Scope) -> Result<Database, Error> {
     let path = &options.path;
     match builder(options).open_read_only(path) {
         Ok(seen) => drop(check(&Snapshot::new(seen.begin_read()?), found, options)?),
         Err(redb::DatabaseError::RepairAborted) => {}
         Err(error) => return Err(refused(path, error)),
     }
+    let file = File::open(path).map_err(|error| failed(path, &error))?;
+    verify_pages(&FileDisk(file), scope, options)?;
     let db = builder(options).open(path).map_err(|error| refused(path, error))?;
     check(&Snapshot::new(db.begin_read()?), found, options)?.bring(&db)?;
     Ok(db)
+}
+
+/// Verifies redb's pages as they are on disk.
+fn verify_pages(disk: &dyn Disk, scope: Scope, options: &Options) -> Result<(), Error> {
+    let verified = pages::verify(disk, scope);
+    verified.map_err(|reason| Error::Damaged { path: options.path.clone(), reason })
 }
 
 /// Creates the file under a temporary name and renames it when it is whole, so that a crash never leaves half a store.

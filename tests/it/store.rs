@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use nightmail::queue::{Queues, Receive, Send};
+use nightmail::store::check::{self, Findings};
 use nightmail::store::{Error, Options, Store};
 use redb::{Database, ReadableDatabase, TableDefinition};
 
@@ -301,4 +302,24 @@ fn every_table_is_made_with_the_file() {
         transaction.list_tables().unwrap().map(|table| redb::TableHandle::name(&table).to_owned()).collect();
     names.sort();
     insta::assert_snapshot!(names.join(" "), @"bodies counts expiries grouped groups history meta queue_names queues ready recent recent_times recipients redrive_totals redrives run_keys runs states ticks timed totals uniques");
+}
+
+#[tokio::test]
+async fn a_check_refuses_a_file_with_a_damaged_page_before_anything_writes_to_it() {
+    let mut world = World::with_orders().await;
+    let needle = "a body that is found in the file";
+    world.send("orders", needle).await;
+    world.close();
+    let path = world.options().path;
+    let check = || check::integrity(&world.options(), &mut Findings::default());
+    check().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - needle.len()).filter(|at| bytes[*at..].starts_with(needle.as_bytes())).collect();
+    places.iter().for_each(|at| bytes[*at] ^= 1);
+    assert!(!places.is_empty());
+    std::fs::write(&path, &bytes).unwrap();
+    let refused = check().unwrap_err();
+    assert!(refused.to_string().contains("does not have the checksum"), "{refused}");
+    assert!(std::fs::read(&path).unwrap() == bytes, "the file was changed");
 }

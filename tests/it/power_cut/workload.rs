@@ -57,6 +57,18 @@ impl Recording {
         bytes
     }
 
+    /// The disks at the moment when the log holds most, and what the store held then.
+    pub(super) fn with_the_fullest_log(&self) -> (Bytes, &str) {
+        let log_bytes = |calls: usize| {
+            let lap = self.calls[..calls].iter().rev().take_while(|call| !is_header(call));
+            lap.filter_map(Call::log_write).map(|(offset, data)| offset + data.len()).max()
+        };
+        let step = (0..self.answered.len()).max_by_key(|step| log_bytes(self.answered[*step])).unwrap();
+        let mut bytes = self.start.clone();
+        self.calls[..self.answered[step]].iter().for_each(|call| apply(&mut bytes, call));
+        (bytes, &self.states[step + 1])
+    }
+
     /// How often the log started over.
     pub(super) fn checkpoints(&self) -> usize {
         self.calls.iter().filter(|call| is_header(call)).count()
@@ -194,20 +206,27 @@ impl Workload {
 
     /// Three steps of different callers that share a commit, because they wait for the writer together.
     async fn send_in_one_group(&mut self) {
+        let (begin, has_begun) = tokio::sync::oneshot::channel();
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let queues = self.world.queues();
         let closed = self.world.step(move |_| {
+            let _ = begin.send(());
             let _ = gate.recv();
             Ok(())
         });
         let texts = [self.rng.random::<u32>(), self.rng.random(), self.rng.random()].map(|number| number.to_string());
         let [a, b, c] = texts.map(|text| queues.send("orders", Send::text(text)));
-        let open = async {
-            // The first step occupies the writer; the others are queued by now.
-            tokio::task::yield_now().await;
-            drop(open);
+        let sends = async {
+            // The writer takes what waits before it runs a group. So the three may come only once it is at work: none
+            // of them can then be in the group of the first step.
+            has_begun.await.unwrap();
+            let open = async {
+                tokio::task::yield_now().await;
+                drop(open);
+            };
+            tokio::join!(biased; a, b, c, open)
         };
-        let (closed, a, b, c, ()) = tokio::join!(closed, a, b, c, open);
+        let (closed, (a, b, c, ())) = tokio::join!(closed, sends);
         closed.unwrap();
         for sent in [a, b, c] {
             sent.unwrap();
