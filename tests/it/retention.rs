@@ -63,7 +63,7 @@ fn compaction_keeps_what_is_there_and_is_refused_while_a_daemon_holds_the_store(
     assert_eq!(harness.run(&["send", "notes", "kept"]).code, 0);
     let refused = harness.run(&["compact"]);
     assert_eq!(refused.code, 69, "{refused:?}");
-    assert!(refused.err.contains(&format!("in use by nightmail with pid {}", daemon.pid())), "{refused:?}");
+    assert!(refused.err.contains(&format!("in use by `nightmail serve` (pid {})", daemon.pid())), "{refused:?}");
     daemon.stop();
     let said = harness.run(&["compact", "--json"]).json();
     assert!(said["after_bytes"].as_u64() <= said["before_bytes"].as_u64() && said["after_bytes"] != 0, "{said}");
