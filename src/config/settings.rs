@@ -2,7 +2,7 @@
 //!
 //! Holds only values; it knows neither the file's structure nor where the values are used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +33,13 @@ pub struct Settings {
     pub origins: BTreeMap<String, Entry>,
     /// Advice in the order of the file's lines; none of it keeps the daemon from starting.
     pub warnings: Vec<Finding>,
+}
+
+impl Settings {
+    /// The names of the queues that functions work on.
+    pub fn served_queues(&self) -> BTreeSet<String> {
+        self.functions.iter().map(|function| function.pool.queue.clone()).collect()
+    }
 }
 
 /// What is logged and how.

@@ -1,5 +1,6 @@
 //! The wiring of the daemon on one screen: open, build, start, wait, drain.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sd_notify::NotifyState;
@@ -10,12 +11,12 @@ use crate::api::control::Control;
 use crate::api::control::server::{self, ControlListener};
 use crate::base::{Clock, units};
 use crate::config::{Kind, Settings};
-use crate::queue::Queues;
+use crate::queue::{self, Queues, catalog};
 use crate::run::Ledger;
 use crate::schedule::{self, Service};
 use crate::store::{self, Store};
 use crate::work::pool::Drain;
-use crate::work::{Breakers, Pool};
+use crate::work::{Breakers, Pool, Quarantine};
 
 use super::space::Watch;
 use super::{Error, drain, functions, notify, progress, retention, space};
@@ -59,7 +60,7 @@ impl Daemon {
         }
         queues.finish_deletions().await?;
         // Workers live in this process, so no lease of an earlier one can still be in use.
-        queues.end_worker_leases().await?;
+        queues.end_worker_leases(&settings.served_queues()).await?;
         let control = ControlListener::bind(&settings.control_socket)?;
         Ok(Self { settings, clock, queues, control, watch })
     }
@@ -80,8 +81,10 @@ impl Daemon {
         let mut pools = JoinSet::new();
         let breakers = Breakers::new(clock.clone());
         let made = functions::make(&settings, &queues, &clock)?;
+        let quarantine = Quarantine::new(suspects(&settings, &queues)?);
         for (function, made) in settings.functions.iter().zip(made) {
-            pools.spawn(Pool::new(queues.clone(), function.pool.clone(), made, signals.clone()).run());
+            let pool = Pool::new(queues.clone(), function.pool.clone(), made, signals.clone());
+            pools.spawn(pool.with_quarantine(quarantine.clone()).run());
         }
         let mut parts = JoinSet::new();
         let schedules = schedules(&settings);
@@ -139,6 +142,19 @@ impl Daemon {
         tracing::info!("stopped");
         reason
     }
+}
+
+/// The next suspect of each queue that a function works on.
+fn suspects(settings: &Settings, queues: &Queues) -> Result<BTreeMap<u32, (u32, u64)>, queue::Error> {
+    let mut suspects = BTreeMap::new();
+    for name in settings.served_queues() {
+        let queue = catalog::look_up(&queues.store().snapshot()?, &name)?.id;
+        suspects.extend(queues.next_suspect(queue)?.map(|next| (queue, next)));
+    }
+    if !suspects.is_empty() {
+        tracing::warn!("messages were in work when the daemon ended without a drain; each is tried alone first");
+    }
+    Ok(suspects)
 }
 
 /// The schedules, each with the queue of the fan-out that it starts.

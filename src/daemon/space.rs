@@ -55,9 +55,8 @@ impl Watch {
     /// A watch over the disk of `settings.data_dir`. It deletes the ballast of an earlier process at once when the disk
     /// is full, so that the store can be opened.
     pub(super) fn new(settings: &Settings) -> Self {
-        let served = settings.functions.iter().map(|function| function.pool.queue.clone()).collect();
         let reserve_bytes = settings.daemon.reserve_bytes;
-        let space = Arc::new(Space::new(reserve_bytes, served));
+        let space = Arc::new(Space::new(reserve_bytes, settings.served_queues()));
         let watch = Self { dir: settings.data_dir.clone(), reserve_bytes, space, told: DiskState::Room };
         // Before the first start there is no directory and no ballast.
         if watch.free_bytes().is_ok_and(|free| free < watch.ballast_bytes() / 4) {

@@ -6,7 +6,7 @@ mod indexes;
 use std::collections::BTreeMap;
 
 use crate::store::check::Findings;
-use crate::store::record::{Counts, MessageState, Phase};
+use crate::store::record::{Counts, MessageState, Phase, Suspicion};
 use crate::store::tx::u32_record::U32;
 use crate::store::{Error, Snapshot};
 
@@ -25,6 +25,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> 
     let counted = check_states(snapshot, findings)?;
     check_counts(snapshot, findings, counted)?;
     check_ready(snapshot, findings)?;
+    check_suspects(snapshot, findings)?;
     check_timed(snapshot, findings)?;
     indexes::check(snapshot, findings)?;
     check_bodies(snapshot, findings)?;
@@ -53,7 +54,7 @@ fn check_names(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error
 /// Checks every message and counts them by queue.
 fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap<u32, Counts>, Error> {
     let (queues, bodies) = (snapshot.queues()?, snapshot.bodies()?);
-    let (ready, timed) = (snapshot.ready()?, snapshot.timed()?);
+    let (ready, timed, suspects) = (snapshot.ready()?, snapshot.timed()?, snapshot.suspects()?);
     let last_id = snapshot.meta()?.sound(&"last-id".to_owned())?.unwrap_or(0);
     let mut counted: BTreeMap<u32, Counts> = BTreeMap::new();
     snapshot.states()?.each_sound(|key, state| {
@@ -65,6 +66,9 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap
             findings.add("states", key, format_args!("queue {} is not there", key.0));
         }
         let (index, is_indexed) = match state.phase {
+            Phase::Ready if state.suspicion == Suspicion::Suspect => {
+                ("suspects", suspects.has(&messages::suspect_key(key, &state))?)
+            }
             Phase::Ready if state.group.is_some() => ("grouped", true),
             Phase::Ready => ("ready", ready.has(&messages::ready_key(key, &state))?),
             Phase::Delayed | Phase::InFlight => ("timed", timed.has(&messages::timed_key(key, &state))?),
@@ -129,6 +133,24 @@ fn check_ready(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error
                 findings.add("ready", row, format_args!("its message has priority {}", state.priority));
             }
             None if !states.has(&key)? => findings.add("ready", row, "belongs to no message"),
+            _ => {}
+        }
+        findings.go_on()
+    })
+}
+
+fn check_suspects(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    let states = snapshot.states()?;
+    snapshot.suspects()?.each_sound(|row, ()| {
+        let key = (row.0, row.2);
+        match states.sound(&key)? {
+            Some(state) if state.phase != Phase::Ready || state.suspicion != Suspicion::Suspect => {
+                findings.add("suspects", row, "its message is no suspect");
+            }
+            Some(state) if state.attempts_charged != row.1 => {
+                findings.add("suspects", row, format_args!("its message is charged {}", state.attempts_charged));
+            }
+            None if !states.has(&key)? => findings.add("suspects", row, "belongs to no message"),
             _ => {}
         }
         findings.go_on()

@@ -5,7 +5,7 @@
 //! may skip groups that have too many messages in flight. On a FIFO queue the head is the group's first message, and
 //! there is none while another message of the group is in flight.
 
-use crate::store::record::{Digest, GroupRecord, MessageState, Phase};
+use crate::store::record::{Digest, GroupRecord, MessageState, Phase, Suspicion};
 use crate::store::{self, Tx};
 
 use super::messages::Key;
@@ -94,6 +94,8 @@ fn remove(tx: &mut Tx<'_>, key: Key, state: &MessageState, row: &mut GroupRecord
 pub(super) fn waits_at(key: Key, state: &MessageState) -> Option<(u32, Digest, u32, u64)> {
     let group = state.group?;
     let waits = match state.phase {
+        // A suspect is received from an index of its own.
+        Phase::Ready if state.suspicion == Suspicion::Suspect => false,
         Phase::Ready => true,
         // A delayed message with a receive count is backing off after a retry: it locks its group (`is_held`) instead.
         Phase::Delayed => group.is_ordered && state.receive_count == 0,
@@ -105,7 +107,9 @@ pub(super) fn waits_at(key: Key, state: &MessageState) -> Option<(u32, Digest, u
 /// Whether the message locks its FIFO group: it was received and is neither gone nor ready again.
 pub(super) fn is_held(state: &MessageState) -> bool {
     let is_ordered = state.group.is_some_and(|group| group.is_ordered);
-    is_ordered && state.phase != Phase::Ready && state.receive_count > 0
+    // A suspect of a FIFO queue is still its group's first message: nothing overtakes it.
+    let is_first = state.phase != Phase::Ready || state.suspicion == Suspicion::Suspect;
+    is_ordered && is_first && state.receive_count > 0
 }
 
 /// Replaces the group's head in the ready index, or clears it.

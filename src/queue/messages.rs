@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::{Fingerprint, LeaseTime, MessageId, Timestamp};
-use crate::store::record::{Body, Counts, MessageState, Owner, Phase, QueueRecord};
+use crate::store::record::{Body, Counts, MessageState, Owner, Phase, QueueRecord, Suspicion};
 use crate::store::{self, Tx};
 
 use super::redrive::outcomes;
@@ -161,7 +161,7 @@ pub(super) fn last_fingerprint(tx: &mut Tx<'_>, state: &MessageState) -> Result<
 
 /// The state of a message without a lease.
 pub(super) fn unleased(state: &MessageState, phase: Phase, visible_at: LeaseTime) -> MessageState {
-    MessageState { phase, visible_at, owner: Owner::Nobody, lease: 0, ..state.clone() }
+    MessageState { phase, visible_at, owner: Owner::Nobody, lease: 0, suspicion: Suspicion::None, ..state.clone() }
 }
 
 /// Whether the queue's retention or the message's own expiry has passed. The expiry does not apply to dead letters:
@@ -200,6 +200,7 @@ pub(super) fn fresh(arrival_seq: u64, body: u64, size_bytes: u32, now: Timestamp
         expires_at: Timestamp::ZERO,
         unique: None,
         redriven_by: None,
+        suspicion: Suspicion::None,
     }
 }
 
@@ -212,6 +213,9 @@ pub(super) fn body(tx: &mut Tx<'_>, state: &MessageState) -> Result<Body, store:
 /// Adds a message to the index of its phase. Ready messages of a group are indexed by [`group::update`] instead.
 fn link(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
     match state.phase {
+        Phase::Ready if state.suspicion == Suspicion::Suspect => {
+            tx.suspects()?.insert(&suspect_key(key, state), &())?;
+        }
         Phase::Ready if state.group.is_some() => {}
         Phase::Ready => drop(tx.ready()?.insert(&ready_key(key, state), &())?),
         Phase::Delayed | Phase::InFlight => drop(tx.timed()?.insert(&timed_key(key, state), &())?),
@@ -224,6 +228,7 @@ fn link(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Er
 
 fn unlink(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
     let mut was_there = match state.phase {
+        Phase::Ready if state.suspicion == Suspicion::Suspect => tx.suspects()?.remove(&suspect_key(key, state))?,
         Phase::Ready if state.group.is_some() => true,
         Phase::Ready => tx.ready()?.remove(&ready_key(key, state))?,
         Phase::Delayed | Phase::InFlight => tx.timed()?.remove(&timed_key(key, state))?,
@@ -246,6 +251,11 @@ pub(super) fn expires_while_waiting(state: &MessageState) -> bool {
 
 pub(super) fn ready_key(key: Key, state: &MessageState) -> (u32, u32, u64) {
     (key.0, state.priority, key.1)
+}
+
+/// Suspects go by fewest charges, then age.
+pub(super) fn suspect_key(key: Key, state: &MessageState) -> (u32, u32, u64) {
+    (key.0, state.attempts_charged, key.1)
 }
 
 pub(super) fn timed_key(key: Key, state: &MessageState) -> (u32, u64, u64) {

@@ -14,6 +14,7 @@ use crate::store::record::{Owner, RedriveState};
 use crate::store::{Store, Tx};
 
 use super::receive::Receiving;
+use super::recover::Served;
 use super::redrive::{self, Redrive};
 use super::{
     Error, Observer, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, catalog, delete, expire, purge,
@@ -328,20 +329,47 @@ impl Queues {
         Ok(removed)
     }
 
-    /// Ends the leases that workers of an earlier process hold. Call it once, before the first worker starts.
+    /// Ends the leases that workers of an earlier process hold; `served` are the queues that functions work on now. Call
+    /// it once, before the first worker starts.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn end_worker_leases(&self) -> Result<(), Error> {
+    pub async fn end_worker_leases(&self, served: &BTreeSet<String>) -> Result<(), Error> {
         for queue in catalog::list(&self.store.snapshot()?)? {
+            let by = if served.contains(&queue.name) { Served::ByAFunction } else { Served::ByNobody };
             let mut from = Some((0, 0));
             while let Some(start) = from {
                 let (now, observer) = (self.now(), self.observer.clone());
-                let step = move |tx: &mut Tx<'_>| recover::end_worker_leases(tx, &*observer, queue.id, start, now);
+                let step =
+                    move |tx: &mut Tx<'_>| recover::end_worker_leases(tx, &*observer, (queue.id, by), start, now);
                 from = self.store.write::<_, Error, _>(move |tx| Ok(step(tx)?)).await?;
             }
+            let clear = move |tx: &mut Tx<'_>| Ok::<_, Error>(recover::clear_suspects(tx, queue.id)?);
+            while by == Served::ByNobody && self.store.write(clear).await? {}
         }
         Ok(())
+    }
+
+    /// The queue's next suspect: attempts charged and sequence number.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn next_suspect(&self, queue: u32) -> Result<Option<(u32, u64)>, Error> {
+        let next = self.store.snapshot()?.suspects()?.first((queue, 0, 0)..=(queue, u32::MAX, u64::MAX), 1)?;
+        Ok(next.first().map(|((_, charged, sequence), ())| (*charged, *sequence)))
+    }
+
+    /// Receives the queue's next suspect; see [`receive::receive_suspect`].
+    ///
+    /// # Errors
+    /// The queue does not exist, or the store failed.
+    pub async fn receive_suspect(&self, queue: u32, visibility: Duration) -> Result<Option<Received>, Error> {
+        let (now, observer) = (self.now(), self.observer.clone());
+        let step = move |tx: &mut Tx<'_>| {
+            let queue = catalog::by_id(tx, queue)?;
+            receive::receive_suspect(tx, &*observer, &queue, visibility, now)
+        };
+        self.store.write(step).await
     }
 
     /// Deletes messages whose retention or expiry has passed; returns how many.

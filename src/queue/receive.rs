@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, MessageId, Now, Timestamp};
-use crate::store::record::{Body, DedupEntry, DedupRecord, Envelope, Group, MessageState, Owner, Phase, QueueRecord};
+use crate::store::record::{
+    Body, DedupEntry, DedupRecord, Envelope, Group, MessageState, Owner, Phase, QueueRecord, Suspicion,
+};
 use crate::store::{self, Tx};
 
 use super::messages::Withdrawal;
@@ -109,6 +111,34 @@ pub fn receive(
     let next_visible_at = next.first().map(|((_, at, _), ())| LeaseTime::from_millis(*at));
     let next_visible_at = if left_some { Some(now.lease) } else { next_visible_at };
     Ok(Receiving { messages, next_visible_at, is_over_limit: capacity == 0 })
+}
+
+/// Receives the next suspect of the queue for a worker and marks it as alone in the process: the one charged least, then
+/// the oldest. Suspects whose attempts are used up die, and expired ones go, as in [`receive`]. A paused queue gives
+/// none.
+///
+/// # Errors
+/// A storage fault.
+pub fn receive_suspect(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    queue: &QueueRecord,
+    visibility: Duration,
+    now: Now,
+) -> Result<Option<Received>, Error> {
+    if queue.paused.is_some() || queue.deleted_at.is_some() {
+        return Ok(None);
+    }
+    let suspects = tx.suspects()?.first((queue.id, 0, 0)..=(queue.id, u32::MAX, u64::MAX), SCAN_MAX)?;
+    for ((queue_id, _, sequence), ()) in suspects {
+        let key = (queue_id, sequence);
+        let state = state_of(tx, key)?;
+        if !remove_if_ended(tx, observer, queue, key, &state, now)? {
+            let hold = Hold { owner: Owner::Worker, visibility, suspicion: Suspicion::Alone };
+            return Ok(Some(hand_out(tx, key, &state, hold, now)?));
+        }
+    }
+    Ok(None)
 }
 
 /// Receives from a FIFO queue with SQS's ReceiveRequestAttemptId. A repeated call with the same id within five minutes
@@ -260,7 +290,8 @@ impl ReceiveStep<'_, '_> {
     fn offer(&mut self, key: messages::Key, state: &MessageState) -> Result<(), Error> {
         self.scanned += 1;
         if !remove_if_ended(self.tx, self.observer, self.queue, key, state, self.now)? {
-            let message = hand_out(self.tx, key, state, self.what.owner, self.visibility, self.now)?;
+            let hold = Hold { owner: self.what.owner, visibility: self.visibility, suspicion: Suspicion::None };
+            let message = hand_out(self.tx, key, state, hold, self.now)?;
             self.messages.push(message);
         }
         Ok(())
@@ -293,7 +324,7 @@ fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: 
         // A worker settles its message before the lease ends, so an expired lease means that the worker is gone and its
         // attempt is recorded as lost. For a client an expired lease is normal and leaves no history.
         if state.phase == Phase::InFlight && state.owner == Owner::Worker {
-            recover::lose(tx, observer, key, &state, now)?;
+            recover::lose_overdue(tx, observer, key, &state, now)?;
         } else {
             let shown = MessageState {
                 phase: Phase::Ready,
@@ -345,20 +376,27 @@ fn never_deleted(state: &MessageState, max: u32, now: Now) -> Attempt {
     }
 }
 
+/// Who holds a received message, and how.
+struct Hold {
+    owner: Owner,
+    visibility: Duration,
+    suspicion: Suspicion,
+}
+
 fn hand_out(
     tx: &mut Tx<'_>,
     key: messages::Key,
     state: &MessageState,
-    owner: Owner,
-    visibility: Duration,
+    hold: Hold,
     now: Now,
 ) -> Result<Received, Error> {
     let body = messages::body(tx, state)?;
     let first = state.receive_count == 0;
     let held = MessageState {
         phase: Phase::InFlight,
-        owner,
-        visible_at: now.lease.after(visibility),
+        owner: hold.owner,
+        suspicion: hold.suspicion,
+        visible_at: now.lease.after(hold.visibility),
         first_received_at: if first { now.wall } else { state.first_received_at },
         received_at: now.lease,
         // Counted in the commit that precedes the work: a message that crashes the process is still charged.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, Now};
-use crate::store::record::{Body, MessageState, Phase};
+use crate::store::record::{Body, MessageState, Phase, Suspicion};
 use crate::store::{self, Tx};
 
 use super::redrive::outcomes;
@@ -139,16 +139,22 @@ pub fn release(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, Error>
 }
 
 /// Records that the current attempt made progress, in the transaction of that progress. Earlier attempts are no longer
-/// charged, so that long work that spans many restarts does not use up its attempts.
+/// charged, so that long work that spans many restarts does not use up its attempts, and a crash does not make the
+/// message a suspect.
 ///
 /// # Errors
 /// A storage fault.
 pub fn progress(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<(), Error> {
     match held(tx, handle)? {
-        Some((key, state)) if state.attempts_charged > 1 => {
-            Ok(messages::update(tx, key, &state, &MessageState { attempts_charged: 1, ..state.clone() })?)
+        Some((key, state)) => {
+            let progressed = MessageState {
+                attempts_charged: state.attempts_charged.min(1),
+                suspicion: Suspicion::Progressed,
+                ..state.clone()
+            };
+            if progressed == state { Ok(()) } else { Ok(messages::update(tx, key, &state, &progressed)?) }
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -167,6 +173,21 @@ pub fn report_interrupted(
     match held(tx, handle)? {
         Some((_, state)) => Ok(messages::notify(tx, observer, &state, Transition::Interrupted, now.wall)?),
         None => Ok(()),
+    }
+}
+
+/// Removes the mark that an attempt is alone in the process, because others are about to come in: a crash from now on is
+/// not charged to it.
+///
+/// # Errors
+/// A storage fault.
+pub fn end_alone(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<(), Error> {
+    match held(tx, handle)? {
+        Some((key, state)) if state.suspicion == Suspicion::Alone => {
+            let among_others = MessageState { suspicion: Suspicion::None, ..state.clone() };
+            Ok(messages::update(tx, key, &state, &among_others)?)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -75,6 +75,8 @@ tables! {
     ready ("ready"): (u32, u32, u64) => ();
     /// Delayed messages and messages in flight by queue, moment of becoming visible, and sequence number.
     timed ("timed"): (u32, u64, u64) => ();
+    /// Suspects that wait to be tried alone, by queue, attempts charged and sequence number.
+    suspects ("suspects"): (u32, u32, u64) => ();
     /// Message groups by queue and digest.
     groups ("groups"): (u32, Digest) => GroupRecord;
     /// Waiting messages of groups, by queue, group, priority and sequence number.
@@ -267,17 +269,6 @@ impl<'t> Tx<'t> {
         let fault = Error::Record { table, reason };
         self.state.failed.get_or_init(|| fault.clone());
         fault
-    }
-
-    /// Call it when a scan of all of a queue's ready messages found none.
-    ///
-    /// # Errors
-    /// The queue's counts say that there are some, so rows were lost. It ends the group and stops the store.
-    pub fn found_none_ready(&mut self, queue: u32) -> Result<(), Error> {
-        match self.counts_of(queue)?.ready {
-            0 => Ok(()),
-            ready => Err(self.damaged("ready", format!("queue {queue} has none of its {ready} ready messages"))),
-        }
     }
 
     /// The counts of a queue, for reading.

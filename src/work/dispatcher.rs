@@ -17,6 +17,7 @@ use crate::queue::{self, Queues, Receive, Received, Receiving, Settled, settle};
 use crate::store::record::Owner;
 
 use super::Options;
+use super::quarantine::{InWork, Quarantine, Turn};
 use super::settle::{End, settle};
 
 /// One commit settles at most this many attempts and receives at most this many messages.
@@ -34,6 +35,8 @@ pub(super) struct Delivery {
     pub(super) message: Received,
     /// Released just before the attempt is settled. Shared, because apalis needs tasks that can be cloned.
     pub(super) permit: Arc<OwnedSemaphorePermit>,
+    /// Its entry in the quarantine's books; shared with the messages that were received with it.
+    pub(super) in_work: Arc<InWork>,
 }
 
 /// A finished attempt that is not settled yet.
@@ -58,6 +61,10 @@ pub(super) struct Dispatcher {
     pub(super) options: Arc<Options>,
     /// The queue's id in the store.
     pub(super) queue: u32,
+    /// Decides between ordinary messages and suspects; shared by all pools.
+    pub(super) quarantine: Quarantine,
+    /// Whether the queue's suspects cannot be received now, because it is paused; looked at again when it changes.
+    pub(super) is_paused: bool,
     /// One permit for each concurrent attempt. They are the pool's and survive a rebuild of the worker: attempts of the
     /// old worker still count against the limit.
     pub(super) permits: Arc<Semaphore>,
@@ -92,26 +99,30 @@ impl Dispatcher {
         stop: CancellationToken,
     ) -> Result<(), queue::Error> {
         let mut changed = self.queues.store().subscribe(u64::from(self.queue));
+        let mut quarantine = self.quarantine.changed();
         let mut look_at = Some(LeaseTime::ZERO);
         // Dropping the sender ends the worker. When its last attempt ends, `finished` closes and so does this loop.
         let mut deliveries = Some(deliveries);
         loop {
-            let group = match self.next_wakeup(deliveries.as_ref(), &stop, &mut changed, look_at).await {
-                Wakeup::Finished(first) => self.collect_batch(first).await,
-                Wakeup::Messages => Vec::new(),
-                Wakeup::Closing => {
-                    deliveries = None;
-                    continue;
-                }
-                Wakeup::Over => return Ok(()),
-            };
+            let group =
+                match self.next_wakeup(deliveries.as_ref(), &stop, (&mut changed, &mut quarantine), look_at).await {
+                    Wakeup::Finished(first) => self.collect_batch(first).await,
+                    Wakeup::Messages => Vec::new(),
+                    Wakeup::Closing => {
+                        deliveries = None;
+                        continue;
+                    }
+                    Wakeup::Over => return Ok(()),
+                };
             // Nothing is written before this future is polled. `join!` polls it together with the receive, so the
             // writer gets the steps of both at once and as a rule commits them together.
             let settled = self.settle(group);
             match &deliveries {
                 Some(deliveries) if !stop.is_cancelled() => {
                     // Before the receive, not after it: a message that is sent during the receive must wake the loop.
+                    self.is_paused &= !changed.has_changed().unwrap_or(true);
                     changed.mark_unchanged();
+                    quarantine.mark_unchanged();
                     let ((), received) = tokio::join!(settled, self.receive());
                     look_at = self.deliver(received?, deliveries).await?;
                 }
@@ -124,7 +135,7 @@ impl Dispatcher {
         &mut self,
         deliveries: Option<&mpsc::Sender<Delivery>>,
         stop: &CancellationToken,
-        changed: &mut watch::Receiver<u64>,
+        (changed, quarantine): (&mut watch::Receiver<u64>, &mut watch::Receiver<u64>),
         look_at: Option<LeaseTime>,
     ) -> Wakeup {
         let messages = async {
@@ -133,6 +144,7 @@ impl Dispatcher {
             drop(self.permits.acquire().await);
             tokio::select! {
                 _ = changed.changed() => {}
+                _ = quarantine.changed() => {}
                 () = self.queues.until(look_at) => {}
             }
         };
@@ -177,11 +189,11 @@ impl Dispatcher {
     /// Settles a batch. This call creates the steps; the returned future sends them to the writer.
     fn settle(&self, group: Vec<Finished>) -> impl Future<Output = ()> + use<> {
         let settled = group.into_iter().map(|finished| {
-            let Finished { delivery: Delivery { message, permit }, end, contacts, at, span } = finished;
+            let Finished { delivery: Delivery { message, permit, in_work }, end, contacts, at, span } = finished;
             tracing::trace!(?contacts, "destinations");
             // Released early, so that the receive in the same commit can use it. The limit is on running functions, and
             // this one has ended.
-            drop(permit);
+            drop((permit, in_work));
             let (queues, options) = (self.queues.clone(), self.options.clone());
             let name = end.name();
             let settled = async move {
@@ -201,18 +213,51 @@ impl Dispatcher {
     }
 
     /// Receives at most as many messages as there are free permits.
-    async fn receive(&self) -> Result<Batch, queue::Error> {
+    async fn receive(&mut self) -> Result<Batch, queue::Error> {
         let free = u32::try_from(self.permits.available_permits().min(BATCH_MAX)).expect("it is at most a few hundred");
         // Only this function keeps permits, so those just counted are still free. They are taken before the receive: no
         // message may be in flight without a permit to run it.
-        let Ok(permits) = self.permits.clone().try_acquire_many_owned(free) else { return Ok(Batch::default()) };
+        let Ok(permits) = self.permits.clone().try_acquire_many_owned(free) else { return Ok(Batch::NONE_NOW) };
         if free == 0 {
-            return Ok(Batch::default());
+            return Ok(Batch::NONE_NOW);
         }
-        let visibility = (self.time_limit + LEASE_MARGIN).min(VISIBILITY_MAX);
-        let what = Receive { max: permits.num_permits(), visibility: Some(visibility), owner: Owner::Worker };
-        let found = self.queues.receive_now(self.queue, what).await?;
-        Ok(Some((found, permits)))
+        match self.quarantine.turn(self.queue, self.is_paused, self.queues.now().lease) {
+            Turn::Ordinary(in_work) => {
+                let what =
+                    Receive { max: permits.num_permits(), visibility: Some(self.visibility()), owner: Owner::Worker };
+                let found = self.queues.receive_now(self.queue, what).await?;
+                Ok(Batch::Received { found, permits, in_work })
+            }
+            Turn::Suspect(in_work) => {
+                let found = self.receive_suspect(&in_work).await?;
+                Ok(Batch::Received { found, permits, in_work })
+            }
+            Turn::EndAlone(handle) => {
+                self.queues.store().write(move |tx| settle::end_alone(tx, handle)).await?;
+                self.quarantine.alone_ended(handle);
+                Ok(Batch::NONE_NOW)
+            }
+            Turn::Wait(until) => Ok(Batch::None { look_at: Some(until) }),
+        }
+    }
+
+    /// Receives the queue's next suspect, which is then the only attempt in the process.
+    async fn receive_suspect(&mut self, in_work: &InWork) -> Result<Receiving, queue::Error> {
+        let found = self.queues.receive_suspect(self.queue, self.visibility()).await?;
+        if let Some(message) = &found {
+            in_work.is_alone(message.handle);
+        }
+        let next = self.queues.next_suspect(self.queue)?;
+        // A paused queue keeps its suspects: the next change of the queue may be its resumption.
+        self.is_paused = found.is_none() && next.is_some();
+        self.quarantine.update(self.queue, next);
+        let next_visible_at = Some(LeaseTime::ZERO);
+        Ok(Receiving { messages: found.into_iter().collect(), next_visible_at, ..Receiving::default() })
+    }
+
+    /// How long a received message stays invisible: an attempt is settled before its lease ends.
+    fn visibility(&self) -> Duration {
+        (self.time_limit + LEASE_MARGIN).min(VISIBILITY_MAX)
     }
 
     /// Hands the messages to the worker. Returns when to look for more; `None` means only after a change of the queue.
@@ -221,10 +266,13 @@ impl Dispatcher {
         batch: Batch,
         deliveries: &mpsc::Sender<Delivery>,
     ) -> Result<Option<LeaseTime>, queue::Error> {
-        let Some((found, mut permits)) = batch else { return Ok(Some(LeaseTime::ZERO)) };
+        let (found, mut permits, in_work) = match batch {
+            Batch::Received { found, permits, in_work } => (found, permits, in_work),
+            Batch::None { look_at } => return Ok(look_at),
+        };
         for message in found.messages {
             let permit = permits.split(1).expect("no more messages were asked for than permits were taken");
-            let delivery = Delivery { message, permit: Arc::new(permit) };
+            let delivery = Delivery { message, permit: Arc::new(permit), in_work: in_work.clone() };
             // The channel holds as many deliveries as there are permits, so this never waits. It fails when the worker
             // is gone; the message was not worked on and goes back without a charge.
             if let Err(unwanted) = deliveries.send(delivery).await {
@@ -239,8 +287,18 @@ impl Dispatcher {
     }
 }
 
-/// The result of one receive, with the permits taken for it; `None` when no permit was free.
-type Batch = Option<(Receiving, OwnedSemaphorePermit)>;
+/// The result of one receive.
+enum Batch {
+    /// Messages, with the permits taken for them and their entry in the quarantine's books.
+    Received { found: Receiving, permits: OwnedSemaphorePermit, in_work: Arc<InWork> },
+    /// Nothing was received. When to look again; `None` means only after a change.
+    None { look_at: Option<LeaseTime> },
+}
+
+impl Batch {
+    /// Nothing, and another look is due as soon as a permit is free.
+    const NONE_NOW: Self = Self::None { look_at: Some(LeaseTime::ZERO) };
+}
 
 /// Returns when a drain has begun or the worker is gone.
 async fn closing(stop: &CancellationToken, deliveries: &mpsc::Sender<Delivery>) {

@@ -10,8 +10,10 @@ pub mod breakers;
 mod dispatcher;
 pub mod options;
 pub mod pool;
+mod quarantine;
 mod settle;
 
 pub use breakers::{BreakerState, BreakerView, Breakers};
 pub use options::Options;
 pub use pool::Pool;
+pub use quarantine::Quarantine;

@@ -2,6 +2,7 @@
 //!
 //! Owns the permits and the rebuild of a worker that ended. Must not know how an attempt is settled.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ use tower::timeout::TimeoutLayer;
 use crate::function::Function;
 use crate::queue::{self, Queues, catalog};
 
-use super::Options;
 use super::attempt::{AttemptFuture, Call, FinishLayer, panic_text};
 use super::backend::QueueBackend;
 use super::dispatcher::{Dispatcher, Finished};
+use super::{Options, Quarantine};
 
 /// A worker that ended unexpectedly is rebuilt after this pause.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -47,12 +48,20 @@ pub struct Pool {
     options: Arc<Options>,
     function: Arc<dyn Function>,
     drain: Drain,
+    quarantine: Quarantine,
 }
 
 impl Pool {
     /// A pool that is not running yet.
     pub fn new(queues: Queues, options: Options, function: Arc<dyn Function>, drain: Drain) -> Self {
-        Self { queues, options: Arc::new(options), function, drain }
+        let quarantine = Quarantine::new(BTreeMap::new());
+        Self { queues, options: Arc::new(options), function, drain, quarantine }
+    }
+
+    /// The same pool with the quarantine that all pools of the process share; without one there are no suspects.
+    #[must_use]
+    pub fn with_quarantine(self, quarantine: Quarantine) -> Self {
+        Self { quarantine, ..self }
     }
 
     /// Runs until it is told to stop and all running attempts are settled, or until the store stops.
@@ -70,6 +79,8 @@ impl Pool {
                 queues: self.queues.clone(),
                 options: self.options.clone(),
                 queue,
+                quarantine: self.quarantine.clone(),
+                is_paused: false,
                 permits: permits.clone(),
                 time_limit: self.time_limit(),
                 finished,

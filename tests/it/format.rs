@@ -18,7 +18,7 @@ use nightmail::store::record::{
     Body, Canary, Counts, DedupEntry, DedupRecord, Envelope, FanOutProgress, Fifo, Follower, Group, GroupRecord,
     MessageState, Owner, Pause, Phase, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record,
     RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, RunRecord, RunTotals, Scope, Selection,
-    TickRecord, TickVerdict, UniqueRecord, UniqueRef,
+    Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef,
 };
 use nightmail::store::{self, Error, Snapshot, Store};
 
@@ -213,12 +213,13 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         expires_at: Timestamp::from_millis(16),
         unique: Some(UniqueRef { queue: 17, key: [0xb; 16] }),
         redriven_by: Some(RedrivenBy { redrive: 18, source: 19 }),
+        suspicion: Suspicion::Alone,
     };
     let fields = [
         "02",
         "02",
         "02",
-        "3f",
+        "bf",
         "0101010101010101",
         "02020202020202020202020202020202",
         "0000000000000003",
@@ -248,6 +249,7 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         expires_at: Timestamp::ZERO,
         unique: None,
         redriven_by: None,
+        suspicion: Suspicion::None,
         ..state
     };
     assert_eq!(plain.encode().len(), 104);

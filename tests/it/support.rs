@@ -12,7 +12,9 @@ use nightmail::queue::{
     Error, Observer, Options, Queues, ReceiptHandle, Receive, Received, RedrivePolicy, Send, Transition,
 };
 use nightmail::queue::{catalog, dump, stats};
-use nightmail::store::record::{Body, Counts, GroupRecord, MessageState, Owner, Phase, QueueRecord};
+use nightmail::store::record::{
+    Body, Counts, GroupRecord, MessageState, Owner, Phase, QueueRecord, Suspicion,
+};
 use nightmail::store::{self, Disk, Snapshot, Store, Tx};
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
@@ -111,7 +113,30 @@ impl World {
         self.close();
         self.clock.restart();
         self.open();
-        self.queues().end_worker_leases().await.unwrap();
+        self.queues().end_worker_leases(&BTreeSet::new()).await.unwrap();
+    }
+
+    /// The same after a crash, with a function that works on `orders`: what was in work there is suspect.
+    pub(crate) async fn crash(&mut self) {
+        self.crash_serving("orders").await;
+    }
+
+    /// As [`World::crash`], with a function that works on `queue`.
+    pub(crate) async fn crash_serving(&mut self, queue: &str) {
+        self.close();
+        self.clock.restart();
+        self.open();
+        self.queues().end_worker_leases(&BTreeSet::from([queue.to_owned()])).await.unwrap();
+    }
+
+    /// Ends a worker's attempt as done.
+    pub(crate) async fn done(&self, handle: ReceiptHandle) {
+        assert!(self.step(move |tx| settle::done(tx, handle)).await.unwrap().is_some(), "it still held its message");
+    }
+
+    /// Receives the next suspect of `orders`, as the pool does.
+    pub(crate) async fn work_suspect(&self) -> Option<Received> {
+        self.queues().receive_suspect(self.queue("orders").id, Duration::from_secs(60)).await.unwrap()
     }
 
     pub(crate) fn queues(&self) -> &Queues {
@@ -225,10 +250,15 @@ impl World {
     }
 }
 
+fn is_suspect(state: &MessageState) -> bool {
+    state.suspicion == Suspicion::Suspect
+}
+
 fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]) {
-    let (mut ready, mut timed, mut expiries) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ready, mut timed, mut expiries, mut suspects) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for ((_, sequence), state) in states {
         match state.phase {
+            Phase::Ready if is_suspect(state) => suspects.push((queue, state.attempts_charged, *sequence)),
             Phase::Ready if state.group.is_some() => {}
             Phase::Ready => ready.push((queue, state.priority, *sequence)),
             Phase::Delayed | Phase::InFlight => timed.push((queue, state.visible_at.as_millis(), *sequence)),
@@ -242,6 +272,10 @@ fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), Message
     ready.sort_unstable();
     timed.sort_unstable();
     expiries.sort_unstable();
+    suspects.sort_unstable();
+    let all = (queue, 0, 0)..=(queue, u32::MAX, u64::MAX);
+    let index = snapshot.suspects().unwrap().first(all, usize::MAX).unwrap();
+    assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), suspects, "the suspects are out of step");
     let index = snapshot.ready().unwrap().first((queue, 0, 0)..=(queue, u32::MAX, u64::MAX), usize::MAX).unwrap();
     assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), ready, "the ready index is out of step");
     let all = (queue, 0, 0)..=(queue, u64::MAX, u64::MAX);
@@ -265,8 +299,10 @@ fn groups(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]
     let (mut shown, mut counted) = (Vec::new(), 0);
     for (id, members) in &members {
         let is_ordered = members[0].1.group.unwrap().is_ordered;
-        let is_held = |state: &MessageState| is_ordered && state.phase != Phase::Ready && state.receive_count > 0;
+        let is_first = |state: &MessageState| state.phase != Phase::Ready || is_suspect(state);
+        let is_held = |state: &MessageState| is_ordered && is_first(state) && state.receive_count > 0;
         let waits = |state: &MessageState| match state.phase {
+            Phase::Ready if is_suspect(state) => false,
             Phase::Ready => true,
             Phase::Delayed => is_ordered && state.receive_count == 0,
             Phase::InFlight => false,

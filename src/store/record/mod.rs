@@ -19,7 +19,7 @@ pub use counts::{Counts, RedriveTotals, RunTotals};
 pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
 pub use queue::{Fifo, Pause, QueueAttributes, QueueRecord, RedriveAllow, Scope};
 pub use redrive::{Canary, RedriveRecord, RedriveState, Selection};
-pub use state::{Group, MessageState, Owner, Phase, RedrivenBy, UniqueRef};
+pub use state::{Group, MessageState, Owner, Phase, RedrivenBy, Suspicion, UniqueRef};
 
 /// The first half of a SHA-256: of a message group's id, a deduplication id, a unique key.
 pub type Digest = [u8; 16];

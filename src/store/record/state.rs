@@ -55,6 +55,20 @@ pub struct RedrivenBy {
     pub source: u32,
 }
 
+/// Whether a message may be what made the daemon crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Suspicion {
+    /// No crash points at it.
+    #[default]
+    None,
+    /// It was in work when the daemon crashed: it is tried alone next, and stands in `suspects` instead of `ready`.
+    Suspect,
+    /// In flight as the only attempt in the process: a crash now is charged to it.
+    Alone,
+    /// In flight, and its attempt has committed progress: a crash now does not make it a suspect.
+    Progressed,
+}
+
 /// The mutable part of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageState {
@@ -103,6 +117,8 @@ pub struct MessageState {
     pub unique: Option<UniqueRef>,
     /// Set by a redrive; cleared when the message dies again.
     pub redriven_by: Option<RedrivenBy>,
+    /// Set by the recovery after a crash, by the receive of a suspect and by progress; cleared when the attempt ends.
+    pub suspicion: Suspicion,
 }
 
 const VERSION: u8 = 2;
@@ -120,7 +136,8 @@ const WAS_REDRIVEN: u8 = 1 << 5;
 /// A flag, and the bytes of the field that it announces, in the order of the layout.
 const EXTRAS: [(u8, usize); 5] =
     [(HAS_GROUP, 16), (HAS_PRIORITY, 4), (EXPIRES, 8), (IS_UNIQUE, 4 + 16), (WAS_REDRIVEN, 8 + 4)];
-const KNOWN: u8 = HAS_GROUP | IS_ORDERED | HAS_PRIORITY | EXPIRES | IS_UNIQUE | WAS_REDRIVEN;
+/// The two bits of [`Suspicion`].
+const SUSPICION_SHIFT: u8 = 6;
 
 impl MessageState {
     fn flags(&self) -> u8 {
@@ -131,6 +148,7 @@ impl MessageState {
             | flag(self.expires_at != Timestamp::ZERO, EXPIRES)
             | flag(self.unique.is_some(), IS_UNIQUE)
             | flag(self.redriven_by.is_some(), WAS_REDRIVEN)
+            | ((self.suspicion as u8) << SUSPICION_SHIFT)
     }
 
     fn encode_extras(&self, out: &mut Vec<u8>) {
@@ -188,7 +206,7 @@ impl Record for MessageState {
             (Some(&VERSION), None) | (None, _) => return Err(format!("expected {BYTES} bytes, found {}", bytes.len())),
             (Some(&found), _) => return Err(unknown(found, VERSION)),
         };
-        if flags & !KNOWN != 0 || (flags & IS_ORDERED != 0 && flags & HAS_GROUP == 0) {
+        if flags & IS_ORDERED != 0 && flags & HAS_GROUP == 0 {
             return Err(format!("unknown flags {flags:#010b}"));
         }
         let length = if bytes[0] == VERSION { BYTES + extra_bytes(flags) } else { BYTES_1 };
@@ -220,6 +238,7 @@ impl Record for MessageState {
             expires_at: if has(EXPIRES) { read.timestamp() } else { Timestamp::ZERO },
             unique: has(IS_UNIQUE).then(|| UniqueRef { queue: read.u32(), key: read.array() }),
             redriven_by: has(WAS_REDRIVEN).then(|| RedrivenBy { redrive: read.u64(), source: read.u32() }),
+            suspicion: suspicion(flags),
         })
     }
 }
@@ -234,6 +253,15 @@ fn phase(byte: u8) -> Result<Phase, String> {
         1 => Ok(Phase::Delayed),
         2 => Ok(Phase::InFlight),
         other => Err(format!("unknown phase {other}")),
+    }
+}
+
+fn suspicion(flags: u8) -> Suspicion {
+    match flags >> SUSPICION_SHIFT {
+        0 => Suspicion::None,
+        1 => Suspicion::Suspect,
+        2 => Suspicion::Alone,
+        _ => Suspicion::Progressed,
     }
 }
 
@@ -275,10 +303,11 @@ mod tests {
             expires_at: Timestamp::ZERO,
             unique: None,
             redriven_by: None,
+            suspicion: Suspicion::None,
         }
     }
 
-    /// A state with those of the five extras whose bit is set.
+    /// A state with those of the five extras whose bit is set, and the suspicion of the top two bits.
     fn with(extras: u8) -> MessageState {
         let has = |bit: u8| extras & (1 << bit) != 0;
         MessageState {
@@ -287,13 +316,14 @@ mod tests {
             expires_at: Timestamp::from_millis(if has(2) { 77 } else { 0 }),
             unique: has(3).then_some(UniqueRef { queue: 3, key: [9; 16] }),
             redriven_by: has(4).then_some(RedrivenBy { redrive: 4, source: 6 }),
+            suspicion: suspicion(extras & 0b1100_0000),
             ..plain()
         }
     }
 
     #[test]
     fn a_state_reads_back_as_it_was_written_with_any_of_its_extras() {
-        for extras in 0..64 {
+        for extras in 0..=255 {
             let state = with(extras);
             assert_eq!(MessageState::decode(&state.encode()), Ok(state));
         }

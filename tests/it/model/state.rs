@@ -204,6 +204,8 @@ impl Model {
     pub(super) fn restart(&mut self) {
         for index in 0..self.messages.len() {
             if matches!(self.messages[index].phase, Where::InFlight(_, Owner::Worker)) {
+                // Nobody knows that it was alone, so nobody is charged.
+                self.messages[index].attempts_charged -= 1;
                 self.lose(index);
             }
         }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use nightmail::base::{AttemptEnd, LeaseTime};
 use nightmail::queue::settle::{self, HISTORY_MAX, Settled};
-use nightmail::queue::{Options, peek};
+use nightmail::queue::{Options, Send, peek};
+use nightmail::store::record::Fifo;
 
 use crate::support::{World, dying_after, forever};
 
@@ -168,44 +169,127 @@ async fn a_worker_that_lost_its_message_to_another_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_lease_lost_over_a_restart_is_charged_remembered_and_told_once() {
+async fn a_lease_lost_over_a_restart_is_remembered_told_once_and_charged_to_nobody_who_had_company() {
     let mut world = World::with_orders().await;
     for text in ["worker's", "client's"] {
         world.send("orders", text).await;
     }
     let lost = world.work("orders").await.handle;
     let kept = world.take_one("orders").await.handle;
-    world.reopen().await;
+    world.crash().await;
     assert_eq!(world.observer.take(), ["worker's interrupted"]);
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 1 in flight
-      ready | received 1 charged 1 | worker's
+      ready | received 1 charged 0 | worker's
         #1 Lost crash worker lost
       in flight 30s | received 1 charged 1 | client's
     ");
-    world.reopen().await;
+    world.crash().await;
     assert!(world.observer.take().is_empty(), "the loss is told once");
     assert_eq!(world.retry(lost).await, Settled::Fenced);
     assert_eq!(world.queues().delete(kept).await, Ok(true), "a client's lease outlives the daemon");
 }
 
 #[tokio::test]
-async fn a_message_that_kills_its_worker_each_time_is_stopped_all_the_same() {
+async fn a_message_that_crashes_the_daemon_while_it_is_alone_dies_after_max_receive_count_and_its_neighbours_never_pay()
+{
     let mut world = World::with_orders().await;
-    world.send("orders", "killer").await;
+    for text in ["before", "killer", "after"] {
+        world.send("orders", text).await;
+    }
     for _ in 0..3 {
         world.work("orders").await;
-        world.reopen().await;
     }
-    assert!(world.take("orders", 10).await.is_empty());
-    insta::assert_snapshot!(world.dump("dead"), @r"
-    dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 3 charged 3 | killer
-        #1 Lost crash worker lost
-        #2 Lost crash worker lost
-        #3 Lost crash worker lost
-    ");
-    assert_eq!(world.observer.take().last().map(String::as_str), Some("killer died"));
+    world.crash().await;
+    assert!(world.take("orders", 10).await.is_empty(), "nobody else receives a suspect");
+    let mut crashes = 0;
+    while let Some(suspect) = world.work_suspect().await {
+        if suspect.body == "killer" {
+            crashes += 1;
+            world.crash().await;
+        } else {
+            world.done(suspect.handle).await;
+        }
+    }
+    assert_eq!(crashes, 3, "max_receive_count of orders");
+    assert!(world.dump("dead").contains("ready | received 4 charged 3 | killer"), "{}", world.dump("dead"));
+    assert!(world.dump("orders").starts_with("orders: 0 ready, 0 delayed, 0 in flight"), "{}", world.dump("orders"));
+}
+
+#[tokio::test]
+async fn suspects_go_by_fewest_charges_then_age() {
+    let mut world = World::with_orders().await;
+    for text in ["a", "b", "c"] {
+        world.send("orders", text).await;
+        world.work("orders").await;
+    }
+    world.crash().await;
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        order.push(world.work_suspect().await.unwrap().body);
+        world.crash().await;
+    }
+    assert_eq!(order, ["a", "b", "c", "a"]);
+}
+
+#[tokio::test]
+async fn committed_progress_and_company_keep_a_crash_from_being_charged() {
+    let mut world = World::with_orders().await;
+    world.send("orders", "fan-out").await;
+    let handle = world.work("orders").await.handle;
+    world.step(move |tx| settle::progress(tx, handle)).await.unwrap();
+    world.crash().await;
+    assert_eq!(world.work_suspect().await, None, "progress clears suspicion");
+    let again = world.work("orders").await;
+    assert_eq!(again.attempts_charged, 1);
+    world.crash().await;
+    let alone = world.work_suspect().await.unwrap();
+    world.step(move |tx| settle::end_alone(tx, alone.handle)).await.unwrap();
+    world.crash().await;
+    let next = world.work_suspect().await.unwrap();
+    assert_eq!(next.attempts_charged, 1, "others had come in: that crash is not charged");
+}
+
+#[tokio::test]
+async fn a_suspect_whose_attempt_ends_is_a_message_like_any_other() {
+    let mut world = World::with_orders().await;
+    world.send("orders", "slow").await;
+    world.work("orders").await;
+    world.crash().await;
+    let alone = world.work_suspect().await.unwrap().handle;
+    world.retry(alone).await;
+    assert_eq!(world.take("orders", 1).await.len(), 1);
+    assert_eq!(world.queues().next_suspect(world.queue("orders").id), Ok(None));
+}
+
+#[tokio::test]
+async fn a_queue_that_no_function_works_on_any_more_has_no_suspects() {
+    let mut world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    world.work("orders").await;
+    world.crash().await;
+    assert!(world.take("orders", 1).await.is_empty());
+    world.reopen().await;
+    assert_eq!(world.take_one("orders").await.body, "hello");
+}
+
+#[tokio::test]
+async fn nothing_overtakes_a_suspect_of_a_fifo_group() {
+    let mut world = World::new();
+    let fifo = Options { fifo: Some(Fifo::default()), ..forever() };
+    world.queues().ensure("orders.fifo", &fifo).await.unwrap();
+    for text in ["first", "second"] {
+        let message = Send { group: Some("g".into()), deduplication_id: Some(text.into()), ..Send::text(text) };
+        world.queues().send("orders.fifo", message).await.unwrap();
+    }
+    world.work("orders.fifo").await;
+    world.crash_serving("orders.fifo").await;
+    assert!(world.take("orders.fifo", 10).await.is_empty());
+    let queue = world.queue("orders.fifo").id;
+    let alone = world.queues().receive_suspect(queue, Duration::from_secs(60)).await.unwrap().unwrap();
+    assert_eq!(alone.body, "first");
+    world.done(alone.handle).await;
+    assert_eq!(world.take_one("orders.fifo").await.body, "second");
 }
 
 #[tokio::test]
