@@ -12,9 +12,7 @@ use nightmail::queue::{
     Error, Observer, Options, Queues, ReceiptHandle, Receive, Received, RedrivePolicy, Send, Transition,
 };
 use nightmail::queue::{catalog, dump, stats};
-use nightmail::store::record::{
-    Body, Counts, GroupRecord, MessageState, Owner, Phase, QueueRecord, Suspicion,
-};
+use nightmail::store::record::{Body, Counts, GroupRecord, MessageState, Owner, Phase, QueueRecord, Suspicion};
 use nightmail::store::{self, Disk, Snapshot, Store, Tx};
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
