@@ -8,10 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::api::control::request::RedriveView;
 use crate::api::control::{Answer, Request};
-use crate::base::{Fingerprint, MessageId, SystemClock, Timestamp, units};
+use crate::base::{Fingerprint, MessageId, units};
 use crate::config::Settings;
 use crate::queue::redrive::{CanaryOptions, Preview, RATE_MAX, Redrive as What};
-use crate::store::record::Selection;
 
 use super::args::Context;
 use super::ask::{ask, ask_with, strange};
@@ -45,9 +44,9 @@ pub(super) struct Redrive {
     /// Say what would move, and move nothing
     #[arg(long)]
     preview: bool,
-    /// Exactly the letters of a preview, which names this number
-    #[arg(long, value_name = "N")]
-    as_of: Option<u64>,
+    /// Exactly the letters of a preview of this queue with the same conditions, which names this token
+    #[arg(long, value_name = "TOKEN")]
+    as_of: Option<String>,
     /// First this share of the letters, then ten times as many, and so on, each step when the one before has ended
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     canary: Option<u32>,
@@ -109,24 +108,22 @@ fn parse_share(text: &str) -> Result<u32, String> {
     }
 }
 
-fn selection(conditions: Vec<Condition>, ids: Vec<MessageId>) -> Selection {
-    let now = SystemClock::shared().wall();
-    let before = |span: Duration| {
-        let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Timestamp::from_millis(now.as_millis().saturating_sub(span))
-    };
-    let mut selection = Selection { ids, ..Selection::default() };
+/// The letters that meet all conditions. The daemon turns ages into moments, so that they count from the preview.
+fn selected(conditions: Vec<Condition>, ids: Vec<MessageId>) -> What {
+    let mut what = What::default();
+    let selection = &mut what.selection;
+    selection.ids = ids;
     for condition in conditions {
         match condition {
             Condition::Fingerprint(fingerprint) => selection.fingerprint = Some(fingerprint),
             Condition::Error(part) => selection.error_contains = Some(part),
             Condition::Run(run) => selection.run = Some(run),
             Condition::Attribute(name, value) => selection.attribute = Some((name, value)),
-            Condition::Older(span) => selection.died_before = Some(before(span)),
-            Condition::Newer(span) => selection.died_from = Some(before(span)),
+            Condition::Older(span) => what.older = Some(span),
+            Condition::Newer(span) => what.newer = Some(span),
         }
     }
-    selection
+    what
 }
 
 pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Result<()> {
@@ -148,12 +145,12 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
     let what = What {
         from: redrive.from.unwrap_or_default(),
         to: redrive.to,
-        selection: selection(redrive.conditions, redrive.ids),
         per_second: redrive.rate,
         as_of: redrive.as_of,
         canary: redrive
             .canary
             .map(|first_permille| CanaryOptions { first_permille, failed_permille_max: redrive.max_failed }),
+        ..selected(redrive.conditions, redrive.ids)
     };
     let preview = match ask_with(context, &settings, Request::PreviewRedrive(what.clone())).await? {
         Answer::Preview(preview) => preview,
@@ -162,7 +159,7 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
     if redrive.preview {
         return context.output.show(&preview, |preview| preview_text(&what.from, preview));
     }
-    let what = What { as_of: Some(preview.as_of), ..what };
+    let what = What { as_of: Some(preview.as_of.clone()), ..what };
     let id = started(ask_with(context, &settings, Request::StartRedrive(what)).await?)?;
     if redrive.detach {
         let started = serde_json::json!({ "redrive": id });
@@ -202,7 +199,7 @@ fn preview_text(from: &str, preview: &Preview) -> String {
     if preview.matching > preview.sample.len() as u64 {
         out += "  …\n";
     }
-    out += &format!("exactly these, whatever dies in the meantime: --as-of {}\n", preview.as_of);
+    out += &format!("exactly these, whatever dies in the meantime: the same with --as-of {}\n", preview.as_of);
     out
 }
 

@@ -1,6 +1,6 @@
 //! Why a queue refuses a call.
 
-use crate::base::limit;
+use crate::base::{Fingerprint, limit};
 use crate::store;
 
 /// Why a queue refuses a call.
@@ -184,6 +184,46 @@ pub enum Error {
     /// The destination of a redrive is its source.
     #[error("queue {0:?} cannot be driven back to itself (name another destination, or none for each letter's source)")]
     RedriveToItself(String),
+    /// The text is not a preview's token.
+    #[error(
+        "as-of {0:?} is not a token that a preview of this store gave (copy the whole token that `nightmail redrive --preview` shows)"
+    )]
+    Token(String),
+    /// The token is of a preview of another queue or selection.
+    #[error(
+        "as-of: this token belongs to a preview of another queue or selection (give the same queue and conditions as the preview did, or make a new preview)"
+    )]
+    TokenOfAnother,
+    /// No letter has that fingerprint.
+    #[error("fingerprint {got}: no letter in queue {queue:?} has it (known: {known})")]
+    UnknownFingerprint {
+        /// The dead-letter queue.
+        queue: String,
+        /// The fingerprint asked for.
+        got: Fingerprint,
+        /// Some of those that letters have.
+        known: String,
+    },
+    /// No letter belongs to that run.
+    #[error("run {got}: no letter in queue {queue:?} belongs to it (known: {known})")]
+    UnknownRun {
+        /// The dead-letter queue.
+        queue: String,
+        /// The run asked for.
+        got: u64,
+        /// Some of those that letters belong to.
+        known: String,
+    },
+    /// Letters were selected, and there are none such.
+    #[error(
+        "nothing to redrive: none of the {letters} letters in queue {queue:?} matches (see `nightmail dead {queue}`)"
+    )]
+    NothingMatches {
+        /// The dead-letter queue.
+        queue: String,
+        /// How many letters it has.
+        letters: u64,
+    },
     /// A redrive from the queue is running.
     #[error("redrive {id} of queue {queue:?} is still running (wait for it, or cancel it)")]
     RedriveRunning {

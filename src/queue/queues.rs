@@ -396,9 +396,9 @@ impl Queues {
     /// # Errors
     /// See [`redrive::start`].
     pub async fn start_redrive(&self, redrive: Redrive) -> Result<u64, Error> {
-        let now = self.now();
-        let preview = redrive::preview(&self.store.snapshot()?, &redrive)?;
-        self.store.write(move |tx| redrive::start(tx, &redrive, &preview, now.wall)).await
+        let now = self.now().wall;
+        let plan = redrive::plan(&self.store.snapshot()?, &redrive, now)?;
+        self.store.write(move |tx| redrive::start(tx, &redrive, &plan, now)).await
     }
 
     /// Starts an undo of a redrive and returns the undo's number: letters that were not received yet return to the

@@ -6,19 +6,22 @@
 //! not received yet.
 
 pub(super) mod outcomes;
+mod plan;
 mod select;
 mod step;
+mod token;
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{MessageId, Timestamp};
+use crate::base::Timestamp;
 use crate::store::record::{Canary, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, Selection};
 use crate::store::{Snapshot, Tx};
 
 use super::{Error, catalog, purge};
 
+pub use plan::{Plan, Preview, SAMPLE_MAX, plan};
 pub use step::step;
 
 /// The topic that is signalled when a redrive starts or ends.
@@ -31,8 +34,6 @@ pub const IDS_MAX: usize = 10_000;
 pub const ENDED_KEPT_MAX: usize = 100;
 /// The highest rate, in letters per second.
 pub const RATE_MAX: u32 = 100_000;
-/// A preview lists this many of its letters.
-pub const SAMPLE_MAX: usize = 10;
 
 /// Parameters of a redrive: which letters, where to, and how fast.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +47,16 @@ pub struct Redrive {
     pub selection: Selection,
     /// At most this many letters per second, 1 to [`RATE_MAX`].
     pub per_second: Option<u32>,
-    /// A preview's `as_of`: only letters that were in the queue then. The moment of the start when `None`.
+    /// Of the selected letters, only those that died longer ago than this.
     #[serde(default)]
-    pub as_of: Option<u64>,
+    pub older: Option<Duration>,
+    /// Of the selected letters, only those that died within this time.
+    #[serde(default)]
+    pub newer: Option<Duration>,
+    /// The `as_of` of a preview of the same queue and selection: only letters that were in the queue then, and ages
+    /// count from then. The moment of the start when `None`.
+    #[serde(default)]
+    pub as_of: Option<String>,
     /// Moves the letters in growing steps and checks the outcomes of each before the next; all at once when `None`.
     #[serde(default)]
     pub canary: Option<CanaryOptions>,
@@ -63,64 +71,12 @@ pub struct CanaryOptions {
     pub failed_permille_max: u32,
 }
 
-/// What a redrive would move.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Preview {
-    /// Letters in the dead-letter queue.
-    pub letters: u64,
-    /// Letters that would move.
-    pub matching: u64,
-    /// Destinations: queue name and number of letters. Letters without a source are counted under `""`.
-    pub destinations: BTreeMap<String, u64>,
-    /// The moment of the preview: a redrive with this `as_of` moves exactly these letters, even if others die
-    /// meanwhile.
-    #[serde(default)]
-    pub as_of: u64,
-    /// The first few of the letters.
-    #[serde(default)]
-    pub sample: Vec<MessageId>,
-}
-
-/// Counts what the redrive would move; moves nothing.
-///
-/// # Errors
-/// A queue does not exist.
-pub fn preview(snapshot: &Snapshot, redrive: &Redrive) -> Result<Preview, Error> {
-    let from = catalog::look_up(snapshot, &redrive.from)?;
-    let to = redrive.to.as_deref().map(|name| catalog::look_up(snapshot, name)).transpose()?;
-    check(redrive)?;
-    let queues = catalog::list(snapshot)?;
-    check_source(redrive, &queues)?;
-    let names: BTreeMap<u32, String> = queues.into_iter().map(|queue| (queue.id, queue.name)).collect();
-    let selection = sorted(&redrive.selection);
-    let last_id = snapshot.last_id()?;
-    let mut preview = Preview { as_of: redrive.as_of.unwrap_or(last_id).min(last_id), ..Preview::default() };
-    let mut next = 0;
-    loop {
-        let letters = snapshot.states()?.first((from.id, next)..=(from.id, u64::MAX), SCAN_MAX)?;
-        let Some(((_, last), _)) = letters.last() else { return Ok(preview) };
-        next = last + 1;
-        for (_, state) in &letters {
-            preview.letters += 1;
-            if state.arrival_seq <= preview.as_of && select::matches(&mut &*snapshot, &selection, state)? {
-                preview.matching += 1;
-                if preview.sample.len() < SAMPLE_MAX {
-                    preview.sample.push(state.message_id);
-                }
-                let destination = to.as_ref().map(|queue| queue.name.clone());
-                let destination = destination.or_else(|| names.get(&state.source).cloned()).unwrap_or_default();
-                *preview.destinations.entry(destination).or_default() += 1;
-            }
-        }
-    }
-}
-
-/// Starts a redrive of the letters that `preview` counted and returns its number; [`step()`] does the moving.
+/// Starts a redrive of the letters that `plan` counted and returns its number; [`step()`] does the moving.
 ///
 /// # Errors
 /// A queue does not exist or is of another kind, the source is not a dead-letter queue, the destination is the source,
 /// or another redrive of the source is running.
-pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, preview: &Preview, now: Timestamp) -> Result<u64, Error> {
+pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, plan: &Plan, now: Timestamp) -> Result<u64, Error> {
     check(redrive)?;
     let from = catalog::find(tx, &redrive.from)?;
     let to = redrive.to.as_deref().map(|name| catalog::find(tx, name)).transpose()?;
@@ -135,14 +91,14 @@ pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, preview: &Preview, now: Timesta
         id,
         from: from.id,
         to: to.map(|queue| queue.id),
-        selection: sorted(&redrive.selection),
-        as_of: redrive.as_of.unwrap_or(id).min(id),
-        matching: preview.matching,
+        selection: plan.selection.clone(),
+        as_of: plan.as_of.unwrap_or(id).min(id),
+        matching: plan.preview.matching,
         per_second: redrive.per_second,
         canary: redrive.canary.map(|caution| Canary {
             first_permille: caution.first_permille,
             failed_permille_max: caution.failed_permille_max,
-            allowed: (preview.matching * u64::from(caution.first_permille)).div_ceil(1000).max(1),
+            allowed: (plan.preview.matching * u64::from(caution.first_permille)).div_ceil(1000).max(1),
         }),
         undoes: None,
         last,

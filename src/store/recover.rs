@@ -10,7 +10,7 @@ use super::log::{Found, Log};
 use super::{Disk, Error, Options, Snapshot, Tx, redo, tx};
 
 /// The row of `meta` with the store's random number; the log's header has the same number.
-const STORE: &str = "store";
+pub(super) const STORE: &str = "store";
 /// The row of `meta` that marks a clean close: redb holds everything, the log nothing.
 const CLOSED: &str = "closed";
 

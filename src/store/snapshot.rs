@@ -1,5 +1,6 @@
 //! A consistent view of the whole store for readers; it neither waits for the writer nor blocks it.
 
+use super::recover::STORE;
 use super::tx::LAST_ID;
 use super::{Error, table};
 
@@ -19,6 +20,14 @@ impl Snapshot {
     /// A storage fault.
     pub fn last_id(&self) -> Result<u64, Error> {
         Ok(self.meta()?.get(&LAST_ID.to_owned())?.unwrap_or(0))
+    }
+
+    /// The store's number: random, made with the store and never changed.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn store_number(&self) -> Result<u64, Error> {
+        Ok(self.meta()?.get(&STORE.to_owned())?.unwrap_or(0))
     }
 
     pub(super) fn open(&self, name: &'static str) -> Result<redb::ReadOnlyTable<&'static [u8], &'static [u8]>, Error> {

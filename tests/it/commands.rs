@@ -349,7 +349,23 @@ fn letters_are_redriven_by_fault_by_id_at_a_rate_and_elsewhere() {
     let preview = harness.run(&["redrive", "statements-dead", "--where", &condition, "--preview", "--json"]).json();
     assert_eq!((&preview["letters"], &preview["matching"]), (&json!(all), &json!(count)));
     assert_eq!(preview["destinations"], json!({"statements": count}));
-    assert!(preview["sample"].as_array().unwrap().len() as u64 == count.min(10) && preview["as_of"].is_u64());
+    assert!(preview["sample"].as_array().unwrap().len() as u64 == count.min(10) && preview["as_of"].is_string());
+
+    let token = preview["as_of"].as_str().unwrap();
+    let all_of_them = harness.run(&["redrive", "statements-dead", "--as-of", token]);
+    assert!(all_of_them.code == 1 && all_of_them.err.contains("another queue or selection"), "{all_of_them:?}");
+    let invented = harness.run(&["redrive", "statements-dead", "--where", &condition, "--as-of", "17"]);
+    assert!(invented.code == 1 && invented.err.contains("is not a token that a preview"), "{invented:?}");
+    for preview in [&["--preview"][..], &[]] {
+        let said = harness.run(&[&["redrive", "statements-dead", "--where", "error=teapot"], preview].concat());
+        assert!(said.code == 1 && said.err.contains("nothing to redrive: none of the"), "{said:?}");
+        let said = harness.run(&[&["redrive", "statements-dead", "--where", "fingerprint=00000000"], preview].concat());
+        assert!(said.code == 1 && said.err.contains(&condition["fingerprint=".len()..]), "{said:?}");
+    }
+    let pinned = ["redrive", "statements-dead", "--where", &condition, "--as-of", token, "--to", "notes", "--json"];
+    assert_eq!(harness.run(&pinned).json()["moved"], count);
+    harness.run(&["purge", "notes", "--yes"]).good();
+    let all = all - count as usize;
 
     let id = letters()[0]["message_id"].as_str().unwrap().to_owned();
     let moved = harness.run(&["redrive", "statements-dead", "--id", &id, "--to", "notes", "--json"]).json();

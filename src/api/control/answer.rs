@@ -84,7 +84,7 @@ impl Control {
                 let queue = dead_letter_queue(&snapshot, &queue)?;
                 Answer::Dead(dead::groups(&snapshot, &queue)?)
             }
-            Request::PreviewRedrive(what) => Answer::Preview(redrive::preview(&snapshot, &what)?),
+            Request::PreviewRedrive(what) => Answer::Preview(redrive::plan(&snapshot, &what, now.wall)?.preview),
             Request::Redrives => Answer::Redrives(redrives(&snapshot)?),
             Request::Runs { max } => Answer::Runs(report::list(&snapshot, max)?),
             Request::Run { id } => Answer::Run(report::report(&snapshot, id)?),

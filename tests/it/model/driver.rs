@@ -159,12 +159,17 @@ impl Driver {
             },
             ..Redrive::default()
         };
-        let preview = redrive::preview(&self.world.snapshot(), &what).unwrap();
+        let plan = redrive::plan(&self.world.snapshot(), &what, self.world.now().wall);
+        let matching = plan.map_or(0, |plan| plan.preview.matching);
         match (self.world.queues().start_redrive(what).await, &self.drive) {
             (Ok(id), None) => {
                 let drive = Drive { id, started: self.model.next(), code, to, done: 0 };
-                self.same(preview.matching, self.model.waiting(&drive).len() as u64);
+                self.same(matching, self.model.waiting(&drive).len() as u64);
                 self.drive = Some(drive);
+            }
+            (Err(Error::UnknownFingerprint { .. }), _) if code.is_some() => {
+                let drive = Drive { id: 0, started: self.model.next(), code, to, done: 0 };
+                self.same(0, self.model.waiting(&drive).len());
             }
             (Err(Error::RedriveRunning { id, .. }), Some(drive)) => self.same(id, drive.id),
             (answer, running) => panic!("{answer:?} while {running:?}{}", self.context()),

@@ -1,10 +1,11 @@
 //! Redrive: which letters move, where to, and that it stops, resumes and ends as documented.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use nightmail::base::{Fingerprint, MessageId};
-use nightmail::queue::redrive::{self, CanaryOptions, Redrive};
-use nightmail::queue::{Error, Send, peek};
+use nightmail::queue::redrive::{self, CanaryOptions, Preview, Redrive};
+use nightmail::queue::{Error, Options, RedrivePolicy, Send, peek};
 use nightmail::store::record::{Attribute, AttributeValue, RedriveRecord, RedriveState, Selection};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,10 @@ fn of_ids(ids: Vec<MessageId>) -> Redrive {
     Redrive { selection: Selection { ids, ..Selection::default() }, ..all() }
 }
 
+fn preview(world: &World, what: &Redrive) -> Result<Preview, Error> {
+    redrive::plan(&world.snapshot(), what, world.now().wall).map(|plan| plan.preview)
+}
+
 fn ids(world: &World, queue: &str) -> Vec<MessageId> {
     let peeked = peek::peek(&world.snapshot(), &world.queue(queue), 100, 10, world.now()).unwrap();
     peeked.into_iter().map(|message| message.message_id).collect()
@@ -45,7 +50,7 @@ async fn step(world: &World, id: u64, budget: usize) -> RedriveRecord {
 
 /// Runs a redrive to its end, checking that the preview announced what it moved.
 async fn drive(world: &World, what: Redrive) -> RedriveRecord {
-    let preview = redrive::preview(&world.snapshot(), &what).unwrap();
+    let preview = preview(&world, &what).unwrap();
     assert_eq!(preview.letters, ids(world, &what.from).len() as u64);
     assert_eq!(preview.matching, preview.destinations.values().sum::<u64>());
     let id = world.queues().start_redrive(what).await.unwrap();
@@ -129,7 +134,7 @@ async fn letters_go_where_they_are_sent_and_not_to_their_own_queue() {
 async fn a_letter_without_a_way_back_fails_the_redrive_and_stays() {
     let world = with_letters(&["404"]).await;
     world.send("dead", "without a source").await;
-    let preview = redrive::preview(&world.snapshot(), &all()).unwrap();
+    let preview = preview(&world, &all()).unwrap();
     assert_eq!(preview.destinations.get(""), Some(&1), "the preview warns of it");
     let id = world.queues().start_redrive(all()).await.unwrap();
     let mut ended = world.queues().store().subscribe(redrive::TOPIC);
@@ -235,16 +240,110 @@ async fn redrives_that_ended_are_forgotten_in_the_end_and_running_ones_never() {
 #[tokio::test]
 async fn a_redrive_moves_exactly_what_its_preview_named_whatever_dies_in_the_meantime() {
     let world = with_letters(&["404", "404"]).await;
-    let preview = redrive::preview(&world.snapshot(), &all()).unwrap();
-    assert_eq!((preview.matching, preview.sample), (2, ids(&world, "dead")));
+    let named = preview(&world, &all()).unwrap();
+    assert_eq!((named.matching, named.sample), (2, ids(&world, "dead")));
     world.send("orders", "later").await;
     let handle = world.work("orders").await.handle;
     world.move_to_dlq(handle, "404").await;
-    let what = Redrive { as_of: Some(preview.as_of), ..all() };
-    assert_eq!(redrive::preview(&world.snapshot(), &what).unwrap().matching, 2);
-    let id = world.queues().start_redrive(what).await.unwrap();
+    let what = Redrive { as_of: Some(named.as_of), ..all() };
+    assert_eq!(preview(&world, &what).unwrap().matching, 2);
+    let id = world.queues().start_redrive(what.clone()).await.unwrap();
     assert_eq!(step(&world, id, 100).await.moved, 2);
+    assert!(matches!(step(&world, id, 100).await.state, RedriveState::Completed { .. }));
+    let again = world.queues().start_redrive(what).await;
+    assert_eq!(again, Err(Error::NothingMatches { queue: "dead".into(), letters: 1 }));
     assert_eq!(texts(&world.take("dead", 10).await), ["later"]);
+}
+
+#[tokio::test]
+async fn a_token_pins_the_selection_and_one_that_no_preview_gave_is_refused() {
+    let world = with_letters(&["404", "500", "404"]).await;
+    world.queues().ensure("dead-2", &forever()).await.unwrap();
+    let dying = RedrivePolicy { dead_letter_queue: "dead-2".into(), max_receive_count: 3 };
+    world.queues().ensure("invoices", &Options { redrive: Some(dying), ..forever() }).await.unwrap();
+    let of = |code: &str| {
+        let fingerprint = Some(Fingerprint::of("http", "account", code));
+        Redrive { selection: Selection { fingerprint, ..Selection::default() }, ..all() }
+    };
+    let named = preview(&world, &of("500")).unwrap();
+    assert_eq!(named.matching, 1);
+    let as_of = Some(named.as_of.clone());
+    let young = Some(Duration::from_secs(60));
+    for other in [
+        all(),
+        of("404"),
+        Redrive { newer: young, ..of("500") },
+        Redrive { older: young, ..of("500") },
+        Redrive { from: "dead-2".into(), ..of("500") },
+    ] {
+        let refused = world.queues().start_redrive(Redrive { as_of: as_of.clone(), ..other.clone() }).await;
+        assert_eq!(refused, Err(Error::TokenOfAnother), "{other:?}");
+    }
+    for invented in ["17".to_owned(), String::new(), "0".repeat(named.as_of.len()), "x".repeat(1000)] {
+        let refused = world.queues().start_redrive(Redrive { as_of: Some(invented.clone()), ..of("500") }).await;
+        assert!(matches!(refused, Err(Error::Token(_))), "{invented}: {refused:?}");
+    }
+    let other = with_letters(&["404", "500", "404"]).await;
+    let refused = other.queues().start_redrive(Redrive { as_of: as_of.clone(), ..of("500") }).await;
+    assert!(matches!(refused, Err(Error::Token(_))), "of another store");
+    assert!(redrive::list(&world.snapshot()).unwrap().is_empty());
+    let elsewhere = Redrive { as_of, to: Some("invoices".into()), per_second: Some(5), ..of("500") };
+    let id = world.queues().start_redrive(elsewhere).await.unwrap();
+    assert_eq!(step(&world, id, 100).await.moved, 1, "destination and rate are free");
+}
+
+#[tokio::test]
+async fn ages_count_from_the_preview_whose_token_is_given() {
+    let world = with_letters(&["404"]).await;
+    world.pass(30);
+    let what = Redrive { newer: Some(Duration::from_secs(60)), ..all() };
+    let named = preview(&world, &what).unwrap();
+    world.pass(3600);
+    assert_eq!(world.queues().start_redrive(what.clone()).await, Err(nothing(1)));
+    let older = Redrive { older: Some(Duration::from_secs(60)), ..all() };
+    assert_eq!(preview(&world, &older).unwrap().matching, 1);
+    let pinned = Redrive { as_of: Some(named.as_of), ..what };
+    let id = world.queues().start_redrive(pinned).await.unwrap();
+    assert_eq!(step(&world, id, 100).await.moved, 1);
+}
+
+fn nothing(letters: u64) -> Error {
+    Error::NothingMatches { queue: "dead".into(), letters }
+}
+
+#[tokio::test]
+async fn what_matches_nothing_is_refused_and_names_the_fingerprints_and_runs_that_there_are() {
+    let world = with_letters(&["404", "500", "404"]).await;
+    let of = |selection: Selection| Redrive { selection, ..all() };
+    let teapot = Fingerprint::of("http", "account", "418");
+    let refused = preview(&world, &of(Selection { fingerprint: Some(teapot), ..Selection::default() })).unwrap_err();
+    let (not_found, error) = (Fingerprint::of("http", "account", "404"), Fingerprint::of("http", "account", "500"));
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "fingerprint {teapot}: no letter in queue \"dead\" has it (known: {not_found} http account 404, 2 letters; \
+             {error} http account 500, 1 letter)"
+        )
+    );
+    let refused = preview(&world, &of(Selection { run: Some(8), ..Selection::default() })).unwrap_err();
+    assert_eq!(refused.to_string(), "run 8: no letter in queue \"dead\" belongs to it (known: 1, 3 letters)");
+    // Both are known, but no letter has both.
+    world.queues().send("orders", Send { run: 9, ..Send::text("new") }).await.unwrap();
+    let handle = world.work("orders").await.handle;
+    world.move_to_dlq(handle, "503").await;
+    let both = of(Selection { fingerprint: Some(error), run: Some(9), ..Selection::default() });
+    assert_eq!(world.queues().start_redrive(both).await, Err(nothing(4)));
+    // Twelve more classes: the list has an end.
+    for code in 100..112 {
+        world.send("orders", "x").await;
+        let handle = world.work("orders").await.handle;
+        world.move_to_dlq(handle, &code.to_string()).await;
+    }
+    let refused = preview(&world, &of(Selection { fingerprint: Some(teapot), ..Selection::default() })).unwrap_err();
+    assert!(refused.to_string().ends_with("; and 5 more)"), "{refused}");
+    // Everything of an empty queue is no mistake.
+    world.queues().purge("dead").await.unwrap();
+    assert_eq!(drive(&world, all()).await.moved, 0);
 }
 
 #[tokio::test]
@@ -271,7 +370,8 @@ async fn a_selection_is_of_age_run_attribute_and_error_text() {
         (Selection { error_contains: Some("teapot".into()), ..Selection::default() }, 0),
     ] {
         let what = Redrive { selection: selection.clone(), ..all() };
-        assert_eq!(redrive::preview(&world.snapshot(), &what).unwrap().matching, matching, "{selection:?}");
+        let found = preview(&world, &what);
+        assert_eq!(found.map_or(0, |preview| preview.matching), matching, "{selection:?}");
     }
 }
 
