@@ -51,3 +51,5 @@ mod store;
 mod store_log;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod suspects;

@@ -176,12 +176,15 @@ async fn transactions(
     Query(month): Query<Month>,
     headers: HeaderMap,
 ) -> Answer {
+    if let Some(index) = user_index(&id).filter(|index| *index < bank.plan.users()) {
+        // Counted before the latency, so that a test sees a call that is still being answered.
+        *bank.asked.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_default() += 1;
+    }
     bank.admit(&bank.counters.transactions, &headers).await?;
     let text = month.period.ok_or_else(|| Refusal::bad_request("the parameter period is missing (e.g. 2026-10)"))?;
     let period: Period = text.parse().map_err(Refusal::bad_request)?;
     let known = user_index(&id).filter(|index| *index < bank.plan.users());
     let index = known.ok_or_else(|| Refusal::not_found("there is no such account"))?;
-    *bank.asked.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_default() += 1;
     let statement = match bank.behaviour(Route::Account) {
         Behaviour::Normal => account(&bank, index, period)?,
         _ => bank.fixtures.statement(index, period),
