@@ -24,6 +24,7 @@ fn all(rule: &Rule, misfire: Misfire, grace: Duration, last: Option<Timestamp>, 
         let decision = decide(rule, misfire, grace, last, at(seen), at(now));
         assert!(decision.due.len() <= DECIDED_MAX);
         let Some(newest) = decision.due.last() else { return rows };
+        assert!(Some(newest.scheduled_for) > last, "what was decided is due again");
         last = Some(newest.scheduled_for);
         rows.extend(decision.due);
     }

@@ -14,13 +14,15 @@ use nightmail::base::{Attempt, AttemptEnd, Failure, Fingerprint, LeaseTime, Manu
 use nightmail::queue::observer::NoObserver;
 use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::{Options, Queues, Receive, Send, dump, settle};
+use nightmail::store::check::{self, Findings};
 use nightmail::store::record::{
     Body, Canary, Counts, DedupEntry, DedupRecord, Envelope, FanOutProgress, Fifo, Follower, Group, GroupRecord,
     MessageState, Owner, Pause, Phase, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record,
     RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, RunRecord, RunTotals, Scope, Selection,
     Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef,
 };
-use nightmail::store::{self, Error, Snapshot, Store};
+use nightmail::store::{self, Error, Snapshot, Store, backup};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{START, START_NOW, dying_after, failure, forever};
 
@@ -84,7 +86,8 @@ fn books(tx: &mut store::Tx<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn run() -> RunRecord {
+/// Run 7.
+pub(crate) fn run() -> RunRecord {
     RunRecord {
         id: 7,
         schedule: "monthly".into(),
@@ -100,7 +103,8 @@ fn totals() -> RunTotals {
     RunTotals { fetched: 6, sent: 1, dead: 1, withdrawn: 1, repeated: 2, interrupted: 3 }
 }
 
-fn recipients() -> Vec<RecipientRecord> {
+/// One in each state, the open one first.
+pub(crate) fn recipients() -> Vec<RecipientRecord> {
     let proof = DeliveryProof {
         reply: Some("250 2.0.0 queued".into()),
         message_id: Some("<7.1@example.com>".into()),
@@ -347,4 +351,51 @@ fn the_other_records_are_laid_out_as_the_format_says() {
     };
     let unique = UniqueRecord { queue: 7, sequence: 8, follower: Some(follower) };
     insta::assert_snapshot!(hex(&unique.encode()), @"0107080101100404040404040404040404040404040402030400");
+}
+
+#[test]
+fn a_queue_of_version_1_keeps_each_of_its_attributes() {
+    let bytes = [1, 7, 1, b'q', 2, 3, 4, 1, 5, 6, 7, 1, 1, b'd', 8];
+    let queue = QueueRecord::decode(&bytes).unwrap();
+    let attributes = QueueAttributes {
+        visibility_timeout_ms: 3,
+        delay_ms: 4,
+        retention_ms: Some(5),
+        receive_wait_ms: 6,
+        message_bytes_max: 7,
+        redrive: Some(("d".into(), 8)),
+        redrive_allow: RedriveAllow::All,
+        fifo: None,
+        messages_max: None,
+        bytes_max: None,
+    };
+    let created_at = Timestamp::from_millis(2);
+    let expected = QueueRecord {
+        id: 7,
+        name: "q".into(),
+        created_at,
+        modified_at: created_at,
+        attributes,
+        tags: BTreeMap::new(),
+        paused: None,
+        deleted_at: None,
+    };
+    assert_eq!(queue, expected);
+}
+
+#[test]
+fn every_table_can_be_read_checked_and_backed_up_right_after_an_upgrade() {
+    for stored in STORED {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nightmail.redb");
+        std::fs::copy(stored, &path).unwrap();
+        let store = Store::open(&store::Options::at(&path)).unwrap();
+        let mut findings = Findings::default();
+        check::records(&store.snapshot().unwrap(), &mut findings).unwrap();
+        nightmail::queue::check::check(&store.snapshot().unwrap(), &mut findings).unwrap();
+        assert_eq!(findings.shown, [], "{stored}");
+        let order = backup::Order { file: dir.path().join("copy"), replace: false, verify: true };
+        let rows = store.backup(&order, &CancellationToken::new()).unwrap().rows;
+        assert!(rows >= findings.rows, "{stored}: {rows} of {} rows", findings.rows);
+    }
 }

@@ -346,18 +346,16 @@ impl Operator {
     /// Waits until every user has a mail, redriving whatever dies meanwhile; returns the number of letters.
     pub(crate) async fn all_sent(&self, id: u64) -> (Report, u64) {
         let mut driven = 0;
-        loop {
+        let report = until("every user to have a mail", async || {
             for queue in ["fan-out-dead", "statements-dead"] {
                 if self.queue(queue).await.total() > 0 {
                     driven += self.redrive(queue).await;
                 }
             }
-            let report = self.report(id).await;
-            if report.is_complete() && report.dead == 0 {
-                return (report, driven);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+            Some(self.report(id).await).filter(|report| report.is_complete() && report.dead == 0)
+        })
+        .await;
+        (report, driven)
     }
 
     /// Checks that nothing is left in any queue.
@@ -420,16 +418,17 @@ impl Child {
     /// Waits until this process answers on its socket.
     pub(crate) async fn ready(&mut self, harness: &Harness) {
         let pid = self.process.id().unwrap();
-        loop {
+        until("the daemon's answer", async || {
             if let Ok(Answer::Status(status)) = self.operator.try_ask(Request::Status).await
                 && status.pid == pid
             {
-                return;
+                return Some(());
             }
             let ended = self.process.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended with {ended:?}:\n{}", harness.log());
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+            None
+        })
+        .await;
     }
 
     fn signal(&self, signal: Signal) {

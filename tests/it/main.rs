@@ -36,6 +36,8 @@ mod queue;
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod relay;
+#[cfg(test)]
+mod report;
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod retention;

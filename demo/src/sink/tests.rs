@@ -47,7 +47,8 @@ impl Raw {
     async fn reply(&mut self) -> String {
         loop {
             let mut line = String::new();
-            match self.0.read_line(&mut line).await {
+            let read = tokio::time::timeout(Duration::from_secs(60), self.0.read_line(&mut line));
+            match read.await.expect("the sink answers or closes") {
                 Ok(0) | Err(_) => return String::new(),
                 Ok(_) if line.as_bytes()[3] == b'-' => {}
                 Ok(_) => return line.trim_end().to_owned(),
@@ -410,7 +411,9 @@ async fn many_connections_at_once_lose_nothing() {
             }
         }
     });
-    tokio::join!(futures_util::future::join_all(clients), sink.received(400));
+    let received = tokio::time::timeout(Duration::from_secs(60), sink.received(400));
+    let (_, received) = tokio::join!(futures_util::future::join_all(clients), received);
+    received.expect("400 mails come");
     let summary = sink.summary();
     assert_eq!((summary.total, summary.distinct, summary.doubled.len()), (400, 400, 0));
     let numbers: Vec<u64> = sink.records().iter().map(|record| record.number).collect();

@@ -209,3 +209,23 @@ async fn kinds_do_not_mix() {
     let deduplicated = Send { deduplication_id: Some("x".into()), ..Send::text("x") };
     assert!(matches!(world.queues().send("plain", deduplicated).await, Err(Error::OnlyOnFifo { .. })));
 }
+
+#[tokio::test]
+async fn a_deleted_queue_is_gone_with_all_that_it_remembers() {
+    for remembered in [999, 1000, 1001, 2500] {
+        let world = world(fifo()).await;
+        let id = world.queue(QUEUE).id;
+        let messages = (0..remembered).map(|n| message("a", &n.to_string())).collect();
+        world.queues().send_all(QUEUE, messages).await.unwrap();
+        let dedup_ids = || {
+            let all = (id, [0; 16])..=(id, [u8::MAX; 16]);
+            world.snapshot().dedup().unwrap().first(all, usize::MAX).unwrap().len()
+        };
+        assert_eq!(dedup_ids(), remembered);
+        assert_eq!(world.queues().delete_queue(QUEUE).await, Ok(remembered as u64));
+        assert_eq!(dedup_ids(), 0, "{remembered}");
+        assert_eq!(world.snapshot().queues().unwrap().get(&id), Ok(None), "{remembered}");
+        assert_eq!(world.snapshot().counts().unwrap().get(&id), Ok(None), "{remembered}");
+        world.check();
+    }
+}

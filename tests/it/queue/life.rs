@@ -260,3 +260,41 @@ async fn a_receive_gets_past_any_number_of_messages_that_leave_the_queue() {
     assert_eq!(texts(&received.unwrap()), ["new"]);
     world.check();
 }
+
+/// Ready, delayed and in flight, as the store counts them.
+fn counts(world: &World, queue: &str) -> (u64, u64, u64) {
+    let counts = world.snapshot().counts().unwrap().get(&world.queue(queue).id).unwrap().unwrap_or_default();
+    (counts.ready, counts.delayed, counts.in_flight)
+}
+
+#[tokio::test]
+async fn a_receive_looks_at_no_more_than_256_messages_that_are_due() {
+    let world = World::with_orders().await;
+    let late = |n: u32| Send { delay: Some(Duration::from_secs(10)), ..Send::text(n.to_string()) };
+    world.queues().send_all("orders", (0..300).map(late).collect()).await.unwrap();
+    world.pass(10);
+    let receiving = world.receive("orders", Receive::for_client(1)).await.unwrap();
+    assert_eq!(texts(&receiving.messages), ["0"]);
+    assert_eq!(counts(&world, "orders"), (255, 44, 1));
+    assert_eq!(receiving.next_visible_at, Some(world.now().lease), "the others are due");
+    assert_eq!(texts(&world.take("orders", 1).await), ["1"]);
+    assert_eq!(counts(&world, "orders"), (298, 0, 2));
+    world.check();
+}
+
+#[tokio::test]
+async fn a_receive_removes_no_more_than_256_messages_and_then_asks_to_be_repeated() {
+    let world = World::with_orders().await;
+    let short = Options { retention: Some(Duration::from_secs(60)), ..forever() };
+    world.queues().ensure("short", &short).await.unwrap();
+    let old = (0..300).map(|n| Send::text(format!("old {n}"))).collect();
+    world.queues().send_all("short", old).await.unwrap();
+    world.pass(60);
+    let receiving = world.receive("short", Receive::for_client(8)).await.unwrap();
+    assert_eq!((receiving.messages.len(), receiving.next_visible_at), (0, Some(world.now().lease)));
+    assert_eq!(counts(&world, "short"), (44, 0, 0));
+    let receiving = world.receive("short", Receive::for_client(8)).await.unwrap();
+    assert_eq!((receiving.messages.len(), receiving.next_visible_at), (0, None));
+    assert_eq!(counts(&world, "short"), (0, 0, 0));
+    world.check();
+}

@@ -160,7 +160,7 @@ async fn each_step_moves_no_more_than_its_budget_and_the_rest_follows_after_a_re
     let watch = async {
         let mut changed = world.queues().store().subscribe(redrive::TOPIC);
         while redrive::list(&world.snapshot()).unwrap()[0].state == RedriveState::Running {
-            changed.changed().await.unwrap();
+            tokio::time::timeout(Duration::from_secs(60), changed.changed()).await.expect("the redrive ends").unwrap();
         }
         shutdown.cancel();
     };
@@ -385,7 +385,11 @@ async fn an_undo_takes_back_what_nobody_has_received_and_nothing_else() {
     let received = world.work("orders").await;
     assert_eq!(received.body, "1");
     let undo = world.queues().undo_redrive(id).await.unwrap();
-    while step(&world, undo, 100).await.state == RedriveState::Running {}
+    // One step for each queue, of which there are two, and one that finds no other.
+    for _ in 0..3 {
+        step(&world, undo, 100).await;
+    }
+    assert_ne!(redrive::list(&world.snapshot()).unwrap()[0].state, RedriveState::Running);
     assert_eq!(
         world.dump("orders"),
         "orders: 0 ready, 0 delayed, 1 in flight\n  in flight 60s | received 1 charged 1 | 1\n    #1 Dead http account 404\n"
@@ -427,4 +431,74 @@ async fn a_canary_stops_when_too_many_letters_die_again() {
     let RedriveState::Failed { why, .. } = record.state else { panic!("{record:?}") };
     assert_eq!(why, "1 of 1 letters died again, more than 50 % (the other 9 stay where they are)");
     assert_eq!(ids(&world, "dead").len(), 10);
+}
+
+/// Thirty letters, and a redrive of a tenth of them first that stops when more than half died again.
+async fn careful_with_three() -> (World, u64) {
+    let world = with_letters(&["404"; 30]).await;
+    let canary = Some(CanaryOptions { first_permille: 100, failed_permille_max: 500 });
+    let id = world.queues().start_redrive(Redrive { canary, ..all() }).await.unwrap();
+    (world, id)
+}
+
+async fn dies_again(world: &World) {
+    let message = world.work("orders").await;
+    world.move_to_dlq(message.handle, "404").await;
+}
+
+async fn is_done(world: &World) {
+    let message = world.take_one("orders").await;
+    world.queues().delete(message.handle).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_canary_of_several_letters_is_judged_when_all_of_them_have_ended() {
+    let (world, id) = careful_with_three().await;
+    assert_eq!(step(&world, id, 2).await.moved, 2);
+    dies_again(&world).await;
+    assert_eq!(step(&world, id, 100).await.moved, 3, "one of one died, but the first share is three letters");
+    is_done(&world).await;
+    assert_eq!(step(&world, id, 100).await.moved, 3, "one of the three is still at work");
+    is_done(&world).await;
+    assert_eq!(step(&world, id, 100).await.moved, 30, "one of three is less than half");
+}
+
+#[tokio::test]
+async fn a_canary_that_went_on_stops_at_once_when_too_many_letters_die_again() {
+    let (world, id) = careful_with_three().await;
+    step(&world, id, 100).await;
+    for _ in 0..3 {
+        is_done(&world).await;
+    }
+    assert_eq!(step(&world, id, 4).await.moved, 7);
+    for _ in 0..3 {
+        dies_again(&world).await;
+    }
+    assert_eq!(step(&world, id, 1).await.moved, 8, "three of six are not more than half");
+    dies_again(&world).await;
+    let record = step(&world, id, 100).await;
+    assert!(matches!(&record.state, RedriveState::Failed { why, .. } if why.starts_with("4 of 7")), "{record:?}");
+    assert_eq!(record.moved, 8, "although its share of thirty is not through");
+}
+
+#[tokio::test]
+async fn an_undo_takes_back_no_more_than_its_budget_in_a_step_and_all_of_them_in_the_end() {
+    let world = with_letters(&["404"; 5]).await;
+    let before = ids(&world, "dead");
+    let id = world.queues().start_redrive(all()).await.unwrap();
+    step(&world, id, 100).await;
+    let undo = world.queues().undo_redrive(id).await.unwrap();
+    let mut moved = Vec::new();
+    // One step more for each of the queues, of which there are two.
+    for _ in 0..5 {
+        let record = step(&world, undo, 2).await;
+        moved.push(record.moved);
+        if record.state != RedriveState::Running {
+            break;
+        }
+    }
+    moved.dedup();
+    assert_eq!(moved, [0, 2, 4, 5]);
+    assert_eq!(redrive::list(&world.snapshot()).unwrap()[0].state, RedriveState::Completed { at: world.now().wall });
+    assert_eq!(ids(&world, "dead").len(), before.len());
 }

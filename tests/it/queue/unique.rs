@@ -241,3 +241,40 @@ async fn a_dead_letter_queue_says_whose_letters_it_takes() {
     let refused = Err(Error::NotAllowed { from: "others".into(), to: "dead".into() });
     assert_eq!(world.queues().ensure("others", &dying_after(3)).await, refused);
 }
+
+#[tokio::test]
+async fn tags_have_sqs_lengths_and_number() {
+    let world = World::with_orders().await;
+    let tag =
+        |key: usize, value: usize| world.queues().tag("orders", BTreeMap::from([("k".repeat(key), "ä".repeat(value))]));
+    assert_eq!(tag(1, 256).await, Ok(()));
+    let out = |what, min, max, got| Err(Error::OutOfRange { what, min, max, got });
+    assert_eq!(tag(1, 257).await, out("characters of a tag's value", 0, 256, 257));
+    assert_eq!(tag(128, 0).await, Ok(()));
+    assert_eq!(tag(129, 0).await, out("characters of a tag's key", 1, 128, 129));
+    assert_eq!(tag(0, 1).await, out("characters of a tag's key", 1, 128, 0));
+    let more = |count: usize| (0..count).map(|n| (format!("tag{n}"), String::new())).collect();
+    assert_eq!(world.queues().tag("orders", more(48)).await, Ok(()));
+    assert_eq!(world.queues().tag("orders", more(49)).await, out("tags", 0, 50, 51));
+    assert_eq!(world.queue("orders").tags.len(), 50);
+}
+
+#[tokio::test]
+async fn what_keep_last_sends_after_the_one_in_work_is_in_its_own_group() {
+    let world = World::with_orders().await;
+    send(&world, "first", Mode::KeepLast, 0).await;
+    let working = world.work("orders").await;
+    let unique = Some(Unique { key: "key".into(), mode: Mode::KeepLast });
+    let follower = Send { unique, group: Some("fair".into()), ..Send::text("second") };
+    world.queues().send("orders", follower).await.unwrap();
+    world.queues().send("orders", Send { group: Some("fair".into()), ..Send::text("third") }).await.unwrap();
+    world.queues().delete(working.handle).await.unwrap();
+    world.check();
+    let id = world.queue("orders").id;
+    let states = world.snapshot().states().unwrap().first((id, 0)..=(id, u64::MAX), 10).unwrap();
+    let groups: Vec<_> = states.iter().map(|(_, state)| state.group).collect();
+    assert!(groups.len() == 2 && groups[0].is_some() && groups[0] == groups[1], "{groups:?}");
+    let taken = world.take("orders", 10).await;
+    assert_eq!(texts(&taken), ["third", "second"]);
+    assert_eq!(taken[1].envelope.group.as_deref(), Some("fair"));
+}
