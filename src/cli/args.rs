@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 
 use crate::api::control::Client;
@@ -13,7 +14,7 @@ use crate::daemon::logging;
 
 use super::exit::Exit;
 use super::output::{Output, note};
-use super::{check, queues, redrive, runs, schedules, serve, store};
+use super::{check, queues, redrive, runs, schedules, serve, status, store};
 
 /// A durable queue, cron fan-out and worker pool in one daemon: SQS + Lambda + cron without AWS.
 #[derive(Debug, Parser)]
@@ -49,8 +50,9 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 const AFTER_HELP: &str = "\
 Data goes to standard output, everything else to standard error. Times in JSON are milliseconds since 1970.
 
-Exit codes: 0 done, 1 refused, 64 wrong command line, 65 the store contradicts itself, 69 daemon not reachable
-or store in use, 70 internal fault, 74 storage failed, 77 permission denied, 78 wrong configuration.
+Exit codes: 0 done, 1 refused, 2 degraded (status alone), 64 wrong command line, 65 the store contradicts itself,
+69 daemon not reachable or store in use, 70 internal fault, 74 storage failed, 77 permission denied,
+78 wrong configuration.
 
 Try: nightmail demo";
 
@@ -68,6 +70,9 @@ enum Command {
     /// Start runs and see how they stand
     #[command(subcommand)]
     Run(runs::Command),
+    /// Say how the daemon is, in one sentence and by the exit code, and show the figures behind it
+    #[command(after_help = status::AFTER_HELP)]
+    Status(status::Status),
     /// Show all queues with their exact counts
     Queues,
     /// Look at messages of a queue without receiving them
@@ -147,7 +152,8 @@ pub(super) struct Sure {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
+            drop_far_fetched(&mut error);
             // Help and version take this path too; printing fails only when nobody reads.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
@@ -161,13 +167,32 @@ pub fn main() -> ExitCode {
         }
     };
     match runtime.block_on(run(cli)) {
-        Ok(()) => Exit::Ok.into(),
+        Ok(exit) => exit.into(),
         Err(error) => {
             note(show_error(&error));
             Exit::of(&error).into()
         }
     }
 }
+
+/// Removes suggestions for an unknown command that only share some letters with it: clap offers `pause` for `status`.
+fn drop_far_fetched(error: &mut clap::Error) {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand).cloned() else { return };
+    let is_near = |name: &String| match strsim::damerau_levenshtein(name, &typed) {
+        0 | 1 => true,
+        2 => name.starts_with(typed.get(..STEM_BYTES).unwrap_or(&typed)),
+        _ => name.contains(&typed),
+    };
+    if let Some(ContextValue::Strings(names)) = error.remove(ContextKind::SuggestedSubcommand) {
+        let near: Vec<String> = names.into_iter().filter(is_near).collect();
+        if !near.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(near));
+        }
+    }
+}
+
+/// With two letters wrong, a suggestion begins as the typed word does: `status` for `state`, but not `store` for `start`.
+const STEM_BYTES: usize = 4;
 
 /// A single fault follows `error:`; the faults of a configuration are listed one per line, then their number.
 fn show_error(error: &anyhow::Error) -> String {
@@ -179,11 +204,12 @@ fn show_error(error: &anyhow::Error) -> String {
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let environment = Environment::of_process();
     let path = cli.config.or_else(|| config::find(&environment));
     let context = Context { path, environment, output: Output::new(cli.json), timeout: cli.timeout };
-    match cli.command {
+    let done = match cli.command {
+        Command::Status(status) => return status::status(&context, status).await,
         Command::Serve => {
             let settings = context.settings()?;
             logging::start(&settings.log);
@@ -208,5 +234,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Store(command) => store::run(&context, &command).await,
         #[cfg(feature = "demo")]
         Command::Demo(demo) => Box::pin(super::demo::demo(&context, demo)).await,
-    }
+    };
+    done.map(|()| Exit::Ok)
 }

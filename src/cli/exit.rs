@@ -15,6 +15,8 @@ pub enum Exit {
     Ok,
     /// 1: refused: an unknown name, a value out of range, a run that exists.
     Refused,
+    /// 2: `status` found something that needs a person.
+    Degraded,
     /// 64: the command line is wrong.
     Usage,
     /// 65: a check found that the store contradicts itself.
@@ -37,6 +39,7 @@ impl Exit {
         match self {
             Self::Ok => 0,
             Self::Refused => 1,
+            Self::Degraded => 2,
             Self::Usage => 64,
             Self::Data => 65,
             Self::Unavailable => 69,

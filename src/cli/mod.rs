@@ -15,6 +15,7 @@ mod redrive;
 mod runs;
 mod schedules;
 mod serve;
+mod status;
 mod store;
 
 pub use args::main;

@@ -139,16 +139,23 @@ pub(super) struct Resume {
 
 pub(super) async fn list(context: &Context) -> anyhow::Result<()> {
     match ask(context, Request::Queues).await? {
-        Answer::Queues(queues) => context.output.show(&queues, |queues| queues_table(queues)),
+        Answer::Queues(queues) => context.output.show(&queues, |queues| {
+            let paused = |queue: &Stats| {
+                let pause = queue.paused.as_ref()?;
+                Some(format!("\n{} is paused by {} since {}", queue.name, tame(&pause.by, 40), pause.since))
+            };
+            queues_table(queues) + &queues.iter().filter_map(paused).collect::<String>()
+        }),
         other => Err(strange(&other)),
     }
 }
 
-fn queues_table(queues: &[Stats]) -> String {
+/// The queues as a table, for `queues` and for `status`.
+pub(super) fn queues_table(queues: &[Stats]) -> String {
     let row = |queue: &Stats| {
         vec![
             match &queue.paused {
-                Some(pause) => format!("{} (paused by {} since {})", queue.name, tame(&pause.by, 40), pause.since),
+                Some(_) => format!("{} (paused)", queue.name),
                 None => queue.name.clone(),
             },
             queue.ready.to_string(),

@@ -103,22 +103,21 @@ async fn recipients(context: &Context, what: Recipients) -> anyhow::Result<()> {
     context.output.list(&rows, "no such recipients", recipients_table)
 }
 
-fn runs_table(runs: &[Report]) -> String {
+/// Runs as a table, for `run list` and for `status`. Its first column names the run, so that it fits 80 characters.
+pub(super) fn runs_table(runs: &[Report]) -> String {
+    let is_withdrawn = runs.iter().any(|run| run.withdrawn > 0);
     let row = |run: &Report| {
-        vec![
-            run.id.to_string(),
-            run.schedule.clone(),
-            params_text(run),
-            if run.is_complete() { "complete".into() } else { "under way".into() },
-            run.fetched.to_string(),
-            run.sent.to_string(),
-            run.dead.to_string(),
-            run.withdrawn.to_string(),
-            run.open.to_string(),
-        ]
+        let name = format!("{} {} {}", run.id, run.schedule, params_text(run));
+        let state = if run.is_complete() { "complete" } else { "under way" };
+        let withdrawn = is_withdrawn.then_some(run.withdrawn);
+        let numbers = [run.fetched, run.sent, run.dead].into_iter().chain(withdrawn).chain([run.open]);
+        [tame(name.trim_end(), 200), state.into()].into_iter().chain(numbers.map(|number| number.to_string())).collect()
     };
-    let header = ["run", "schedule", "parameters", "state", "fetched", "sent", "dead", "withdrawn", "open"];
-    table(&header, &[0, 4, 5, 6, 7, 8], runs.iter().map(row).collect())
+    let mut header = vec!["run", "state", "fetched", "sent", "dead", "open"];
+    if is_withdrawn {
+        header.insert(5, "withdrawn");
+    }
+    table(&header, &[2, 3, 4, 5, 6], runs.iter().map(row).collect())
 }
 
 /// One run as text, for `run show` and for the demo.

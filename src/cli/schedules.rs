@@ -97,7 +97,7 @@ fn ahead_text(schedule: &ScheduleView, tick: &AheadTick) -> String {
 }
 
 /// A moment as the wall clock of the schedule's zone shows it, with the offset from UTC.
-fn in_zone(at: Timestamp, zone: &str) -> String {
+pub(super) fn in_zone(at: Timestamp, zone: &str) -> String {
     let zoned = at.to_jiff().and_then(|moment| moment.in_tz(zone).ok());
     zoned.map_or_else(|| at.to_string(), |zoned| zoned.strftime("%Y-%m-%d %H:%M:%S %:z").to_string())
 }

@@ -36,6 +36,11 @@ impl Space {
         self.free_bytes.store(free_bytes, Ordering::Relaxed);
     }
 
+    /// The bytes that are kept free; zero keeps nothing.
+    pub const fn reserve_bytes(&self) -> u64 {
+        self.reserve_bytes
+    }
+
     /// The least free space, in bytes, at which `queue` takes messages.
     pub fn least(&self, queue: &str) -> u64 {
         if self.served.contains(queue) { self.reserve_bytes / 2 } else { self.reserve_bytes }

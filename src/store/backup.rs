@@ -131,7 +131,11 @@ impl Store {
         })
     }
 
-    fn disk_bytes(&self) -> io::Result<u64> {
+    /// What the store's file takes on its disk, in bytes; unwritten holes do not count.
+    ///
+    /// # Errors
+    /// The file cannot be looked at.
+    pub fn disk_bytes(&self) -> io::Result<u64> {
         super::compact::disk_bytes(self.path())
     }
 }

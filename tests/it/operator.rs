@@ -180,3 +180,89 @@ fn serve_without_a_configuration_says_first_that_it_runs_the_example() {
     let lines = harness.serve().stop();
     assert!(lines[0].contains("there is no configuration, so this is the built-in example"), "{lines:?}");
 }
+
+#[test]
+fn status_says_in_one_sentence_and_by_its_exit_code_how_the_daemon_is() {
+    let mut harness = Harness::with_bank_and_sink(&["--users", "20", "--fail", "20%", "--malformed", "1"]);
+    harness.append("\n[queues.notes]\n");
+    let status = |harness: &Harness| harness.run(&["status"]);
+    let sentence = |said: &Said| said.out.lines().next().unwrap_or_default().to_owned();
+    assert_eq!(status(&harness).code, 69, "neither daemon nor store");
+    let mut daemon = harness.serve();
+    let healthy = status(&harness);
+    assert_eq!((healthy.code, healthy.err.as_str()), (0, ""), "{healthy:?}");
+    assert!(
+        sentence(&healthy).starts_with("healthy: nothing is under way; next is monthly-statements at "),
+        "{healthy:?}"
+    );
+    for part in [&format!("pid {}, up ", daemon.pid()), " free (256.0 MiB are kept)", "QUEUE ", "notes ", "NEXT TICK"] {
+        assert!(healthy.out.contains(part), "{part}: {healthy:?}");
+    }
+
+    harness.run(&["pause", "notes", "--by", "alice"]).good();
+    let paused = status(&harness);
+    assert_eq!(paused.code, 2, "{paused:?}");
+    assert!(sentence(&paused).starts_with("degraded: notes is paused by alice since "), "{paused:?}");
+    harness.run(&["resume", "notes"]).good();
+
+    harness.run_to_the_end(&mut daemon);
+    let degraded = harness.run(&["status", "--json"]);
+    assert_eq!((degraded.code, degraded.err.as_str()), (2, ""), "{degraded:?}");
+    let json: serde_json::Value = serde_json::from_str(&degraded.out).unwrap();
+    assert_eq!((&json["health"], &json["runs"][0]["fetched"]), (&"degraded".into(), &20.into()));
+    let letters = ["1 dead letter in fan-out-dead", "4 dead letters in statements-dead"];
+    assert_eq!(json["problems"], serde_json::json!(letters));
+    assert_eq!(json["sentence"], format!("degraded: {}", letters.join("; ")));
+    for queue in ["fan-out-dead", "statements-dead"] {
+        harness.run(&["purge", queue, "--yes"]).good();
+    }
+    assert_eq!(status(&harness).code, 0);
+
+    daemon.stop();
+    let down = status(&harness);
+    assert_eq!(down.code, 69, "{down:?}");
+    assert!(sentence(&down).starts_with("down: no daemon runs, and its store is empty"), "{down:?}");
+    harness.set("STORE__RESERVE", "1000TiB");
+    let _daemon = harness.serve();
+    let full = status(&harness);
+    assert_eq!(full.code, 2, "{full:?}");
+    assert!(
+        sentence(&full).contains("the disk is nearly full (") && full.out.contains("all sends are refused"),
+        "{full:?}"
+    );
+}
+
+#[test]
+fn status_goes_on_looking_until_ctrl_c_also_while_the_daemon_is_away() {
+    let harness = Harness::empty();
+    let daemon = harness.serve();
+    let mut watch = Process::start(&mut harness.command(&["status", "--watch", "1"]));
+    for _ in 0..2 {
+        watch.wait_for("healthy: ");
+    }
+    daemon.stop();
+    watch.wait_for("down: ");
+    let daemon = harness.serve();
+    watch.wait_for("healthy: ");
+    watch.signal(Signal::INT);
+    assert_eq!(watch.end(), 0, "{:?}", watch.seen);
+    daemon.stop();
+    let said = harness.run(&["status", "--watch", "0"]);
+    assert!(said.code == 64 && said.err.contains("1..=3600"), "{said:?}");
+}
+
+#[test]
+fn an_unknown_command_is_answered_with_a_near_one_or_none() {
+    let harness = Harness::empty();
+    let suggested = |typed: &str| {
+        let said = harness.run(&[typed]);
+        assert_eq!(said.code, 64, "{said:?}");
+        said.err.lines().find_map(|line| line.trim().strip_prefix("tip: ").map(str::to_owned))
+    };
+    for (typed, near) in [("quues", "queues"), ("stat", "status"), ("state", "status"), ("pasue", "pause")] {
+        assert_eq!(suggested(typed), Some(format!("a similar subcommand exists: '{near}'")), "{typed}");
+    }
+    for typed in ["start", "stop", "list", "restart", "health"] {
+        assert_eq!(suggested(typed), None, "{typed}");
+    }
+}

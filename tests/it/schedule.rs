@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nightmail::api::control::{Answer, Control, Overview, Request};
 use nightmail::base::Timestamp;
 use nightmail::queue::stats;
 use nightmail::run::{self, report};
@@ -314,4 +315,31 @@ async fn what_a_clock_ahead_decided_can_be_forgotten_but_a_tick_with_a_run_stays
     assert_eq!((forgotten.removed, forgotten.with_run, forgotten.upto), (2, 1, None), "hours 2 and 3");
     let left = watermark::ahead(&world.snapshot(), "hourly", now, 10).unwrap();
     assert_eq!(left.iter().map(|(tick, _)| *tick).collect::<Vec<_>>(), [at(5)]);
+}
+
+#[tokio::test]
+async fn an_overview_names_the_tick_that_nobody_has_decided() {
+    let world = world().await;
+    let options = hourly(Misfire::Once);
+    let overview = async || {
+        let control = Control::of_cli(world.queues().clone(), vec![(options.clone(), "fan-out".into())]);
+        match control.answer(Request::Overview).await.unwrap() {
+            Answer::Overview(overview) => *overview,
+            other => panic!("{other:?}"),
+        }
+    };
+    let ticks =
+        |overview: &Overview| overview.schedules.iter().map(|tick| (tick.next, tick.late_since)).collect::<Vec<_>>();
+    let hour = |hours: u32| Some(START.after(hours * HOUR));
+    assert_eq!(ticks(&overview().await), [(hour(1), None)], "nobody has looked at the schedule yet");
+    settle(&world, &options).await;
+    world.pass(3600 + 60);
+    assert_eq!(ticks(&overview().await), [(hour(2), None)], "a minute is no lateness");
+    world.pass(1);
+    let late = overview().await;
+    assert_eq!(ticks(&late), [(hour(2), hour(1))]);
+    assert_eq!(late.problems(), ["hourly is late: the tick of 2026-11-01T01:00:00.000Z has not been decided"]);
+    settle(&world, &options).await;
+    assert_eq!(ticks(&overview().await), [(hour(2), None)]);
+    assert_eq!(overview().await.problems(), Vec::<String>::new());
 }

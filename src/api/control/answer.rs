@@ -1,6 +1,7 @@
 //! Executes control requests by calling the modules. The code is the same in the daemon and in the CLI.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,8 +14,9 @@ use crate::store::record::{
     Attribute, AttributeValue, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, TickRecord, TickVerdict,
 };
 use crate::store::{self, Snapshot, Tx, backup};
-use crate::work::Breakers;
+use crate::work::{BreakerState, Breakers};
 
+use super::overview::{Disk, LATE_AFTER, NextTick, Overview};
 use super::request::{AheadTick, Checked, FailureKind, ForgottenTicks, RedriveView, ScheduleView, Status, With};
 use super::{Answer, Failure, Request};
 
@@ -26,6 +28,8 @@ const PEEK_BODY_BYTES_MAX: usize = 4096;
 const TICKS_SHOWN: usize = 5;
 /// Of the ticks that a clock which was ahead decided, this many are read to find the ticks that still fire.
 const AHEAD_READ_MAX: usize = 500;
+/// An overview looks for runs under way among this many of the newest.
+const RUNS_LOOKED_AT: u64 = 16;
 
 /// Executes control requests.
 #[derive(Clone, Debug)]
@@ -37,6 +41,8 @@ pub struct Control {
     breakers: Option<Breakers>,
     /// Whether the daemon executes the request, rather than the CLI on its own.
     is_daemon: bool,
+    /// When the daemon began to answer; `None` in the CLI.
+    started_at: Option<Timestamp>,
     /// Cancels requests that read the whole store; cancelled by the daemon when it ends.
     end: CancellationToken,
 }
@@ -49,12 +55,14 @@ impl Control {
         breakers: Breakers,
         end: CancellationToken,
     ) -> Self {
-        Self { queues, schedules, breakers: Some(breakers), is_daemon: true, end }
+        let started_at = Some(queues.now().wall);
+        Self { queues, schedules, breakers: Some(breakers), is_daemon: true, started_at, end }
     }
 
     /// For the CLI when no daemon runs.
     pub fn of_cli(queues: Queues, schedules: Vec<(schedule::Options, String)>) -> Self {
-        Self { queues, schedules, breakers: None, is_daemon: false, end: CancellationToken::new() }
+        let end = CancellationToken::new();
+        Self { queues, schedules, breakers: None, is_daemon: false, started_at: None, end }
     }
 
     /// Executes one request.
@@ -75,6 +83,7 @@ impl Control {
         let snapshot = self.queues.store().snapshot()?;
         let now = self.queues.now();
         Ok(match request {
+            Request::Overview => Answer::Overview(Box::new(self.overview(&snapshot, now)?)),
             Request::Queues => Answer::Queues(queues(&snapshot, now)?),
             Request::Peek { queue, max } => {
                 let queue = catalog::look_up(&snapshot, &queue)?;
@@ -202,7 +211,53 @@ impl Control {
 
     fn status(&self, now: Timestamp) -> Status {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Status { version, pid: std::process::id(), is_daemon: self.is_daemon, now }
+        Status { version, pid: std::process::id(), is_daemon: self.is_daemon, now, started_at: self.started_at }
+    }
+
+    fn overview(&self, snapshot: &Snapshot, now: Now) -> Result<Overview, Failure> {
+        let mut runs = report::list(snapshot, RUNS_LOOKED_AT)?;
+        let newest = runs.first().map(|run| run.id);
+        runs.retain(|run| !run.is_complete() || Some(run.id) == newest);
+        if runs.len() > 1 {
+            runs.retain(|run| !run.is_complete());
+        }
+        let mut redrives = redrives(snapshot)?;
+        redrives.retain(|redrive| redrive.state == "running");
+        let views = self.schedules(snapshot, now.wall)?;
+        let schedules = self.schedules.iter().zip(views).map(|((options, _), view)| next_tick(options, view, now.wall));
+        let mut breakers = self.breakers.as_ref().map(Breakers::views).unwrap_or_default();
+        breakers.retain(|breaker| breaker.state != BreakerState::Closed);
+        Ok(Overview {
+            status: self.status(now.wall),
+            queues: queues(snapshot, now)?,
+            runs,
+            redrives,
+            breakers,
+            silences: Vec::new(),
+            schedules: schedules.collect(),
+            disk: self.disk(),
+        })
+    }
+
+    fn disk(&self) -> Disk {
+        let store = self.queues.store();
+        let free = rustix::fs::statvfs(store.path().parent().unwrap_or(Path::new(".")));
+        Disk {
+            free_bytes: free.ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            store_bytes: store.disk_bytes().ok(),
+            reserve_bytes: self.is_daemon.then(|| self.queues.space().reserve_bytes()),
+        }
+    }
+}
+
+fn next_tick(options: &schedule::Options, view: ScheduleView, now: Timestamp) -> NextTick {
+    // A tick is due after the newest decided one. A schedule that nobody has looked at yet has none that is due.
+    let undecided = view.past.first().and_then(|(newest, _)| options.rule.next_after(*newest));
+    NextTick {
+        schedule: view.name,
+        timezone: view.timezone,
+        next: view.next.first().copied(),
+        late_since: undecided.filter(|at| at.after(LATE_AFTER) < now),
     }
 }
 

@@ -3,9 +3,11 @@
 
 pub mod answer;
 pub mod client;
+pub mod overview;
 pub mod request;
 pub mod server;
 
 pub use answer::Control;
 pub use client::Client;
+pub use overview::Overview;
 pub use request::{Answer, Failure, Request};

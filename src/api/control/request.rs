@@ -18,12 +18,16 @@ use crate::store::backup::{self, Backup};
 use crate::store::check::Finding;
 use crate::work::BreakerView;
 
+use super::overview::Overview;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
     /// Whether a daemon runs, and its version and process.
     Status,
+    /// The state of everything at one moment.
+    Overview,
     /// All queues with their counts.
     Queues,
     /// Messages of a queue, without receiving them.
@@ -138,6 +142,7 @@ impl Request {
     pub const fn is_read_only(&self) -> bool {
         match self {
             Self::Status
+            | Self::Overview
             | Self::Queues
             | Self::Peek { .. }
             | Self::Dead { .. }
@@ -171,7 +176,7 @@ impl Request {
     /// The command that makes this request, as an operator types it after `nightmail`.
     pub const fn command(&self) -> &'static str {
         match self {
-            Self::Status => "status",
+            Self::Status | Self::Overview => "status",
             Self::Queues => "queues",
             Self::Peek { .. } => "peek",
             Self::Dead { .. } => "dead",
@@ -224,6 +229,8 @@ pub struct With {
 pub enum Answer {
     /// See [`Request::Status`].
     Status(Status),
+    /// See [`Request::Overview`].
+    Overview(Box<Overview>),
     /// See [`Request::Queues`].
     Queues(Vec<Stats>),
     /// See [`Request::Peek`].
@@ -284,6 +291,9 @@ pub struct Status {
     pub is_daemon: bool,
     /// The time by its clock.
     pub now: Timestamp,
+    /// When the daemon started to answer.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
 }
 
 /// A redrive as lists show it.

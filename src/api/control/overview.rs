@@ -1,0 +1,185 @@
+//! The state of the daemon at one moment: everything that `nightmail status` shows, and what is wrong with it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Timestamp, units};
+use crate::queue::stats::Stats;
+use crate::run::Report;
+use crate::work::{BreakerState, BreakerView};
+
+use super::request::{RedriveView, Status};
+
+/// A tick that nobody has decided this long after its moment is late.
+pub const LATE_AFTER: Duration = Duration::from_secs(60);
+/// A destination is shown as silent after this time without a reply.
+pub const SILENT_AFTER: Duration = Duration::from_secs(30);
+
+/// The state of the daemon at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overview {
+    /// Who answers.
+    pub status: Status,
+    /// All queues.
+    pub queues: Vec<Stats>,
+    /// The runs that are under way, the newest first; the newest run when none is.
+    pub runs: Vec<Report>,
+    /// The redrives that are under way.
+    pub redrives: Vec<RedriveView>,
+    /// The circuit breakers that are open: destinations that are away.
+    #[serde(default)]
+    pub breakers: Vec<BreakerView>,
+    /// Destinations that have owed a reply for longer than [`SILENT_AFTER`].
+    #[serde(default)]
+    pub silences: Vec<Silence>,
+    /// All schedules.
+    pub schedules: Vec<NextTick>,
+    /// The disk of the store.
+    pub disk: Disk,
+}
+
+/// A destination that owes a reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Its name: `relay mail.example:587`.
+    pub destination: String,
+    /// For how long, in milliseconds.
+    pub silent_ms: u64,
+}
+
+/// A schedule and its next tick.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextTick {
+    /// The schedule's name.
+    pub schedule: String,
+    /// Its zone.
+    pub timezone: String,
+    /// The next due moment; `None` when its rule names none.
+    pub next: Option<Timestamp>,
+    /// The oldest due moment that nobody has decided, when it is older than [`LATE_AFTER`].
+    pub late_since: Option<Timestamp>,
+}
+
+/// The disk of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Free bytes; `None` when they cannot be read.
+    pub free_bytes: Option<u64>,
+    /// What the store's file takes, in bytes.
+    pub store_bytes: Option<u64>,
+    /// `store.reserve`, in bytes: sends stop below it. `None` without a daemon, which alone enforces it.
+    pub reserve_bytes: Option<u64>,
+}
+
+impl Overview {
+    /// What needs a person, a sentence each, the gravest first. Empty means healthy. Without a daemon nothing else
+    /// counts.
+    pub fn problems(&self) -> Vec<String> {
+        let away = self.breakers.iter().map(|breaker| away(breaker, self.status.now));
+        let low = self.disk.problem();
+        let late = self.schedules.iter().filter_map(NextTick::problem);
+        let paused = self.queues.iter().filter_map(|queue| {
+            let pause = queue.paused.as_ref()?;
+            Some(format!("{} is paused by {} since {}", queue.name, pause.by, pause.since))
+        });
+        let letters = self.dead_letter_queues().map(|queue| {
+            let letters = units::count(queue.total(), "dead letter");
+            format!("{letters} in {}", queue.name)
+        });
+        away.chain(low).chain(late).chain(paused).chain(letters).collect()
+    }
+
+    /// The dead-letter queues that hold letters.
+    fn dead_letter_queues(&self) -> impl Iterator<Item = &Stats> {
+        let is_one = |name: &str| self.queues.iter().any(|queue| queue.dead_letter_queue.as_deref() == Some(name));
+        self.queues.iter().filter(move |queue| queue.total() > 0 && is_one(&queue.name))
+    }
+}
+
+/// A destination that is away, since when, and when it is tried again.
+fn away(breaker: &BreakerView, now: Timestamp) -> String {
+    let since = breaker.since.map(|since| format!(" since {since}")).unwrap_or_default();
+    let next = match breaker.next_try {
+        _ if breaker.state == BreakerState::Probing => "it is being tried now".into(),
+        Some(at) if at > now => format!("next try in {}", units::show_duration(at.since(now))),
+        _ => "it is tried with the next message".into(),
+    };
+    let cause = breaker.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+    let remedy = if breaker.needs_operator { "; waiting does not mend it" } else { "" };
+    format!("{} is away{since}, {next}{cause}{remedy}", breaker.destination)
+}
+
+impl NextTick {
+    fn problem(&self) -> Option<String> {
+        let since = self.late_since?;
+        Some(format!("{} is late: the tick of {since} has not been decided", self.schedule))
+    }
+}
+
+impl Disk {
+    fn problem(&self) -> Option<String> {
+        let (free, reserve) = (self.free_bytes?, self.reserve_bytes?);
+        let refused = match free {
+            free if free < reserve / 2 => "all sends are refused",
+            free if free < reserve => "sends are refused, except to queues that functions serve",
+            _ => return None,
+        };
+        Some(format!("the disk is nearly full ({} free): {refused}", units::show_size(free)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy() -> Overview {
+        let status = Status {
+            version: "0".into(),
+            pid: 1,
+            is_daemon: true,
+            now: Timestamp::from_secs(1_000_000),
+            started_at: None,
+        };
+        let disk = Disk { free_bytes: Some(256 << 20), store_bytes: None, reserve_bytes: Some(256 << 20) };
+        let (queues, schedules) = (Vec::new(), Vec::new());
+        let (runs, redrives, breakers, silences) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Overview { status, queues, runs, redrives, breakers, silences, schedules, disk }
+    }
+
+    #[test]
+    fn a_disk_is_a_problem_below_the_reserve_and_a_graver_one_below_half_of_it() {
+        let with = |free_bytes, reserve_bytes| {
+            let disk = Disk { free_bytes, reserve_bytes, ..Disk::default() };
+            Overview { disk, ..healthy() }.problems().join("")
+        };
+        let reserve = Some(256 << 20);
+        assert_eq!(healthy().problems(), Vec::<String>::new());
+        assert_eq!((with(None, reserve), with(Some(0), None)), (String::new(), String::new()));
+        let low = "the disk is nearly full (128.0 MiB free): sends are refused, except to queues that functions serve";
+        assert_eq!(with(Some(128 << 20), reserve), low);
+        let very_low = "the disk is nearly full (128.0 MiB free): all sends are refused";
+        assert_eq!(with(Some((128 << 20) - 1), reserve), very_low);
+    }
+
+    #[test]
+    fn a_destination_that_is_away_says_since_when_until_when_and_why() {
+        let now = healthy().status.now;
+        let away = BreakerView {
+            destination: "relay mail.example:587".into(),
+            state: BreakerState::Open,
+            since: Some(Timestamp::from_secs(999_000)),
+            next_try: Some(now.after(Duration::from_secs(30))),
+            cause: Some("connection refused".into()),
+            needs_operator: false,
+        };
+        let problems = |breaker: &BreakerView| Overview { breakers: vec![breaker.clone()], ..healthy() }.problems();
+        let since = "relay mail.example:587 is away since 1970-01-12T13:30:00.000Z";
+        assert_eq!(problems(&away), [format!("{since}, next try in 30s (connection refused)")]);
+        let due = BreakerView { next_try: Some(now), needs_operator: true, ..away.clone() };
+        let text = "it is tried with the next message (connection refused); waiting does not mend it";
+        assert_eq!(problems(&due), [format!("{since}, {text}")]);
+        let probing = BreakerView { state: BreakerState::Probing, cause: None, ..away };
+        assert_eq!(problems(&probing), [format!("{since}, it is being tried now")]);
+    }
+}
