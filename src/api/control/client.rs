@@ -73,7 +73,13 @@ impl Client {
     async fn ask_within(&self, request: &Request, limit: Duration) -> Result<Option<Answer>, Failure> {
         let exchange = async {
             match UnixStream::connect(&self.socket).await {
-                Ok(stream) => self.exchange(stream, request).await.map(Some),
+                Ok(stream) => match self.exchange(stream, request).await {
+                    // A daemon that ends drops the connections that it has not accepted.
+                    Err(lost) if lost.kind == FailureKind::Unreachable && request.is_read_only() => {
+                        if self.is_there().await { Err(lost) } else { Ok(None) }
+                    }
+                    answer => answer.map(Some),
+                },
                 Err(error) if is_nobody_there(&error) => Ok(None),
                 Err(error) => Err(self.not_connected(&error)),
             }
