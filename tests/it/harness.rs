@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nightmail::api::control::{Answer, Client, Failure, Request};
@@ -97,6 +98,8 @@ pub(crate) struct Harness {
     pub(crate) sink: sink::Handle,
     /// Overriding variables without their prefix.
     overrides: BTreeMap<String, String>,
+    /// Other variables of a daemon in a process of its own.
+    variables: BTreeMap<String, String>,
     /// Stops bank and sink when the harness is dropped.
     _end: DropGuard,
 }
@@ -114,7 +117,8 @@ impl Harness {
         sink.pdf_dir = sink.pdf_dir.map(|name| dir.path().join(name));
         let bank = bank::Bank::start(listener().await, bank, end.clone());
         let sink = sink::Sink::start(listener().await, sink, end.clone()).unwrap();
-        let mut harness = Self { dir, bank, sink, overrides: BTreeMap::new(), _end: end.drop_guard() };
+        let mut harness =
+            Self { dir, bank, sink, overrides: BTreeMap::new(), variables: BTreeMap::new(), _end: end.drop_guard() };
         harness.override_addresses();
         harness
     }
@@ -138,6 +142,11 @@ impl Harness {
         self.overrides.insert(name.into(), value.to_string());
     }
 
+    /// Sets a variable of the daemon's process.
+    pub(crate) fn set_variable(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.variables.insert(name.into(), value.to_string());
+    }
+
     fn variables(&self) -> impl Iterator<Item = (String, String)> {
         self.overrides.iter().map(|(name, value)| (format!("NIGHTMAIL__{name}"), value.clone()))
     }
@@ -149,9 +158,14 @@ impl Harness {
 
     /// Starts the daemon in this process.
     pub(crate) async fn daemon(&self) -> Inner {
+        self.daemon_by(SystemClock::shared()).await
+    }
+
+    /// The same with a clock of the test's.
+    pub(crate) async fn daemon_by(&self, clock: Arc<dyn Clock>) -> Inner {
         let settings = self.settings();
         let socket = settings.control_socket.clone();
-        let daemon = Daemon::open(settings, SystemClock::shared()).await.unwrap();
+        let daemon = Daemon::open(settings, clock).await.unwrap();
         let queues = daemon.queues().clone();
         let stop = CancellationToken::new();
         let working = tokio::spawn(daemon.work(stop.clone(), CancellationToken::new()));
@@ -165,7 +179,13 @@ impl Harness {
         let log = self.dir.path().join("log.txt");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_nightmail"));
-        command.arg("serve").arg("--config").arg(path).envs(self.variables()).env_remove("NOTIFY_SOCKET");
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(path)
+            .envs(self.variables())
+            .envs(&self.variables)
+            .env_remove("NOTIFY_SOCKET");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         let process = command.spawn().unwrap();
         Child { operator: Operator::new(&self.settings().control_socket), process }
@@ -263,6 +283,14 @@ impl Operator {
         self.try_start(PERIOD).await.unwrap()
     }
 
+    /// Starts the run that the schedule would start now.
+    pub(crate) async fn start_this_month(&self) -> u64 {
+        match self.ask(Request::StartRun { schedule: SCHEDULE.into(), params: BTreeMap::new() }).await {
+            Answer::Started(run) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) async fn runs(&self) -> Vec<Report> {
         match self.ask(Request::Runs { max: 100 }).await {
             Answer::Runs(runs) => runs,
@@ -305,6 +333,16 @@ impl Operator {
             Answer::Dead(groups) => groups,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The letters of a queue: the user's id and the class of the last failure.
+    pub(crate) async fn letters(&self, queue: &str) -> BTreeMap<String, String> {
+        let letter = |letter: Peeked| {
+            let body: serde_json::Value = serde_json::from_str(&letter.body).unwrap();
+            let class = letter.history.last().and_then(|attempt| attempt.failure.as_ref()).unwrap().class();
+            (body["user"]["id"].as_str().unwrap().to_owned(), class)
+        };
+        self.peek(queue).await.into_iter().map(letter).collect()
     }
 
     /// Sends a message of no run that mails the statement of that user.
@@ -434,6 +472,16 @@ impl Child {
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id().unwrap()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// SIGSTOP: the process gets no time until [`Child::resume`].
+    pub(crate) fn suspend(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
     }
 
     /// SIGKILL, and the process is gone.

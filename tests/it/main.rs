@@ -23,6 +23,7 @@ mod harness;
 mod kills;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod operator;
