@@ -63,6 +63,9 @@ pub enum Step {
 pub enum Action {
     /// What a good server does.
     Accept,
+    /// What a good server does, but this much later: the reply waits, at [`Step::Body`] the reading. At [`Step::Dot`] the
+    /// mail is recorded first.
+    Delay(Duration),
     /// Sends this code and text (with its enhanced code) instead. From 400 on the step has failed; after 421 the
     /// connection closes. At [`Step::Body`] the reply comes after the final dot. A mail whose dot is answered
     /// below 400 is recorded.

@@ -3,7 +3,8 @@
 use super::syntax;
 use super::values::Values;
 use crate::base::units::show_duration;
-use crate::function::statement::{MailOptions, RelayOptions, Tls};
+use crate::function::statement::{DialogueLimits, MailOptions, RelayOptions, Tls};
+use crate::work::options::ATTEMPT_MAX;
 
 /// Builds what one `statement` function mails with; `at` is the function's path.
 pub(super) fn build(values: &mut Values<'_>, at: &str) -> MailOptions {
@@ -55,27 +56,42 @@ fn relay(values: &mut Values<'_>, at: &str, relay: &str) -> RelayOptions {
     let host = values.text(&format!("{relay}.host"));
     let helo_path = format!("{relay}.helo");
     values.note(&helo_path, &host_name());
-    let options = RelayOptions {
+    RelayOptions {
         port: values.count(&port_path),
         tls,
         credentials: credentials(values, relay, tls, &host),
         connections: values.count(&format!("{relay}.connections")),
-        connect_timeout: values.span(&format!("{relay}.connect_timeout")),
-        command_timeout: values.span(&format!("{relay}.command_timeout")),
+        limits: limits(values, at, relay),
         idle_max: values.span(&format!("{relay}.idle_max")),
         mails_per_connection: values.count(&format!("{relay}.mails_per_connection")),
         helo: values.text(&helo_path),
         host,
-    };
-    let (reply, timeout) = (options.command_timeout.saturating_mul(2), values.span(&format!("{at}.timeout")));
-    if reply > timeout {
-        let (reply, timeout) = (show_duration(reply), show_duration(timeout));
-        values.warning(
-            &format!("{relay}.command_timeout"),
-            format!("the final reply may take {reply}, but {at}.timeout ends the attempt after {timeout}: such mails end as unknown"),
-        );
     }
-    options
+}
+
+/// The limits of a dialogue's steps. An attempt may take as long as their sum beyond its timeout, and its message's
+/// lease must outlast it, else a slow relay would get the mail twice.
+fn limits(values: &mut Values<'_>, at: &str, relay: &str) -> DialogueLimits {
+    let keys = ["connect", "greeting", "command", "data", "body_piece", "body", "end_of_data"]
+        .map(|step| format!("{relay}.{step}_timeout"));
+    let [connect, greeting, command, data, body_piece, body, end_of_data] = keys.each_ref().map(|key| values.span(key));
+    let limits = DialogueLimits { connect, greeting, command, data, body_piece, body, end_of_data };
+    let (timeout, dialogue) = (format!("{at}.timeout"), limits.dialogue_max());
+    if values.span(&timeout).saturating_add(dialogue) > ATTEMPT_MAX {
+        let (longest, most) = (show_duration(dialogue), show_duration(ATTEMPT_MAX));
+        let text = format!(
+            "with a mail's dialogue, whose limits add up to {longest}, an attempt could outlast its message's lease \
+             (at most {most} together): lower it, or the limits of {relay}"
+        );
+        let blamed = keys.iter().find(|key| values.is_set(key)).filter(|_| !values.is_set(&timeout));
+        values.error(&blamed.cloned().unwrap_or(timeout), text);
+    }
+    if body_piece > body {
+        let (piece, body) = (show_duration(body_piece), show_duration(body));
+        let text = format!("is longer ({piece}) than body_timeout ({body}), which then ends a piece first");
+        values.warning(&format!("{relay}.body_piece_timeout"), text);
+    }
+    limits
 }
 
 fn credentials(values: &mut Values<'_>, relay: &str, tls: Tls, host: &str) -> Option<(String, secrecy::SecretString)> {

@@ -4,6 +4,7 @@
 
 pub mod call;
 pub mod error;
+mod silence;
 pub mod statement;
 mod tls;
 mod unreachable;

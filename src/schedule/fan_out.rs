@@ -2,6 +2,7 @@
 //! and the cursor are one commit, so that a crash in the middle neither loses nor repeats a user.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -244,6 +245,10 @@ impl Function for FanOut {
 
     fn destinations(&self) -> Vec<Destination> {
         vec![self.users.destination().clone()]
+    }
+
+    fn silences(&self) -> Vec<(Destination, Duration)> {
+        self.users.longest_silence().map(|silence| (self.users.destination().clone(), silence)).into_iter().collect()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::queue::{self, Queues, Receive, Received, Receiving, Settled, settle};
 use crate::store::record::Owner;
 
 use super::Options;
+use super::options::LEASE_MARGIN;
 use super::quarantine::{InWork, Quarantine, Turn};
 use super::settle::{End, settle};
 
@@ -25,8 +26,6 @@ const BATCH_MAX: usize = 256;
 /// Finished attempts are batched for at most this long, and only while others are still running. A crash within this
 /// time leaves the outcome of a finished attempt unknown, so it is short compared with an SMTP dialogue.
 const LINGER: Duration = Duration::from_millis(5);
-/// A message's visibility timeout is the attempt's time limit plus this margin, which leaves time to settle it.
-const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// A message in the pool and the permit that it holds.
 #[derive(Clone, Debug)]

@@ -3,6 +3,13 @@
 use std::time::Duration;
 
 use crate::base::Backoff;
+use crate::queue::receive::VISIBILITY_MAX;
+
+/// A message's visibility timeout is the attempt's time limit plus this margin, which leaves time to settle it.
+pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// No attempt whose effect cannot be taken back may take longer than this, overtime included: its message would be
+/// received again while it runs, because no lease is longer than SQS's 12 hours.
+pub const ATTEMPT_MAX: Duration = VISIBILITY_MAX.saturating_sub(LEASE_MARGIN);
 
 /// The checked settings of one function's pool.
 #[derive(Clone, Debug)]

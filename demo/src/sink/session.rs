@@ -1,6 +1,7 @@
 //! One SMTP dialogue: the order of commands, the replies, and the steps at which a script may intervene.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
@@ -202,6 +203,7 @@ impl Session {
         let mut reply_after_dot = None;
         match scripted {
             Action::Accept => {}
+            Action::Delay(span) => self.pause(span).await?,
             Action::Reply(code, text) => reply_after_dot = Some((code, text)),
             Action::CloseAfterHalfBody => {
                 bytes_max = Some(envelope.sender.size.map_or(HALF_BODY_BYTES, |size| size / 2));
@@ -297,6 +299,11 @@ impl Session {
                 self.wire.say(code, text);
                 Ok(true)
             }
+            Action::Delay(span) => {
+                self.pause(span).await?;
+                self.wire.say(code, text);
+                Ok(true)
+            }
             Action::Reply(421, text) => {
                 self.wire.say(421, &text);
                 Err(Lost::Scripted)
@@ -308,6 +315,13 @@ impl Session {
             Action::Stall => Err(self.stall().await),
             Action::Close | Action::CloseAfterHalfBody | Action::Lose => Err(Lost::Scripted),
         }
+    }
+
+    /// Sends the replies of earlier steps, then waits.
+    async fn pause(&mut self, span: Duration) -> Result<(), Lost> {
+        self.wire.flush().await?;
+        tokio::time::sleep(span).await;
+        Ok(())
     }
 
     /// Sends the replies of earlier steps, then nothing more.

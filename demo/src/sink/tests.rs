@@ -316,8 +316,11 @@ async fn each_action_of_a_script_does_what_it_says_at_each_step() {
             assert_eq!(sink.summary().total, u64::from(recorded), "{action:?} at {step:?}");
         }
     }
-    let (sink, _stop) = sink(scripted(|_, _, _| Action::Accept)).await;
+    let (sink, _stop) = self::sink(scripted(|_, _, _| Action::Accept)).await;
     assert_eq!(dialogue(&sink).await, "220 250 250 250 354 250");
+    let (sink, _stop) = self::sink(scripted(|_, _, _| Action::Delay(Duration::from_millis(1)))).await;
+    assert_eq!(dialogue(&sink).await, "220 250 250 250 354 250");
+    assert_eq!(sink.summary().total, 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::keys::{Key, segments};
 use super::super::schema::KEYS;
-use super::super::{Environment, load as load_file, load_text};
+use super::super::{Environment, Kind, load as load_file, load_text};
 use super::{SMALL, fault_of, faults, load};
 use crate::store::record::Scope;
 
@@ -103,6 +103,39 @@ fn functions_and_queues_belong_together() {
     let two = faults(&SMALL.replacen("queue = \"out\"", "queue = \"work\"", 1));
     assert!(two.iter().any(|line| line.contains("is served by function \"letter\" already")), "{two:?}");
     assert!(fault_of("kind = \"statement\"", "kind = \"statment\"").contains("must be one of fan-out, statement"));
+}
+
+#[test]
+fn a_relay_has_the_time_that_rfc_5321_gives_it_for_each_step_unless_it_is_set() {
+    let limits = |text: &str| {
+        let settings = load(text).unwrap_or_else(|errors| panic!("{errors}"));
+        let letter = settings.functions.into_iter().find(|function| function.pool.function == "letter").unwrap();
+        let Kind::Statement(statement) = letter.kind else { panic!("it is a statement") };
+        let limits = statement.mail.relay.limits;
+        let steps = [limits.connect, limits.greeting, limits.command, limits.data, limits.body_piece, limits.body];
+        (steps.map(|step| step.as_secs()), limits.end_of_data.as_secs())
+    };
+    assert_eq!(limits(SMALL), ([10, 300, 300, 120, 180, 600], 600));
+    let set = "connect_timeout = \"1s\"\ngreeting_timeout = \"2s\"\ncommand_timeout = \"3s\"\ndata_timeout = \"4s\"\n\
+               body_piece_timeout = \"5s\"\nbody_timeout = \"6s\"\nend_of_data_timeout = \"7s\"\n";
+    let host = "host = \"relay.bank.example\"\n";
+    assert_eq!(limits(&SMALL.replace(host, &format!("{host}{set}"))), ([1, 2, 3, 4, 5, 6], 7));
+}
+
+#[test]
+fn an_attempt_that_could_outlast_its_messages_lease_is_refused() {
+    let queue = "kind = \"statement\"\nqueue = \"work\"\n";
+    // With the default limits a dialogue takes 1 h 2 min 22 s at most, and a lease 12 h with a margin of 30 s.
+    assert!(load(&SMALL.replace(queue, &format!("{queue}timeout = \"10h57m8s\"\n"))).is_ok());
+    let line = fault_of(queue, &format!("{queue}timeout = \"10h57m9s\"\n"));
+    assert!(
+        line.contains("functions.letter.timeout: with a mail's dialogue, whose limits add up to 1h 2m 22s"),
+        "{line}"
+    );
+    let host = "host = \"relay.bank.example\"\n";
+    let hours = "connect_timeout = \"1h\"\ncommand_timeout = \"1h\"\nend_of_data_timeout = \"1h\"\nbody_timeout = \"1h\"\ndata_timeout = \"1h\"\n";
+    let line = fault_of(host, &format!("{host}{hours}"));
+    assert!(line.contains("functions.letter.mail.relay.connect_timeout: with a mail's dialogue"), "{line}");
 }
 
 #[test]

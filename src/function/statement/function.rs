@@ -8,16 +8,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use minijinja::value::Value;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use url::Url;
 
 use super::mail::{Mail, Mailer};
 use super::template::{Context, Document, Recipient};
 use super::url::UrlTemplate;
 use super::{Options, User};
-use crate::base::{Clock, Contact, Destination, Failure, Outcome, Report};
+use crate::base::{Clock, Contact, Destination, Effect, Failure, Outcome, Report, Verdict};
+use crate::function::upstream::Answer;
 use crate::function::{Error, Function, Invocation, upstream};
 
 /// The parameter that names the statement's period.
@@ -25,8 +28,12 @@ const PERIOD: &str = "period";
 /// The purpose of a mail whose message names none.
 const PURPOSE: &str = "statement";
 
-/// Renders the document of one account from the service's response. It blocks the attempt's task for a few
-/// milliseconds.
+/// The largest response whose document is rendered in place. Rendering is work for the processor, and would hold up the
+/// dialogues of others on the same thread; the detour over another thread costs a small document more than it saves.
+const IN_PLACE_BYTES_MAX: usize = 64 * 1024;
+
+/// Renders the document of one account from the service's response. It blocks its thread for about a millisecond a
+/// page in a debug build, and a tenth of it in a release build.
 pub trait StatementRenderer: Send + Sync + fmt::Debug {
     /// Checks the response against the request and renders it.
     ///
@@ -64,7 +71,7 @@ pub struct RenderedStatement {
 pub struct Statement {
     account_url: UrlTemplate,
     accounts: upstream::Client,
-    renderer: Box<dyn StatementRenderer>,
+    renderer: Arc<dyn StatementRenderer>,
     mailer: Mailer,
     default_locale: String,
     clock: Arc<dyn Clock>,
@@ -111,7 +118,7 @@ impl Statement {
         Ok(Self {
             accounts: upstream::Client::new(&options.account.upstream, destination, Arc::clone(&clock))?,
             account_url,
-            renderer,
+            renderer: Arc::from(renderer),
             mailer: Mailer::new(&options.mail, Arc::clone(&clock))?,
             default_locale: options.document.default_locale.clone(),
             clock,
@@ -130,18 +137,20 @@ impl Statement {
             name => body.params.get(name).map(String::as_str),
         });
         let url = url.map_err(dead)?;
-        let answer = self.accounts.get(&url, "account", contacts).await;
-        let answer = answer.map_err(upstream::Fault::into_outcome)?;
+        let answer = self.fetch(&url, self.left(invocation), contacts).await?;
         let period = body.params.get(PERIOD).map(String::as_str);
-        let request = RenderRequest { body: &answer.body, account, period, user: &user };
-        let print = self.renderer.render(&request).map_err(dead)?;
+        let print = self.render(answer.body, account, period, &user).await.map_err(dead)?;
+        let left = self.left(invocation);
+        if left.is_zero() {
+            return Err(too_late("the mail could begin", ""));
+        }
         let user_words = Recipient::of(&user, &self.default_locale);
         let context = Context { run: body.run, user: user_words, params: &body.params, document: print.document };
         let mail = Mail {
             to_name: &user.name,
             to_address: &user.email,
             message_key: &body.message_key(&user),
-            begin_within: invocation.deadline.since(self.clock.lease()),
+            begin_within: left,
             now: self.clock.wall(),
             context: Value::from_serialize(&context),
             attachment: &print.pdf,
@@ -150,6 +159,49 @@ impl Statement {
         proof.document_sha256 = Some(print.sha256);
         Ok(Outcome::Done(proof))
     }
+
+    /// How much of the attempt's time limit is left. Only a mail's dialogue may go on after it.
+    fn left(&self, invocation: &Invocation) -> Duration {
+        invocation.deadline.since(self.clock.lease())
+    }
+
+    /// Fetches the account within the attempt's time limit. The pool waits longer, for the sake of a dialogue that was
+    /// begun in time, and would let a slow account API use up that time too.
+    async fn fetch(&self, url: &Url, left: Duration, contacts: &mut Vec<Contact>) -> Result<Answer, Outcome> {
+        let fetched = tokio::time::timeout(left, self.accounts.get(url, "account", contacts)).await;
+        let Ok(answer) = fetched else {
+            Contact { destination: self.accounts.destination().clone(), verdict: Verdict::TimedOut }.add_to(contacts);
+            return Err(too_late("the account API had answered", "lower account.timeout or account.retries, or "));
+        };
+        answer.map_err(upstream::Fault::into_outcome)
+    }
+
+    /// Renders small documents in place and large ones on a thread of their own.
+    async fn render(
+        &self,
+        body: Bytes,
+        account: &str,
+        period: Option<&str>,
+        user: &User,
+    ) -> Result<RenderedStatement, Failure> {
+        if body.len() <= IN_PLACE_BYTES_MAX {
+            return self.renderer.render(&RenderRequest { body: &body, account, period, user });
+        }
+        let renderer = Arc::clone(&self.renderer);
+        let (account, period, user) = (account.to_owned(), period.map(str::to_owned), user.clone());
+        let rendering = tokio::task::spawn_blocking(move || {
+            renderer.render(&RenderRequest { body: &body, account: &account, period: period.as_deref(), user: &user })
+        });
+        // A panic goes on in the attempt, which records it. Nothing else ends such a task, as nobody cancels it.
+        rendering.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+}
+
+/// The attempt's time limit passed before `what` happened; no mail was begun.
+fn too_late(what: &str, remedy: &str) -> Outcome {
+    let text = format!("the function's time limit passed before {what} ({remedy}raise the function's timeout)");
+    let why = Failure::new("timeout", "statement", "attempt", text);
+    Outcome::Retry { why, after: None, effect: Effect::None }
 }
 
 fn account_url(options: &Options, params: &[&str]) -> Result<UrlTemplate, Error> {
@@ -183,6 +235,12 @@ impl Function for Statement {
 
     fn destinations(&self) -> Vec<Destination> {
         vec![self.accounts.destination().clone(), self.mailer.destination()]
+    }
+
+    fn silences(&self) -> Vec<(Destination, Duration)> {
+        let silence = |destination, longest: Option<Duration>| longest.map(|silence| (destination, silence));
+        let account = silence(self.accounts.destination().clone(), self.accounts.longest_silence());
+        account.into_iter().chain(silence(self.mailer.destination(), self.mailer.longest_silence())).collect()
     }
 
     fn overtime(&self) -> Duration {

@@ -23,7 +23,19 @@ impl StatementRenderer for Echo {
     }
 }
 
+const NOW: Timestamp = Timestamp::from_secs(784_111_777);
+
 fn statement(accounts: &Stub, sink: &Sink) -> Statement {
+    statement_with(accounts, sink, upstream_options(), Box::new(Echo), ManualClock::new(NOW))
+}
+
+fn statement_with(
+    accounts: &Stub,
+    sink: &Sink,
+    upstream: upstream::Options,
+    renderer: Box<dyn StatementRenderer>,
+    clock: Arc<ManualClock>,
+) -> Statement {
     let mut mail = mail_options();
     mail.relay.port = sink.port;
     mail.text = "Dear {{ user.name }}, {{ params.period }} of {{ document.account }} ({{ user.locale }})".into();
@@ -35,12 +47,15 @@ fn statement(accounts: &Stub, sink: &Sink) -> Statement {
         pages_max: 10,
     };
     let url = accounts.url("/accounts/{account_id}/tx?m={period}");
-    let options = Options { account: AccountOptions { url, upstream: upstream_options() }, document, mail };
-    let clock = ManualClock::new(Timestamp::from_secs(784_111_777));
-    Statement::new(&options, &["period"], Box::new(Echo), clock).unwrap()
+    let options = Options { account: AccountOptions { url, upstream }, document, mail };
+    Statement::new(&options, &["period"], renderer, clock).unwrap()
 }
 
 async fn report(statement: &Statement, body: String) -> Report {
+    report_until(statement, body, LeaseTime::from_millis(u64::MAX)).await
+}
+
+async fn report_until(statement: &Statement, body: String, deadline: LeaseTime) -> Report {
     let invocation = Invocation {
         message_id: MessageId::from_bytes([7; 16]),
         queue: "statements".into(),
@@ -48,7 +63,7 @@ async fn report(statement: &Statement, body: String) -> Report {
         run: Some(12),
         receive_count: 1,
         received_at: LeaseTime::ZERO,
-        deadline: LeaseTime::from_millis(u64::MAX),
+        deadline,
         receipt_handle: String::new(),
     };
     statement.call(invocation).await
@@ -145,4 +160,67 @@ fn the_identity_of_a_run_is_read_with_its_quotes() {
     let body = serde_json::json!({"run": 12, "identity": identity, "user": {"id": "u-1"}}).to_string();
     let body = Body::parse(body.as_bytes()).unwrap();
     assert_eq!(body.identity.as_deref(), Some(identity));
+}
+
+#[tokio::test]
+async fn a_slow_account_api_ends_with_the_attempts_own_time_limit_and_not_with_its_overtime() {
+    let (silent, sink) = (Stub::start(|_, _| vec![Part::Pause(Duration::from_secs(60))]).await, Sink::good().await);
+    let mut upstream = upstream_options();
+    upstream.timeout = Duration::from_secs(60);
+    let clock = ManualClock::new(NOW);
+    let statement = statement_with(&silent, &sink, upstream, Box::new(Echo), clock.clone());
+    assert!(statement.overtime() > Duration::from_secs(3), "the pool would wait so much longer");
+    let deadline = clock.lease().after(Duration::from_millis(50));
+    let report = report_until(&statement, message(USER), deadline).await;
+    let Outcome::Retry { why, effect: Effect::None, .. } = &report.outcome else { panic!("{report:?}") };
+    assert_eq!(why.class(), "timeout statement attempt");
+    let verdicts: Vec<&Verdict> = report.contacts.iter().map(|contact| &contact.verdict).collect();
+    assert_eq!(verdicts, [&Verdict::TimedOut]);
+}
+
+/// A renderer that takes longer than any time limit.
+#[derive(Debug)]
+struct Slow(Arc<ManualClock>);
+
+impl StatementRenderer for Slow {
+    fn render(&self, request: &RenderRequest<'_>) -> Result<RenderedStatement, Failure> {
+        self.0.advance(Duration::from_secs(3600));
+        Echo.render(request)
+    }
+}
+
+#[tokio::test]
+async fn no_mail_begins_after_the_attempts_time_limit() {
+    let (accounts, sink) = (Stub::always(answer("200 OK", &[], "good")).await, Sink::good().await);
+    let clock = ManualClock::new(NOW);
+    let statement = statement_with(&accounts, &sink, upstream_options(), Box::new(Slow(clock.clone())), clock.clone());
+    let report = report_until(&statement, message(USER), clock.lease().after(Duration::from_secs(60))).await;
+    let Outcome::Retry { why, effect: Effect::None, .. } = report.outcome else { panic!("{report:?}") };
+    assert_eq!(why.class(), "timeout statement attempt");
+    assert_eq!(sink.see(|seen| seen.sessions), 0, "the relay was not called");
+}
+
+/// Tells the thread that renders.
+#[derive(Debug, Default)]
+struct Threads(Arc<std::sync::Mutex<Vec<std::thread::ThreadId>>>);
+
+impl StatementRenderer for Threads {
+    fn render(&self, _: &RenderRequest<'_>) -> Result<RenderedStatement, Failure> {
+        self.0.lock().unwrap().push(std::thread::current().id());
+        Err(Failure::new("data", "account", "seen", ""))
+    }
+}
+
+#[tokio::test]
+async fn a_large_document_is_rendered_beside_the_runtime() {
+    let sink = Sink::good().await;
+    for (bytes, is_beside) in [(IN_PLACE_BYTES_MAX, false), (IN_PLACE_BYTES_MAX + 1, true)] {
+        let accounts = Stub::always(answer("200 OK", &[], &"x".repeat(bytes))).await;
+        let threads = Arc::default();
+        let renderer = Box::new(Threads(Arc::clone(&threads)));
+        let statement = statement_with(&accounts, &sink, upstream_options(), renderer, ManualClock::new(NOW));
+        assert_eq!(call(&statement, message(USER)).await.name(), "dead");
+        let rendered_on = threads.lock().unwrap().clone();
+        assert_eq!(rendered_on.iter().map(|id| *id != std::thread::current().id()).collect::<Vec<_>>(), [is_beside]);
+    }
 }

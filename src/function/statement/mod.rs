@@ -17,7 +17,9 @@ pub mod users;
 
 pub use account::{Account, Expected, Transaction};
 pub use function::{RenderRequest, RenderedStatement, Statement, StatementRenderer};
-pub use options::{AccountOptions, DocumentOptions, MailOptions, Options, RelayOptions, Tls, UsersOptions};
+pub use options::{
+    AccountOptions, DialogueLimits, DocumentOptions, MailOptions, Options, RelayOptions, Tls, UsersOptions,
+};
 pub use page::{MALFORMED_BYTES_MAX, Record};
 pub use renderer::PdfStatementRenderer;
 pub use user::User;

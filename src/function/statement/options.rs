@@ -76,16 +76,47 @@ pub struct RelayOptions {
     pub credentials: Option<(String, SecretString)>,
     /// At most this many connections at once.
     pub connections: usize,
-    /// A session (TCP, TLS, greeting, EHLO, AUTH) must be open within this time.
-    pub connect_timeout: Duration,
-    /// Each reply must come within this time; the reply to the final dot within twice this time.
-    pub command_timeout: Duration,
+    /// How long each step of a dialogue may take.
+    pub limits: DialogueLimits,
     /// A parked connection is closed after this time.
     pub idle_max: Duration,
     /// A connection is closed after this many mails.
     pub mails_per_connection: u32,
     /// The name in EHLO.
     pub helo: String,
+}
+
+/// How long each step of an SMTP dialogue may take. RFC 5321 section 4.5.3.2 gives the least that a client should wait:
+/// a relay may scan a mail for minutes after the final dot, and whoever hangs up before its reply gets the mail twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DialogueLimits {
+    /// The TCP connection, look-up of the name included, must stand within this time, and TLS within it once more.
+    pub connect: Duration,
+    /// The greeting must come within this time.
+    pub greeting: Duration,
+    /// The replies to EHLO, STARTTLS, AUTH, MAIL and RCPT must come within this time each.
+    pub command: Duration,
+    /// The reply to DATA must come within this time.
+    pub data: Duration,
+    /// Each piece of the message must be taken within this time.
+    pub body_piece: Duration,
+    /// The whole message must be taken within this time; after it the connection is cut before the final dot.
+    pub body: Duration,
+    /// The reply to the final dot must come within this time.
+    pub end_of_data: Duration,
+}
+
+impl DialogueLimits {
+    /// MAIL on a parked session that proves to be dead, then EHLO, STARTTLS, EHLO, AUTH, MAIL and RCPT.
+    const COMMANDS_MAX: u32 = 7;
+
+    /// The longest dialogue that these limits allow, whatever the relay does: the sum of the steps, and a little for
+    /// what we do between them.
+    pub fn dialogue_max(&self) -> Duration {
+        let commands = self.command.saturating_mul(Self::COMMANDS_MAX);
+        let steps = [self.connect.saturating_mul(2), self.greeting, commands, self.data, self.body, self.end_of_data];
+        steps.into_iter().fold(Duration::from_secs(2), Duration::saturating_add)
+    }
 }
 
 /// How the connection to a relay is protected.

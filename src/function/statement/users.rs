@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -68,6 +69,11 @@ impl Users {
     /// What is called.
     pub fn destination(&self) -> &Destination {
         self.client.destination()
+    }
+
+    /// How long the users API has been silent in the call that has waited longest; `None` without a call.
+    pub fn longest_silence(&self) -> Option<Duration> {
+        self.client.longest_silence()
     }
 
     /// Reads the page at `address`; `params` are the run's parameters. What the call says about the users API is added

@@ -16,6 +16,7 @@ use url::Url;
 use super::fault::RetryAfter;
 use super::{Fault, Options, link};
 use crate::base::{Backoff, Clock, Contact, Destination, Failure, Verdict, units};
+use crate::function::silence::{Silences, Wait};
 use crate::function::unreachable::{self, Unreachable};
 use crate::function::{Error, tls};
 
@@ -40,6 +41,8 @@ pub struct Client {
     /// What is called, for the contacts.
     destination: Destination,
     clock: Arc<dyn Clock>,
+    /// The calls that wait for the service.
+    silences: Arc<Silences>,
     /// Secrets that must not appear in an excerpt when the service echoes them.
     secrets: Vec<SecretString>,
 }
@@ -89,6 +92,7 @@ impl Client {
             retries: options.retries,
             backoff: options.backoff,
             destination,
+            silences: Silences::new(Arc::clone(&clock)),
             clock,
             secrets: options.token.iter().chain(options.headers.iter().map(|(_, value)| value)).cloned().collect(),
         })
@@ -116,6 +120,11 @@ impl Client {
         &self.destination
     }
 
+    /// How long the service has been silent in the call that has waited longest; `None` without a call.
+    pub fn longest_silence(&self) -> Option<Duration> {
+        self.silences.longest()
+    }
+
     async fn try_repeatedly(&self, call: Call<'_>) -> Result<Answer, Fault> {
         let mut failures = 0;
         loop {
@@ -132,6 +141,7 @@ impl Client {
     }
 
     async fn try_once(&self, call: Call<'_>) -> Result<Answer, Fault> {
+        let wait = self.silences.begin();
         let sent = self.http.get(call.url.clone()).send().await;
         let mut response = sent.map_err(|e| call.broken(&e, self.timeout))?;
         if !response.status().is_success() {
@@ -144,12 +154,12 @@ impl Client {
         let link_next = response.headers().get_all(LINK).iter().find_map(|value| link::next(value.to_str().ok()?));
         let content_type = header(&response, &CONTENT_TYPE);
         let is_no_content = response.status() == StatusCode::NO_CONTENT;
-        let body = self.read(call, &mut response).await?;
+        let body = self.read(call, &mut response, &wait).await?;
         Ok(Answer { body, link_next, content_type, is_no_content })
     }
 
     /// Reads the body chunk by chunk, so that never more than the limit and one chunk are held.
-    async fn read(&self, call: Call<'_>, response: &mut Response) -> Result<Bytes, Fault> {
+    async fn read(&self, call: Call<'_>, response: &mut Response, wait: &Wait) -> Result<Bytes, Fault> {
         let announced = response.content_length().unwrap_or(0);
         if announced > self.response_bytes_max {
             return Err(call.too_large(self.response_bytes_max));
@@ -160,6 +170,7 @@ impl Client {
                 return Err(call.too_large(self.response_bytes_max));
             }
             body.extend_from_slice(&chunk);
+            wait.restart();
         }
         Ok(body.freeze())
     }

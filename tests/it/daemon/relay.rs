@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use nightmail::base::attempt::AttemptEnd;
 use nightmail_demo::bank;
@@ -64,5 +65,24 @@ async fn a_mail_whose_reply_is_lost_comes_twice_at_most_under_one_message_id_and
         assert!(twice.message_ids.iter().all(|id| *id == twice.message_ids[0]), "{twice:?}");
     }
     assert_recounted(&daemon.queues, run);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_answers_long_after_the_attempts_time_limit_gets_each_mail_once() {
+    const USERS: u32 = 6;
+    // The attempt's own limit is for what stands before the mail. A dialogue that was begun in it goes on to its end.
+    let script: sink::Script = Arc::new(|_, _, step| match step {
+        Step::Dot => Action::Delay(Duration::from_secs(5)),
+        _ => Action::Accept,
+    });
+    let options = bank::Options { users: USERS, ..bank::Options::default() };
+    let mut harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
+    harness.set_key("FUNCTIONS__STATEMENT__TIMEOUT", "3s");
+    let daemon = harness.daemon().await;
+    let run = daemon.operator.start().await;
+    let report = daemon.operator.complete(run).await;
+    assert_eq!((report.sent, report.dead, report.interrupted), (u64::from(USERS), 0, 0));
+    harness.assert_one_mail_each(USERS);
     daemon.stop().await;
 }

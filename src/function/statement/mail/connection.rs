@@ -1,188 +1,44 @@
-//! One SMTP session: opens it and sends one mail after another, each step under its own time limit.
+//! One SMTP session: sends one mail after another, each step under its own time limit.
 //!
 //! Any failure leaves the session unusable for another mail; the pool must not keep it. Must not know of other
-//! sessions.
+//! sessions, nor how one is opened.
 
-use std::sync::Arc;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lettre::Address;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::AsyncSmtpConnection;
-use lettre::transport::smtp::commands::{Data, Ehlo, Mail, Rcpt, Starttls};
-use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::response::{Response, Severity};
-use rustls::pki_types::ServerName;
-use secrecy::ExposeSecret;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use tokio::time::{sleep, timeout};
 
 use super::fault::{SmtpFailure, Step};
-use super::wire::{Stream, Wire};
 use crate::base::{outcome, units};
-use crate::function::Error;
-use crate::function::statement::{RelayOptions, Tls};
+use crate::function::silence::Wait;
+use crate::function::statement::DialogueLimits;
 
-/// The message is written in pieces of this size. Each piece must be written within the command time limit, so a large
-/// message on a slow line has time, and a stalled relay is noticed.
+/// The message is written in pieces of this size, each under its own time limit: a stalled relay is noticed early.
 const PIECE_BYTES: usize = 64 * 1024;
-/// A reply before STARTTLS may have this many bytes; a relay that never ends its reply must not fill the memory.
-const EARLY_REPLY_BYTES_MAX: usize = 8 * 1024;
-/// QUIT takes at most this long.
+/// QUIT takes at most this long. The mail's fate is decided before it, and the session's permit is held until it ends,
+/// so a relay that is slow to say goodbye must not keep the next mail waiting.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The relay's checked settings.
-#[derive(Debug)]
-pub(super) struct Relay {
-    pub(super) options: RelayOptions,
-    /// The name in EHLO.
-    hello: ClientId,
-    /// None when the connection is plain.
-    tls: Option<(ConnectorOf, ServerName<'static>)>,
+/// The time limit of one step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    /// Its key in `config.toml`, below `relay`.
+    pub(super) key: &'static str,
+    pub(super) span: Duration,
 }
 
-/// A connector whose `Debug` does not print the whole TLS configuration.
-struct ConnectorOf(TlsConnector);
-
-impl std::fmt::Debug for ConnectorOf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsConnector")
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "within relay.{} ({})", self.key, units::show_duration(self.span))
     }
-}
-
-impl Relay {
-    /// Checks the settings. `tls` is called only when the relay uses TLS.
-    pub(super) fn new(
-        options: RelayOptions,
-        tls: impl FnOnce() -> Result<rustls::ClientConfig, Error>,
-    ) -> Result<Self, Error> {
-        let refused = |why: String| Err(Error::Relay(why));
-        if options.helo.is_empty() || !options.helo.bytes().all(|b| b.is_ascii_graphic()) {
-            return refused(format!("helo {:?} is not a host name (write the name of this machine)", options.helo));
-        }
-        if options.connections == 0 || options.mails_per_connection == 0 {
-            return refused("connections and mails_per_connection must be at least 1".into());
-        }
-        if options.credentials.is_some() && options.tls == Tls::None && !is_loopback(&options.host) {
-            return refused(format!(
-                "{} would get the password in plain text (set tls to starttls or implicit)",
-                options.host
-            ));
-        }
-        let hello = match options.helo.parse() {
-            Ok(std::net::IpAddr::V4(ip)) => ClientId::Ipv4(ip),
-            Ok(std::net::IpAddr::V6(ip)) => ClientId::Ipv6(ip),
-            Err(_) => ClientId::Domain(options.helo.clone()),
-        };
-        let tls = match options.tls {
-            Tls::None => None,
-            Tls::StartTls | Tls::Implicit => {
-                let name = ServerName::try_from(options.host.clone())
-                    .map_err(|_| Error::Relay(format!("host {:?} is not a host name or address", options.host)))?;
-                Some((ConnectorOf(TlsConnector::from(Arc::new(tls()?))), name))
-            }
-        };
-        Ok(Self { options, hello, tls })
-    }
-
-    /// Host and port, for messages to people.
-    pub(super) fn address(&self) -> String {
-        format!("{}:{}", self.options.host, self.options.port)
-    }
-
-    /// Opens a session: TCP, TLS, greeting, EHLO and AUTH, all within the connect time limit.
-    pub(super) async fn open(&self) -> Result<Connection, SmtpFailure> {
-        let limit = self.options.connect_timeout;
-        let too_late = |_| {
-            let text = format!("no session within connect_timeout ({})", units::show_duration(limit));
-            Err(SmtpFailure::broken(Step::Session, "timeout", text))
-        };
-        timeout(limit, Box::pin(self.greet())).await.unwrap_or_else(too_late)
-    }
-
-    async fn greet(&self) -> Result<Connection, SmtpFailure> {
-        let at_connect = |error: std::io::Error| SmtpFailure::unreachable(&error);
-        let address = (self.options.host.as_str(), self.options.port);
-        // Without Nagle's algorithm: each command is a small write that waits for a reply, and would be held back 40
-        // ms.
-        let mut tcp = TcpStream::connect(address).await.map_err(at_connect)?;
-        tcp.set_nodelay(true).map_err(at_connect)?;
-        let wire = match (&self.tls, self.options.tls) {
-            (Some((connector, name)), Tls::Implicit) => Wire::new(handshake(connector, name, tcp).await?),
-            (Some((connector, name)), _) => {
-                self.starttls(&mut tcp).await?;
-                Wire::after_starttls(handshake(connector, name, tcp).await?)
-            }
-            (None, _) => Wire::new(Stream::Plain(tcp)),
-        };
-        let session = |e| failure(Step::Session, &e);
-        let mut smtp =
-            AsyncSmtpConnection::connect_with_transport(Box::new(wire), &self.hello).await.map_err(session)?;
-        if let Some((user, password)) = &self.options.credentials {
-            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
-            smtp.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(session)?;
-        }
-        Ok(Connection { smtp, mails: 0 })
-    }
-
-    /// The plain-text part before TLS. Reads byte by byte and so never beyond a reply: bytes that an attacker injects
-    /// after the reply to STARTTLS go to the TLS handshake, which fails. They never count as the relay's replies.
-    async fn starttls(&self, tcp: &mut TcpStream) -> Result<(), SmtpFailure> {
-        early_reply(tcp).await?;
-        let hello = Ehlo::new(self.hello.clone()).to_string();
-        let extensions = early_command(tcp, &hello).await?;
-        let offered = extensions.message().any(|line| line.trim().eq_ignore_ascii_case("STARTTLS"));
-        // STARTTLS is required: an attacker can remove it from the list, and plain text would expose mail and password.
-        if !offered {
-            let text =
-                "the relay does not offer STARTTLS (set tls to implicit, or to none for a relay on this machine)";
-            return Err(SmtpFailure::needs_operator("starttls", text));
-        }
-        early_command(tcp, &Starttls.to_string()).await.map(drop)
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-async fn handshake(connector: &ConnectorOf, name: &ServerName<'static>, tcp: TcpStream) -> Result<Stream, SmtpFailure> {
-    let stream = connector.0.connect(name.clone(), tcp).await;
-    Ok(Stream::Tls(Box::new(stream.map_err(|error| SmtpFailure::unreachable(&error))?)))
-}
-
-async fn early_command(tcp: &mut TcpStream, command: &str) -> Result<Response, SmtpFailure> {
-    let lost = |e: std::io::Error| SmtpFailure::broken(Step::Session, "lost", e);
-    tcp.write_all(command.as_bytes()).await.map_err(lost)?;
-    early_reply(tcp).await
-}
-
-async fn early_reply(tcp: &mut TcpStream) -> Result<Response, SmtpFailure> {
-    let mut reply = String::new();
-    let mut line_start = 0;
-    loop {
-        let byte = tcp.read_u8().await.map_err(|e| SmtpFailure::broken(Step::Session, "lost", e))?;
-        reply.push(char::from(byte));
-        if reply.len() > EARLY_REPLY_BYTES_MAX {
-            return Err(SmtpFailure::broken(Step::Session, "protocol", "the reply is too long"));
-        }
-        if byte == b'\n' {
-            // `250-` continues the reply, `250 ` or a bare `250` ends it (RFC 5321 section 4.2.1).
-            if reply.as_bytes().get(line_start + 3) != Some(&b'-') {
-                break;
-            }
-            line_start = reply.len();
-        }
-    }
-    let response: Response = reply.parse().map_err(|e| failure(Step::Session, &e))?;
-    if response.is_positive() {
-        return Ok(response);
-    }
-    let text = response.message().collect::<Vec<_>>().join(" ");
-    Err(SmtpFailure::Reply { step: Step::Session, code: response.code().into(), text })
 }
 
 /// One mail with its envelope.
@@ -202,16 +58,28 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// A session that has sent no mail yet.
+    pub(super) fn new(smtp: AsyncSmtpConnection) -> Self {
+        Self { smtp, mails: 0 }
+    }
+
     /// Sends one mail and returns the relay's final reply. After an error the connection must not be used for another
-    /// mail.
-    pub(super) async fn deliver(&mut self, outgoing: &OutgoingMail, limit: Duration) -> Result<String, SmtpFailure> {
+    /// mail. `wait` is restarted with each step.
+    pub(super) async fn deliver(
+        &mut self,
+        outgoing: &OutgoingMail,
+        limits: &DialogueLimits,
+        wait: &Wait,
+    ) -> Result<String, SmtpFailure> {
         // One command at a time, without PIPELINING: the wire can then tell a surplus reply, and every failure names
         // the step at which it happened.
+        let command = Limit { key: "command_timeout", span: limits.command };
+        let data = Limit { key: "data_timeout", span: limits.data };
         let mail = Mail::new(Some(outgoing.from.clone()), Vec::new());
-        self.command(Step::MailFrom, limit, mail).await?;
-        self.command(Step::RcptTo, limit, Rcpt::new(outgoing.to.clone(), Vec::new())).await?;
-        self.command(Step::Data, limit, Data).await?;
-        let response = self.message(&outgoing.bytes, limit).await?;
+        self.command(Step::MailFrom, command, wait, mail).await?;
+        self.command(Step::RcptTo, command, wait, Rcpt::new(outgoing.to.clone(), Vec::new())).await?;
+        self.command(Step::Data, data, wait, Data).await?;
+        let response = self.message(&outgoing.bytes, limits, wait).await?;
         let reply = expect_reply(Step::EndOfData, response)?;
         self.mails += 1;
         Ok(one_line(&reply))
@@ -220,30 +88,49 @@ impl Connection {
     async fn command(
         &mut self,
         step: Step,
-        limit: Duration,
-        command: impl std::fmt::Display,
+        limit: Limit,
+        wait: &Wait,
+        command: impl fmt::Display,
     ) -> Result<(), SmtpFailure> {
-        let reply = timeout(limit, self.smtp.command(command)).await;
-        let response = reply.map_err(|_| timed_out(step, limit))?.map_err(|e| failure(step, &e))?;
+        wait.restart();
+        let reply = timeout(limit.span, self.smtp.command(command)).await;
+        let response = reply.map_err(|_| no_reply(step, limit))?.map_err(|e| failure(step, &e))?;
         expect_reply(step, response).map(drop)
     }
 
-    /// Writes the message and the final dot and waits for the reply. The limit restarts with each piece that is
-    /// written, and is twice as long after the dot: a relay that times out there may have accepted the mail, and RFC
-    /// 5321 section 4.5.3.2.6 asks for a long limit.
-    async fn message(&mut self, bytes: &[u8], limit: Duration) -> Result<Response, SmtpFailure> {
+    /// Writes the message and the final dot and waits for the reply. Each piece has a limit of its own, and all pieces
+    /// together have one: when it passes, the connection is cut before the dot, and the relay has accepted nothing. The
+    /// limit after the dot begins with the dot: a relay that times out there may have accepted the mail.
+    async fn message(&mut self, bytes: &[u8], limits: &DialogueLimits, wait: &Wait) -> Result<Response, SmtpFailure> {
+        let piece = Limit { key: "body_piece_timeout", span: limits.body_piece };
+        let body = Limit { key: "body_timeout", span: limits.body };
+        let end_of_data = Limit { key: "end_of_data_timeout", span: limits.end_of_data };
         let progress = Progress::default();
         let pieces = Pieces { pieces: bytes.chunks(PIECE_BYTES), progress: &progress };
-        // Pinned outside the loop: a time limit that passes with progress goes on with the same write, not a new one.
+        // Pinned outside the loop: each turn goes on with the same write, not a new one.
         let mut sending = std::pin::pin!(self.smtp.message_iter(pieces));
+        let mut body_over = std::pin::pin!(sleep(body.span));
         loop {
-            let before = progress.count();
-            let limit = if progress.at_end_of_data() { limit * 2 } else { limit };
-            match timeout(limit, &mut sending).await {
-                Ok(result) => return result.map_err(|e| failure(progress.step(), &e)),
-                Err(_) if progress.count() != before => {}
-                Err(_) => return Err(timed_out(progress.step(), limit)),
+            wait.restart();
+            let done = progress.count();
+            if done == Progress::END_OF_DATA {
+                let reply =
+                    timeout(end_of_data.span, sending).await.map_err(|_| no_reply(Step::EndOfData, end_of_data))?;
+                return reply.map_err(|e| failure(Step::EndOfData, &e));
             }
+            let too_slow = tokio::select! {
+                // Progress comes first: what was written in time counts, also when a limit passed at the same moment.
+                biased;
+                ended = progress.beyond(done, sending.as_mut()) => match ended {
+                    Some(result) => return result.map_err(|e| failure(progress.step(), &e)),
+                    None => continue,
+                },
+                () = &mut body_over => body,
+                () = sleep(piece.span) => piece,
+            };
+            // Only the last piece's end lets lettre write the dot, so nothing of it was written.
+            let text = format!("the message was not taken {too_slow}");
+            return Err(SmtpFailure::broken(Step::Body, "timeout", text));
         }
     }
 
@@ -266,12 +153,18 @@ impl Progress {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn at_end_of_data(&self) -> bool {
-        self.count() == Self::END_OF_DATA
+    fn step(&self) -> Step {
+        if self.count() == Self::END_OF_DATA { Step::EndOfData } else { Step::Body }
     }
 
-    fn step(&self) -> Step {
-        if self.at_end_of_data() { Step::EndOfData } else { Step::Body }
+    /// Polls `sending` until more than `done` pieces were requested, and answers `None` then, or until it ends.
+    async fn beyond<T>(&self, done: u32, mut sending: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let step = |cx: &mut Context<'_>| match sending.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending if self.count() != done => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        };
+        poll_fn(step).await
     }
 }
 
@@ -295,9 +188,8 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-fn timed_out(step: Step, limit: Duration) -> SmtpFailure {
-    let text = format!("no reply within {} (command_timeout)", units::show_duration(limit));
-    SmtpFailure::broken(step, "timeout", text)
+fn no_reply(step: Step, limit: Limit) -> SmtpFailure {
+    SmtpFailure::broken(step, "timeout", format!("no reply {limit}"))
 }
 
 /// Checks that a positive reply is the one that the step expects: 354 to DATA, 2xx otherwise. lettre has turned 4xx and
@@ -322,7 +214,7 @@ fn one_line(response: &Response) -> String {
 
 /// Distinguishes a 4xx or 5xx reply from a broken dialogue. lettre has no variants for the latter, so its cause and its
 /// text decide.
-fn failure(step: Step, error: &lettre::transport::smtp::Error) -> SmtpFailure {
+pub(super) fn failure(step: Step, error: &lettre::transport::smtp::Error) -> SmtpFailure {
     let cause = std::error::Error::source(error);
     let text = cause.map_or_else(|| error.to_string(), ToString::to_string);
     if let Some(code) = error.status() {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use minijinja::value::Value;
 
 use super::SendFault;
-use super::connection::Relay;
 use super::message::Composer;
 use super::pool::Pool;
+use super::relay::Relay;
 use crate::base::outcome::DeliveryProof;
 use crate::base::{Clock, Contact, Destination, Timestamp, Verdict};
 use crate::function::statement::MailOptions;
@@ -69,6 +69,11 @@ impl Mailer {
         Templates::faults(options).into_iter().chain(Composer::faults(options)).collect()
     }
 
+    /// How long the relay has been silent in the dialogue that has waited longest; `None` without a dialogue.
+    pub fn longest_silence(&self) -> Option<Duration> {
+        self.pool.longest_silence()
+    }
+
     /// A dialogue that has begun ends within this time, whatever the relay does.
     pub fn dialogue_max(&self) -> Duration {
         self.pool.dialogue_max()
@@ -108,3 +113,7 @@ impl Mailer {
 #[cfg(test)]
 #[path = "mailer_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "limits_tests.rs"]
+mod limits_tests;

@@ -11,7 +11,7 @@ use crate::function::statement::template::tests::context;
 
 const NOW: Timestamp = Timestamp::from_secs(784_111_777);
 
-fn mailer(sink: &Sink, change: impl FnOnce(&mut MailOptions)) -> (Arc<Mailer>, Arc<ManualClock>) {
+pub(super) fn mailer(sink: &Sink, change: impl FnOnce(&mut MailOptions)) -> (Arc<Mailer>, Arc<ManualClock>) {
     let mut options = options();
     options.relay.port = sink.port;
     change(&mut options);
@@ -20,7 +20,7 @@ fn mailer(sink: &Sink, change: impl FnOnce(&mut MailOptions)) -> (Arc<Mailer>, A
 }
 
 /// Sends a mail to `name`, whose text and attachment name the recipient.
-async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<DeliveryProof, SendFault> {
+pub(super) async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<DeliveryProof, SendFault> {
     let mail = Mail {
         to_name: name,
         to_address: &format!("{name}@example.org"),
@@ -33,12 +33,12 @@ async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<Del
     mailer.send(&mail, &mut Vec::new()).await
 }
 
-async fn send(mailer: &Mailer, name: &str) -> Result<DeliveryProof, SendFault> {
+pub(super) async fn send(mailer: &Mailer, name: &str) -> Result<DeliveryProof, SendFault> {
     send_with(mailer, name, format!("%PDF of {name}").as_bytes()).await
 }
 
 /// The name of the outcome, and the failure's code.
-fn class(result: &Result<DeliveryProof, SendFault>) -> (&'static str, String) {
+pub(super) fn class(result: &Result<DeliveryProof, SendFault>) -> (&'static str, String) {
     match result {
         Ok(proof) => ("done", proof.reply.clone().unwrap_or_default()),
         Err(fault) => {

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::connection::{Connection, OutgoingMail, Relay};
+use super::connection::{Connection, OutgoingMail};
 use super::fault::{SendFault, SmtpFailure, Step, Undelivered};
+use super::relay::Relay;
 use crate::base::{Clock, Destination, Failure};
+use crate::function::silence::Silences;
 
 /// The reaper checks parked sessions no more often than this, so that a tiny `idle_max` does not make it spin.
 const REAP_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -22,6 +24,8 @@ pub(super) struct Pool {
     /// One permit for each session in a dialogue, held until QUIT is over. tokio's semaphore is fair: first come, first
     /// served.
     permits: Arc<Semaphore>,
+    /// The dialogues that wait for the relay.
+    silences: Arc<Silences>,
     /// Sessions that are open but unused. They hold no permit.
     parked: Mutex<Parked>,
 }
@@ -37,7 +41,8 @@ struct Parked {
 impl Pool {
     pub(super) fn new(relay: Relay, clock: Arc<dyn Clock>) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(relay.options.connections.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { relay, clock, permits, parked: Mutex::default() })
+        let silences = Silences::new(Arc::clone(&clock));
+        Arc::new(Self { relay, clock, permits, silences, parked: Mutex::default() })
     }
 
     /// Sends one mail to the relay and returns its final reply. If the future is dropped while it waits for a free
@@ -73,11 +78,14 @@ impl Pool {
         Destination::new("relay", &self.relay.address())
     }
 
-    /// The longest dialogue: opening the session, three commands, the final dot at twice the limit, and a margin. A
-    /// parked session that turns out to be dead costs one more command.
+    /// How long the dialogue whose relay has been silent for longest waits for it; `None` without a dialogue.
+    pub(super) fn longest_silence(&self) -> Option<Duration> {
+        self.silences.longest()
+    }
+
+    /// A dialogue that has begun ends within this time, whatever the relay does.
     pub(super) fn dialogue_max(&self) -> Duration {
-        let options = &self.relay.options;
-        options.connect_timeout + options.command_timeout * 6 + Duration::from_secs(2)
+        self.relay.options.limits.dialogue_max()
     }
 
     /// The failure when no session came free in time. Nothing was sent to the relay, so no attempt is charged.
@@ -122,16 +130,17 @@ impl Pool {
     /// Uses a parked session or opens one. A parked session that fails before the relay has accepted any command of
     /// this mail is replaced once: relays close idle sessions, and that is no fault of the mail.
     async fn deliver(&self, outgoing: &OutgoingMail) -> (Option<Connection>, Result<String, SmtpFailure>) {
-        let limit = self.relay.options.command_timeout;
+        let limits = &self.relay.options.limits;
+        let wait = self.silences.begin();
         if let Some(mut session) = self.take() {
-            match session.deliver(outgoing, limit).await {
+            match session.deliver(outgoing, limits, &wait).await {
                 Err(failure) if failure.is_stale() => drop(session),
                 result => return (Some(session), result),
             }
         }
-        match self.relay.open().await {
+        match self.relay.open(&wait).await {
             Ok(mut session) => {
-                let result = session.deliver(outgoing, limit).await;
+                let result = session.deliver(outgoing, limits, &wait).await;
                 (Some(session), result)
             }
             Err(failure) => (None, Err(failure)),

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::function::statement::{MailOptions, RelayOptions, Tls};
+use crate::function::statement::{DialogueLimits, MailOptions, RelayOptions, Tls};
 
 /// Where the server misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(in crate::function) enum Fault {
     Cut,
     /// Keeps the connection open and sends nothing.
     Stall,
+    /// Takes 64 KiB of the message every 10 ms, and so never comes to its end.
+    Slow,
 }
 
 /// What the server has seen.
@@ -42,6 +44,10 @@ pub(in crate::function) struct Seen {
     pub(in crate::function) open: usize,
     pub(in crate::function) open_max: usize,
     pub(in crate::function) quits: usize,
+    /// How many final dots have come, accepted or not.
+    pub(in crate::function) dots: usize,
+    /// How many times the fault struck.
+    pub(in crate::function) struck: usize,
 }
 
 /// The script: the fault strikes when its step is reached for these times, counted from 0.
@@ -53,6 +59,8 @@ struct Script {
     /// Sent together with the reply to each final dot, as a server that is out of step does.
     extra: Mutex<&'static str>,
     dot_delay: Duration,
+    /// Called when a step is reached, before its reply.
+    at_each_step: Mutex<Option<Box<dyn Fn() + Send>>>,
     tls: Option<(Tls, TlsAcceptor)>,
     /// Sent together with the reply to STARTTLS, as someone in the middle does.
     injected: &'static str,
@@ -117,6 +125,10 @@ impl Sink {
         *self.script.extra.lock().unwrap() = extra;
     }
 
+    pub(in crate::function) fn at_each_step(&self, act: impl Fn() + Send + 'static) {
+        *self.script.at_each_step.lock().unwrap() = Some(Box::new(act));
+    }
+
     pub(in crate::function) fn see<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
         look(&self.script.seen.lock().unwrap())
     }
@@ -135,6 +147,7 @@ impl Script {
             seen: Mutex::default(),
             extra: Mutex::default(),
             dot_delay: Duration::ZERO,
+            at_each_step: Mutex::default(),
             tls: None,
             injected: "",
         }
@@ -154,6 +167,7 @@ impl Script {
         if !self.strikes.contains(&(*reached - 1)) {
             return None;
         }
+        self.seen.lock().unwrap().struck += 1;
         Some(fault.clone())
     }
 }
@@ -216,6 +230,10 @@ async fn message(stream: &mut (impl AsyncBufReadExt + AsyncWrite + Unpin), scrip
     if let Some(fault) = script.strikes(At::Body) {
         let mut begin = [0; 1024];
         stream.read_exact(&mut begin).await.ok()?;
+        while let Fault::Slow = fault {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            stream.read_exact(&mut [0; 64 * 1024]).await.ok()?;
+        }
         misbehave(stream, fault).await?;
     }
     let (mut text, mut line) = (String::new(), String::new());
@@ -230,6 +248,7 @@ async fn message(stream: &mut (impl AsyncBufReadExt + AsyncWrite + Unpin), scrip
         }
         text.push_str(line.strip_prefix('.').unwrap_or(&line));
     }
+    script.seen.lock().unwrap().dots += 1;
     tokio::time::sleep(script.dot_delay).await;
     if let Some(fault) = script.strikes(At::EndOfData) {
         return misbehave(stream, fault).await;
@@ -244,6 +263,9 @@ async fn message(stream: &mut (impl AsyncBufReadExt + AsyncWrite + Unpin), scrip
 }
 
 async fn step(stream: &mut (impl AsyncWrite + Unpin), script: &Script, at: At, good: &str) -> Option<()> {
+    if let Some(act) = &*script.at_each_step.lock().unwrap() {
+        act();
+    }
     match script.strikes(at) {
         None => say(stream, good).await,
         Some(fault) => misbehave(stream, fault).await,
@@ -254,10 +276,9 @@ async fn misbehave(stream: &mut (impl AsyncWrite + Unpin), fault: Fault) -> Opti
     match fault {
         Fault::Reply(reply) => say(stream, reply).await,
         Fault::Cut => None,
-        Fault::Stall => {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            None
-        }
+        Fault::Stall => std::future::pending().await,
+        // Only in the message: see there.
+        Fault::Slow => Some(()),
     }
 }
 
@@ -275,8 +296,15 @@ pub(in crate::function) fn options() -> MailOptions {
             tls: Tls::None,
             credentials: None,
             connections: 2,
-            connect_timeout: Duration::from_millis(400),
-            command_timeout: Duration::from_millis(250),
+            limits: DialogueLimits {
+                connect: Duration::from_millis(400),
+                greeting: Duration::from_millis(250),
+                command: Duration::from_millis(250),
+                data: Duration::from_millis(250),
+                body_piece: Duration::from_millis(250),
+                body: Duration::from_millis(1000),
+                end_of_data: Duration::from_millis(500),
+            },
             idle_max: Duration::from_secs(30),
             mails_per_connection: 100,
             helo: "test.example".into(),

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// Replaces the greeting that was read before STARTTLS: lettre expects one on every new stream.
-const GREETING: &[u8] = b"220 STARTTLS done\r\n";
+/// Replaces the greeting, which was read before: lettre expects one on every new stream.
+const GREETING: &[u8] = b"220 greeted\r\n";
 
 /// The underlying stream.
 #[derive(Debug)]
@@ -48,13 +48,8 @@ struct Line {
 }
 
 impl Wire {
-    /// A new connection: the relay's greeting is due.
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, preface: b"", reply_due: true, line: Line::default(), closing: false }
-    }
-
-    /// A connection after STARTTLS: its greeting was read before TLS, and the client speaks next.
-    pub(super) fn after_starttls(stream: Stream) -> Self {
+    /// A connection whose greeting was read: the client speaks next.
+    pub(super) fn after_greeting(stream: Stream) -> Self {
         Self { stream, preface: GREETING, reply_due: false, line: Line::default(), closing: false }
     }
 
@@ -188,7 +183,8 @@ mod tests {
     async fn pair() -> (Wire, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Wire::new(Stream::Plain(ours)), listener.accept().await.unwrap().0)
+        let wire = Wire { preface: b"", reply_due: true, ..Wire::after_greeting(Stream::Plain(ours)) };
+        (wire, listener.accept().await.unwrap().0)
     }
 
     /// Sends `words` from the relay and reads them.
