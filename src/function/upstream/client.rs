@@ -69,13 +69,11 @@ impl Client {
     pub fn new(options: &Options, destination: Destination, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let mut config = tls::client_config()?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Below the limit of the whole call, so that a service without a connection is told from one that is silent.
-        let connect_timeout = options.connect_timeout.min(options.timeout.mul_f32(0.9));
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(config)
             .default_headers(headers(options)?)
             .user_agent(concat!("nightmail/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(connect_timeout)
+            .connect_timeout(connect_limit(options))
             .timeout(options.timeout)
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -224,6 +222,12 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("response_bytes_max", &self.response_bytes_max).finish_non_exhaustive()
     }
+}
+
+/// How long a connection may take: less than the whole call, so that a service without a connection is told from one
+/// that is silent.
+fn connect_limit(options: &Options) -> Duration {
+    options.connect_timeout.min(options.timeout * 9 / 10)
 }
 
 /// The address and the name of one call, for its failures.

@@ -23,7 +23,11 @@ async fn get(options: &Options, url: &str) -> Result<Answer, Fault> {
 
 /// The class of a fault, the outcome that it becomes, and what it says about the service.
 async fn fault_of(stub: &Stub) -> (String, Outcome, Option<Verdict>) {
-    let fault = get(&options(), &stub.url("/accounts/7?key=geheim")).await.unwrap_err();
+    fault_within(options().timeout, stub).await
+}
+
+async fn fault_within(timeout: Duration, stub: &Stub) -> (String, Outcome, Option<Verdict>) {
+    let fault = get(&Options { timeout, ..options() }, &stub.url("/accounts/7?key=geheim")).await.unwrap_err();
     let text = fault.failure().text.clone();
     assert!(!text.contains("geheim"), "the query is not shown: {text}");
     assert!(text.starts_with("GET http://127.0.0.1:"), "{text}");
@@ -136,14 +140,14 @@ async fn one_byte_at_a_time_ends_at_the_time_limit() {
         }
         parts
     });
-    let (class, outcome, said) = fault_of(&stub.await).await;
+    let (class, outcome, said) = fault_within(Duration::from_millis(200), &stub.await).await;
     assert_eq!((class.as_str(), outcome.name(), said), ("http account timeout", "retry", Some(Verdict::TimedOut)));
 }
 
 #[tokio::test]
 async fn silence_and_a_cut_are_temporary_because_the_message_may_be_their_cause() {
     let silent = Stub::start(|_, _| vec![Part::Pause(Duration::from_secs(60))]).await;
-    let (class, outcome, said) = fault_of(&silent).await;
+    let (class, outcome, said) = fault_within(Duration::from_millis(200), &silent).await;
     assert_eq!((class.as_str(), outcome.name(), said), ("http account timeout", "retry", Some(Verdict::TimedOut)));
     let cut = Stub::start(|_, _| vec![Part::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc".to_vec())]).await;
     let (class, outcome, said) = fault_of(&cut).await;
@@ -172,16 +176,23 @@ async fn a_service_that_cannot_be_reached_charges_no_attempt() {
     let connecting = (0..8).map(|_| tokio::net::TcpStream::connect(address));
     let held = tokio::time::timeout(Duration::from_millis(50), futures_util::future::join_all(connecting)).await;
     assert!(held.is_err(), "the backlog is full");
-    let mut hasty = options();
-    hasty.connect_timeout = Duration::from_millis(20);
+    let hasty = Options { connect_timeout: Duration::from_millis(50), ..options() };
     assert_eq!(unreachable(&hasty, &format!("http://{address}/")).await, ("connect-timeout".into(), false));
-    // With equal limits the connection is still the first to be given up.
-    assert_eq!(unreachable(&options(), &format!("http://{address}/")).await, ("connect-timeout".into(), false));
     // Plain text where TLS is expected.
     let plain = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("https://{}/", plain.local_addr().unwrap());
     tokio::spawn(async move { plain.accept().await.unwrap().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await });
     assert_eq!(unreachable(&options(), &url).await, ("tls".into(), false));
+}
+
+#[test]
+fn a_connection_is_given_up_before_the_whole_call_is() {
+    let limit = |connect, whole| {
+        let options =
+            Options { connect_timeout: Duration::from_secs(connect), timeout: Duration::from_secs(whole), ..options() };
+        connect_limit(&options).as_secs()
+    };
+    assert_eq!((limit(5, 30), limit(30, 30), limit(60, 10)), (5, 27, 9));
 }
 
 #[tokio::test]

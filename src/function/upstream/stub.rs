@@ -89,11 +89,11 @@ pub(crate) fn answer(status: &str, headers: &[&str], body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
 }
 
-/// Options with short limits: 200 ms for a call, 1 MiB for a body, no retries.
+/// Options without retries: 1 MiB for a body, and more time for a call than a busy machine needs.
 pub(crate) fn options() -> Options {
     Options {
-        connect_timeout: Duration::from_millis(200),
-        timeout: Duration::from_millis(200),
+        connect_timeout: Duration::from_secs(10),
+        timeout: Duration::from_secs(20),
         response_bytes_max: 1 << 20,
         token: None,
         headers: Vec::new(),

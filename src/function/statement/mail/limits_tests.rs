@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::super::testing::{At, Fault, Seen, Sink, options};
+use super::super::testing::{At, Fault, Seen, Sink, limits, options};
 use super::tests::{class, mailer, send, send_with};
 use super::*;
 use crate::function::statement::{DialogueLimits, Tls};
@@ -13,15 +13,9 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 const SHORT: Duration = Duration::from_millis(50);
 
 /// No step ends by itself but those that the test shortens.
-const ENDLESS: DialogueLimits = DialogueLimits {
-    connect: NEVER,
-    greeting: NEVER,
-    command: NEVER,
-    data: NEVER,
-    body_piece: NEVER,
-    body: NEVER,
-    end_of_data: NEVER,
-};
+fn endless() -> DialogueLimits {
+    limits(NEVER)
+}
 
 /// Larger than the kernel's buffers: it is not written before the relay has read.
 const LARGE_BYTES: usize = 32 << 20;
@@ -40,10 +34,10 @@ async fn end(at: At, fault: Fault, bytes: usize, limits: DialogueLimits) -> (&'s
 
 #[tokio::test]
 async fn each_step_ends_at_its_own_limit_and_the_failure_names_the_key() {
-    let greeting = DialogueLimits { greeting: SHORT, ..ENDLESS };
-    let command = DialogueLimits { command: SHORT, ..ENDLESS };
-    let data = DialogueLimits { data: SHORT, ..ENDLESS };
-    let end_of_data = DialogueLimits { end_of_data: SHORT, ..ENDLESS };
+    let greeting = DialogueLimits { greeting: SHORT, ..endless() };
+    let command = DialogueLimits { command: SHORT, ..endless() };
+    let data = DialogueLimits { data: SHORT, ..endless() };
+    let end_of_data = DialogueLimits { end_of_data: SHORT, ..endless() };
     for (at, limits, key, expected) in [
         (At::Greeting, greeting, "no greeting within relay.greeting_timeout (50ms)", ("deferred", "timeout")),
         (At::Ehlo, command, "no reply to EHLO within relay.command_timeout (50ms)", ("deferred", "timeout")),
@@ -65,7 +59,7 @@ async fn each_step_ends_at_its_own_limit_and_the_failure_names_the_key() {
 
 #[tokio::test]
 async fn a_relay_that_takes_no_more_of_a_mail_is_left_at_the_limit_of_a_piece() {
-    let limits = DialogueLimits { body_piece: SHORT, ..ENDLESS };
+    let limits = DialogueLimits { body_piece: SHORT, ..endless() };
     let (end, code, text) = end(At::Body, Fault::Stall, LARGE_BYTES, limits).await;
     assert_eq!((end, code.as_str()), ("temporary", "timeout"));
     assert!(text.ends_with("the message was not taken within relay.body_piece_timeout (50ms)"), "{text}");
@@ -73,7 +67,7 @@ async fn a_relay_that_takes_no_more_of_a_mail_is_left_at_the_limit_of_a_piece() 
 
 #[tokio::test]
 async fn a_mail_that_is_taken_too_slowly_is_cut_before_its_dot() {
-    let limits = DialogueLimits { body: Duration::from_millis(200), ..ENDLESS };
+    let limits = DialogueLimits { body: Duration::from_millis(200), ..endless() };
     let (end, code, text) = end(At::Body, Fault::Slow, LARGE_BYTES, limits).await;
     assert_eq!((end, code.as_str()), ("temporary", "timeout"));
     assert!(text.ends_with("the message was not taken within relay.body_timeout (200ms)"), "{text}");
@@ -90,7 +84,7 @@ async fn a_connection_that_nobody_accepts_ends_at_the_connect_limit() {
     let _ = tokio::time::timeout(SHORT, futures_util::future::join_all(connecting)).await;
     let mut options = options();
     options.relay.port = address.port();
-    options.relay.limits = DialogueLimits { connect: SHORT, ..ENDLESS };
+    options.relay.limits = DialogueLimits { connect: SHORT, ..endless() };
     let mailer = Mailer::new(&options, crate::base::ManualClock::new(Timestamp::ZERO)).unwrap();
     assert_eq!(class(&send(&mailer, "ada").await), ("deferred", "connect-timeout".into()));
 }
@@ -104,7 +98,7 @@ async fn a_tls_handshake_that_never_ends_is_left_at_the_connect_limit() {
     let mut options = options();
     options.relay.port = port;
     options.relay.tls = Tls::Implicit;
-    options.relay.limits = DialogueLimits { connect: SHORT, ..ENDLESS };
+    options.relay.limits = DialogueLimits { connect: SHORT, ..endless() };
     let mailer = Mailer::new(&options, crate::base::ManualClock::new(Timestamp::ZERO)).unwrap();
     let fault = send(&mailer, "ada").await.unwrap_err();
     assert_eq!(class(&Err(fault.clone())), ("deferred", "timeout".into()));
@@ -115,7 +109,7 @@ async fn a_tls_handshake_that_never_ends_is_left_at_the_connect_limit() {
 #[tokio::test]
 async fn a_relay_that_answers_long_after_the_dot_gets_one_mail_and_its_silence_is_seen() {
     let sink = Sink::slow(Duration::from_millis(300)).await;
-    let (mailer, clock) = mailer(&sink, |o| o.relay.limits = ENDLESS);
+    let (mailer, clock) = mailer(&sink, |o| o.relay.limits = endless());
     let sending = tokio::spawn({
         let mailer = Arc::clone(&mailer);
         async move { send(&mailer, "ada").await }
@@ -141,7 +135,7 @@ async fn seen(sink: &Sink, what: impl Fn(&Seen) -> bool) {
 #[tokio::test]
 async fn a_silence_begins_anew_with_each_step() {
     let sink = Sink::faulty(At::Rcpt, Fault::Stall, 0..1).await;
-    let (mailer, clock) = mailer(&sink, |o| o.relay.limits = ENDLESS);
+    let (mailer, clock) = mailer(&sink, |o| o.relay.limits = endless());
     assert_eq!(mailer.longest_silence(), None);
     // The relay thinks for half a minute at the greeting, EHLO, MAIL and RCPT.
     sink.at_each_step(move || clock.advance(Duration::from_secs(30)));
@@ -155,16 +149,7 @@ async fn a_silence_begins_anew_with_each_step() {
 
 #[test]
 fn the_bound_of_a_dialogue_is_the_sum_of_its_steps_limits() {
-    let zero = Duration::ZERO;
-    let none = DialogueLimits {
-        connect: zero,
-        greeting: zero,
-        command: zero,
-        data: zero,
-        body_piece: zero,
-        body: zero,
-        end_of_data: zero,
-    };
+    let none = limits(Duration::ZERO);
     let second = Duration::from_secs(1);
     let cost = |limits: DialogueLimits| (limits.dialogue_max() - none.dialogue_max()).as_secs();
     // TCP and TLS; MAIL on a session that proves to be dead, EHLO, STARTTLS, EHLO, AUTH, MAIL, RCPT.

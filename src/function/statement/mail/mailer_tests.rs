@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::testing::{At, Fault, Sink, options};
+use super::super::testing::{At, Fault, Sink, limits, options};
 use super::*;
 use crate::base::ManualClock;
 use crate::function::statement::Tls;
@@ -53,6 +53,9 @@ pub(super) fn class(result: &Result<DeliveryProof, SendFault>) -> (&'static str,
     }
 }
 
+/// The limit of each step where the relay stalls; long enough for the mails that come after.
+const HASTY: Duration = Duration::from_millis(400);
+
 /// Every accepted mail names its own recipient and no other.
 fn assert_unmixed(sink: &Sink) {
     sink.see(|seen| {
@@ -67,8 +70,14 @@ fn assert_unmixed(sink: &Sink) {
 
 /// The first mail meets the fault, the next two do not; what the first one's class is.
 async fn after(at: At, fault: Fault, attachment_bytes: usize) -> (&'static str, String) {
+    let stalls = matches!(fault, Fault::Stall);
     let sink = Sink::faulty(at, fault, 0..1).await;
-    let (mailer, _) = mailer(&sink, |o| o.relay.connections = 1);
+    let (mailer, _) = mailer(&sink, |o| {
+        o.relay.connections = 1;
+        if stalls {
+            o.relay.limits = limits(HASTY);
+        }
+    });
     let first = send_with(&mailer, "ada", &vec![b'x'; attachment_bytes]).await;
     assert_eq!(class(&send(&mailer, "bob").await).0, "done");
     assert_eq!(class(&send(&mailer, "eve").await).0, "done");
@@ -147,14 +156,14 @@ async fn a_closed_port_is_a_deferral() {
 async fn a_parked_connection_that_proves_dead_is_replaced_once_and_no_mail_is_lost() {
     for fault in [Fault::Cut, Fault::Stall, Fault::Reply("421 idle too long")] {
         let sink = Sink::faulty(At::Mail, fault.clone(), 1..2).await;
-        let (mailer, _) = mailer(&sink, |_| ());
+        let (mailer, _) = mailer(&sink, |o| o.relay.limits = limits(HASTY));
         for name in ["ada", "bob", "eve"] {
             assert_eq!(class(&send(&mailer, name).await).0, "done", "{name} {fault:?}");
         }
         assert_eq!((sink.recipients().len(), sink.see(|seen| seen.sessions)), (3, 2), "{fault:?}");
         assert_unmixed(&sink);
         let sink = Sink::faulty(At::Mail, fault.clone(), 1..3).await;
-        let (mailer, _) = self::mailer(&sink, |_| ());
+        let (mailer, _) = self::mailer(&sink, |o| o.relay.limits = limits(HASTY));
         send(&mailer, "ada").await.unwrap();
         assert_ne!(class(&send(&mailer, "bob").await).0, "done", "the fresh one is not replaced: {fault:?}");
         assert_eq!(sink.see(|seen| seen.sessions), 2);

@@ -287,7 +287,20 @@ async fn say(stream: &mut (impl AsyncWrite + Unpin), reply: &str) -> Option<()> 
     stream.flush().await.ok()
 }
 
-/// Options for the sink with short time limits; port 1 until it is set.
+/// The same limit for each step.
+pub(in crate::function) fn limits(step: Duration) -> DialogueLimits {
+    DialogueLimits {
+        connect: step,
+        greeting: step,
+        command: step,
+        data: step,
+        body_piece: step,
+        body: step,
+        end_of_data: step,
+    }
+}
+
+/// Options for the sink with more time for each step than a busy machine needs; port 1 until it is set.
 pub(in crate::function) fn options() -> MailOptions {
     MailOptions {
         relay: RelayOptions {
@@ -296,15 +309,7 @@ pub(in crate::function) fn options() -> MailOptions {
             tls: Tls::None,
             credentials: None,
             connections: 2,
-            limits: DialogueLimits {
-                connect: Duration::from_millis(400),
-                greeting: Duration::from_millis(250),
-                command: Duration::from_millis(250),
-                data: Duration::from_millis(250),
-                body_piece: Duration::from_millis(250),
-                body: Duration::from_millis(1000),
-                end_of_data: Duration::from_millis(500),
-            },
+            limits: limits(Duration::from_secs(20)),
             idle_max: Duration::from_secs(30),
             mails_per_connection: 100,
             helo: "test.example".into(),
