@@ -23,7 +23,7 @@ const RUNS_LOOKED_AT: u64 = 16;
 pub(super) async fn report(queues: Queues, idle: String, shutdown: CancellationToken) -> Result<(), run::Error> {
     let mut watch = Watch::new(idle.clone());
     loop {
-        let runs = report::list(&queues.store().snapshot()?, RUNS_LOOKED_AT)?;
+        let runs = queues.store().read(|snapshot| report::list(snapshot, RUNS_LOOKED_AT)).await?;
         for run in watch.completed(&runs) {
             tracing::info!(
                 run = run.id,

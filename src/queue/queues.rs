@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{Clock, LeaseTime, Now};
 use crate::store::record::{Owner, RedriveState};
-use crate::store::{Store, Tx};
+use crate::store::{self, Store, Tx};
 
 use super::receive::Receiving;
 use super::recover::Served;
@@ -175,7 +175,7 @@ impl Queues {
     /// # Errors
     /// The store failed.
     pub async fn finish_deletions(&self) -> Result<(), Error> {
-        for queue in catalog::all(&self.store.snapshot()?)?.into_iter().filter(|queue| queue.deleted_at.is_some()) {
+        for queue in self.store.read(catalog::all).await?.into_iter().filter(|queue| queue.deleted_at.is_some()) {
             self.remove(queue.id).await?;
         }
         Ok(())
@@ -335,7 +335,7 @@ impl Queues {
     /// # Errors
     /// The store failed.
     pub async fn end_worker_leases(&self, served: &BTreeSet<String>) -> Result<(), Error> {
-        for queue in catalog::list(&self.store.snapshot()?)? {
+        for queue in self.store.read(catalog::list).await? {
             let by = if served.contains(&queue.name) { Served::ByAFunction } else { Served::ByNobody };
             let mut from = Some((0, 0));
             while let Some(start) = from {
@@ -378,7 +378,7 @@ impl Queues {
     /// The store failed.
     pub async fn expire(&self) -> Result<u64, Error> {
         let mut removed = 0;
-        for queue in catalog::list(&self.store.snapshot()?)? {
+        for queue in self.store.read(catalog::list).await? {
             loop {
                 let (now, observer, queue) = (self.now(), self.observer.clone(), queue.clone());
                 let step = move |tx: &mut Tx<'_>| expire::expire(tx, &*observer, &queue, now);
@@ -391,13 +391,28 @@ impl Queues {
         Ok(removed)
     }
 
+    /// Removes the records of ended redrives that are not kept any more; returns how many.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn forget_redrives(&self) -> Result<u64, Error> {
+        let outdated = self.store.read(redrive::retention::outdated).await?;
+        for ids in outdated.chunks(redrive::retention::STEP_MAX) {
+            let ids = ids.to_vec();
+            let step = move |tx: &mut Tx<'_>| redrive::retention::remove(tx, &ids);
+            self.store.write::<_, store::Error, _>(step).await?;
+        }
+        Ok(outdated.len() as u64)
+    }
+
     /// Starts a redrive and returns its number; [`Queues::drive`] does the moving.
     ///
     /// # Errors
     /// See [`redrive::start`].
     pub async fn start_redrive(&self, redrive: Redrive) -> Result<u64, Error> {
         let now = self.now().wall;
-        let plan = redrive::plan(&self.store.snapshot()?, &redrive, now)?;
+        let counted = redrive.clone();
+        let plan = self.store.read(move |snapshot| redrive::plan(snapshot, &counted, now)).await?;
         self.store.write(move |tx| redrive::start(tx, &redrive, &plan, now)).await
     }
 
@@ -471,7 +486,7 @@ impl Queues {
         let mut driven = BTreeSet::new();
         let mut driving = FuturesUnordered::new();
         loop {
-            for redrive in redrive::list(&self.store.snapshot()?)? {
+            for redrive in self.store.read(redrive::list).await? {
                 // `driven` remembers ids for good: ids are never reused, and a second loop would double the rate.
                 if redrive.state == RedriveState::Running && driven.insert(redrive.id) {
                     driving.push(self.drive(redrive.id, &shutdown));

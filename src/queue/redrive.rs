@@ -7,6 +7,7 @@
 
 pub(super) mod outcomes;
 mod plan;
+pub mod retention;
 mod select;
 mod step;
 mod token;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Timestamp;
 use crate::store::record::{Canary, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, Selection};
-use crate::store::{Snapshot, Tx};
+use crate::store::{self, Snapshot, Tx};
 
 use super::{Error, catalog, purge};
 
@@ -30,8 +31,6 @@ pub const TOPIC: u64 = 0;
 pub const SCAN_MAX: usize = 500;
 /// One redrive may name this many messages.
 pub const IDS_MAX: usize = 10_000;
-/// The store keeps the records of this many finished redrives; starting a new one deletes the oldest.
-pub const ENDED_KEPT_MAX: usize = 100;
 /// The highest rate, in letters per second.
 pub const RATE_MAX: u32 = 100_000;
 
@@ -139,25 +138,44 @@ pub fn undo(tx: &mut Tx<'_>, id: u64, now: Timestamp) -> Result<u64, Error> {
 }
 
 fn begin(tx: &mut Tx<'_>, from: &QueueRecord, record: impl FnOnce(u64) -> RedriveRecord) -> Result<u64, Error> {
-    let (running, ended): (Vec<_>, Vec<_>) = tx
-        .redrives()?
-        .first(0..=u64::MAX, usize::MAX)?
-        .into_iter()
-        .partition(|(_, record)| record.state == RedriveState::Running);
-    if let Some((id, _)) = running.into_iter().find(|(_, record)| record.from == from.id) {
+    if let Some(id) = running(tx, from.id)? {
         return Err(Error::RedriveRunning { id, queue: from.name.clone() });
-    }
-    // Room for the new one too: it will be among the finished ones later.
-    let forgotten = (ended.len() + 1).saturating_sub(ENDED_KEPT_MAX);
-    for (id, _) in ended.into_iter().take(forgotten) {
-        tx.redrives()?.remove(&id)?;
-        tx.redrive_totals()?.remove(&id)?;
     }
     let id = tx.fresh_id()?;
     tx.redrives()?.insert(&id, &record(id))?;
     tx.redrive_totals()?.insert(&id, &RedriveTotals::default())?;
+    tx.meta()?.insert(&running_row(from.id), &id)?;
     tx.signal(TOPIC);
     Ok(id)
+}
+
+/// The row of `meta` that names the running redrive of a dead-letter queue.
+fn running_row(queue: u32) -> String {
+    format!("redriving {queue}")
+}
+
+/// The running redrive of the queue.
+fn running(tx: &mut Tx<'_>, queue: u32) -> Result<Option<u64>, store::Error> {
+    let Some(id) = tx.meta()?.get(&running_row(queue))? else { return Ok(None) };
+    let record = tx.redrives()?.get(&id)?;
+    Ok(record.filter(|record| record.state == RedriveState::Running).map(|record| record.id))
+}
+
+/// Writes a redrive back, and the row that names it as running.
+fn save(tx: &mut Tx<'_>, record: &RedriveRecord) -> Result<(), store::Error> {
+    tx.redrives()?.insert(&record.id, record)?;
+    let row = running_row(record.from);
+    let named = tx.meta()?.get(&row)?;
+    if record.state != RedriveState::Running {
+        if named == Some(record.id) {
+            tx.meta()?.remove(&row)?;
+        }
+        tx.signal(TOPIC);
+    } else if named.is_none() {
+        // It was started by an earlier version, which had no such row.
+        tx.meta()?.insert(&row, &record.id)?;
+    }
+    Ok(())
 }
 
 /// Stops a running redrive and returns how many letters it has moved; those stay moved.
@@ -168,8 +186,7 @@ pub fn cancel(tx: &mut Tx<'_>, id: u64, now: Timestamp) -> Result<u64, Error> {
     let record = tx.redrives()?.get(&id)?.filter(|record| record.state == RedriveState::Running);
     let mut record = record.ok_or(Error::RedriveNotFound(id))?;
     record.state = RedriveState::Cancelled { at: now };
-    tx.redrives()?.insert(&id, &record)?;
-    tx.signal(TOPIC);
+    save(tx, &record)?;
     Ok(record.moved)
 }
 

@@ -6,6 +6,7 @@ pub mod fan_out;
 pub mod misfire;
 pub mod options;
 pub mod params;
+pub mod retention;
 pub mod rule;
 pub mod service;
 pub mod tick;

@@ -188,6 +188,27 @@ impl Store {
         Ok(Snapshot::new(db.begin_read()?))
     }
 
+    /// Reads a snapshot on a thread of its own: what may be more than a few rows must not hold up the other loops of
+    /// the runtime. A read that was begun goes on when its caller is gone.
+    ///
+    /// # Errors
+    /// The read's own error, or a storage fault.
+    pub async fn read<T, E, F>(&self, read: F) -> Result<T, E>
+    where
+        F: FnOnce(&Snapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let store = self.clone();
+        match tokio::task::spawn_blocking(move || read(&store.snapshot()?)).await {
+            Ok(answer) => answer,
+            Err(fault) => match fault.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::Stopped("the process is ending".into()).into()),
+            },
+        }
+    }
+
     /// The store's file, as its options name it.
     pub fn path(&self) -> &Path {
         &self.open.path

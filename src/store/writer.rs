@@ -85,20 +85,47 @@ where
 /// Wakes the subscribers of topics after commits.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    /// One counter per topic; it moves with each commit that signals the topic.
-    topics: Mutex<HashMap<u64, watch::Sender<u64>>>,
+    topics: Mutex<Topics>,
+}
+
+/// See [`Signals`].
+#[derive(Debug, Default)]
+struct Topics {
+    /// One counter for each topic that has subscribers; it moves with each commit that signals the topic.
+    senders: HashMap<u64, watch::Sender<u64>>,
+    /// How many topics are kept before those without a subscriber go.
+    sweep_at: usize,
+}
+
+/// At least this many topics are kept before those without a subscriber go, such as the topics of removed queues.
+const TOPICS_KEPT_MIN: usize = 64;
+
+impl Topics {
+    fn subscribe(&mut self, topic: u64) -> watch::Receiver<u64> {
+        if let Some(sender) = self.senders.get(&topic) {
+            return sender.subscribe();
+        }
+        if self.senders.len() >= self.sweep_at.max(TOPICS_KEPT_MIN) {
+            // A later subscriber starts with a counter of its own and misses nothing.
+            self.senders.retain(|_, sender| sender.receiver_count() > 0);
+            // Twice those in use: a sweep costs a constant for each new topic.
+            self.sweep_at = 2 * self.senders.len();
+        }
+        let (sender, receiver) = watch::channel(0);
+        self.senders.insert(topic, sender);
+        receiver
+    }
 }
 
 impl Signals {
     pub(super) fn subscribe(&self, topic: u64) -> watch::Receiver<u64> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.entry(topic).or_insert_with(|| watch::Sender::new(0)).subscribe()
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).subscribe(topic)
     }
 
     pub(super) fn send(&self, signals: &BTreeSet<u64>) {
         let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         // A topic without an entry never had a subscriber.
-        for sender in signals.iter().filter_map(|topic| topics.get(topic)) {
+        for sender in signals.iter().filter_map(|topic| topics.senders.get(topic)) {
             sender.send_modify(|version| *version += 1);
         }
     }
@@ -251,4 +278,23 @@ impl Writer {
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_of_queues_that_nobody_waits_on_any_more_are_given_up() {
+        let signals = Signals::default();
+        let kept: Vec<_> = (0..100).map(|topic| signals.subscribe(topic)).collect();
+        for topic in 100..10_000 {
+            drop(signals.subscribe(topic));
+        }
+        let count = signals.topics.lock().unwrap().senders.len();
+        assert!(count <= 2 * kept.len(), "{count} topics");
+        signals.send(&(0..10_000).collect());
+        assert!(kept.iter().all(|receiver| receiver.has_changed().unwrap()), "those in use still hear");
+        assert!(!signals.subscribe(5000).has_changed().unwrap());
+    }
 }

@@ -7,11 +7,12 @@ use nightmail::api::control::{Answer, Control, Overview, Request};
 use nightmail::base::Timestamp;
 use nightmail::queue::stats;
 use nightmail::run::{self, report};
+use nightmail::schedule::retention;
 use nightmail::schedule::tick::{self, Decisions};
 use nightmail::schedule::watermark::{self, ForgetError};
 use nightmail::schedule::{Misfire, Options, rule::Rule};
 use nightmail::store::Tx;
-use nightmail::store::record::TickVerdict;
+use nightmail::store::record::{TickRecord, TickVerdict};
 
 use crate::support::{START, World};
 
@@ -342,4 +343,56 @@ async fn an_overview_names_the_tick_that_nobody_has_decided() {
     settle(&world, &options).await;
     assert_eq!(ticks(&overview().await), [(hour(2), None)]);
     assert_eq!(overview().await.problems(), Vec::<String>::new());
+}
+
+/// The rows of a schedule, as many as there are.
+fn rows(world: &World, schedule: &str) -> Vec<u64> {
+    let range = (schedule.to_owned(), 0)..=(schedule.to_owned(), u64::MAX);
+    let rows = world.snapshot().ticks().unwrap().first(range, usize::MAX).unwrap();
+    rows.into_iter().map(|((_, at), _)| at).collect()
+}
+
+#[tokio::test]
+async fn ticks_are_kept_for_400_days_and_at_most_ten_thousand_of_a_schedule() {
+    let world = world().await;
+    let (now, day) = (START.after(DAY * 1000), 86_400_000);
+    world.clock.set(now);
+    let now = now.as_millis();
+    let decided = |schedule: &str, ticks: Vec<u64>| {
+        let schedule = schedule.to_owned();
+        let row = TickRecord { decided_at: START, verdict: TickVerdict::Known };
+        let write = move |tx: &mut Tx<'_>| {
+            ticks.iter().try_for_each(|at| tx.ticks()?.insert(&(schedule.clone(), *at), &row).map(drop))
+        };
+        world.queues().store().write::<_, nightmail::store::Error, _>(write)
+    };
+    let many = retention::KEPT_MAX as u64 + 1234;
+    decided("busy", (0..many).map(|n| now - n * 60_000).collect()).await.unwrap();
+    decided("busy", vec![now + 1, now + day]).await.unwrap();
+    decided("daily", (0..500).map(|n| now - n * day).collect()).await.unwrap();
+    decided("once", vec![now - 600 * day, now - 500 * day]).await.unwrap();
+    decided("yearly", vec![now - 365 * day, now]).await.unwrap();
+    let outdated = retention::outdated(&world.snapshot(), world.now().wall).unwrap();
+    assert_eq!(outdated.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["busy", "daily", "once"]);
+    let mut steps = 0;
+    for (schedule, upto) in outdated {
+        loop {
+            let name = schedule.clone();
+            let step = move |tx: &mut Tx<'_>| retention::remove(tx, &name, upto);
+            let removed = world.queues().store().write::<_, nightmail::store::Error, _>(step).await.unwrap();
+            steps += 1;
+            assert!(removed <= 500);
+            if removed < retention::STEP_MAX {
+                break;
+            }
+        }
+    }
+    assert_eq!(steps, 3 + 1 + 1, "bounded steps");
+    let busy = rows(&world, "busy");
+    assert_eq!(busy.len(), retention::KEPT_MAX + 2, "the future does not count");
+    assert_eq!(busy[0], now - (retention::KEPT_MAX as u64 - 1) * 60_000, "the newest are kept");
+    assert_eq!(rows(&world, "daily")[0], now - 400 * day);
+    assert_eq!(rows(&world, "once"), [now - 500 * day], "the newest stays");
+    assert_eq!(rows(&world, "yearly").len(), 2);
+    assert_eq!(retention::outdated(&world.snapshot(), world.now().wall).unwrap(), []);
 }

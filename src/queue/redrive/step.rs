@@ -6,7 +6,7 @@ use crate::store::{self, Tx};
 
 use super::super::{Error, Observer, Transition, messages, unique};
 use super::outcomes;
-use super::{SCAN_MAX, TOPIC, select};
+use super::{SCAN_MAX, save, select};
 
 /// Moves up to `budget` letters of a running redrive and returns its record. The cursor and the moves are one commit,
 /// so a crash in the middle neither loses nor duplicates a letter.
@@ -39,10 +39,7 @@ pub fn step(
             }
         }
     }
-    if record.state != RedriveState::Running {
-        tx.signal(TOPIC);
-    }
-    tx.redrives()?.insert(&id, &record)?;
+    save(tx, &record)?;
     Ok(record)
 }
 

@@ -172,6 +172,21 @@ async fn each_step_moves_no_more_than_its_budget_and_the_rest_follows_after_a_re
 }
 
 #[tokio::test]
+async fn a_redrive_that_an_earlier_version_started_is_still_the_only_one_of_its_queue() {
+    let world = with_letters(&["404"; 3]).await;
+    let id = world.queues().start_redrive(all()).await.unwrap();
+    let row = format!("redriving {}", world.queue("dead").id);
+    let forget = row.clone();
+    world.step(move |tx| Ok(tx.meta()?.remove(&forget).map(drop)?)).await.unwrap();
+    step(&world, id, 1).await;
+    let second = world.queues().start_redrive(all()).await;
+    assert_eq!(second, Err(Error::RedriveRunning { id, queue: "dead".into() }));
+    while step(&world, id, 10).await.state == RedriveState::Running {}
+    assert_eq!(world.snapshot().meta().unwrap().get(&row).unwrap(), None);
+    world.queues().start_redrive(all()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_cancelled_redrive_keeps_what_it_moved_and_moves_no_more() {
     let world = with_letters(&["404"; 3]).await;
     let id = world.queues().start_redrive(all()).await.unwrap();
@@ -228,13 +243,31 @@ async fn only_a_dead_letter_queue_can_be_driven_back_and_limits_are_named() {
 #[tokio::test]
 async fn redrives_that_ended_are_forgotten_in_the_end_and_running_ones_never() {
     let world = with_letters(&["404"]).await;
-    for _ in 0..redrive::ENDED_KEPT_MAX + 5 {
-        let id = world.queues().start_redrive(all()).await.unwrap();
-        world.queues().cancel_redrive(id).await.unwrap();
+    for (queue, letters) in [("orders-2", "dead-2"), ("orders-3", "dead-3")] {
+        world.queues().ensure(letters, &forever()).await.unwrap();
+        let policy = RedrivePolicy { dead_letter_queue: letters.into(), max_receive_count: 3 };
+        world.queues().ensure(queue, &Options { redrive: Some(policy), ..forever() }).await.unwrap();
     }
-    let running = world.queues().start_redrive(all()).await.unwrap();
-    let known = redrive::list(&world.snapshot()).unwrap();
-    assert_eq!((known.len(), known[0].id), (redrive::ENDED_KEPT_MAX, running));
+    let start = async |from: &str| {
+        world.queues().start_redrive(Redrive { from: from.into(), ..Redrive::default() }).await.unwrap()
+    };
+    let kept = redrive::retention::ENDED_KEPT_MAX;
+    let mut ended = Vec::new();
+    for _ in 0..kept + 5 {
+        for queue in ["dead", "dead-2", "dead-3"] {
+            ended.push(start(queue).await);
+            world.queues().cancel_redrive(*ended.last().unwrap()).await.unwrap();
+        }
+    }
+    let running = start("dead").await;
+    world.queues().delete_queue("dead-3").await.unwrap();
+    assert_eq!(world.queues().forget_redrives().await.unwrap() as usize, 5 + 5 + (kept + 5));
+    assert_eq!(world.queues().forget_redrives().await, Ok(0));
+    let known: Vec<u64> = redrive::list(&world.snapshot()).unwrap().iter().rev().map(|record| record.id).collect();
+    let expected = ended[15..].iter().enumerate().filter(|(n, _)| n % 3 != 2).map(|(_, id)| *id);
+    assert_eq!(known, expected.chain([running]).collect::<Vec<_>>(), "the newest of each queue, and the running one");
+    let totals = world.snapshot().redrive_totals().unwrap().first(0..=u64::MAX, 1000).unwrap();
+    assert_eq!(totals.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), known);
 }
 
 #[tokio::test]
