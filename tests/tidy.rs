@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read the tree has failed")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -60,11 +61,11 @@ fn layer(module: &str) -> Option<u8> {
     LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
-/// The modules that a line of code names after `crate::`, also in grouped imports such as `use crate::{queue, store};`.
-fn modules_named(text: &str) -> Vec<String> {
+/// The names that code has directly after `prefix`, also in grouped imports such as `use crate::{queue, store};`.
+fn named_after(prefix: &str, text: &str) -> Vec<String> {
     let mut named = Vec::new();
-    for (at, _) in text.match_indices("crate::") {
-        let rest = &text[at + "crate::".len()..];
+    for (at, _) in text.match_indices(prefix) {
+        let rest = &text[at + prefix.len()..];
         if let Some(group) = rest.strip_prefix('{') {
             let mut depth = 0_i32;
             let mut word = String::new();
@@ -99,11 +100,55 @@ fn a_module_imports_itself_and_lower_layers_only() {
     let mut wrong = Vec::new();
     for path in sources("src") {
         let Some(own) = module(&path) else { continue };
-        for named in modules_named(&code_of(&path)) {
+        for named in named_after("crate::", &code_of(&path)) {
             let (Some(theirs), Some(ours)) = (layer(&named), layer(own)) else { continue };
             if named != own && theirs >= ours {
                 wrong.push(format!("{}: {own} (layer {ours}) names {named} (layer {theirs})", path.display()));
             }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Directories whose files still import each other in circles; a directory leaves this list for good.
+const CIRCULAR: &[&str] =
+    &["src/queue", "src/store", "src/cli", "src/api/control", "src/function/statement/pdf", "demo/src/fixtures"];
+
+/// Whether a file can reach itself over the imports of the files beside it.
+fn is_in_a_circle(file: &str, imports: &BTreeMap<String, BTreeSet<String>>) -> bool {
+    let (mut seen, mut next) = (BTreeSet::new(), vec![file]);
+    while let Some(from) = next.pop() {
+        for to in imports.get(from).into_iter().flatten() {
+            if to == file {
+                return true;
+            }
+            if seen.insert(to) {
+                next.push(to);
+            }
+        }
+    }
+    false
+}
+
+#[test]
+fn files_do_not_import_each_other_in_circles() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut directories: BTreeMap<PathBuf, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for path in code() {
+        let text = code_of(&path);
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().replace("super::super::", "");
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let beside = directories.entry(path.parent().unwrap().strip_prefix(root).unwrap().to_owned()).or_default();
+        // A name of its own is an item of the parent module.
+        let others = named_after("super::", &text).into_iter().filter(|other| *other != name);
+        beside.insert(name.clone(), others.collect());
+    }
+    let mut wrong = Vec::new();
+    for (directory, imports) in directories {
+        let circle: Vec<&String> = imports.keys().filter(|file| is_in_a_circle(file, &imports)).collect();
+        let is_known = CIRCULAR.iter().any(|known| directory == Path::new(known));
+        if circle.is_empty() == is_known {
+            wrong.push(format!("{}: {circle:?} (CIRCULAR names it: {is_known})", directory.display()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -122,8 +167,8 @@ fn the_product_stands_in_layers_and_the_demo_does_not_know_it() {
 
 #[test]
 fn grouped_imports_are_read_as_single_ones_are() {
-    assert_eq!(modules_named("use crate::{queue, store::{self, Tx}, run};"), ["queue", "store", "run"]);
-    assert_eq!(modules_named("crate::base::Clock"), ["base"]);
+    assert_eq!(named_after("crate::", "use crate::{queue, store::{self, Tx}, run};"), ["queue", "store", "run"]);
+    assert_eq!(named_after("crate::", "crate::base::Clock"), ["base"]);
 }
 
 #[test]

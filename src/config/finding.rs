@@ -5,8 +5,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::settings::Origin;
-use super::source::{Location, Source};
+use super::source::{Excerpt, Location, Origin, Source};
 
 /// One fault or one piece of advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,17 +20,6 @@ pub struct Finding {
     pub text: String,
     /// The line itself, with secrets masked.
     pub excerpt: Option<Excerpt>,
-}
-
-/// A line of the file and what to point at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Excerpt {
-    /// The line, at most 120 characters of it, with secrets masked.
-    pub text: String,
-    /// The first character to point at, from 0.
-    pub caret: usize,
-    /// How many characters to point at, at least 1.
-    pub width: usize,
 }
 
 impl fmt::Display for Finding {

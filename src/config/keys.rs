@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use super::schema::KEYS;
-
 /// One key.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -115,24 +113,4 @@ pub(super) enum Fallback {
 /// The segments of a key's path.
 pub(super) fn segments(path: &'static str) -> Vec<&'static str> {
     path.split('.').collect()
-}
-
-/// The names that may stand below the table at a path (with `*` for chosen names) of a function of this kind; `*`
-/// among them stands for any name.
-pub(super) fn below(pattern: &[&str], kind: Option<Scope>) -> Vec<&'static str> {
-    let mut names = Vec::new();
-    for key in KEYS.iter().filter(|key| key.scope.admits(kind)) {
-        let path = segments(key.path);
-        if let Some(name) = path.get(pattern.len()).filter(|_| path.starts_with(pattern))
-            && !names.contains(name)
-        {
-            names.push(*name);
-        }
-    }
-    names
-}
-
-/// The key at a path (with `*` for chosen names) of a function of this kind.
-pub(super) fn find(pattern: &[&str], kind: Option<Scope>) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.scope.admits(kind) && segments(key.path) == pattern)
 }

@@ -28,7 +28,8 @@ mod values;
 mod tests;
 
 pub use environment::Environment;
-pub use finding::{Errors, Excerpt, Finding};
+pub use finding::{Errors, Finding};
 pub use load::{CONFIG_BYTES_MAX, EXAMPLE, find, load, load_text};
 pub use reference::reference;
-pub use settings::{DaemonOptions, Entry, FunctionSettings, Kind, LogFormat, LogOptions, Origin, Settings};
+pub use settings::{DaemonOptions, Entry, FunctionSettings, Kind, LogFormat, LogOptions, Settings};
+pub use source::{Excerpt, Origin};

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::finding::Finding;
+use super::source::Origin;
 use crate::function::statement;
 use crate::{queue, schedule, store, work};
 
@@ -97,20 +98,4 @@ pub struct Entry {
     pub value: String,
     /// Where it came from.
     pub origin: Origin,
-}
-
-/// Where a value came from. The order is that of findings: the file as a whole, its lines, variables.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// The built-in default.
-    Default,
-    /// A location in the file.
-    File {
-        /// The line, from 1.
-        line: u32,
-        /// The column in characters, from 1.
-        column: u32,
-    },
-    /// The environment variable of this name.
-    Variable(String),
 }

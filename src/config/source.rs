@@ -5,9 +5,6 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::finding::Excerpt;
-use super::settings::Origin;
-
 /// An excerpt shows at most this many characters of a line.
 const EXCERPT_CHARS_MAX: usize = 120;
 
@@ -20,6 +17,33 @@ pub(super) enum Location {
     Span(Range<usize>),
     /// The environment variable of this name.
     Variable(String),
+}
+
+/// Where a value came from. The order is that of findings: the file as a whole, its lines, variables.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The built-in default.
+    Default,
+    /// A location in the file.
+    File {
+        /// The line, from 1.
+        line: u32,
+        /// The column in characters, from 1.
+        column: u32,
+    },
+    /// The environment variable of this name.
+    Variable(String),
+}
+
+/// A line of the file and what to point at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The line, at most 120 characters of it, with secrets masked.
+    pub text: String,
+    /// The first character to point at, from 0.
+    pub caret: usize,
+    /// How many characters to point at, at least 1.
+    pub width: usize,
 }
 
 /// A file's text and where its lines start.

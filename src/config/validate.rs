@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::document::{Item, Node, Table};
 use super::finding::{Report, nearest};
-use super::keys::{self, Fallback, Key, Scope, ValueType, segments};
+use super::keys::{Fallback, Key, Scope, ValueType, segments};
 use super::schema::KEYS;
 use super::source::Location;
 use super::syntax;
@@ -146,7 +146,7 @@ impl Validator<'_> {
         if pattern == ["functions", "*"] {
             scope = table.get("kind").and_then(|item| item.node.as_text()).and_then(Scope::of_kind);
         }
-        let known = keys::below(pattern, scope);
+        let known = below(pattern, scope);
         for (name, item) in table {
             let segment = if known.contains(&name.as_str()) { name.as_str() } else { "*" };
             let below: Vec<&str> = path.iter().copied().chain([name.as_str()]).collect();
@@ -158,7 +158,7 @@ impl Validator<'_> {
             if segment == "*" && !self.is_name(&below, &pattern, item) {
                 continue;
             }
-            match (keys::find(&pattern, scope), &item.node) {
+            match (find(&pattern, scope), &item.node) {
                 (Some(key), _) => self.leaf(key, &below, item),
                 (None, Node::Table(inner)) => {
                     self.found.sections.insert(joined(&below), item.key.clone());
@@ -179,7 +179,7 @@ impl Validator<'_> {
         {
             self.report.mask(&item.location); // The value of a misspelt key may be a secret.
         }
-        let text = if scope.is_some() && keys::below(pattern, None).contains(&name) {
+        let text = if scope.is_some() && below(pattern, None).contains(&name) {
             let other = if scope == Some(Scope::FanOut) { "statement" } else { "fan-out" };
             format!("unknown key here (only functions of kind {other:?} have it)")
         } else {
@@ -270,4 +270,24 @@ fn show(value_type: ValueType, node: &Node) -> String {
 /// A string in TOML.
 pub(super) fn quote(text: &str) -> String {
     toml::Value::String(text.into()).to_string()
+}
+
+/// The names that may stand below the table at a path (with `*` for chosen names) of a function of this kind; `*`
+/// among them stands for any name.
+fn below(pattern: &[&str], kind: Option<Scope>) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for key in KEYS.iter().filter(|key| key.scope.admits(kind)) {
+        let path = segments(key.path);
+        if let Some(name) = path.get(pattern.len()).filter(|_| path.starts_with(pattern))
+            && !names.contains(name)
+        {
+            names.push(*name);
+        }
+    }
+    names
+}
+
+/// The key at a path (with `*` for chosen names) of a function of this kind.
+fn find(pattern: &[&str], kind: Option<Scope>) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.scope.admits(kind) && segments(key.path) == pattern)
 }

@@ -1,6 +1,7 @@
 //! What can be wrong with a rule. Each error names the field, the value, the limit and the remedy.
 
-use super::fields::RULE_BYTES_MAX;
+/// The longest rule, in bytes.
+pub(super) const RULE_BYTES_MAX: usize = 256;
 
 /// A rule that cannot be used. Quoted text is cut, so a message is one line of bounded length.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

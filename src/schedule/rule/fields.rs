@@ -5,10 +5,7 @@
 
 use std::fmt;
 
-use super::error::{Error, cut};
-
-/// The longest rule, in bytes.
-pub(super) const RULE_BYTES_MAX: usize = 256;
+use super::error::{Error, RULE_BYTES_MAX, cut};
 
 const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
