@@ -95,6 +95,32 @@ fn code_of(path: &Path) -> String {
     text.lines().filter(is_code).collect::<Vec<_>>().join("\n")
 }
 
+/// Where a snapshot is read on the caller's own thread: at the start, or a few rows. `Store::read` is for all else.
+const SNAPSHOTS: &[(&str, usize)] = &[
+    ("api/control/answer.rs", 1),
+    ("daemon/serve.rs", 1),
+    ("queue/queues.rs", 3),
+    ("schedule/fan_out.rs", 2),
+    ("work/pool.rs", 1),
+];
+
+#[test]
+fn what_may_read_many_rows_reads_beside_the_runtime() {
+    let mut found: Vec<(String, usize)> = Vec::new();
+    for path in sources("src").into_iter().filter(|path| module(path) != Some("store")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let count = code.matches(".snapshot()").count();
+        if count > 0 {
+            let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+            found.push((inside.display().to_string(), count));
+        }
+    }
+    found.sort();
+    let expected: Vec<_> = SNAPSHOTS.iter().map(|(path, count)| ((*path).to_owned(), *count)).collect();
+    assert_eq!(found, expected, "a new read: use `Store::read`, or name here the few rows that it reads");
+}
+
 #[test]
 fn a_module_imports_itself_and_lower_layers_only() {
     let mut wrong = Vec::new();

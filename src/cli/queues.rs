@@ -158,7 +158,7 @@ pub(super) fn queues_table(queues: &[Stats]) -> String {
                 Some(_) => format!("{} (paused)", queue.name),
                 None => queue.name.clone(),
             },
-            queue.ready.to_string(),
+            format!("{}{}", queue.ready, if queue.is_more_ready { "+" } else { "" }),
             queue.delayed.to_string(),
             queue.in_flight.to_string(),
             units::show_size(queue.bytes),

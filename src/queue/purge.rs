@@ -7,7 +7,7 @@ use super::messages::Withdrawal;
 use super::{Error, Observer, messages, unique};
 
 /// One step examines at most this many messages.
-pub const STEP_MAX: usize = 1000;
+pub const STEP_MAX: usize = 500;
 
 /// The rest of a purge's range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Exact counts of a queue at one moment.
+//! The counts of a queue at one moment.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Now;
 use crate::store::Snapshot;
-use crate::store::record::{Pause, Phase, QueueRecord};
+use crate::store::record::{Counts, Pause, Phase, QueueRecord};
 
 use super::Error;
 
-/// The counts of a queue at one moment. SQS calls these approximate; here they are exact.
+/// The counts of a queue at one moment. SQS calls these approximate; here they are exact, unless `is_more_ready`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// The queue's name.
@@ -30,6 +30,10 @@ pub struct Stats {
     pub dead_letter_queue: Option<String>,
     /// Set while the queue is paused: by whom and since when.
     pub paused: Option<Pause>,
+    /// Set when more than [`DUE_COUNTED_MAX`] messages became visible since the last receive: the rest of them still
+    /// count as delayed or in flight.
+    #[serde(default)]
+    pub is_more_ready: bool,
 }
 
 impl Stats {
@@ -39,42 +43,65 @@ impl Stats {
     }
 }
 
+/// At most this many messages are looked at to tell how many of the delayed ones and those in flight are due.
+pub const DUE_COUNTED_MAX: u64 = 10_000;
+
 /// Counts the messages of a queue. A message whose delay or lease has run out counts as ready, even when no receive has
-/// moved it to the ready index yet.
+/// moved it to the ready index yet. Reads a few rows and those messages, at most [`DUE_COUNTED_MAX`].
 ///
 /// # Errors
 /// A storage fault.
 pub fn stats(snapshot: &Snapshot, queue: &QueueRecord, now: Now) -> Result<Stats, Error> {
     let counts = snapshot.counts()?.get(&queue.id)?.unwrap_or_default();
-    let (mut delayed_due, mut in_flight_due) = (0, 0);
-    let states = snapshot.states()?;
-    let mut missing = None;
-    snapshot.timed()?.scan(
-        (queue.id, 0, 0)..=(queue.id, now.lease.as_millis(), u64::MAX),
-        |(_, _, sequence), ()| {
-            match states.get(&(queue.id, sequence)) {
-                Ok(Some(state)) if state.phase == Phase::InFlight => in_flight_due += 1,
-                Ok(_) => delayed_due += 1,
-                Err(error) => {
-                    missing = Some(error);
-                    return ControlFlow::Break(());
-                }
-            }
-            ControlFlow::Continue(())
-        },
-    )?;
-    if let Some(error) = missing {
-        return Err(error.into());
-    }
-    let oldest = states.first((queue.id, 0)..=(queue.id, u64::MAX), 1)?;
+    let due = due(snapshot, queue.id, counts, now)?;
+    let oldest = snapshot.states()?.first((queue.id, 0)..=(queue.id, u64::MAX), 1)?;
     Ok(Stats {
         name: queue.name.clone(),
-        ready: counts.ready + delayed_due + in_flight_due,
-        delayed: counts.delayed.saturating_sub(delayed_due),
-        in_flight: counts.in_flight.saturating_sub(in_flight_due),
+        ready: counts.ready + due.delayed + due.in_flight,
+        delayed: counts.delayed.saturating_sub(due.delayed),
+        in_flight: counts.in_flight.saturating_sub(due.in_flight),
         bytes: counts.bytes,
         oldest_age_s: oldest.first().map(|(_, state)| now.wall.since(state.sent_at)).as_ref().map(Duration::as_secs),
         dead_letter_queue: queue.attributes.redrive.as_ref().map(|(name, _)| name.clone()),
         paused: queue.paused.clone(),
+        is_more_ready: due.is_more,
     })
+}
+
+/// Messages that are due, by the phase that they are still counted under.
+#[derive(Default)]
+struct Due {
+    delayed: u64,
+    in_flight: u64,
+    /// Set when there are more than were looked at.
+    is_more: bool,
+}
+
+fn due(snapshot: &Snapshot, queue: u32, counts: Counts, now: Now) -> Result<Due, Error> {
+    let mut due = Due::default();
+    let states = snapshot.states()?;
+    let mut fault = None;
+    let range = (queue, 0, 0)..=(queue, now.lease.as_millis(), u64::MAX);
+    snapshot.timed()?.scan(range, |(_, _, sequence), ()| {
+        if due.delayed + due.in_flight == DUE_COUNTED_MAX {
+            due.is_more = true;
+            return ControlFlow::Break(());
+        }
+        // The index does not tell the phase; without the other kind in the queue there is nothing to tell apart.
+        let is_in_flight = match (counts.delayed, counts.in_flight) {
+            (_, 0) => Ok(false),
+            (0, _) => Ok(true),
+            _ => states.get(&(queue, sequence)).map(|state| state.is_some_and(|state| state.phase == Phase::InFlight)),
+        };
+        match is_in_flight {
+            Ok(true) => due.in_flight += 1,
+            Ok(false) => due.delayed += 1,
+            Err(error) => {
+                fault = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    fault.map_or(Ok(due), |fault| Err(fault.into()))
 }

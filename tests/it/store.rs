@@ -323,3 +323,13 @@ async fn a_check_refuses_a_file_with_a_damaged_page_before_anything_writes_to_it
     assert!(refused.to_string().contains("does not have the checksum"), "{refused}");
     assert!(std::fs::read(&path).unwrap() == bytes, "the file was changed");
 }
+
+#[tokio::test]
+async fn a_large_read_runs_on_a_thread_of_its_own_and_its_panic_reaches_the_caller() {
+    let world = World::with_orders().await;
+    let store = world.queues().store();
+    let reader = store.read::<_, Error, _>(|_| Ok(std::thread::current().id())).await.unwrap();
+    assert_ne!(reader, std::thread::current().id());
+    let broken = std::panic::AssertUnwindSafe(store.read::<(), Error, _>(|_| panic!("an invariant is broken")));
+    assert_eq!(broken.catch_unwind().await.unwrap_err().downcast_ref(), Some(&"an invariant is broken"));
+}

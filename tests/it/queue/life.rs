@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nightmail::base::SystemClock;
 use nightmail::queue::observer::NoObserver;
+use nightmail::queue::stats;
 use nightmail::queue::{Error, Options, Queues, ReceiptHandle, Receive, Send};
 use nightmail::store::Store;
 
@@ -297,4 +298,29 @@ async fn a_receive_removes_no_more_than_256_messages_and_then_asks_to_be_repeate
     assert_eq!((receiving.messages.len(), receiving.next_visible_at), (0, None));
     assert_eq!(counts(&world, "short"), (0, 0, 0));
     world.check();
+}
+
+#[tokio::test]
+async fn statistics_look_at_a_bounded_number_of_due_messages_and_say_when_there_are_more() {
+    const MORE: u64 = 300;
+    let world = World::with_orders().await;
+    let second = Some(Duration::from_secs(1));
+    let due = stats::DUE_COUNTED_MAX;
+    let messages = (0..due).map(|_| Send { delay: second, ..Send::text("x") }).collect();
+    world.queues().send_all("orders", messages).await.unwrap();
+    world.pass(2);
+    let stats = || stats::stats(&world.snapshot(), &world.queue("orders"), world.now()).unwrap();
+    let seen = stats();
+    assert_eq!((seen.ready, seen.delayed, seen.is_more_ready), (due, 0, false));
+    let messages = (0..MORE).map(|_| Send { delay: second, ..Send::text("x") }).collect();
+    world.queues().send_all("orders", messages).await.unwrap();
+    world.pass(2);
+    let seen = stats();
+    assert_eq!((seen.ready, seen.delayed, seen.is_more_ready), (due, MORE, true));
+    assert_eq!(seen.total(), due + MORE);
+    // Each receive shows some of them.
+    let received = world.take("orders", 10).await.len() as u64;
+    world.take("orders", 10).await;
+    let seen = stats();
+    assert_eq!((seen.in_flight, seen.total(), seen.is_more_ready), (2 * received, due + MORE, false));
 }
