@@ -13,7 +13,7 @@ use crate::base::{Clock, LeaseTime, Now};
 use crate::store::record::{Owner, RedriveState};
 use crate::store::{self, Store, Tx};
 
-use super::receive::Receiving;
+use super::receive::{Position, Receiving};
 use super::recover::Served;
 use super::redrive::{self, Redrive};
 use super::{
@@ -233,6 +233,19 @@ impl Queues {
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::by_id(tx, queue)?;
             receive::receive(tx, &*observer, &queue, what, now)
+        };
+        self.store.write(step).await
+    }
+
+    /// Receives what is available now, the messages behind that position first; see [`receive::receive_after`].
+    ///
+    /// # Errors
+    /// As [`Queues::receive_now`].
+    pub async fn receive_after(&self, queue: u32, what: Receive, after: Position) -> Result<Receiving, Error> {
+        let (now, observer) = (self.now(), self.observer.clone());
+        let step = move |tx: &mut Tx<'_>| {
+            let queue = catalog::by_id(tx, queue)?;
+            receive::receive_after(tx, &*observer, &queue, what, after, now)
         };
         self.store.write(step).await
     }

@@ -62,7 +62,21 @@ pub struct Received {
     pub attempts_charged: u32,
     /// The queue that it died from, when it is a dead letter; zero otherwise.
     pub source: u32,
+    /// Its priority; lower ones go first.
+    pub priority: u32,
+    /// When the first of the present series of deferrals was received; zero outside one.
+    pub deferred_since: LeaseTime,
 }
+
+impl Received {
+    /// Where it stood in the queue; see [`receive_after`].
+    pub const fn position(&self) -> Position {
+        (self.priority, self.handle.sequence)
+    }
+}
+
+/// Priority and sequence number: the order in which a queue gives its messages.
+pub type Position = (u32, u64);
 
 /// What a receive found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +103,33 @@ pub fn receive(
     what: Receive,
     now: Now,
 ) -> Result<Receiving, Error> {
+    receive_from(tx, observer, queue, what, None, now)
+}
+
+/// Receives as [`receive`] does, but begins behind `after` and goes on from the front of the queue, so that the callers
+/// that name the position of the last message get every message in turn.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_after(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    queue: &QueueRecord,
+    what: Receive,
+    after: Position,
+    now: Now,
+) -> Result<Receiving, Error> {
+    receive_from(tx, observer, queue, what, Some(after), now)
+}
+
+fn receive_from(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    queue: &QueueRecord,
+    what: Receive,
+    after: Option<Position>,
+    now: Now,
+) -> Result<Receiving, Error> {
     let visibility = visibility(queue, what)?;
     if queue.deleted_at.is_some() {
         return Err(Error::Gone(queue.id));
@@ -102,7 +143,10 @@ pub fn receive(
     let capacity = usize::try_from(IN_FLIGHT_MAX.saturating_sub(in_flight)).unwrap_or(usize::MAX);
     let what = Receive { max: what.max.min(capacity), ..what };
     let mut step = ReceiveStep { tx, observer, queue, what, visibility, now, messages: Vec::new(), scanned: 0 };
-    step.run()?;
+    match after {
+        None => step.run()?,
+        Some(after) => step.run_after(after)?,
+    }
     let messages = step.messages;
     // The step may stop at `SCAN_MAX` with ready messages left. Callers that want more must then receive again at once.
     let left_some = messages.len() < what.max && !tx.ready()?.first(all(queue), 1)?.is_empty();
@@ -278,6 +322,24 @@ impl ReceiveStep<'_, '_> {
         Ok(())
     }
 
+    /// Receives from behind `after` to the end, then from the front. Noisy groups are not skipped: callers get each
+    /// message in turn.
+    fn run_after(&mut self, after: Position) -> Result<(), Error> {
+        let (front, end) = all(self.queue).into_inner();
+        let start = (self.queue.id, after.0, after.1.saturating_add(1));
+        for range in [start..=end, front..=start] {
+            while self.goes_on() {
+                let Some((key, ())) = self.tx.ready()?.first(range.clone(), 1)?.pop() else { break };
+                let state = state_of(self.tx, (key.0, key.2))?;
+                match state.group {
+                    None => self.offer((key.0, key.2), &state)?,
+                    Some(group) => self.offer_group((key.0, key.2), &state, group)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn wanted(&self) -> usize {
         self.what.max - self.messages.len()
     }
@@ -425,6 +487,8 @@ fn received(key: messages::Key, held: &MessageState, body: Body) -> Received {
         receive_count: held.receive_count,
         attempts_charged: held.attempts_charged,
         source: held.source,
+        priority: held.priority,
+        deferred_since: held.deferred_since,
     }
 }
 

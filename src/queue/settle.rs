@@ -122,6 +122,22 @@ pub fn defer(
     wait_for(tx, key, &state, &deferred, ended.at.lease.after(wait))
 }
 
+/// Defers a message that waits for a destination that is away or for room in a queue, without charging the attempt and
+/// for as long as it takes: this ends the series of deferrals that [`defer`] limits.
+///
+/// # Errors
+/// A storage fault.
+pub fn wait(tx: &mut Tx<'_>, handle: ReceiptHandle, ended: &Ended, wait: Duration) -> Result<Settled, Error> {
+    let Some((key, state)) = held(tx, handle)? else { return Ok(Settled::Fenced) };
+    record_attempt(tx, &state, &attempt(&state, ended, AttemptEnd::Deferred))?;
+    let waiting = MessageState {
+        attempts_charged: state.attempts_charged.saturating_sub(1),
+        deferred_since: LeaseTime::ZERO,
+        ..state.clone()
+    };
+    wait_for(tx, key, &state, &waiting, ended.at.lease.after(wait))
+}
+
 /// Returns a message whose work has not begun (a drain): it is ready at once and nothing is charged.
 ///
 /// # Errors

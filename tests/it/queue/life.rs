@@ -9,6 +9,7 @@ use nightmail::queue::observer::NoObserver;
 use nightmail::queue::stats;
 use nightmail::queue::{Error, Options, Queues, ReceiptHandle, Receive, Send};
 use nightmail::store::Store;
+use nightmail::store::record::Owner;
 
 use crate::support::{World, forever, texts};
 
@@ -40,6 +41,29 @@ async fn messages_are_received_in_the_order_of_sending_and_no_more_than_asked() 
     }
     assert_eq!(texts(&world.take("orders", 3).await), ["a", "b", "c"]);
     assert_eq!(texts(&world.take("orders", 3).await), ["d"]);
+}
+
+#[tokio::test]
+async fn a_receive_behind_a_position_gives_every_message_in_turn() {
+    let world = World::with_orders().await;
+    let later = |text: &'static str| Send { priority: 1, ..Send::text(text) };
+    for message in [later("d"), Send::text("a"), Send::text("b"), Send::text("c"), later("e")] {
+        world.queues().send("orders", message).await.unwrap();
+    }
+    let first = world.take_one("orders").await;
+    let (queue, mut position) = (world.queue("orders").id, first.position());
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        let what = Receive { max: 1, visibility: Some(Duration::ZERO), owner: Owner::Client };
+        let found = world.queues().receive_after(queue, what, position).await.unwrap();
+        position = found.messages[0].position();
+        seen.extend(texts(&found.messages));
+        world.pass(1);
+    }
+    assert_eq!(seen.concat(), "bcdebcde", "{first:?} is in flight");
+    world.queues().change_visibility(first.handle, Duration::ZERO).await.unwrap();
+    let all = world.queues().receive_after(queue, Receive::for_client(10), position).await.unwrap();
+    assert_eq!(texts(&all.messages).concat(), "abcde", "from behind the last one it goes on at the front");
 }
 
 #[tokio::test]

@@ -137,6 +137,28 @@ async fn a_failure_between_deferrals_begins_their_limit_anew() {
 }
 
 #[tokio::test]
+async fn a_wait_for_a_destination_that_is_away_costs_no_attempt_and_has_no_end() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let handle = world.work("orders").await.handle;
+    world.defer(handle).await;
+    world.pass(3000);
+    for _ in 0..100 {
+        let handle = world.work("orders").await.handle;
+        let (ended, pause) = (world.ended("refused"), Duration::from_secs(60));
+        let settled = world.step(move |tx| settle::wait(tx, handle, &ended, pause)).await;
+        assert_eq!(settled, Ok(Settled::Waits { until: world.now().lease.after(pause) }));
+        world.pass(60);
+    }
+    let received = world.work("orders").await;
+    assert_eq!((received.receive_count, received.attempts_charged), (102, 1));
+    world.defer(received.handle).await;
+    world.pass(3599);
+    let handle = world.work("orders").await.handle;
+    assert!(matches!(world.defer(handle).await, Settled::Waits { .. }), "the limit began after the last wait");
+}
+
+#[tokio::test]
 async fn a_released_message_is_ready_at_once_as_if_not_tried() {
     let world = World::with_orders().await;
     world.send("orders", "hello").await;
