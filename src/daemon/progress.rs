@@ -1,4 +1,5 @@
-//! Reports the progress of runs: a log line when a run is complete, and systemd's status line while one is under way.
+//! Reports the progress of runs: a log line when a run is complete, and systemd's status line, which names what is
+//! away and the run under way.
 //!
 //! It polls the store from time to time. So it is right no matter how the last recipient ended, and it costs attempts
 //! nothing.
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::queue::Queues;
 use crate::run::{self, Report, report};
+use crate::work::Breakers;
 
 use super::notify;
 
@@ -20,7 +22,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RUNS_LOOKED_AT: u64 = 16;
 
 /// Runs until `shutdown`. `idle` is the status while no run is under way.
-pub(super) async fn report(queues: Queues, idle: String, shutdown: CancellationToken) -> Result<(), run::Error> {
+pub(super) async fn report(
+    queues: Queues,
+    breakers: Breakers,
+    idle: String,
+    shutdown: CancellationToken,
+) -> Result<(), run::Error> {
     let mut watch = Watch::new(idle.clone());
     loop {
         let runs = queues.store().read(|snapshot| report::list(snapshot, RUNS_LOOKED_AT)).await?;
@@ -35,7 +42,9 @@ pub(super) async fn report(queues: Queues, idle: String, shutdown: CancellationT
                 "the run is complete: every recipient has an end"
             );
         }
-        if let Some(status) = watch.changed_status(&runs, &idle) {
+        let now = queues.now().wall;
+        let away: Vec<String> = breakers.views().iter().filter_map(|view| view.line(now)).collect();
+        if let Some(status) = watch.changed_status(&runs, &away, &idle) {
             notify::send(&[NotifyState::Status(status)]);
         }
         tokio::select! {
@@ -71,8 +80,10 @@ impl Watch {
     }
 
     /// The status, if it differs from the one that was sent last.
-    fn changed_status(&mut self, runs: &[Report], idle: &str) -> Option<&str> {
-        let status = runs.iter().find(|run| !run.is_complete()).map_or_else(|| idle.to_owned(), status);
+    fn changed_status(&mut self, runs: &[Report], away: &[String], idle: &str) -> Option<&str> {
+        let run = runs.iter().find(|run| !run.is_complete()).map_or_else(|| idle.to_owned(), status);
+        // What is away comes first: the run's figures do not move because of it.
+        let status = away.iter().cloned().chain([run]).collect::<Vec<_>>().join("; ");
         if status == self.last_status {
             return None;
         }
@@ -124,10 +135,14 @@ mod tests {
     #[test]
     fn the_status_follows_the_run_under_way_and_is_told_only_when_it_changes() {
         let mut watch = Watch::new("idle".into());
-        assert_eq!(watch.changed_status(&[], "idle"), None);
+        assert_eq!(watch.changed_status(&[], &[], "idle"), None);
         let under_way = "run 2 of monthly: fetched 5, sent 3, dead 0";
-        assert_eq!(watch.changed_status(&[run(2, 3, 2), run(1, 5, 0)], "idle"), Some(under_way));
-        assert_eq!(watch.changed_status(&[run(2, 3, 2)], "idle"), None);
-        assert_eq!(watch.changed_status(&[run(2, 5, 0)], "idle"), Some("idle"));
+        assert_eq!(watch.changed_status(&[run(2, 3, 2), run(1, 5, 0)], &[], "idle"), Some(under_way));
+        assert_eq!(watch.changed_status(&[run(2, 3, 2)], &[], "idle"), None);
+        let away = ["relay mail.example:587 away since 02:14, next try in 30s".to_owned()];
+        let both = format!("{}; {under_way}", away[0]);
+        assert_eq!(watch.changed_status(&[run(2, 3, 2)], &away, "idle"), Some(both.as_str()));
+        assert_eq!(watch.changed_status(&[run(2, 3, 2)], &away, "idle"), None);
+        assert_eq!(watch.changed_status(&[run(2, 5, 0)], &[], "idle"), Some("idle"));
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::control::Control;
 use crate::api::control::server::{self, ControlListener};
 use crate::base::{Clock, units};
-use crate::config::{Kind, Settings};
+use crate::config::{FunctionSettings, Kind, Settings};
 use crate::queue::{self, Queues, catalog};
 use crate::run::Ledger;
 use crate::schedule::{self, Service};
@@ -78,13 +78,18 @@ impl Daemon {
         let Self { settings, clock, queues, control, watch } = self;
         let end = CancellationToken::new();
         let signals = Drain::default();
-        let mut pools = JoinSet::new();
         let breakers = Breakers::new(clock.clone());
-        let made = functions::make(&settings, &queues, &clock)?;
+        let made = functions::make(&settings, &queues, &clock)?.into_iter().zip(&settings.functions);
         let quarantine = Quarantine::new(suspects(&settings, &queues)?);
-        for (function, made) in settings.functions.iter().zip(made) {
-            let pool = Pool::new(queues.clone(), function.pool.clone(), made, signals.clone());
-            pools.spawn(pool.with_quarantine(quarantine.clone()).run());
+        let pool = |(made, function): (_, &FunctionSettings)| {
+            let pool = Pool::new(queues.clone(), function.pool.clone(), made, signals.clone(), &breakers);
+            pool.with_quarantine(quarantine.clone())
+        };
+        // All are made before the first one runs.
+        let made: Vec<Pool> = made.map(pool).collect();
+        let mut pools = JoinSet::new();
+        for pool in made {
+            pools.spawn(pool.run());
         }
         let mut parts = JoinSet::new();
         let schedules = schedules(&settings);
@@ -105,7 +110,7 @@ impl Daemon {
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
 
         let status = status(&settings);
-        spawn(&mut parts, progress::report(queues.clone(), status.clone(), signals.stop.clone()));
+        spawn(&mut parts, progress::report(queues.clone(), breakers.clone(), status.clone(), signals.stop.clone()));
         tracing::info!(data_dir = %settings.data_dir.display(), "{status}");
         notify::send(&[NotifyState::Ready, NotifyState::Status(&status)]);
 

@@ -20,9 +20,11 @@ use tracing::Instrument;
 
 use crate::base::{Contact, Effect, Failure, Outcome, Report, units};
 use crate::function::{Function, Invocation};
-use crate::queue::{Queues, Received};
+use crate::queue::Queues;
 
 use super::Options;
+use super::breaker::Voter;
+use super::breakers::Gate;
 use super::dispatcher::{Delivery, Finished};
 use super::settle::End;
 
@@ -71,6 +73,8 @@ impl Service<Task<Delivery>> for Call {
 pub(super) struct FinishLayer {
     pub(super) queues: Queues,
     pub(super) options: Arc<Options>,
+    /// Takes in what attempts learn about their destinations.
+    pub(super) gate: Gate,
     /// To the dispatcher. Its capacity is the pool's concurrency, so a send does not wait.
     pub(super) finished: mpsc::Sender<Finished>,
     /// Cancelled when the grace period of a drain is over: running attempts are cancelled and their messages released.
@@ -125,14 +129,17 @@ where
                 // When the function returns and the abort comes at the same moment, the outcome counts: its effect may
                 // have happened.
                 biased;
-                answer = call => layer.ended(&delivery.message, answer.map_err(Into::into)),
+                answer = call => layer.ended(answer.map_err(Into::into)),
                 () = layer.abort.cancelled() => {
                     tracing::info!("given back: the drain's grace is over");
                     (End::Aborted, Vec::new())
                 }
             };
+            // Before the batching, so that a breaker opens and closes without delay.
+            layer.gate.record(&contacts, Voter::of(&delivery.message), delivery.probe.as_deref());
+            let was_away = layer.gate.is_away(&contacts);
             // The time is taken here, not at the commit: batching must not change when an attempt ended.
-            let finished = Finished { delivery, end, contacts, at: layer.queues.now(), span };
+            let finished = Finished { delivery, end, contacts, was_away, at: layer.queues.now(), span };
             if layer.finished.send(finished).await.is_err() {
                 tracing::error!("the attempt could not be settled: its pool has stopped");
             }
@@ -144,16 +151,9 @@ where
 }
 
 impl FinishLayer {
-    fn ended(&self, message: &Received, answer: Result<Report, BoxDynError>) -> (End, Vec<Contact>) {
+    fn ended(&self, answer: Result<Report, BoxDynError>) -> (End, Vec<Contact>) {
         // A function that panicked or was cut off at its time limit has told nothing about its destinations.
         let Report { outcome, contacts } = answer.unwrap_or_else(|error| self.broken(&error).into());
-        let took = self.queues.now().lease.since(message.received_at);
-        let name = outcome.name();
-        if let Some(why) = outcome.failure() {
-            tracing::warn!(outcome = name, took_ms = took.as_millis(), fingerprint = %why.fingerprint(), "{why}");
-        } else {
-            tracing::debug!(outcome = name, took_ms = took.as_millis(), "done");
-        }
         (End::Outcome(outcome), contacts)
     }
 

@@ -1,13 +1,14 @@
 //! The circuit breaker of one destination: closed, open, or open with a probe under way.
 //!
 //! A pure state machine: time is an argument and nothing is logged. It decides from the verdicts of attempts whether
-//! the destination is away, and when a single message may try it again. Must not know queues, pools or outcomes.
+//! the destination is away, and when a single message may try it again. Must not know pools or outcomes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::outcome::printable;
 use crate::base::{LeaseTime, MessageId, Verdict};
+use crate::queue::Received;
 
 /// So many messages that found no session, a throttled one or no reply open the breaker; fewer when the functions that
 /// use the destination run fewer attempts at once.
@@ -83,6 +84,13 @@ pub(super) struct Voter {
     pub(super) attempts_charged: u32,
     /// Whether it was the probe of this destination.
     pub(super) is_probe: bool,
+}
+
+impl Voter {
+    /// The attempt at that message, so far as no probe.
+    pub(super) fn of(message: &Received) -> Self {
+        Self { message: message.message_id, attempts_charged: message.attempts_charged, is_probe: false }
+    }
 }
 
 /// A change of state, to be logged once.

@@ -91,7 +91,7 @@ impl Breakers {
                 },
                 since: outage.map(|outage| now.wall_of(outage.since)),
                 next_try: outage.map(|outage| now.wall_of(outage.due)),
-                cause: outage.map(|outage| outage.cause.clone()),
+                cause: outage.map(|outage| cause(destination, outage).to_owned()),
                 needs_operator: outage.is_some_and(|outage| outage.needs_operator),
             }
         };
@@ -276,10 +276,16 @@ impl Drop for Probe {
     }
 }
 
+/// Why it is away. Failures often begin with the destination, which every line and list names already.
+fn cause<'a>(destination: &Destination, outage: &'a Outage) -> &'a str {
+    let rest = outage.cause.strip_prefix(&destination.to_string()).and_then(|rest| rest.strip_prefix(": "));
+    rest.unwrap_or(&outage.cause)
+}
+
 /// Logs a change of state, outside the span of the attempt that brought it about.
 fn tell(destination: &Destination, change: &Change, outage: Option<&Outage>, now: Now) {
     let (cause, wait) = match outage {
-        Some(outage) => (outage.cause.as_str(), outage.due.since(now.lease)),
+        Some(outage) => (cause(destination, outage), outage.due.since(now.lease)),
         None => ("", Duration::ZERO),
     };
     let wait = units::show_duration(Duration::from_secs_f64(wait.as_secs_f64().round().max(1.0)));

@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::base::{Contact, LeaseTime, Now};
-use crate::queue::receive::VISIBILITY_MAX;
-use crate::queue::{self, Queues, Receive, Received, Receiving, Settled, settle};
+use crate::queue::receive::{Position, VISIBILITY_MAX};
+use crate::queue::{self, Receive, Received, Receiving, Settled, settle};
 use crate::store::record::Owner;
 
-use super::Options;
+use super::breakers::{Pass, Probe};
 use super::options::LEASE_MARGIN;
 use super::quarantine::{InWork, Quarantine, Turn};
-use super::settle::{End, settle};
+use super::settle::{End, Settler, tell};
 
 /// One commit settles at most this many attempts and receives at most this many messages.
 const BATCH_MAX: usize = 256;
@@ -36,6 +36,8 @@ pub(super) struct Delivery {
     pub(super) permit: Arc<OwnedSemaphorePermit>,
     /// Its entry in the quarantine's books; shared with the messages that were received with it.
     pub(super) in_work: Arc<InWork>,
+    /// Set when the message probes destinations that are away. Returned with the permit.
+    pub(super) probe: Option<Arc<Probe>>,
 }
 
 /// A finished attempt that is not settled yet.
@@ -47,6 +49,8 @@ pub(super) struct Finished {
     pub(super) end: End,
     /// What it learned about its destinations.
     pub(super) contacts: Vec<Contact>,
+    /// Whether the destination of the last contact was away when it ended.
+    pub(super) was_away: bool,
     /// When it ended.
     pub(super) at: Now,
     /// The attempt's span; the log lines of the settling belong to it.
@@ -56,10 +60,14 @@ pub(super) struct Finished {
 /// Connects the store with the attempts of one function.
 #[derive(Debug)]
 pub(super) struct Dispatcher {
-    pub(super) queues: Queues,
-    pub(super) options: Arc<Options>,
+    pub(super) settler: Settler,
     /// The queue's id in the store.
     pub(super) queue: u32,
+    /// How far the queue was received. Probes begin behind it, because what stands before it was tried already, and go
+    /// on behind the last probe.
+    pub(super) position: Position,
+    /// Set when a probe found nothing but suspects: the next one may take a suspect.
+    pub(super) has_only_suspects: bool,
     /// Decides between ordinary messages and suspects; shared by all pools.
     pub(super) quarantine: Quarantine,
     /// Whether the queue's suspects cannot be received now, because it is paused; looked at again when it changes.
@@ -86,6 +94,33 @@ enum Wakeup {
     Over,
 }
 
+/// When the dispatcher looks for messages again, beside changes of the queue and of the quarantine.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// At this moment; never by itself when `None`.
+    at: Option<LeaseTime>,
+    /// When the breakers change from this version; set while they let nothing through.
+    breakers: Option<u64>,
+}
+
+impl Look {
+    /// As soon as a permit is free.
+    const NOW: Self = Self { at: Some(LeaseTime::ZERO), breakers: None };
+
+    const fn at(moment: Option<LeaseTime>) -> Self {
+        Self { at: moment, breakers: None }
+    }
+}
+
+/// The result of one receive.
+enum Batch {
+    /// Messages, with the permits taken for them and their entry in the quarantine's books; at most one when it is a
+    /// probe.
+    Received { found: Receiving, permits: OwnedSemaphorePermit, in_work: Arc<InWork>, probe: Option<Probe> },
+    /// Nothing was received.
+    None(Look),
+}
+
 impl Dispatcher {
     /// Runs until the last attempt is settled and no more can start, or until the store stops. After `stop`, or once
     /// the worker is gone, it receives no more messages.
@@ -97,22 +132,22 @@ impl Dispatcher {
         deliveries: mpsc::Sender<Delivery>,
         stop: CancellationToken,
     ) -> Result<(), queue::Error> {
-        let mut changed = self.queues.store().subscribe(u64::from(self.queue));
+        let mut changed = self.settler.queues.store().subscribe(u64::from(self.queue));
         let mut quarantine = self.quarantine.changed();
-        let mut look_at = Some(LeaseTime::ZERO);
+        let mut look = Look::NOW;
         // Dropping the sender ends the worker. When its last attempt ends, `finished` closes and so does this loop.
         let mut deliveries = Some(deliveries);
         loop {
-            let group =
-                match self.next_wakeup(deliveries.as_ref(), &stop, (&mut changed, &mut quarantine), look_at).await {
-                    Wakeup::Finished(first) => self.collect_batch(first).await,
-                    Wakeup::Messages => Vec::new(),
-                    Wakeup::Closing => {
-                        deliveries = None;
-                        continue;
-                    }
-                    Wakeup::Over => return Ok(()),
-                };
+            let group = match self.next_wakeup(deliveries.as_ref(), &stop, (&mut changed, &mut quarantine), look).await
+            {
+                Wakeup::Finished(first) => self.collect_batch(first).await,
+                Wakeup::Messages => Vec::new(),
+                Wakeup::Closing => {
+                    deliveries = None;
+                    continue;
+                }
+                Wakeup::Over => return Ok(()),
+            };
             // Nothing is written before this future is polled. `join!` polls it together with the receive, so the
             // writer gets the steps of both at once and as a rule commits them together.
             let settled = self.settle(group);
@@ -123,7 +158,7 @@ impl Dispatcher {
                     changed.mark_unchanged();
                     quarantine.mark_unchanged();
                     let ((), received) = tokio::join!(settled, self.receive());
-                    look_at = self.deliver(received?, deliveries).await?;
+                    look = self.deliver(received?, deliveries).await?;
                 }
                 _ => settled.await,
             }
@@ -135,7 +170,7 @@ impl Dispatcher {
         deliveries: Option<&mpsc::Sender<Delivery>>,
         stop: &CancellationToken,
         (changed, quarantine): (&mut watch::Receiver<u64>, &mut watch::Receiver<u64>),
-        look_at: Option<LeaseTime>,
+        look: Look,
     ) -> Wakeup {
         let messages = async {
             // Waits on the semaphore itself: a permit also comes free without a `Finished`, when an attempt panics
@@ -144,7 +179,8 @@ impl Dispatcher {
             tokio::select! {
                 _ = changed.changed() => {}
                 _ = quarantine.changed() => {}
-                () = self.queues.until(look_at) => {}
+                () = self.settler.queues.until(look.at) => {}
+                Some(()) = OptionFuture::from(look.breakers.map(|version| self.settler.gate.changed(version))) => {}
             }
         };
         tokio::select! {
@@ -162,7 +198,7 @@ impl Dispatcher {
     async fn collect_batch(&mut self, first: Finished) -> Vec<Finished> {
         let mut group = vec![first];
         // Half, not all: the other half keeps the processors busy during the commit.
-        let enough = (self.options.concurrency / 2).clamp(1, BATCH_MAX);
+        let enough = (self.settler.options.concurrency / 2).clamp(1, BATCH_MAX);
         let wait_is_over = tokio::time::sleep(LINGER);
         tokio::pin!(wait_is_over);
         while group.len() < BATCH_MAX {
@@ -173,7 +209,7 @@ impl Dispatcher {
             }
             // A finished attempt holds its permit until it is settled. A batch as large as the number of permits taken
             // therefore means that no other attempt is running, and that waiting would be in vain.
-            let permits_taken = self.options.concurrency.saturating_sub(self.permits.available_permits());
+            let permits_taken = self.settler.options.concurrency.saturating_sub(self.permits.available_permits());
             if group.len() >= enough.min(permits_taken) {
                 break;
             }
@@ -188,15 +224,18 @@ impl Dispatcher {
     /// Settles a batch. This call creates the steps; the returned future sends them to the writer.
     fn settle(&self, group: Vec<Finished>) -> impl Future<Output = ()> + use<> {
         let settled = group.into_iter().map(|finished| {
-            let Finished { delivery: Delivery { message, permit, in_work }, end, contacts, at, span } = finished;
-            tracing::trace!(?contacts, "destinations");
+            let Finished { delivery, end, contacts, was_away, at, span } = finished;
+            let Delivery { message, permit, in_work, probe } = delivery;
             // Released early, so that the receive in the same commit can use it. The limit is on running functions, and
-            // this one has ended.
-            drop((permit, in_work));
-            let (queues, options) = (self.queues.clone(), self.options.clone());
+            // this one has ended. The same goes for the probe, whose verdict is known by now.
+            drop((permit, in_work, probe));
+            // Looked at again: the attempts of one batch failed together, and the last of them may have opened it.
+            let is_away = was_away || self.settler.gate.is_away(&contacts);
+            span.in_scope(|| tell(&end, is_away, at.lease.since(message.received_at)));
+            let settler = self.settler.clone();
             let name = end.name();
             let settled = async move {
-                match settle(&queues, &options, message, end, at).await {
+                match settler.settle(message, end, is_away, at).await {
                     Ok(Settled::Fenced) => {
                         tracing::warn!(end = name, "the message was taken from this attempt meanwhile");
                     }
@@ -211,42 +250,66 @@ impl Dispatcher {
         join_all(settled).map(drop)
     }
 
-    /// Receives at most as many messages as there are free permits.
+    /// Receives at most as many messages as there are free permits; while a destination is away, one or none.
     async fn receive(&mut self) -> Result<Batch, queue::Error> {
         let free = u32::try_from(self.permits.available_permits().min(BATCH_MAX)).expect("it is at most a few hundred");
         // Only this function keeps permits, so those just counted are still free. They are taken before the receive: no
         // message may be in flight without a permit to run it.
-        let Ok(permits) = self.permits.clone().try_acquire_many_owned(free) else { return Ok(Batch::NONE_NOW) };
+        let Ok(permits) = self.permits.clone().try_acquire_many_owned(free) else { return Ok(Batch::None(Look::NOW)) };
         if free == 0 {
-            return Ok(Batch::NONE_NOW);
+            return Ok(Batch::None(Look::NOW));
         }
-        match self.quarantine.turn(self.queue, self.is_paused, self.queues.now().lease) {
+        // The right to probe is held during the receive: no other function may begin a probe meanwhile.
+        let probe = match self.settler.gate.admit() {
+            Pass::All => None,
+            Pass::Probe(probe) => Some(probe),
+            Pass::Wait { until, version } => {
+                // Suspects behind an open breaker block nobody. While a probe is under way it may be a suspect itself.
+                if until.is_some() {
+                    self.quarantine.block(self.queue);
+                }
+                return Ok(Batch::None(Look { at: until, breakers: Some(version) }));
+            }
+        };
+        let is_blocked = self.is_paused || (probe.is_some() && !self.has_only_suspects);
+        match self.quarantine.turn(self.queue, is_blocked, self.settler.queues.now().lease) {
             Turn::Ordinary(in_work) => {
-                let what =
-                    Receive { max: permits.num_permits(), visibility: Some(self.visibility()), owner: Owner::Worker };
-                let found = self.queues.receive_now(self.queue, what).await?;
-                Ok(Batch::Received { found, permits, in_work })
+                let found = self.receive_ordinary(permits.num_permits(), probe.is_some()).await?;
+                Ok(Batch::Received { found, permits, in_work, probe })
             }
             Turn::Suspect(in_work) => {
                 let found = self.receive_suspect(&in_work).await?;
-                Ok(Batch::Received { found, permits, in_work })
+                Ok(Batch::Received { found, permits, in_work, probe })
             }
             Turn::EndAlone(handle) => {
-                self.queues.store().write(move |tx| settle::end_alone(tx, handle)).await?;
+                self.settler.queues.store().write(move |tx| settle::end_alone(tx, handle)).await?;
                 self.quarantine.alone_ended(handle);
-                Ok(Batch::NONE_NOW)
+                Ok(Batch::None(Look::NOW))
             }
-            Turn::Wait(until) => Ok(Batch::None { look_at: Some(until) }),
+            Turn::Wait(until) => Ok(Batch::None(Look { at: Some(until), breakers: probe.map(Probe::give_back) })),
         }
+    }
+
+    /// Receives messages that are no suspects: from the front of the queue, or one for a probe.
+    async fn receive_ordinary(&mut self, max: usize, is_probe: bool) -> Result<Receiving, queue::Error> {
+        let queues = &self.settler.queues;
+        let what = Receive { max, visibility: Some(self.visibility()), owner: Owner::Worker };
+        if !is_probe {
+            return queues.receive_now(self.queue, what).await;
+        }
+        let found = queues.receive_after(self.queue, Receive { max: 1, ..what }, self.position).await?;
+        self.has_only_suspects = found.messages.is_empty() && queues.next_suspect(self.queue)?.is_some();
+        let next_visible_at = if self.has_only_suspects { Some(LeaseTime::ZERO) } else { found.next_visible_at };
+        Ok(Receiving { next_visible_at, ..found })
     }
 
     /// Receives the queue's next suspect, which is then the only attempt in the process.
     async fn receive_suspect(&mut self, in_work: &InWork) -> Result<Receiving, queue::Error> {
-        let found = self.queues.receive_suspect(self.queue, self.visibility()).await?;
+        let found = self.settler.queues.receive_suspect(self.queue, self.visibility()).await?;
         if let Some(message) = &found {
             in_work.is_alone(message.handle);
         }
-        let next = self.queues.next_suspect(self.queue)?;
+        let next = self.settler.queues.next_suspect(self.queue)?;
         // A paused queue keeps its suspects: the next change of the queue may be its resumption.
         self.is_paused = found.is_none() && next.is_some();
         self.quarantine.update(self.queue, next);
@@ -259,44 +322,42 @@ impl Dispatcher {
         (self.time_limit + LEASE_MARGIN).min(VISIBILITY_MAX)
     }
 
-    /// Hands the messages to the worker. Returns when to look for more; `None` means only after a change of the queue.
-    async fn deliver(
-        &self,
-        batch: Batch,
-        deliveries: &mpsc::Sender<Delivery>,
-    ) -> Result<Option<LeaseTime>, queue::Error> {
-        let (found, mut permits, in_work) = match batch {
-            Batch::Received { found, permits, in_work } => (found, permits, in_work),
-            Batch::None { look_at } => return Ok(look_at),
+    /// Hands the messages to the worker. Returns when to look for more.
+    async fn deliver(&mut self, batch: Batch, deliveries: &mpsc::Sender<Delivery>) -> Result<Look, queue::Error> {
+        let (found, mut permits, in_work, probe) = match batch {
+            Batch::Received { found, permits, in_work, probe } => (found, permits, in_work, probe),
+            Batch::None(look) => return Ok(look),
         };
+        if let Some(probe) = probe {
+            let Some(message) = found.messages.into_iter().next() else {
+                return Ok(Look { at: found.next_visible_at, breakers: Some(probe.give_back()) });
+            };
+            (self.position, self.has_only_suspects) = (message.position(), false);
+            let permit = Arc::new(permits.split(1).expect("a permit was taken before the receive"));
+            self.hand_over(Delivery { message, permit, in_work, probe: Some(Arc::new(probe)) }, deliveries).await?;
+            return Ok(Look::NOW);
+        }
         for message in found.messages {
+            self.position = self.position.max(message.position());
             let permit = permits.split(1).expect("no more messages were asked for than permits were taken");
-            let delivery = Delivery { message, permit: Arc::new(permit), in_work: in_work.clone() };
-            // The channel holds as many deliveries as there are permits, so this never waits. It fails when the worker
-            // is gone; the message was not worked on and goes back without a charge.
-            if let Err(unwanted) = deliveries.send(delivery).await {
-                let handle = unwanted.0.message.handle;
-                self.queues.store().write(move |tx| settle::release(tx, handle)).await.map(drop)?;
-            }
+            let delivery = Delivery { message, permit: Arc::new(permit), in_work: in_work.clone(), probe: None };
+            self.hand_over(delivery, deliveries).await?;
         }
         // With every permit used there may be more messages right now: look again as soon as a permit is free. Unused
         // permits mean that nothing else is visible until `next_visible_at`.
         let is_used_up = permits.num_permits() == 0;
-        Ok(if is_used_up { Some(LeaseTime::ZERO) } else { found.next_visible_at })
+        Ok(if is_used_up { Look::NOW } else { Look::at(found.next_visible_at) })
     }
-}
 
-/// The result of one receive.
-enum Batch {
-    /// Messages, with the permits taken for them and their entry in the quarantine's books.
-    Received { found: Receiving, permits: OwnedSemaphorePermit, in_work: Arc<InWork> },
-    /// Nothing was received. When to look again; `None` means only after a change.
-    None { look_at: Option<LeaseTime> },
-}
-
-impl Batch {
-    /// Nothing, and another look is due as soon as a permit is free.
-    const NONE_NOW: Self = Self::None { look_at: Some(LeaseTime::ZERO) };
+    async fn hand_over(&self, delivery: Delivery, deliveries: &mpsc::Sender<Delivery>) -> Result<(), queue::Error> {
+        // The channel holds as many deliveries as there are permits, so this never waits. It fails when the worker is
+        // gone; the message was not worked on and goes back without a charge.
+        if let Err(unwanted) = deliveries.send(delivery).await {
+            let handle = unwanted.0.message.handle;
+            self.settler.queues.store().write(move |tx| settle::release(tx, handle)).await.map(drop)?;
+        }
+        Ok(())
+    }
 }
 
 /// Returns when a drain has begun or the worker is gone.

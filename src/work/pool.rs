@@ -20,8 +20,10 @@ use crate::queue::{self, Queues, catalog};
 
 use super::attempt::{AttemptFuture, Call, FinishLayer, panic_text};
 use super::backend::QueueBackend;
+use super::breakers::Gate;
 use super::dispatcher::{Dispatcher, Finished};
-use super::{Options, Quarantine};
+use super::settle::Settler;
+use super::{Breakers, Options, Quarantine};
 
 /// A worker that ended unexpectedly is rebuilt after this pause.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -48,14 +50,25 @@ pub struct Pool {
     options: Arc<Options>,
     function: Arc<dyn Function>,
     drain: Drain,
+    /// Decides between ordinary messages and suspects; shared by all pools.
     quarantine: Quarantine,
+    /// The breakers of the function's destinations.
+    gate: Gate,
 }
 
 impl Pool {
-    /// A pool that is not running yet.
-    pub fn new(queues: Queues, options: Options, function: Arc<dyn Function>, drain: Drain) -> Self {
+    /// A pool that is not running yet. All pools of a process are made before the first one runs: the thresholds of the
+    /// breakers depend on all functions that share a destination.
+    pub fn new(
+        queues: Queues,
+        options: Options,
+        function: Arc<dyn Function>,
+        drain: Drain,
+        breakers: &Breakers,
+    ) -> Self {
+        let gate = breakers.gate(function.destinations(), options.concurrency);
         let quarantine = Quarantine::new(BTreeMap::new());
-        Self { queues, options: Arc::new(options), function, drain, quarantine }
+        Self { queues, options: Arc::new(options), function, drain, quarantine, gate }
     }
 
     /// The same pool with the quarantine that all pools of the process share; without one there are no suspects.
@@ -76,11 +89,16 @@ impl Pool {
             let (backend, deliveries) = QueueBackend::new(self.options.concurrency);
             let (sender, finished) = mpsc::channel(self.options.concurrency);
             let dispatcher = Dispatcher {
-                queues: self.queues.clone(),
-                options: self.options.clone(),
+                settler: Settler {
+                    queues: self.queues.clone(),
+                    options: self.options.clone(),
+                    gate: self.gate.clone(),
+                },
                 queue,
                 quarantine: self.quarantine.clone(),
                 is_paused: false,
+                position: (0, 0),
+                has_only_suspects: false,
                 permits: permits.clone(),
                 time_limit: self.time_limit(),
                 finished,
@@ -110,6 +128,7 @@ impl Pool {
         let settle = FinishLayer {
             queues: self.queues.clone(),
             options: self.options.clone(),
+            gate: self.gate.clone(),
             finished,
             abort: self.drain.abort.clone(),
         };

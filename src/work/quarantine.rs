@@ -61,6 +61,8 @@ struct State {
     window_until: Option<LeaseTime>,
     /// Until when ordinary messages come in although there are suspects.
     ordinary_until: Option<LeaseTime>,
+    /// Set when a pool was told to wait; until the next attempt ends and wakes it.
+    somebody_waits: bool,
 }
 
 /// The attempts of one receive; they leave the quarantine's books when this is dropped.
@@ -82,9 +84,10 @@ impl Drop for InWork {
         let mut state = self.quarantine.state();
         state.in_work.remove(&self.attempt);
         state.alone.take_if(|(attempt, _)| *attempt == self.attempt);
-        let somebody_may_wait = !state.queues.is_empty();
+        // Without this, pools with empty queues would wake each other for as long as there are suspects.
+        let somebody_waits = std::mem::take(&mut state.somebody_waits);
         drop(state);
-        if somebody_may_wait {
+        if somebody_waits {
             self.quarantine.signal();
         }
     }
@@ -114,11 +117,20 @@ impl Quarantine {
             Decision::EndAlone(handle) => Turn::EndAlone(handle),
             Decision::Wait(until) => Turn::Wait(until),
         };
+        state.somebody_waits |= matches!(turn, Turn::Wait(_));
         drop(state);
         if has_changed {
             self.signal();
         }
         turn
+    }
+
+    /// Records that the suspects of `queue` cannot be tried now, until its pool asks for another [`Quarantine::turn`].
+    pub(super) fn block(&self, queue: u32) {
+        let has_changed = self.state().blocked.insert(queue);
+        if has_changed {
+            self.signal();
+        }
     }
 
     /// Records that the mark of that receive, which said that it is alone, is removed.
@@ -267,6 +279,22 @@ mod tests {
         assert_eq!(told(&quarantine.turn(2, false, at(60))), "wait 90s");
         let next = quarantine.turn(1, false, at(60));
         assert_eq!(told(&next), "suspect", "work older than a window keeps nobody waiting");
+    }
+
+    #[test]
+    fn an_attempt_that_ends_wakes_only_those_who_were_told_to_wait() {
+        let quarantine = Quarantine::new(BTreeMap::from([(1, (0, 5))]));
+        quarantine.block(1);
+        let mut changed = quarantine.changed();
+        assert_eq!(told(&quarantine.turn(2, false, at(0))), "ordinary");
+        assert!(!changed.has_changed().unwrap(), "a pool with an empty queue would wake itself for ever");
+        quarantine.block(1);
+        assert!(!changed.has_changed().unwrap(), "it was blocked before");
+        let alone = quarantine.turn(1, false, at(1));
+        assert_eq!(told(&quarantine.turn(2, false, at(1))), "wait 31s");
+        changed.mark_unchanged();
+        drop(alone);
+        assert!(changed.has_changed().unwrap());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! From a function's outcome to one commit: the message, its history, its run's ledger and the totals change together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{Effect, Now, Outcome};
+use crate::base::{Effect, Failure, LeaseTime, Now, Outcome};
 use crate::queue;
 use crate::queue::settle::{self, Ended};
 use crate::queue::{Queues, Received, Settled};
@@ -10,6 +11,10 @@ use crate::run::ledger;
 use crate::store::Tx;
 
 use super::Options;
+use super::breakers::Gate;
+
+/// A message whose destination is away becomes visible again after this, and up to the same at random.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -30,64 +35,115 @@ impl End {
     }
 }
 
-/// Settles an attempt that ended at `now`.
-///
-/// # Errors
-/// The store failed; the daemon's next start then treats the attempt as lost.
-pub(super) async fn settle(
-    queues: &Queues,
-    options: &Options,
-    message: Received,
-    end: End,
-    now: Now,
-) -> Result<Settled, queue::Error> {
-    match end {
-        End::Outcome(outcome) => conclude(queues, options, &message, outcome, now).await,
-        End::Aborted => give_back(queues, &message, now).await,
+/// What the settling of one pool's attempts needs.
+#[derive(Clone, Debug)]
+pub(super) struct Settler {
+    pub(super) queues: Queues,
+    pub(super) options: Arc<Options>,
+    pub(super) gate: Gate,
+}
+
+impl Settler {
+    /// Settles an attempt that ended at `now`. `is_away`: the destination of the call that decided its outcome is away.
+    ///
+    /// # Errors
+    /// The store failed; the daemon's next start then treats the attempt as lost.
+    pub(super) async fn settle(
+        &self,
+        message: Received,
+        end: End,
+        is_away: bool,
+        now: Now,
+    ) -> Result<Settled, queue::Error> {
+        match end {
+            End::Outcome(outcome) => match spared(outcome, is_away) {
+                Ok(why) => self.wait(&message, why, now).await,
+                Err(outcome) => self.conclude(&message, outcome, now).await,
+            },
+            End::Aborted => give_back(&self.queues, &message, now).await,
+        }
+    }
+
+    /// Settles an attempt according to its outcome.
+    async fn conclude(&self, message: &Received, outcome: Outcome, now: Now) -> Result<Settled, queue::Error> {
+        let (store, observer, options) = (self.queues.store(), self.queues.observer(), &self.options);
+        let (handle, back_off) = (message.handle, back_off(options, message.attempts_charged));
+        match outcome {
+            Outcome::Done(proof) => {
+                let (run, recipient) = (message.run, message.recipient);
+                let step = move |tx: &mut Tx<'_>| {
+                    let deleted = settle::done(tx, handle)?.is_some();
+                    // The effect happened, so the ledger records it even when the message was purged or received by
+                    // another worker in the meantime.
+                    ledger::sent(tx, run, recipient, proof, now.wall)?;
+                    Ok(if deleted { Settled::Deleted } else { Settled::Fenced })
+                };
+                store.write(step).await
+            }
+            Outcome::Retry { why, after, effect } => {
+                let (ended, wait) = (self.ended(why, now), requested_wait(after).unwrap_or(back_off));
+                let step = move |tx: &mut Tx<'_>| {
+                    if effect == Effect::Unknown {
+                        settle::report_interrupted(tx, &*observer, handle, now)?;
+                    }
+                    settle::retry(tx, &*observer, handle, &ended, wait)
+                };
+                store.write(step).await
+            }
+            Outcome::Dead { why } => {
+                let ended = self.ended(why, now);
+                store.write(move |tx| settle::move_to_dlq(tx, &*observer, handle, &ended, back_off)).await
+            }
+            Outcome::Deferred { why, after } => {
+                let (ended, wait) = (self.ended(why, now), requested_wait(after).unwrap_or(options.deferral_pause));
+                let at_most = options.deferral_max + self.time_away(message);
+                store.write(move |tx| settle::defer(tx, &*observer, handle, &ended, wait, at_most)).await
+            }
+        }
+    }
+
+    /// Defers a message whose destination is away, for a short while: nothing is received for that destination until it
+    /// answers a probe, and then the message is ready.
+    async fn wait(&self, message: &Received, why: Failure, now: Now) -> Result<Settled, queue::Error> {
+        let (handle, ended) = (message.handle, self.ended(why, now));
+        let wait = AWAY_PAUSE.mul_f64(1.0 + rand::random::<f64>());
+        self.queues.store().write(move |tx| settle::wait(tx, handle, &ended, wait)).await
+    }
+
+    /// How much of the present series of deferrals a destination was away: it does not count towards its limit.
+    fn time_away(&self, message: &Received) -> Duration {
+        match message.deferred_since {
+            LeaseTime::ZERO => Duration::ZERO,
+            since => self.gate.away_since(since),
+        }
+    }
+
+    fn ended(&self, why: Failure, at: Now) -> Ended {
+        Ended { function: self.options.function.clone(), why, at }
     }
 }
 
-/// Settles an attempt according to its outcome.
-async fn conclude(
-    queues: &Queues,
-    options: &Options,
-    message: &Received,
-    outcome: Outcome,
-    now: Now,
-) -> Result<Settled, queue::Error> {
-    let (handle, observer) = (message.handle, queues.observer());
-    let (at_most, back_off) = (options.deferral_max, back_off(options, message.attempts_charged));
-    let pause = options.deferral_pause;
-    let ended = |why| Ended { function: options.function.clone(), why, at: now };
+/// The failure of an attempt that is not charged because the destination of its last call is away; otherwise the
+/// outcome as it was. A doubt stays charged: probes would otherwise mail the same recipient without end.
+fn spared(outcome: Outcome, is_away: bool) -> Result<Failure, Outcome> {
     match outcome {
-        Outcome::Done(proof) => {
-            let (run, recipient) = (message.run, message.recipient);
-            let step = move |tx: &mut Tx<'_>| {
-                let deleted = settle::done(tx, handle)?.is_some();
-                // The effect happened, so the ledger records it even when the message was purged or received by another
-                // worker in the meantime.
-                ledger::sent(tx, run, recipient, proof, now.wall)?;
-                Ok(if deleted { Settled::Deleted } else { Settled::Fenced })
-            };
-            queues.store().write(step).await
+        Outcome::Retry { why, effect: Effect::None, .. } | Outcome::Deferred { why, .. } if is_away => Ok(why),
+        outcome => Err(outcome),
+    }
+}
+
+/// Logs how an attempt ended. What fails because its destination is away is not worth a line of its own: the breaker
+/// has told it.
+pub(super) fn tell(end: &End, is_away: bool, took: Duration) {
+    let End::Outcome(outcome) = end else { return };
+    let (name, took_ms) = (outcome.name(), took.as_millis());
+    match outcome {
+        Outcome::Done(_) => tracing::debug!(outcome = name, took_ms, "done"),
+        Outcome::Retry { why, effect: Effect::None, .. } | Outcome::Deferred { why, .. } if is_away => {
+            tracing::debug!(outcome = "deferred", took_ms, fingerprint = %why.fingerprint(), "{why}");
         }
-        Outcome::Retry { why, after, effect } => {
-            let (ended, wait) = (ended(why), requested_wait(after).unwrap_or(back_off));
-            let step = move |tx: &mut Tx<'_>| {
-                if effect == Effect::Unknown {
-                    settle::report_interrupted(tx, &*observer, handle, now)?;
-                }
-                settle::retry(tx, &*observer, handle, &ended, wait)
-            };
-            queues.store().write(step).await
-        }
-        Outcome::Dead { why } => {
-            let ended = ended(why);
-            queues.store().write(move |tx| settle::move_to_dlq(tx, &*observer, handle, &ended, back_off)).await
-        }
-        Outcome::Deferred { why, after } => {
-            let (ended, wait) = (ended(why), requested_wait(after).unwrap_or(pause));
-            queues.store().write(move |tx| settle::defer(tx, &*observer, handle, &ended, wait, at_most)).await
+        Outcome::Retry { why, .. } | Outcome::Dead { why } | Outcome::Deferred { why, .. } => {
+            tracing::warn!(outcome = name, took_ms, fingerprint = %why.fingerprint(), "{why}");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The daemon end to end: a schedule's run, its fan-out, its workers and its books, with the demo's bank and relay.
 
+mod breakers;
 mod clock;
 pub(crate) mod document;
 mod fan_out;
+mod outage;
 mod poison;
 mod relay;
 mod schedule;

@@ -33,6 +33,8 @@ mod power_cut;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod queue;
 #[cfg(feature = "demo")]
 #[cfg(test)]

@@ -12,7 +12,7 @@ use nightmail::queue::{Queues, Send, catalog, stats};
 use nightmail::run::Ledger;
 use nightmail::store::{self, Store};
 use nightmail::work::pool::Drain;
-use nightmail::work::{Options, Pool};
+use nightmail::work::{Breakers, Options, Pool};
 
 use crate::harness::{messages, until};
 use crate::support::{dying_after, forever};
@@ -67,8 +67,9 @@ async fn work_off(poison: &str, max: u32) -> (nightmail::queue::peek::Peeked, u3
         deferral_pause: Duration::from_millis(10),
         deferral_max: Duration::from_secs(60),
     };
+    let breakers = Breakers::new(SystemClock::shared());
     let (brittle, drain) = (Arc::new(Brittle::default()), Drain::default());
-    let pool = tokio::spawn(Pool::new(queues.clone(), options, brittle.clone(), drain.clone()).run());
+    let pool = tokio::spawn(Pool::new(queues.clone(), options, brittle.clone(), drain.clone(), &breakers).run());
     until("an empty queue", async || {
         let snapshot = queues.store().snapshot().unwrap();
         let queue = catalog::look_up(&snapshot, "orders").unwrap();

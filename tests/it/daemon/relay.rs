@@ -20,7 +20,7 @@ async fn a_relay_that_is_full_for_a_while_costs_no_attempt_and_nobody_a_mail() {
     let script: sink::Script = Arc::new(move |_, _, step| {
         if step == Step::Mail && full.load(Ordering::SeqCst) {
             refused.fetch_add(1, Ordering::SeqCst);
-            return Action::Reply(421, "4.7.0 too busy, come back later".into());
+            return Action::Reply(452, "4.3.1 no space left, come back later".into());
         }
         Action::Accept
     });
