@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Fingerprint;
 
-/// Error texts are cut to this many bytes before they are stored.
+/// Error texts are shortened to this many bytes before they are stored.
 pub const FAILURE_TEXT_BYTES_MAX: usize = 1024;
 
 /// What went wrong, classified so that the same fault groups.
@@ -24,7 +24,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Classifies a fault; `text` is cut at [`FAILURE_TEXT_BYTES_MAX`] and its control characters are escaped.
+    /// Classifies a fault. `text` becomes one line of at most [`FAILURE_TEXT_BYTES_MAX`] bytes; a remedy in parentheses
+    /// at its end is never cut off.
     pub fn new(kind: &str, place: &str, code: impl fmt::Display, text: impl fmt::Display) -> Self {
         Self { kind: kind.into(), place: place.into(), code: code.to_string(), text: printable(&text.to_string()) }
     }
@@ -46,17 +47,67 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Escapes control characters and cuts at a character boundary, so that a text from outside is one bounded log line.
+/// Whether a character could change how a terminal or a log shows what stands around it: control characters, line and
+/// paragraph separators, and the bidirectional controls, which show text in another order than it has.
+pub fn is_deceptive(c: char) -> bool {
+    let is_bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_bidi || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// A text from outside as one line of at most [`FAILURE_TEXT_BYTES_MAX`] bytes; see [`shorten`].
 pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(FAILURE_TEXT_BYTES_MAX));
-    for c in text.chars() {
-        if out.len() + c.len_utf8() > FAILURE_TEXT_BYTES_MAX {
-            out.push('…');
-            break;
-        }
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    shorten(text, FAILURE_TEXT_BYTES_MAX)
+}
+
+/// Escapes deceptive characters and makes the text at most `bytes_max` bytes long. What is cut is never the remedy: it
+/// stands in parentheses at the end of a text, and what is foreign and may be long stands before it.
+pub fn shorten(text: &str, bytes_max: usize) -> String {
+    const CUT: &str = "… ";
+    let (whole, is_cut) = escaped(text, bytes_max);
+    if !is_cut {
+        return whole;
     }
-    out
+    let remedy = remedy(text).map(|remedy| escaped(remedy, bytes_max.saturating_sub(CUT.len())));
+    let end = match remedy {
+        Some((remedy, false)) => format!("{CUT}{remedy}"),
+        // Without a remedy, or with one that alone is too long, the beginning says most.
+        _ => CUT.trim_end().to_owned(),
+    };
+    let (beginning, _) = escaped(text, bytes_max.saturating_sub(end.len()));
+    beginning + &end
+}
+
+/// The beginning of the text with escapes, at most `bytes_max` bytes, and whether more follows.
+fn escaped(text: &str, bytes_max: usize) -> (String, bool) {
+    let mut out = String::with_capacity(text.len().min(bytes_max));
+    for c in text.chars() {
+        let before = out.len();
+        if is_deceptive(c) {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
+        if out.len() > bytes_max {
+            out.truncate(before);
+            return (out, true);
+        }
+    }
+    (out, false)
+}
+
+/// The parentheses at the end of a text, with those inside them.
+fn remedy(text: &str) -> Option<&str> {
+    let mut depth = 0_usize;
+    for (at, c) in text.char_indices().rev() {
+        match c {
+            ')' => depth += 1,
+            '(' if depth == 1 => return Some(&text[at..]),
+            '(' => depth -= 1,
+            _ if depth == 0 => return None,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The outcome of one attempt.
@@ -130,4 +181,40 @@ pub struct DeliveryProof {
     pub message_id: Option<String>,
     /// SHA-256 of the document, in hex.
     pub document_sha256: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_too_long_loses_what_is_foreign_and_keeps_its_remedy() {
+        let remedy = "(send UTF-8 (RFC 3629), or ask who does)";
+        for foreign in ["x".repeat(5000), "é".repeat(5000), "\n".repeat(5000), "(".repeat(5000)] {
+            let failure = Failure::new("data", "users", "odd", format!("the page says {foreign} {remedy}"));
+            assert!(failure.text.starts_with("the page says "), "{}", failure.text);
+            assert!(failure.text.ends_with(&format!("… {remedy}")), "{}", failure.text);
+            assert!((FAILURE_TEXT_BYTES_MAX - 8..=FAILURE_TEXT_BYTES_MAX).contains(&failure.text.len()));
+        }
+        assert_eq!(shorten("abcdefghi", 9), "abcdefghi");
+        assert_eq!(shorten("abcdefghij", 9), "abcdef…");
+        assert_eq!(shorten("abcdefghij (k)", 9), "ab… (k)");
+        assert_eq!(shorten("a (a remedy that alone is too long)", 9), "a (a r…");
+        assert_eq!(shorten("closes) without opening", 9), "closes…");
+    }
+
+    #[test]
+    fn nothing_can_turn_a_line_round_or_break_it() {
+        let controls = ['\u{7}', '\n', '\u{1b}', '\u{7f}', '\u{9b}', '\u{2028}', '\u{2029}'];
+        let bidi = ['\u{200e}', '\u{200f}', '\u{61c}']
+            .into_iter()
+            .chain('\u{202a}'..='\u{202e}')
+            .chain('\u{2066}'..='\u{2069}');
+        for c in controls.into_iter().chain(bidi) {
+            let shown = printable(&format!("a{c}b"));
+            assert!(shown.starts_with("a\\") && shown.ends_with('b') && shown.is_ascii(), "{c:?}: {shown}");
+        }
+        assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
+        assert_eq!(printable("é \u{200d} \u{200b} ש"), "é \u{200d} \u{200b} ש", "joiners and letters are no controls");
+    }
 }

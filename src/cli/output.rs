@@ -7,10 +7,14 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 
+use crate::base::outcome::is_deceptive;
 use crate::base::units;
 
 /// A word of a table's last column may be broken when it has more characters than this.
 const PROSE_WORD_CHARS_MAX: usize = 40;
+
+/// A failure's text on a terminal is shortened to this, with its remedy.
+pub(super) const FAILURE_BYTES_MAX: usize = 400;
 
 /// The size of a terminal that does not tell it.
 const ROWS: usize = 24;
@@ -117,11 +121,11 @@ pub(super) fn wants_no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// Makes foreign text safe for a terminal: control characters are escaped, and long text is cut.
+/// Makes foreign text safe for a terminal: characters that could deceive are escaped, and long text is cut.
 pub(super) fn tame(text: &str, chars_max: usize) -> String {
     let mut out = String::new();
     for c in text.chars().take(chars_max) {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        if is_deceptive(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     if text.chars().nth(chars_max).is_some() {
         out.push('…');
@@ -239,6 +243,12 @@ mod tests {
                                                                            to take any more mails now
         a-name-with-many-characters-and-no-blank    269 B  period=2026-10  monthly-statements-production-dead
         ");
+    }
+
+    #[test]
+    fn foreign_text_cannot_turn_a_line_round() {
+        assert_eq!(tame("Ada\u{202e}adA\u{7}", 10), "Ada\\u{202e}adA\\u{7}");
+        assert_eq!(tame("Ada Lovelace", 3), "Ada…");
     }
 
     #[test]

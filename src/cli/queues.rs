@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::api::control::{Answer, Request, request};
 use crate::base::attempt::{Attempt, AttemptEnd};
+use crate::base::outcome::shorten;
 use crate::base::{SystemClock, limit, units};
 use crate::queue::dead::Group;
 use crate::queue::peek::Peeked;
@@ -16,7 +17,7 @@ use crate::queue::unique::{Mode, Unique};
 
 use super::args::{Context, Sure};
 use super::ask::{ask, strange};
-use super::output::{note, table, tame};
+use super::output::{FAILURE_BYTES_MAX, note, table, tame};
 
 /// A peek on a terminal shows this much of each message; `--json` shows up to 4096 bytes.
 const PEEK_CHARS_MAX: usize = 400;
@@ -209,7 +210,12 @@ fn history_text(history: &[Attempt]) -> String {
             AttemptEnd::Lost => "lost",
         };
         let why = attempt.failure.as_ref().map(ToString::to_string).unwrap_or_default();
-        out += &format!("  #{} {} {end} after {took}: {}\n", attempt.number, attempt.started_at, tame(&why, 300));
+        out += &format!(
+            "  #{} {} {end} after {took}: {}\n",
+            attempt.number,
+            attempt.started_at,
+            shorten(&why, FAILURE_BYTES_MAX)
+        );
     }
     out
 }
@@ -228,7 +234,7 @@ pub(super) fn groups_table(groups: &[Group]) -> String {
             group.fingerprint.map_or_else(|| "-".into(), |fingerprint| fingerprint.to_string()),
             group.count.to_string(),
             group.class.clone(),
-            tame(&group.sample, 160),
+            shorten(&group.sample, FAILURE_BYTES_MAX),
         ]
     };
     table(&["fingerprint", "letters", "class", "sample"], &[1], groups.iter().map(row).collect())

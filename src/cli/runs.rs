@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 
 use crate::api::control::{Answer, Request};
+use crate::base::outcome::shorten;
 use crate::base::units;
 use crate::run::Report;
 use crate::run::report::{ROWS_SHOWN_MAX, Row};
 
 use super::args::Context;
 use super::ask::{ask, strange};
-use super::output::{Output, table, tame};
+use super::output::{FAILURE_BYTES_MAX, Output, table, tame};
 
 /// `nightmail run …`
 #[derive(Debug, Subcommand)]
@@ -161,7 +162,13 @@ fn params_text(run: &Report) -> String {
 fn recipients_table(rows: &[Row]) -> String {
     let row = |row: &Row| {
         let doubt = if row.interrupted > 0 { row.interrupted.to_string() } else { String::new() };
-        vec![tame(&row.user, 80), row.state.clone(), row.updated_at.to_string(), doubt, tame(&row.detail, 200)]
+        vec![
+            tame(&row.user, 80),
+            row.state.clone(),
+            row.updated_at.to_string(),
+            doubt,
+            shorten(&row.detail, FAILURE_BYTES_MAX),
+        ]
     };
     table(&["user", "state", "since", "cut off", "detail"], &[3], rows.iter().map(row).collect())
 }

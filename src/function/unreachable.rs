@@ -17,6 +17,13 @@ const NO_SUCH_NAME: [&str; 4] = [
     "nodename nor servname provided, or not known",
 ];
 
+/// The settings that decide how a destination is reached, as `config.toml` names them.
+pub(super) struct Keys<'k> {
+    pub(super) address: &'k str,
+    pub(super) tls: &'k str,
+    pub(super) connect_timeout: &'k str,
+}
+
 /// Why there is no session.
 #[derive(Debug)]
 pub(super) struct Unreachable {
@@ -52,21 +59,22 @@ impl Unreachable {
         Self { code, text: format!("no connection: {root}"), needs_operator: false }
     }
 
-    /// What to do. `address_keys` and `tls_keys` are the settings that decide the address and the use of TLS.
-    pub(super) fn remedy(&self, address_keys: &str, tls_keys: &str) -> String {
+    /// What to do.
+    pub(super) fn remedy(&self, keys: &Keys<'_>) -> String {
+        let Keys { address, tls, connect_timeout } = keys;
         match self.code {
             "certificate" => {
                 "the certificate is not trusted: write the name that it was issued for, and add its issuer \
                               to the system's root certificates or to the PEM file that SSL_CERT_FILE names"
                     .into()
             }
-            "tls" => format!("check {tls_keys}"),
-            "name-unknown" => format!("check {address_keys}, and the resolver of this machine"),
+            "tls" => format!("check {tls}"),
+            "name-unknown" => format!("check {address}, and the resolver of this machine"),
             "name-lookup" => "the resolver of this machine failed: check /etc/resolv.conf and the network".into(),
             "connect-timeout" => {
-                format!("check {address_keys}, the network and the firewall, or raise connect_timeout")
+                format!("check {address}, the network and the firewall, or raise {connect_timeout}")
             }
-            _ => format!("is it up? check {address_keys}"),
+            _ => format!("is it up? check {address}"),
         }
     }
 }
@@ -130,11 +138,12 @@ mod tests {
 
     #[test]
     fn each_class_has_a_remedy_of_its_own() {
-        let remedy =
-            |code| Unreachable { code, text: String::new(), needs_operator: false }.remedy("url", "its scheme");
+        let keys = Keys { address: "url", tls: "its scheme", connect_timeout: "account.connect_timeout" };
+        let remedy = |code| Unreachable { code, text: String::new(), needs_operator: false }.remedy(&keys);
         let codes = ["certificate", "tls", "name-unknown", "name-lookup", "connect-timeout", "refused"];
         let remedies: std::collections::BTreeSet<String> = codes.into_iter().map(remedy).collect();
         assert_eq!(remedies.len(), codes.len());
         assert!(remedy("tls") == "check its scheme" && remedy("refused").contains("url"));
+        assert!(remedy("connect-timeout").ends_with("raise account.connect_timeout"));
     }
 }

@@ -77,8 +77,8 @@ impl Account {
 /// Amounts are JSON strings or numbers and stay exact; unknown fields are ignored.
 ///
 /// # Errors
-/// A failure of kind `data`, place `account` and one of these codes: `malformed` (not this JSON; the text says where
-/// and what was expected), `account-mismatch`, `period-mismatch`, `unknown-currency`, `invalid-amount`,
+/// A failure of kind `data`, place `account` and one of these codes: `empty`, `html` (or XML), `invalid-utf8`,
+/// `truncated` (JSON that was cut off), `malformed` (not this JSON; the text says where and what was expected), `account-mismatch`, `period-mismatch`, `unknown-currency`, `invalid-amount`,
 /// `amount-out-of-range`, `too-many-decimals`, `invalid-date`, `description-too-long`, `too-many-transactions`,
 /// `balance-mismatch`. Until the account is known to be the expected one, a text quotes nothing but account ids.
 pub fn parse(body: &[u8], expect: &Expected) -> Result<Account, Failure> {
@@ -154,7 +154,10 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let place = if path == "." { String::new() } else { format!("{path}: ") };
-        failure("malformed", format!("{place}{}", error.into_inner()))
+        match std::str::from_utf8(body) {
+            Ok(_) => failure("malformed", format!("{place}{}", error.into_inner())),
+            Err(_) => not_utf8(),
+        }
     })?;
     json.end().map_err(|error| failure("malformed", format!("more follows after the answer's object: {error}")))?;
     Ok(value)
@@ -184,15 +187,25 @@ fn check_account(body: &[u8], expect: &Expected) -> Result<(), Failure> {
 /// Says what the body is instead of JSON, without quoting it.
 fn not_json(body: &[u8], error: &serde_json::Error) -> Failure {
     let (line, column) = (error.line(), error.column());
-    let text = match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        None => "the body is empty, expected a JSON object".to_owned(),
-        Some(b'<') => "the body is HTML or XML, expected a JSON object".to_owned(),
-        _ if std::str::from_utf8(body).is_err() => "the body is not UTF-8, expected a JSON object".to_owned(),
-        _ if error.is_eof() => format!("the body ends early, at line {line} column {column}: it was cut off"),
-        _ if error.is_data() => format!("expected a JSON object with one \"account\", at line {line} column {column}"),
-        _ => format!("the body is not JSON: {error}"),
-    };
-    failure("malformed", text)
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => failure("empty", "the body is empty, expected a JSON object"),
+        Some(b'<') => {
+            failure("html", "the body is HTML or XML, not JSON (is account.url an API's address, and the token right?)")
+        }
+        _ if std::str::from_utf8(body).is_err() => not_utf8(),
+        _ if error.is_eof() => {
+            failure("truncated", format!("the body ends early, at line {line} column {column}: it was cut off"))
+        }
+        _ if error.is_data() => {
+            let text = format!("expected a JSON object with one \"account\", at line {line} column {column}");
+            failure("malformed", text)
+        }
+        _ => failure("malformed", format!("the body is not JSON: {error}")),
+    }
+}
+
+fn not_utf8() -> Failure {
+    failure("invalid-utf8", "the body is not UTF-8 (send UTF-8)")
 }
 
 fn check_period(named: Option<String>, expect: &Expected) -> Result<String, Failure> {

@@ -77,12 +77,8 @@ fn another_account_is_refused_without_a_word_of_its_figures() {
 
 #[test]
 fn a_body_that_is_not_the_answer_is_refused_with_where_and_what() {
-    let cut = &GOOD[..GOOD.len() - 30];
     let twice = GOOD.replace("\"currency\"", "\"account\":\"u-000001\",\"currency\"");
     let table: &[(&str, &str)] = &[
-        ("", "empty"),
-        ("<!doctype html><html>", "HTML"),
-        (cut, "ends early"),
         ("[]", "JSON object"),
         ("nonsense", "not JSON"),
         (&twice, "one \"account\""),
@@ -98,7 +94,29 @@ fn a_body_that_is_not_the_answer_is_refused_with_where_and_what() {
         assert_eq!(failure.code, "malformed", "{body}: {failure}");
         assert!(failure.text.contains(says), "{says:?} in {:?}", failure.text);
     }
-    assert_eq!(parse(b"{\"account\":\"\xff\"}", &expected()).unwrap_err().code, "malformed");
+}
+
+#[test]
+fn html_cut_off_json_bad_utf_8_and_nothing_are_classes_of_their_own() {
+    let bad_description = GOOD.replace("Café", "Caf\u{0}").into_bytes();
+    let bad_description: Vec<u8> =
+        bad_description.into_iter().map(|byte| if byte == 0 { 0xE9 } else { byte }).collect();
+    let bodies: [(&[u8], &str, &str); 6] = [
+        (b"", "empty", "empty"),
+        (b"  <!doctype html><html>", "html", "account.url"),
+        (&GOOD.as_bytes()[..GOOD.len() - 30], "truncated", "ends early"),
+        (b"{\"account\":\"\xff\"}", "invalid-utf8", "(send UTF-8)"),
+        (&bad_description, "invalid-utf8", "(send UTF-8)"),
+        (b"nonsense", "malformed", "not JSON"),
+    ];
+    let mut prints = std::collections::BTreeSet::new();
+    for (body, code, says) in bodies {
+        let failure = parse(body, &expected()).unwrap_err();
+        assert_eq!(failure.code, code, "{failure}");
+        assert!(failure.text.contains(says), "{failure}");
+        prints.insert(failure.fingerprint());
+    }
+    assert_eq!(prints.len(), 5);
 }
 
 #[test]

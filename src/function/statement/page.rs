@@ -53,7 +53,8 @@ pub(super) struct Parsed {
 /// Reads one page.
 ///
 /// # Errors
-/// A permanent fault when the page is something else than users; a temporary one when it ends too early.
+/// A permanent fault when the page is something else than users (`html`, `invalid-utf8`, `malformed`); a temporary one
+/// when it ends too early (`truncated`).
 pub(super) fn parse(body: &[u8], content_type: Option<&str>, pointers: &Pointers) -> Result<Parsed, Fault> {
     let text = String::from_utf8_lossy(body);
     // Invalid UTF-8 spoils the records that contain it, not the page.
@@ -61,7 +62,8 @@ pub(super) fn parse(body: &[u8], content_type: Option<&str>, pointers: &Pointers
     let text = text.trim_start_matches('\u{feff}').trim();
     let media_type = content_type.and_then(|t| t.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase();
     if media_type.contains("html") || text.starts_with('<') {
-        return Err(malformed("the page is HTML or XML, not JSON (is url an API's address, and the token right?)"));
+        let text = "the page is HTML or XML, not JSON (is users.url an API's address, and the token right?)";
+        return Err(Fault::permanent(Failure::new("data", "users", "html", text)));
     }
     let named_lines = ["ndjson", "jsonl", "json-lines", "jsonlines"].iter().any(|name| media_type.contains(name));
     let record = |(index, json)| record(index, json, broken_utf8);
@@ -73,6 +75,11 @@ pub(super) fn parse(body: &[u8], content_type: Option<&str>, pointers: &Pointers
     let (items, next) = match found {
         Err(_) if pointers.items.is_none() && is_one_line(text) => {
             return Ok(Parsed { records: vec![record((0, text))], next: None });
+        }
+        // Bytes that are not UTF-8 outside of every record.
+        Err(fault) if broken_utf8 && fault.is_permanent() => {
+            let text = format!("{} (send UTF-8)", fault.failure().text);
+            return Err(Fault::permanent(Failure::new("data", "users", "invalid-utf8", text)));
         }
         found => found?,
     };
@@ -136,7 +143,7 @@ fn object<'a>(text: &'a str, pointers: &Pointers) -> Result<(Vec<&'a RawValue>, 
     let Some(items) = items.filter(|found| is_array(found)) else {
         let places = pointers.items.clone().unwrap_or_else(|| ITEMS.join(", "));
         return Err(malformed(format!(
-            "the page has no array of users (looked at {places}; set items to its pointer)"
+            "the page has no array of users (looked at {places}; set users.items to its pointer)"
         )));
     };
     let next = match &pointers.next {
@@ -260,7 +267,11 @@ mod tests {
 
     #[test]
     fn what_is_not_a_page_of_users_is_permanent_and_a_cut_page_temporary() {
-        for body in ["<html>", " <?xml?>", r#"{"error":"no"}"#, r#"{"users":{}}"#, "7", "\"x\"", "[1,}", "null", "{]"] {
+        for body in ["<html>", " <?xml?>"] {
+            assert_eq!(page(body).unwrap_err().failure().class(), "data users html");
+        }
+        assert_eq!(page(b"{\"a\xff\": 1}").unwrap_err().failure().class(), "data users invalid-utf8");
+        for body in [r#"{"error":"no"}"#, r#"{"users":{}}"#, "7", "\"x\"", "[1,}", "null", "{]"] {
             let fault = page(body).unwrap_err();
             assert_eq!(
                 (fault.failure().class().as_str(), fault.is_permanent()),
@@ -269,7 +280,7 @@ mod tests {
             );
         }
         let html = parse(b"[]", Some("text/html; charset=utf-8"), &Pointers::default()).unwrap_err();
-        assert!(html.is_permanent());
+        assert!(html.is_permanent() && html.failure().code == "html");
         let whole = format!(r#"{{"users":[{ADA}]}}"#);
         for end in 0..whole.len() {
             let fault = page(&whole[..end]).unwrap_err();

@@ -80,7 +80,7 @@ impl Users {
     /// to `contacts`.
     ///
     /// # Errors
-    /// [`Fault`] of the call, or of kind `data`: not a page of users (`malformed`, permanent), a page that ends too
+    /// [`Fault`] of the call, or of kind `data`: not a page of users (`html`, `invalid-utf8`, `malformed`, permanent), a page that ends too
     /// early (`truncated`, temporary), a next page elsewhere (`foreign-origin`) or the same again (`loop`).
     pub async fn page(
         &self,
@@ -103,7 +103,10 @@ impl Users {
         if let Some(next) = &next
             && (next == address || self.resolve(&first, next)? == url)
         {
-            return Err(lasting("loop", "the page names itself as the next page (check next and cursor_param)"));
+            return Err(lasting(
+                "loop",
+                "the page names itself as the next page (check users.next and users.cursor_param)",
+            ));
         }
         Ok(Page { records: parsed.records, next })
     }

@@ -17,7 +17,7 @@ use super::fault::RetryAfter;
 use super::{Fault, Options, link};
 use crate::base::{Backoff, Clock, Contact, Destination, Failure, Verdict, units};
 use crate::function::silence::{Silences, Wait};
-use crate::function::unreachable::{self, Unreachable};
+use crate::function::unreachable::{self, Keys, Unreachable};
 use crate::function::{Error, tls};
 
 /// At most this much of an error response is read, for its excerpt.
@@ -179,11 +179,15 @@ impl Client {
         let retry_after = header(&response, &RETRY_AFTER).as_deref().and_then(RetryAfter::parse);
         let retry_after = retry_after.map(|asked| asked.wait(self.clock.wall()));
         if status.is_redirection() {
-            let text = format!("answered {status}, a redirect, and none is followed: set url to the final address");
+            let text = format!(
+                "answered {status}, a redirect, and none is followed (set {}.url to the final address)",
+                call.place
+            );
             return Fault::permanent(call.failure("redirect", text)).with(Verdict::Answered);
         }
         let excerpt = self.excerpt(response).await;
-        let failure = call.failure(status.as_str(), format!("answered {status}{}{excerpt}", remedy(status)));
+        let failure =
+            call.failure(status.as_str(), format!("answered {status}{excerpt}{}", remedy(status, call.place)));
         match status {
             StatusCode::TOO_MANY_REQUESTS => Fault::throttled(failure, retry_after),
             StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => Fault::throttled(failure, retry_after),
@@ -244,7 +248,8 @@ impl Call<'_> {
 
     fn too_large(self, bytes_max: u64) -> Fault {
         let limit = units::show_size(bytes_max);
-        let text = format!("the answer is larger than {limit} (make pages smaller or raise response_bytes_max)");
+        let text =
+            format!("the answer is larger than {limit} (send less at once, or raise {}.response_max)", self.place);
         Fault::permanent(self.failure("too-large", text)).with(Verdict::Answered)
     }
 
@@ -252,20 +257,25 @@ impl Call<'_> {
     /// breaks or falls silent is a temporary fault, because the message may be what breaks it.
     fn broken(self, error: &reqwest::Error, timeout: Duration) -> Fault {
         if error.is_builder() {
-            return Fault::permanent(self.failure("request", "the address cannot be called (check url)"));
+            return Fault::permanent(
+                self.failure("request", format!("the address cannot be called (check {}.url)", self.place)),
+            );
         }
         if error.is_connect() {
             let mut cause = Unreachable::of(error);
             if error.is_timeout() {
                 cause.code = "connect-timeout";
             }
-            let remedy = cause.remedy("url", "the scheme and the port of url");
+            let key = |name: &str| format!("{}.{name}", self.place);
+            let tls = format!("the scheme and the port of {}", key("url"));
+            let keys = Keys { address: &key("url"), tls: &tls, connect_timeout: &key("connect_timeout") };
+            let remedy = cause.remedy(&keys);
             let failure = self.failure(cause.code, format!("{} ({remedy})", cause.text));
             return Fault::unreachable(failure, cause.needs_operator);
         }
         let failure = if error.is_timeout() {
             let limit = units::show_duration(timeout);
-            self.failure("timeout", format!("no whole answer within timeout ({limit})"))
+            self.failure("timeout", format!("no whole answer within {}.timeout ({limit})", self.place))
         } else {
             self.failure("connection", format!("the connection broke: {}", unreachable::root_cause(error)))
         };
@@ -282,12 +292,13 @@ fn shown(url: &Url) -> String {
     format!("{}://{host}{port}{path}{query}", url.scheme())
 }
 
-fn remedy(status: StatusCode) -> &'static str {
+fn remedy(status: StatusCode, place: &str) -> String {
     match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => " (check the token and its rights)",
-        StatusCode::NOT_FOUND | StatusCode::GONE => " (check url and that the record exists)",
-        StatusCode::TOO_MANY_REQUESTS => " (lower concurrency or the rate limit)",
-        _ => "",
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => format!(" (check {place}.token and its rights)"),
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => format!(" (check {place}.url: a proxy there asks for a login)"),
+        StatusCode::NOT_FOUND | StatusCode::GONE => format!(" (check {place}.url and that the record exists)"),
+        StatusCode::TOO_MANY_REQUESTS => " (lower the function's concurrency)".into(),
+        _ => String::new(),
     }
 }
 

@@ -128,7 +128,27 @@ async fn a_body_of_exactly_the_limit_is_read() {
     options.response_bytes_max = 5;
     assert_eq!(get(&options, &stub.url("/")).await.unwrap().body.len(), 5);
     options.response_bytes_max = 4;
-    assert_eq!(get(&options, &stub.url("/")).await.unwrap_err().failure().code, "too-large");
+    let fault = get(&options, &stub.url("/")).await.unwrap_err();
+    assert_eq!(fault.failure().code, "too-large");
+    assert!(fault.failure().text.ends_with("(send less at once, or raise account.response_max)"), "{fault:?}");
+}
+
+#[tokio::test]
+async fn messages_name_the_keys_as_the_configuration_does_and_the_remedy_stands_last() {
+    let foreign = "é".repeat(2000);
+    for (status, remedy) in [
+        ("404 Not Found", "(check account.url and that the record exists)"),
+        ("401 Unauthorized", "(check account.token and its rights)"),
+        ("407 Proxy Authentication Required", "(check account.url: a proxy there asks for a login)"),
+        ("302 Found", "(set account.url to the final address)"),
+    ] {
+        let stub = Stub::always(answer(status, &[], &foreign)).await;
+        let url = stub.url(&format!("/{}", "x".repeat(2000)));
+        let text = get(&options(), &url).await.unwrap_err().failure().text.clone();
+        assert!(text.ends_with(remedy), "{text}");
+    }
+    let refused = get(&options(), "http://127.0.0.1:1/").await.unwrap_err().failure().text.clone();
+    assert!(refused.ends_with("(is it up? check account.url)"), "{refused}");
 }
 
 #[tokio::test]

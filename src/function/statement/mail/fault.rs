@@ -3,7 +3,7 @@
 //! Sources: RFC 5321 section 4.2 (reply codes), RFC 3463 (enhanced codes).
 
 use crate::base::{Effect, Failure, Outcome, Verdict};
-use crate::function::unreachable::Unreachable;
+use crate::function::unreachable::{Keys, Unreachable};
 
 /// Why a mail was not accepted, or why it is unknown whether it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +138,12 @@ impl SmtpFailure {
     /// No connection or no TLS.
     pub(super) fn unreachable(error: &std::io::Error) -> Self {
         let cause = Unreachable::of(error);
-        let remedy = cause.remedy("relay.host and relay.port", "relay.tls and relay.port");
+        let keys = Keys {
+            address: "relay.host and relay.port",
+            tls: "relay.tls and relay.port",
+            connect_timeout: "relay.connect_timeout",
+        };
+        let remedy = cause.remedy(&keys);
         let text = format!("{} ({remedy})", cause.text);
         Self::NoSession { code: cause.code, text, needs_operator: cause.needs_operator }
     }

@@ -63,7 +63,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, document: &Document<'_>, locale: &Lo
 
 fn too_many_pages(document: &Document<'_>) -> Failure {
     let text = format!(
-        "{} transactions need more than {} pages (raise pages_max of the document or state shorter periods)",
+        "{} transactions need more than {} pages (raise document.pages_max, or state shorter periods)",
         document.account.transactions.len(),
         document.options.pages_max
     );
