@@ -12,7 +12,7 @@ use crate::base::units;
 use crate::config::{self, Environment, Settings};
 use crate::daemon::logging;
 
-use super::exit::Exit;
+use super::exit::{Exit, Interrupted};
 use super::output::{Output, note};
 use super::{check, queues, redrive, runs, schedules, serve, status, store};
 
@@ -52,7 +52,7 @@ Data goes to standard output, everything else to standard error. Times in JSON a
 
 Exit codes: 0 done, 1 refused, 2 degraded (status alone), 64 wrong command line, 65 the store contradicts itself,
 69 daemon not reachable or store in use, 70 internal fault, 74 storage failed, 77 permission denied,
-78 wrong configuration.
+78 wrong configuration, 130 Ctrl-C (what was begun goes on in the daemon).
 
 Try: nightmail demo";
 
@@ -196,6 +196,9 @@ const STEM_BYTES: usize = 4;
 
 /// A single fault follows `error:`; the faults of a configuration are listed one per line, then their number.
 fn show_error(error: &anyhow::Error) -> String {
+    if error.is::<Interrupted>() {
+        return error.to_string();
+    }
     match error.downcast_ref::<config::Errors>() {
         Some(errors) if errors.0.len() > 1 => {
             format!("{errors}\nerror: the configuration has {} faults", errors.0.len())

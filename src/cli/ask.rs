@@ -20,6 +20,9 @@ const ANSWER_CHARS_MAX: usize = 80;
 /// While the store is held by a daemon that does not listen yet or no longer, it is looked at again after this.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// A daemon may start or end while it is asked: after so many turns from daemon to store and back its own error is told.
+const TURNS_MAX: usize = 8;
+
 /// Asks and waits for the answer.
 pub(super) async fn ask(context: &Context, request: Request) -> anyhow::Result<Answer> {
     let settings = context.settings_without_secrets()?;
@@ -32,22 +35,30 @@ pub(super) async fn ask_with(context: &Context, settings: &Settings, request: Re
     if !request.is_read_only() {
         return Ok(client.ask(&request).await?);
     }
-    if let Some(answer) = client.ask_if_there(&request).await? {
-        return Ok(answer);
+    for _ in 0..TURNS_MAX {
+        if let Some(answer) = client.ask_if_there(&request).await? {
+            return Ok(answer);
+        }
+        must_be_there(settings)?;
+        if let Some(queues) = open_or_daemon(context, settings, &client, request.command()).await? {
+            note(format_args!("no daemon runs; reading {} directly", settings.store.path.display()));
+            return Ok(Control::of_cli(queues, serve::schedules(settings)).answer(request).await?);
+        }
     }
-    if !is_there(&settings.store.path)? {
-        let text = format!(
-            "no daemon at {} and no store at {} (start one with `nightmail serve`)",
-            settings.control_socket.display(),
-            settings.store.path.display()
-        );
-        return Err(Failure { kind: FailureKind::Unreachable, text }.into());
+    Ok(client.ask(&request).await?)
+}
+
+fn must_be_there(settings: &Settings) -> anyhow::Result<()> {
+    let (socket, store) = (&settings.control_socket, &settings.store.path);
+    if is_there(store)? {
+        return Ok(());
     }
-    let Some(queues) = open_or_daemon(context, settings, &client, request.command()).await? else {
-        return Ok(client.ask(&request).await?);
-    };
-    note(format_args!("no daemon runs; reading {} directly", settings.store.path.display()));
-    Ok(Control::of_cli(queues, serve::schedules(settings)).answer(request).await?)
+    let text = format!(
+        "no daemon at {} and no store at {} (start one with `nightmail serve`)",
+        socket.display(),
+        store.display()
+    );
+    Err(Failure { kind: FailureKind::Unreachable, text }.into())
 }
 
 /// Whether there is a file.

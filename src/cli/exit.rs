@@ -31,6 +31,8 @@ pub enum Exit {
     Denied,
     /// 78: the configuration is wrong.
     Config,
+    /// 130: Ctrl-C ended the command; what it had begun goes on in the daemon.
+    Interrupted,
 }
 
 impl Exit {
@@ -47,6 +49,7 @@ impl Exit {
             Self::Storage => 74,
             Self::Denied => 77,
             Self::Config => 78,
+            Self::Interrupted => 130,
         }
     }
 
@@ -57,6 +60,9 @@ impl Exit {
         }
         if error.is::<Unsound>() {
             return Self::Data;
+        }
+        if error.is::<Interrupted>() {
+            return Self::Interrupted;
         }
         if let Some(failure) = error.downcast_ref::<Failure>() {
             return match failure.kind {
@@ -97,6 +103,11 @@ pub(super) struct Unsound {
     /// How many, with the noun.
     pub(super) faults: String,
 }
+
+/// Ctrl-C ended the command; says what goes on without it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Interrupted(pub(super) String);
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -8,13 +8,16 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Wi
 use serde::Serialize;
 
 use crate::base::outcome::is_deceptive;
-use crate::base::units;
+use crate::base::{Timestamp, units};
 
 /// A word of a table's last column may be broken when it has more characters than this.
 const PROSE_WORD_CHARS_MAX: usize = 40;
 
 /// A failure's text on a terminal is shortened to this, with its remedy.
 pub(super) const FAILURE_BYTES_MAX: usize = 400;
+
+/// The first column, which names the row, is broken only when it has a cell of more characters than this.
+const FIRST_CHARS_MAX: usize = 40;
 
 /// The size of a terminal that does not tell it.
 const ROWS: usize = 24;
@@ -116,6 +119,11 @@ fn screen(text: &str, rows: usize) -> String {
     out + "\x1b[J"
 }
 
+/// A moment to the second, for tables.
+pub(super) fn seconds(at: Timestamp) -> String {
+    at.to_jiff().map_or_else(|| at.to_string(), |moment| moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
 /// Whether the environment asks for plain text: `NO_COLOR` with any value (<https://no-color.org>).
 pub(super) fn wants_no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
@@ -205,9 +213,10 @@ fn table_of_width(header: &[&str], numbers: &[usize], rows: Vec<Vec<String>>, wi
 fn least_widths(header: &[&str], numbers: &[usize], rows: &[Vec<String>]) -> Vec<u16> {
     let longest_word = |text: &str| text.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
     let of_column = |(index, title): (usize, &&str)| {
-        let is_number = numbers.contains(&index);
-        let cells = rows.iter().filter_map(|row| row.get(index));
-        let cells = cells.map(|cell| if is_number { cell.chars().count() } else { longest_word(cell) });
+        let cells = || rows.iter().filter_map(|row| row.get(index));
+        let longest = cells().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let is_whole = numbers.contains(&index) || (index == 0 && longest <= FIRST_CHARS_MAX);
+        let cells = cells().map(|cell| if is_whole { cell.chars().count() } else { longest_word(cell) });
         let most = if index + 1 == header.len() { PROSE_WORD_CHARS_MAX } else { usize::from(u16::MAX / 2) };
         let chars = cells.chain([longest_word(title)]).max().unwrap_or(0).min(most);
         u16::try_from(chars).unwrap_or(u16::MAX / 2)

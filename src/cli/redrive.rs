@@ -3,18 +3,21 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::api::control::request::RedriveView;
-use crate::api::control::{Answer, Request};
+use crate::api::control::{Answer, Client, Request};
 use crate::base::{Fingerprint, MessageId, units};
 use crate::config::Settings;
 use crate::queue::redrive::{CanaryOptions, Preview, RATE_MAX, Redrive as What};
 
-use super::args::Context;
+use super::args::{Context, Sure};
 use super::ask::{ask, ask_with, strange};
-use super::output::table;
+use super::exit::Interrupted;
+use super::output::{seconds, table, tame};
+use super::queues::confirm;
 
 /// The interval between progress queries.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -56,6 +59,8 @@ pub(super) struct Redrive {
     /// Start it and return at once
     #[arg(long)]
     detach: bool,
+    #[command(flatten)]
+    sure: Sure,
     /// Stop a running redrive; what was moved stays moved
     #[arg(long, value_name = "REDRIVE", conflicts_with_all = ["from", "to", "conditions", "ids", "rate", "preview", "as_of", "canary"])]
     cancel: Option<u64>,
@@ -142,6 +147,7 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
         let id = started(ask_with(context, &settings, Request::UndoRedrive { id }).await?)?;
         return finish(context, &settings, id, 0).await;
     }
+    let is_everything = redrive.conditions.is_empty() && redrive.ids.is_empty() && redrive.as_of.is_none();
     let what = What {
         from: redrive.from.unwrap_or_default(),
         to: redrive.to,
@@ -152,22 +158,52 @@ pub(super) async fn redrive(context: &Context, redrive: Redrive) -> anyhow::Resu
             .map(|first_permille| CanaryOptions { first_permille, failed_permille_max: redrive.max_failed }),
         ..selected(redrive.conditions, redrive.ids)
     };
-    let preview = match ask_with(context, &settings, Request::PreviewRedrive(what.clone())).await? {
-        Answer::Preview(preview) => preview,
-        other => return Err(strange(&other)),
-    };
+    let request = Request::PreviewRedrive(what.clone());
     if redrive.preview {
+        let preview = previewed(ask_with(context, &settings, request).await?)?;
         return context.output.show(&preview, |preview| preview_text(&what.from, preview));
+    }
+    // Not from the store, as other requests that read: without a daemon nobody should be asked in vain.
+    let preview = previewed(context.client(&settings).ask(&request).await?)?;
+    if is_everything {
+        confirm_all(redrive.sure, &what.from, &preview)?;
     }
     let what = What { as_of: Some(preview.as_of.clone()), ..what };
     let id = started(ask_with(context, &settings, Request::StartRedrive(what)).await?)?;
     if redrive.detach {
         let started = serde_json::json!({ "redrive": id });
-        return context.output.show(&started, |_| {
-            format!("redrive {id} started (`nightmail redrives` shows it, `nightmail redrive --cancel {id}` stops it)")
-        });
+        return context.output.show(&started, |_| format!("redrive {id} started ({})", how_to_stop(id)));
     }
     finish(context, &settings, id, preview.matching).await
+}
+
+/// Asks before all letters of a queue move, on a terminal only: what a script redrives is as it always was with SQS, and
+/// it can be cancelled and undone.
+fn confirm_all(sure: Sure, from: &str, preview: &Preview) -> anyhow::Result<()> {
+    if preview.matching == 0 || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let to = preview.destinations.iter().map(|(queue, count)| match queue.as_str() {
+        "" => format!("{count} without a source"),
+        queue => format!("{count} to {queue}"),
+    });
+    let to: Vec<String> = to.collect();
+    let letters = match preview.matching {
+        1 => "the only letter".to_owned(),
+        all => format!("all {all} letters"),
+    };
+    confirm(sure, &format!("Redrive {letters} of {from} ({})?", to.join(", ")))
+}
+
+fn how_to_stop(id: u64) -> String {
+    format!("`nightmail redrives` shows it, `nightmail redrive --cancel {id}` stops it")
+}
+
+fn previewed(answer: Answer) -> anyhow::Result<Preview> {
+    match answer {
+        Answer::Preview(preview) => Ok(preview),
+        other => Err(strange(&other)),
+    }
 }
 
 fn started(answer: Answer) -> anyhow::Result<u64> {
@@ -179,7 +215,14 @@ fn started(answer: Answer) -> anyhow::Result<u64> {
 
 /// Waits for the end of the redrive and reports the outcome.
 async fn finish(context: &Context, settings: &Settings, id: u64, letters: u64) -> anyhow::Result<()> {
-    let end = follow(context, settings, id, letters).await?;
+    let client = context.client(settings);
+    let end = tokio::select! {
+        end = follow(&client, id, letters) => end?,
+        stop = tokio::signal::ctrl_c() => {
+            stop?;
+            return Err(Interrupted(format!("redrive {id} goes on in the daemon ({})", how_to_stop(id))).into());
+        }
+    };
     anyhow::ensure!(end.state != "failed", "redrive {id} failed: {}", end.why.unwrap_or_default());
     context.output.show(&end, |end| {
         let what = if end.undoes.is_some() { "taken back" } else { "moved" };
@@ -204,12 +247,15 @@ fn preview_text(from: &str, preview: &Preview) -> String {
 }
 
 /// Shows progress until the redrive ends.
-async fn follow(context: &Context, settings: &Settings, id: u64, letters: u64) -> anyhow::Result<RedriveView> {
+async fn follow(client: &Client, id: u64, letters: u64) -> anyhow::Result<RedriveView> {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(letters) } else { ProgressBar::hidden() };
-    let style = ProgressStyle::with_template("redrive {bar:30} {pos}/{len} letters, {per_sec}");
+    let style = ProgressStyle::with_template("redrive {prefix} {bar:30} {pos}/{len} letters, {per_sec:.0}");
     bar.set_style(style.expect("the template is written above"));
+    bar.set_prefix(id.to_string());
     loop {
-        let view = match ask_with(context, settings, Request::Redrives).await? {
+        let asked = client.ask(&Request::Redrives).await;
+        let asked = asked.with_context(|| format!("redrive {id} goes on while the daemon runs ({})", how_to_stop(id)));
+        let view = match asked? {
             Answer::Redrives(redrives) => redrives.into_iter().find(|redrive| redrive.id == id),
             other => return Err(strange(&other)),
         };
@@ -232,21 +278,25 @@ pub(super) async fn list(context: &Context) -> anyhow::Result<()> {
 
 fn redrives_table(redrives: &[RedriveView]) -> String {
     let row = |redrive: &RedriveView| {
+        let mut state = redrive.state.clone();
+        if let Some(ended_at) = redrive.ended_at {
+            state += &format!(" after {}", units::show_duration(ended_at.since(redrive.started_at)));
+        }
+        if let Some(id) = redrive.undoes {
+            state += &format!(", undoes {id}");
+        }
+        if let Some(why) = &redrive.why {
+            state += &format!(": {}", tame(why, 300));
+        }
         vec![
-            redrive.id.to_string(),
-            redrive.from.clone(),
-            match redrive.undoes {
-                Some(id) => format!("{}, undoes {id}", redrive.state),
-                None => redrive.state.clone(),
-            },
+            format!("{} {}", redrive.id, redrive.from),
             redrive.moved.to_string(),
             redrive.succeeded.to_string(),
             redrive.failed.to_string(),
-            redrive.started_at.to_string(),
-            redrive.ended_at.map(|at| at.to_string()).unwrap_or_default(),
-            redrive.why.clone().unwrap_or_default(),
+            seconds(redrive.started_at),
+            state,
         ]
     };
-    let header = ["redrive", "from", "state", "moved", "done", "died again", "started", "ended", "why"];
-    table(&header, &[0, 3, 4, 5], redrives.iter().map(row).collect())
+    let header = ["redrive", "moved", "done", "died again", "started", "state"];
+    table(&header, &[1, 2, 3], redrives.iter().map(row).collect())
 }

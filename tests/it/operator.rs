@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{Harness, Process, Said, timed};
+use crate::process::{Harness, Process, Said, timed, until};
 
 /// A user that owns nothing on the test machine.
 const NOBODY: u32 = 65534;
@@ -249,6 +249,58 @@ fn status_goes_on_looking_until_ctrl_c_also_while_the_daemon_is_away() {
     daemon.stop();
     let said = harness.run(&["status", "--watch", "0"]);
     assert!(said.code == 64 && said.err.contains("1..=3600"), "{said:?}");
+}
+
+/// Four letters in statements-dead: the bank breaks a fifth of its accounts.
+fn with_letters() -> (Harness, Process) {
+    let harness = Harness::with_bank_and_sink(&["--users", "20", "--fail", "20%"]);
+    let mut daemon = harness.serve();
+    harness.run_to_the_end(&mut daemon);
+    (harness, daemon)
+}
+
+#[test]
+fn a_redrive_of_everything_asks_on_a_terminal_and_nowhere_else() {
+    let (harness, daemon) = with_letters();
+    let redrives = || harness.run(&["redrives", "--json"]).json().as_array().unwrap().len();
+    if let Some(no) = harness.run_on_terminal(&["redrive", "statements-dead"], "n\n") {
+        assert_eq!((no.code, redrives()), (1, 0), "{no:?}");
+        assert!(no.out.contains("Redrive all 4 letters of statements-dead (4 to statements)? [y/N]"), "{no:?}");
+        assert!(no.out.contains("nothing was done"), "{no:?}");
+        let to = ["--to", "fan-out-dead"];
+        let one =
+            harness.run(&["peek", "statements-dead", "--json"]).json()[0]["message_id"].as_str().unwrap().to_owned();
+        let chosen = harness.run_on_terminal(&[&["redrive", "statements-dead", "--id", &one], &to[..]].concat(), "n\n");
+        assert_eq!((chosen.unwrap().code, redrives()), (0, 1), "who chose letters is not asked");
+        let yes = harness.run_on_terminal(&[&["redrive", "statements-dead", "--yes"], &to[..]].concat(), "n\n");
+        assert_eq!((yes.unwrap().code, redrives()), (0, 2));
+        let empty = harness.run_on_terminal(&["redrive", "statements-dead"], "n\n").unwrap();
+        assert!(!empty.out.contains("[y/N]"), "{empty:?}");
+    } else {
+        harness.run(&["redrive", "statements-dead", "--to", "fan-out-dead"]).good();
+        assert_eq!(redrives(), 1);
+    }
+    daemon.stop();
+    let said = harness.run_on_terminal(&["redrive", "statements-dead"], "n\n");
+    assert!(said.is_none_or(|said| said.code == 69 && !said.out.contains("[y/N]")), "without a daemon it is in vain");
+}
+
+#[test]
+fn ctrl_c_leaves_a_redrive_to_the_daemon_and_says_how_to_stop_it() {
+    let (harness, _daemon) = with_letters();
+    let mut following = Process::start(&mut harness.command(&["redrive", "statements-dead", "--rate", "1"]));
+    let redrive = until("the redrive runs", || harness.run(&["redrives", "--json"]).json().get(0).cloned());
+    following.signal(Signal::INT);
+    assert_eq!(following.end(), 130, "{:?}", following.seen);
+    let id = &redrive["id"];
+    let goes_on = format!(
+        "redrive {id} goes on in the daemon (`nightmail redrives` shows it, `nightmail redrive --cancel {id}` stops it)"
+    );
+    assert_eq!(following.seen, [goes_on]);
+    assert_eq!(harness.run(&["redrives", "--json"]).json()[0]["state"], "running");
+    let table = harness.run(&["redrives"]);
+    assert!(table.good().contains(&format!("{id} statements-dead")) && table.out.contains("running"), "{table:?}");
+    harness.run(&["redrive", "--cancel", &id.to_string()]).good();
 }
 
 #[test]
