@@ -18,3 +18,7 @@ ci:
 # The whole pipeline on this machine in a minute.
 demo *args:
     cargo run --release -- demo {{args}}
+
+# Changes lines in the files changed since BASE, 40 at a time, and says which changes no test notices.
+mutants base="HEAD~10" count="40" seed="1":
+    ./scripts/mutants {{base}} {{count}} {{seed}}

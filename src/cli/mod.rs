@@ -1,6 +1,6 @@
 //! The commands: one file each, over the modules below.
 //!
-//! Layer 9, and the only module that prints: data to standard output, everything else to standard error.
+//! Layer 8, and the only module that prints: data to standard output, everything else to standard error.
 
 mod args;
 mod ask;

@@ -37,6 +37,18 @@ fn the_example_is_accepted_without_advice_and_without_any_variable() {
 }
 
 #[test]
+fn the_readmes_configuration_has_twelve_lines_and_is_complete() {
+    let readme = include_str!("../../../README.md");
+    let (_, rest) = readme.split_once("```toml\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    assert_eq!(text.lines().count(), 12);
+    let settings = load_with(text, &Environment::default()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(settings.warnings, []);
+    let names: Vec<&str> = settings.functions.iter().map(|function| function.pool.function.as_str()).collect();
+    assert_eq!((names, settings.schedules.len()), (vec!["fan-out", "statement"], 1));
+}
+
+#[test]
 fn the_example_runs_the_monthly_statements_against_the_demo() {
     let settings = load(None, &Environment::default()).unwrap();
     assert_eq!(settings.data_dir, Path::new("data"));
