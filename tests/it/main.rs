@@ -18,6 +18,8 @@ mod drain;
 #[cfg(test)]
 mod format;
 #[cfg(test)]
+mod gate;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod kills;
@@ -27,6 +29,8 @@ mod model;
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod operator;
+#[cfg(test)]
+mod night;
 #[cfg(test)]
 mod power_cut;
 #[cfg(feature = "demo")]
