@@ -26,11 +26,11 @@ mod kills;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod night;
+#[cfg(test)]
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod operator;
-#[cfg(test)]
-mod night;
 #[cfg(test)]
 mod power_cut;
 #[cfg(feature = "demo")]
