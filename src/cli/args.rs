@@ -14,7 +14,7 @@ use crate::daemon::logging;
 
 use super::exit::{Exit, Interrupted};
 use super::output::{Output, note};
-use super::{check, queues, redrive, runs, schedules, serve, status, store};
+use super::{check, probe, queues, redrive, runs, schedules, serve, status, store};
 
 /// A durable queue, cron fan-out and worker pool in one daemon: SQS + Lambda + cron without AWS.
 #[derive(Debug, Parser)]
@@ -91,6 +91,8 @@ enum Command {
     Pause(queues::Pause),
     /// Let receives from a paused queue go on
     Resume(queues::Resume),
+    /// Try a destination that is away at once, with the next message that needs it
+    Probe(probe::Probe),
     /// Show the schedules with their next and past ticks
     Schedules(schedules::Schedules),
     /// Copy the store into a file, also while the daemon works
@@ -226,6 +228,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Peek(peek) => queues::peek(&context, peek).await,
         Command::Dead(dead) => queues::dead(&context, dead).await,
         Command::Pause(what) => queues::pause(&context, what).await,
+        Command::Probe(what) => probe::probe(&context, what).await,
         Command::Resume(what) => queues::resume(&context, what).await,
         Command::Redrive(what) => redrive::redrive(&context, what).await,
         Command::Redrives => redrive::list(&context).await,

@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod exit;
 mod output;
+mod probe;
 mod queues;
 mod redrive;
 mod runs;

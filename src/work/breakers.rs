@@ -340,4 +340,4 @@ fn clock_time(moment: Timestamp, now: Timestamp) -> String {
 
 #[cfg(test)]
 #[path = "breakers_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -225,7 +225,7 @@ fn an_operator_probes_one_destination_or_all_and_a_name_that_nobody_has_is_refus
     drop(probe(&gate));
 }
 
-/// What is logged, one line per entry.
+/// Where the log goes.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -239,7 +239,8 @@ impl io::Write for Log {
     }
 }
 
-fn logged(work: impl FnOnce()) -> Vec<String> {
+/// What `work` logs at the levels INFO and above, one line per entry.
+pub(in crate::work) fn logged(work: impl FnOnce()) -> Vec<String> {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);

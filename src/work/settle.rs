@@ -168,3 +168,7 @@ fn back_off(options: &Options, attempts_charged: u32) -> Duration {
 fn requested_wait(after: Option<Duration>) -> Option<Duration> {
     after.map(|after| after.max(Duration::from_secs(1)).mul_f64(1.0 + 0.1 * rand::random::<f64>()))
 }
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;

@@ -70,6 +70,7 @@ fn every_data_command_prints_one_json_value_and_nothing_else() {
     assert!(ask("redrive statements-dead --detach")["redrive"].is_u64());
     assert_eq!(keys(&ask("send notes hello")), ["message_id"]);
     assert_eq!(ask("purge notes --yes"), json!({"queue": "notes", "deleted": 1}));
+    assert_eq!(ask("probe"), json!({"probed": []}));
     assert_eq!(ask("run start monthly-statements --param period=2026-09"), json!({"run": 2}));
 }
 

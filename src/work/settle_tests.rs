@@ -1,0 +1,174 @@
+//! What a destination that is away spares an attempt, on a real store and a manual clock.
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::base::outcome::DeliveryProof;
+use crate::base::{Backoff, Clock, Contact, Destination, ManualClock, Timestamp, Verdict};
+use crate::queue::peek::{Peeked, peek};
+use crate::queue::{Receive, RedrivePolicy, Send, Transition, catalog};
+use crate::store::record::{Body, Owner};
+use crate::store::{self, Store};
+use crate::work::Breakers;
+use crate::work::breaker::Voter;
+
+/// Records the interrupted attempts of messages.
+#[derive(Debug, Default)]
+struct Doubts(std::sync::Mutex<u32>);
+
+impl queue::Observer for Doubts {
+    fn on_transition(&self, _: &mut Tx<'_>, _: &Body, what: Transition<'_>, _: Timestamp) -> Result<(), store::Error> {
+        if what == Transition::Interrupted {
+            *self.0.lock().unwrap() += 1;
+        }
+        Ok(())
+    }
+}
+
+struct World {
+    _dir: TempDir,
+    clock: Arc<ManualClock>,
+    doubts: Arc<Doubts>,
+    settler: Settler,
+    queue: u32,
+}
+
+fn relay() -> Destination {
+    Destination::new("relay", "mail.example:587")
+}
+
+fn why() -> Failure {
+    Failure::new("smtp", "relay", "451", "come back later")
+}
+
+fn retry(effect: Effect) -> Outcome {
+    Outcome::Retry { why: why(), after: None, effect }
+}
+
+fn deferred() -> Outcome {
+    Outcome::Deferred { why: why(), after: None }
+}
+
+impl World {
+    /// Queue `orders` with one message of a run, which dies at its third charged failure or after an hour of deferrals.
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (clock, doubts) = (ManualClock::new(Timestamp::from_secs(1_793_491_200)), Arc::new(Doubts::default()));
+        let store = Store::open(&store::Options::at(dir.path().join("nightmail.redb"))).unwrap();
+        let queues = Queues::new(store, clock.clone(), doubts.clone());
+        queues.ensure("dead", &queue::Options::default()).await.unwrap();
+        let redrive = Some(RedrivePolicy { dead_letter_queue: "dead".into(), max_receive_count: 3 });
+        let queue = queues.ensure("orders", &queue::Options { redrive, ..queue::Options::default() }).await.unwrap();
+        queues.send("orders", Send { run: 1, ..Send::text("hello") }).await.unwrap();
+        let options = Options {
+            function: "statement".into(),
+            queue: "orders".into(),
+            concurrency: 1,
+            timeout: Duration::from_secs(60),
+            backoff: Backoff::default(),
+            deferral_pause: Duration::from_secs(30),
+            deferral_max: Duration::from_secs(3600),
+        };
+        let gate = Breakers::new(clock.clone()).gate(vec![relay()], 1);
+        Self { _dir: dir, clock, doubts, settler: Settler { queues, options: Arc::new(options), gate }, queue }
+    }
+
+    /// Receives the message, which must be visible, and settles it.
+    async fn attempt(&self, outcome: Outcome, is_away: bool) -> Settled {
+        let what = Receive { max: 1, visibility: Some(Duration::from_secs(60)), owner: Owner::Worker };
+        let mut found = self.settler.queues.receive_now(self.queue, what).await.unwrap().messages;
+        let message = found.pop().expect("it is visible");
+        self.settler.settle(message, End::Outcome(outcome), is_away, self.clock.now()).await.unwrap()
+    }
+
+    /// How long until the message is visible again.
+    fn wait(&self, settled: Settled) -> Duration {
+        match settled {
+            Settled::Waits { until } => until.since(self.clock.lease()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    fn relay_is(&self, verdict: Verdict) {
+        let voter = Voter { message: crate::base::MessageId::fresh(), attempts_charged: 1, is_probe: false };
+        self.settler.gate.record(&[Contact { destination: relay(), verdict }], voter, None);
+    }
+
+    fn message(&self, queue: &str) -> Option<Peeked> {
+        let snapshot = self.settler.queues.store().snapshot().unwrap();
+        let queue = catalog::look_up(&snapshot, queue).unwrap();
+        peek(&snapshot, &queue, 1, 10, self.clock.now()).unwrap().pop()
+    }
+}
+
+#[tokio::test]
+async fn a_failure_while_its_destination_is_away_costs_nothing_and_comes_back_soon() {
+    let world = World::new().await;
+    for _ in 0..20 {
+        for outcome in [retry(Effect::None), deferred()] {
+            let settled = world.attempt(outcome, true).await;
+            let wait = world.wait(settled);
+            assert!(AWAY_PAUSE <= wait && wait <= AWAY_PAUSE * 2, "{wait:?}");
+            world.pass(200);
+        }
+    }
+    let message = world.message("orders").unwrap();
+    assert_eq!((message.receive_count, message.attempts_charged), (40, 0), "over two hours of deferrals");
+    assert_eq!(*world.doubts.0.lock().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_doubt_is_told_and_charged_although_the_destination_is_away() {
+    let world = World::new().await;
+    world.attempt(retry(Effect::Unknown), true).await;
+    assert_eq!(*world.doubts.0.lock().unwrap(), 1);
+    assert_eq!(world.message("orders").unwrap().attempts_charged, 1, "no recipient is mailed without end");
+}
+
+#[tokio::test]
+async fn what_the_destination_said_about_the_message_keeps_its_meaning() {
+    let world = World::new().await;
+    assert_eq!(world.attempt(Outcome::Dead { why: why() }, true).await, Settled::MovedToDlq);
+    let world = World::new().await;
+    assert_eq!(world.attempt(Outcome::Done(DeliveryProof::default()), true).await, Settled::Deleted);
+    let world = World::new().await;
+    world.attempt(retry(Effect::None), false).await;
+    assert_eq!(world.message("orders").unwrap().attempts_charged, 1);
+}
+
+#[tokio::test]
+async fn the_time_that_a_destination_is_away_does_not_count_towards_the_limit_of_deferrals() {
+    let world = World::new().await;
+    world.attempt(deferred(), false).await;
+    world.pass(60);
+    world.relay_is(Verdict::Unreachable { needs_operator: false, why: "refused".into() });
+    world.pass(100_000);
+    world.relay_is(Verdict::Answered);
+    world.pass(3000);
+    let settled = world.attempt(deferred(), false).await;
+    assert!(world.wait(settled) >= Duration::from_secs(30), "51 minutes of its own");
+    world.pass(539);
+    let settled = world.attempt(deferred(), false).await;
+    assert!(matches!(settled, Settled::Waits { .. }), "a second less than an hour");
+    world.pass(40);
+    assert_eq!(world.attempt(deferred(), false).await, Settled::MovedToDlq);
+}
+
+#[test]
+fn what_fails_because_its_destination_is_away_is_told_at_debug_level() {
+    let told = |outcome: Outcome, is_away| {
+        let lines = crate::work::breakers::tests::logged(|| tell(&End::Outcome(outcome), is_away, Duration::ZERO));
+        lines.first().map(|line| line.split(' ').next().unwrap_or_default().to_owned())
+    };
+    for outcome in [retry(Effect::None), deferred()] {
+        assert_eq!(told(outcome.clone(), true), None, "the log shows INFO and above");
+        assert_eq!(told(outcome, false).as_deref(), Some("WARN"));
+    }
+    for outcome in [retry(Effect::Unknown), Outcome::Dead { why: why() }] {
+        assert_eq!(told(outcome, true).as_deref(), Some("WARN"));
+    }
+}
