@@ -77,7 +77,8 @@ pub(super) fn withdraw(
     why: Withdrawal,
     now: Timestamp,
 ) -> Result<(), store::Error> {
-    // Before `erase`: `tell` reads the body.
+    // Before `erase`: `notify` reads the body.
+    interrupt(tx, observer, state, now)?;
     notify(tx, observer, state, Transition::Withdrawn(why.name()), now)?;
     match why {
         // A client deletes a message after it has processed it, so a redrive counts that as success.
@@ -137,6 +138,20 @@ pub(super) fn move_to_dlq(
     insert(tx, to, &letter)?;
     unique::moved(tx, state, key, to)?;
     notify(tx, observer, state, Transition::Died(fingerprint), now)
+}
+
+/// Notifies the observer that a worker's attempt is in doubt from now on, because its message is taken from it. When the
+/// attempt ends after all, its worker can take that back; when the process dies first, nobody else would know of it.
+pub(super) fn interrupt(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    state: &MessageState,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    if state.phase == Phase::InFlight && state.owner == Owner::Worker {
+        notify(tx, observer, state, Transition::Interrupted, now)?;
+    }
+    Ok(())
 }
 
 /// Notifies the observer when the message belongs to a run.

@@ -13,7 +13,7 @@ pub enum Transition<'a> {
     Redriven,
     /// It was removed without an outcome, for this reason: `purged`, `expired`, `deleted`.
     Withdrawn(&'a str),
-    /// An attempt did not finish; it may have had its effect.
+    /// An attempt did not finish, or its message was taken from it; it may have had its effect.
     Interrupted,
 }
 

@@ -174,6 +174,15 @@ pub fn progress(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<(), Error> {
     }
 }
 
+/// Whether the receive of this handle still holds its message. When a worker's does not, the observer was told that its
+/// attempt is in doubt: by the purge, the redrive or the end of the lease that took the message from it.
+///
+/// # Errors
+/// A storage fault.
+pub fn is_held(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<bool, Error> {
+    Ok(held(tx, handle)?.is_some())
+}
+
 /// Notifies the observer that the current attempt may have had its effect: it was cut short, timed out, or lost its
 /// connection before the reply. Call it in the transaction that settles the message, before settling: the lease ends
 /// with that.

@@ -127,6 +127,19 @@ fn interrupted(tx: &mut Tx<'_>, body: &Body, now: Timestamp) -> Result<(), store
     Ok(())
 }
 
+/// Takes back that an attempt was interrupted: its message had been taken from it, but it ended after all, and its effect
+/// is known.
+///
+/// # Errors
+/// A storage fault.
+pub fn not_interrupted(tx: &mut Tx<'_>, run: u64, recipient: [u8; 16]) -> Result<(), store::Error> {
+    let key = (run, recipient);
+    let Some(old) = tx.recipients()?.get(&key)?.filter(|row| row.interrupted > 0) else { return Ok(()) };
+    tx.totals_mut(run)?.interrupted -= 1;
+    tx.recipients()?.insert(&key, &RecipientRecord { interrupted: old.interrupted - 1, ..old })?;
+    Ok(())
+}
+
 fn slot<'a>(totals: &'a mut RunTotals, state: &RecipientState) -> Option<&'a mut u64> {
     match state {
         RecipientState::Open => None,

@@ -132,7 +132,7 @@ where
                 answer = call => layer.ended(answer.map_err(Into::into)),
                 () = layer.abort.cancelled() => {
                     tracing::info!("given back: the drain's grace is over");
-                    (End::Aborted, Vec::new())
+                    (End::Aborted(Effect::Unknown), Vec::new())
                 }
             };
             // Before the batching, so that a breaker opens and closes without delay.

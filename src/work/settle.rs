@@ -21,8 +21,8 @@ const AWAY_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum End {
     /// The function returned, panicked, or exceeded its time limit.
     Outcome(Outcome),
-    /// A drain cancelled it.
-    Aborted,
+    /// A drain cancelled it; the effect may have happened or not.
+    Aborted(Effect),
 }
 
 impl End {
@@ -30,7 +30,7 @@ impl End {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Outcome(outcome) => outcome.name(),
-            Self::Aborted => "aborted",
+            Self::Aborted(_) => "aborted",
         }
     }
 }
@@ -60,13 +60,13 @@ impl Settler {
                 Ok(why) => self.wait(&message, why, now).await,
                 Err(outcome) => self.conclude(&message, outcome, now).await,
             },
-            End::Aborted => give_back(&self.queues, &message, now).await,
+            End::Aborted(effect) => self.give_back(&message, effect, now).await,
         }
     }
 
     /// Settles an attempt according to its outcome.
     async fn conclude(&self, message: &Received, outcome: Outcome, now: Now) -> Result<Settled, queue::Error> {
-        let (store, observer, options) = (self.queues.store(), self.queues.observer(), &self.options);
+        let (observer, options) = (self.queues.observer(), &self.options);
         let (handle, back_off) = (message.handle, back_off(options, message.attempts_charged));
         match outcome {
             Outcome::Done(proof) => {
@@ -78,28 +78,46 @@ impl Settler {
                     ledger::sent(tx, run, recipient, proof, now.wall)?;
                     Ok(if deleted { Settled::Deleted } else { Settled::Fenced })
                 };
-                store.write(step).await
+                self.write(message, Doubt::None, now, step).await
             }
             Outcome::Retry { why, after, effect } => {
                 let (ended, wait) = (self.ended(why, now), requested_wait(after).unwrap_or(back_off));
-                let step = move |tx: &mut Tx<'_>| {
-                    if effect == Effect::Unknown {
-                        settle::report_interrupted(tx, &*observer, handle, now)?;
-                    }
-                    settle::retry(tx, &*observer, handle, &ended, wait)
-                };
-                store.write(step).await
+                let step = move |tx: &mut Tx<'_>| settle::retry(tx, &*observer, handle, &ended, wait);
+                self.write(message, Doubt::of(effect), now, step).await
             }
             Outcome::Dead { why } => {
                 let ended = self.ended(why, now);
-                store.write(move |tx| settle::move_to_dlq(tx, &*observer, handle, &ended, back_off)).await
+                let step = move |tx: &mut Tx<'_>| settle::move_to_dlq(tx, &*observer, handle, &ended, back_off);
+                self.write(message, Doubt::None, now, step).await
             }
             Outcome::Deferred { why, after } => {
                 let (ended, wait) = (self.ended(why, now), requested_wait(after).unwrap_or(options.deferral_pause));
                 let at_most = options.deferral_max + self.time_away(message);
-                store.write(move |tx| settle::defer(tx, &*observer, handle, &ended, wait, at_most)).await
+                let step = move |tx: &mut Tx<'_>| settle::defer(tx, &*observer, handle, &ended, wait, at_most);
+                self.write(message, Doubt::None, now, step).await
             }
         }
+    }
+
+    /// Runs the step that settles the message, and in the same commit records in the run's ledger whether the attempt
+    /// leaves a doubt.
+    async fn write<F>(&self, message: &Received, doubt: Doubt, now: Now, step: F) -> Result<Settled, queue::Error>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<Settled, queue::Error> + Send + 'static,
+    {
+        let (handle, run, recipient) = (message.handle, message.run, message.recipient);
+        let observer = self.queues.observer();
+        let with_doubt = move |tx: &mut Tx<'_>| {
+            // Before settling, which ends the lease. An attempt that lost its message before is in doubt already,
+            // whatever became of the message: run and recipient lead to the row without it.
+            match (settle::is_held(tx, handle)?, doubt) {
+                (true, Doubt::Left) => settle::report_interrupted(tx, &*observer, handle, now)?,
+                (false, Doubt::None) => ledger::not_interrupted(tx, run, recipient)?,
+                _ => {}
+            }
+            step(tx)
+        };
+        self.queues.store().write(with_doubt).await
     }
 
     /// Defers a message whose destination is away, for a short while: nothing is received for that destination until it
@@ -107,7 +125,14 @@ impl Settler {
     async fn wait(&self, message: &Received, why: Failure, now: Now) -> Result<Settled, queue::Error> {
         let (handle, ended) = (message.handle, self.ended(why, now));
         let wait = AWAY_PAUSE.mul_f64(1.0 + rand::random::<f64>());
-        self.queues.store().write(move |tx| settle::wait(tx, handle, &ended, wait)).await
+        let step = move |tx: &mut Tx<'_>| settle::wait(tx, handle, &ended, wait);
+        self.write(message, Doubt::None, now, step).await
+    }
+
+    /// Releases a message whose attempt a drain cancelled: no attempt is charged.
+    async fn give_back(&self, message: &Received, effect: Effect, now: Now) -> Result<Settled, queue::Error> {
+        let handle = message.handle;
+        self.write(message, Doubt::of(effect), now, move |tx: &mut Tx<'_>| settle::release(tx, handle)).await
     }
 
     /// How much of the present series of deferrals a destination was away: it does not count towards its limit.
@@ -120,6 +145,24 @@ impl Settler {
 
     fn ended(&self, why: Failure, at: Now) -> Ended {
         Ended { function: self.options.function.clone(), why, at }
+    }
+}
+
+/// Whether an attempt leaves a doubt in the run's ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// Its effect happened or did not; that is known.
+    None,
+    /// Its effect may have happened.
+    Left,
+}
+
+impl Doubt {
+    const fn of(effect: Effect) -> Self {
+        match effect {
+            Effect::None => Self::None,
+            Effect::Unknown => Self::Left,
+        }
     }
 }
 
@@ -146,17 +189,6 @@ pub(super) fn tell(end: &End, is_away: bool, took: Duration) {
             tracing::warn!(outcome = name, took_ms, fingerprint = %why.fingerprint(), "{why}");
         }
     }
-}
-
-/// Releases a message whose attempt a drain cancelled: no attempt is charged, and the run's ledger records that the
-/// effect is in doubt.
-async fn give_back(queues: &Queues, message: &Received, now: Now) -> Result<Settled, queue::Error> {
-    let (handle, observer) = (message.handle, queues.observer());
-    let step = move |tx: &mut Tx<'_>| {
-        settle::report_interrupted(tx, &*observer, handle, now)?;
-        settle::release(tx, handle)
-    };
-    queues.store().write(step).await
 }
 
 fn back_off(options: &Options, attempts_charged: u32) -> Duration {

@@ -3,6 +3,7 @@
 mod breakers;
 mod clock;
 pub(crate) mod document;
+mod doubts;
 mod fan_out;
 mod outage;
 mod poison;

@@ -138,6 +138,7 @@ fn move_back(
         redriven_by: Some(RedrivenBy { redrive, source: state.source }),
         ..fresh
     };
+    messages::interrupt(tx, observer, state, now)?;
     messages::remove(tx, key, state)?;
     messages::insert(tx, (to, sequence), &back)?;
     unique::moved(tx, state, key, (to, sequence))?;

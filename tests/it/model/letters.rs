@@ -112,6 +112,7 @@ impl Model {
     }
 
     fn revive(&mut self, index: usize, to: usize, now: Timestamp) {
+        self.take_from_worker(index);
         self.hear(index, "redriven");
         let sequence = self.next();
         let message = &mut self.messages[index];

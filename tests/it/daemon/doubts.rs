@@ -1,0 +1,95 @@
+//! Doubts: which recipients are listed because an attempt was cut off and may have mailed, and which are not.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nightmail::api::control::{Answer, Request};
+use nightmail_demo::bank;
+use nightmail_demo::sink::{self, Action, Step};
+
+use crate::harness::{Child, Harness, assert_recounted, until};
+
+const USERS: u32 = 4;
+/// The end of a daemon that aborts its attempts, on a busy machine.
+const END_MAX: Duration = Duration::from_secs(60);
+
+/// A relay that records each mail at its final dot and does not answer while the flag is set.
+async fn silent_after_the_dot(is_silent: &Arc<AtomicBool>) -> Harness {
+    let is_silent = is_silent.clone();
+    let script: sink::Script = Arc::new(move |_, _, step| match step {
+        Step::Dot if is_silent.load(Ordering::SeqCst) => Action::Stall,
+        _ => Action::Accept,
+    });
+    let options = bank::Options { users: USERS, ..bank::Options::default() };
+    let mut harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
+    harness.set_key("FUNCTIONS__STATEMENT__CONCURRENCY", USERS);
+    harness.set_key("DAEMON__DRAIN", "200ms");
+    harness
+}
+
+async fn purge(child: &Child, queue: &str) -> u64 {
+    match child.operator.try_ask(Request::Purge { queue: queue.into() }).await {
+        Ok(Answer::Count(count)) => count,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn doubted(child: &Child, run: u64) -> BTreeSet<String> {
+    child.operator.in_doubt(run).await.into_iter().map(|row| row.user).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_in_the_middle_of_an_attempt_hides_no_doubt() {
+    for ending in ["no reply", "drain", "kill"] {
+        let mut harness = silent_after_the_dot(&Arc::new(AtomicBool::new(true))).await;
+        if ending == "no reply" {
+            harness.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__END_OF_DATA_TIMEOUT", "3s");
+        }
+        let mut child = harness.child().await;
+        let run = child.operator.start().await;
+        let mailed = async || (harness.sink.summary().total == u64::from(USERS)).then_some(());
+        until("a mail for each, without a reply", mailed).await;
+        assert_eq!(purge(&child, "statements").await, u64::from(USERS), "{ending}");
+        match ending {
+            "no reply" => {
+                let ended = async || harness.log().matches("unknown-after-dot").nth(USERS as usize - 1).map(drop);
+                until("the end of the attempts", ended).await;
+            }
+            "drain" => {
+                assert!(child.terminate(END_MAX).await.success());
+                child = harness.child().await;
+            }
+            _ => {
+                child.kill().await;
+                child = harness.child().await;
+            }
+        }
+        assert_eq!(doubted(&child, run).await.len(), USERS as usize, "{ending}");
+        let report = child.operator.report(run).await;
+        assert_eq!((report.withdrawn, report.interrupted), (u64::from(USERS), u64::from(USERS)), "{ending}");
+        child.kill().await;
+        assert_recounted(&harness.queues(), run);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_ends_for_certain_after_a_purge_leaves_no_doubt() {
+    let harness = silent_after_the_dot(&Arc::new(AtomicBool::new(false))).await;
+    harness.bank.set(bank::Route::Account, bank::Behaviour::Silent);
+    let child = harness.child().await;
+    let run = child.operator.start().await;
+    let full = async || (child.operator.queue("statements").await.in_flight == u64::from(USERS)).then_some(());
+    until("all in work", full).await;
+    assert_eq!(purge(&child, "statements").await, u64::from(USERS));
+    assert_eq!(doubted(&child, run).await.len(), USERS as usize, "who knows, if it died now");
+    // Their calls are tried again within the attempts.
+    harness.bank.set(bank::Route::Account, bank::Behaviour::Normal);
+    until("certainty", async || doubted(&child, run).await.is_empty().then_some(())).await;
+    let report = child.operator.report(run).await;
+    assert_eq!((report.sent + report.withdrawn, report.interrupted), (u64::from(USERS), 0));
+    assert_eq!(report.sent, harness.sink.summary().total, "what was mailed after all counts as sent");
+    child.kill().await;
+    assert_recounted(&harness.queues(), run);
+}
