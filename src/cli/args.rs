@@ -214,13 +214,13 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let path = cli.config.or_else(|| config::find(&environment));
     let context = Context { path, environment, output: Output::new(cli.json), timeout: cli.timeout };
     let done = match cli.command {
+        Command::Check => return check::check(&context),
         Command::Status(status) => return status::status(&context, status).await,
         Command::Serve => {
             let settings = context.settings()?;
             logging::start(&settings.log);
             Box::pin(serve::serve(&context, settings)).await
         }
-        Command::Check => check::check(&context),
         Command::Config(command) => super::config::run(&context, &command),
         Command::Example => context.output.show(&config::EXAMPLE, ToString::to_string),
         Command::Run(command) => runs::run(&context, command).await,

@@ -1,29 +1,107 @@
 //! `nightmail check`: every error of the configuration at once.
 
+use serde::Serialize;
+
 use crate::base::{SystemClock, units};
-use crate::config::Settings;
-use crate::daemon::functions;
+use crate::config::{self, Finding, Origin, Settings};
+use crate::daemon::error::FunctionFault;
+use crate::daemon::{self, functions};
 
 use super::args::Context;
+use super::exit::Exit;
 use super::output::note;
 
-/// Checks the configuration and shows a summary.
-pub(super) fn check(context: &Context) -> anyhow::Result<()> {
-    let settings = context.settings()?;
-    functions::check(&settings, &SystemClock::shared())?;
-    for warning in &settings.warnings {
-        note(format_args!("warning: {warning}"));
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Checked {
+    /// The configuration's file.
+    file: String,
+    /// Whether the daemon would start with it.
+    valid: bool,
+    /// Why not.
+    errors: Vec<Told>,
+    /// Advice.
+    warnings: Vec<Told>,
+    queues: Vec<String>,
+    functions: Vec<String>,
+    schedules: Vec<String>,
+}
+
+/// A fault or a piece of advice.
+#[derive(Serialize)]
+struct Told {
+    /// In the file, from 1; neither for what is missing nor for a variable.
+    line: Option<u32>,
+    column: Option<u32>,
+    /// The environment variable that set the value.
+    variable: Option<String>,
+    /// The key's path; empty for the file as a whole.
+    field: String,
+    /// What is wrong, the limit, and the remedy.
+    text: String,
+}
+
+impl From<&Finding> for Told {
+    fn from(finding: &Finding) -> Self {
+        let (line, column, variable) = match &finding.origin {
+            Origin::Default => (None, None, None),
+            Origin::File { line, column } => (Some(*line), Some(*column), None),
+            Origin::Variable(name) => (None, None, Some(name.clone())),
+        };
+        Self { line, column, variable, field: finding.field.clone(), text: finding.text.clone() }
     }
-    let name = context.name();
-    let valid = serde_json::json!({
-        "file": name,
-        "valid": true,
-        "warnings": settings.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "queues": settings.queues.keys().collect::<Vec<_>>(),
-        "functions": settings.functions.iter().map(|function| &function.pool.function).collect::<Vec<_>>(),
-        "schedules": settings.schedules.iter().map(|schedule| &schedule.name).collect::<Vec<_>>(),
+}
+
+impl From<&FunctionFault> for Told {
+    fn from(fault: &FunctionFault) -> Self {
+        let field = format!("functions.{}", fault.function);
+        Self { line: None, column: None, variable: None, field, text: fault.reason.to_string() }
+    }
+}
+
+/// Checks the configuration and shows a summary.
+pub(super) fn check(context: &Context) -> anyhow::Result<Exit> {
+    let built = context.settings().and_then(|settings| {
+        functions::check(&settings, &SystemClock::shared())?;
+        Ok(settings)
     });
-    context.output.show(&valid, |_| overview(context, &name, &settings))
+    let settings = match built {
+        Ok(settings) => settings,
+        Err(error) if context.output.is_json() => return refused(context, error),
+        Err(error) => return Err(error),
+    };
+    if !context.output.is_json() {
+        for warning in &settings.warnings {
+            note(format_args!("warning: {warning}"));
+        }
+    }
+    let checked = Checked {
+        file: context.name(),
+        valid: true,
+        errors: Vec::new(),
+        warnings: settings.warnings.iter().map(Told::from).collect(),
+        queues: settings.queues.keys().cloned().collect(),
+        functions: settings.functions.iter().map(|function| function.pool.function.clone()).collect(),
+        schedules: settings.schedules.iter().map(|schedule| schedule.name.clone()).collect(),
+    };
+    context.output.show(&checked, |checked| overview(context, &checked.file, &settings))?;
+    Ok(Exit::Ok)
+}
+
+/// Shows the faults as JSON.
+fn refused(context: &Context, error: anyhow::Error) -> anyhow::Result<Exit> {
+    let errors = if let Some(config::Errors(findings)) = error.downcast_ref() {
+        findings.iter().map(Told::from).collect()
+    } else if let Some(daemon::Error::Functions(faults)) = error.downcast_ref() {
+        faults.iter().map(Told::from).collect()
+    } else {
+        return Err(error);
+    };
+    let (queues, functions, schedules) = (Vec::new(), Vec::new(), Vec::new());
+    let file = context.name();
+    let checked = Checked { file, valid: false, errors, warnings: Vec::new(), queues, functions, schedules };
+    context.output.show(&checked, |_| String::new())?;
+    Ok(Exit::Config)
 }
 
 fn overview(context: &Context, name: &str, settings: &Settings) -> String {

@@ -38,6 +38,13 @@ pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Settings, 
     let Some(path) = path else { return load_text("(example)", Path::new(""), EXAMPLE, environment) };
     let (name, base) = (path.display().to_string(), path.parent().unwrap_or(Path::new("")));
     match read(path) {
+        Ok(text) if document::parse(&text).is_ok_and(|document| document.is_empty()) => {
+            // An empty file is a mistake, such as a copy that failed: a daemon without queues would start and do nothing.
+            let mut report = Report::default();
+            let why = "is empty: it names no queue, function or schedule; start from `nightmail example`";
+            report.error(&Location::Nowhere, "", why);
+            settle(report, &Source::new(name, base, text), None)
+        }
         Ok(text) => load_text(&name, base, &text, environment),
         Err(why) => {
             let mut report = Report::default();

@@ -42,21 +42,17 @@ fn one(values: &mut Values<'_>, name: &str, functions: &[FunctionSettings]) -> O
 
 fn rule(values: &mut Values<'_>, at: &str) -> Option<Rule> {
     let (cron, timezone) = (format!("{at}.cron"), format!("{at}.timezone"));
-    let zone = values.maybe_text(&timezone)?;
-    if jiff::tz::TimeZone::get(&zone).is_err() {
+    let zone = values.maybe_text(&timezone);
+    let is_known = zone.as_ref().is_some_and(|zone| jiff::tz::TimeZone::get(zone).is_ok());
+    if let Some(zone) = zone.as_ref().filter(|_| !is_known) {
         let text = format!(
             "time zone {zone:?} not found; write an IANA name such as \"Europe/Berlin\" (they come with the package tzdata)"
         );
         values.error(&timezone, text);
-        return None;
     }
-    match Rule::parse(&values.maybe_text(&cron)?, &zone) {
-        Ok(rule) => Some(rule),
-        Err(error) => {
-            values.error(&cron, error);
-            None
-        }
-    }
+    // A faulty rule is told beside a faulty zone.
+    let parsed = Rule::parse(&values.maybe_text(&cron)?, zone.as_deref().filter(|_| is_known).unwrap_or("UTC"));
+    parsed.map_err(|error| values.error(&cron, error)).ok().filter(|_| is_known)
 }
 
 fn check_function(

@@ -179,7 +179,8 @@ fn spared(outcome: Outcome, is_away: bool) -> Result<Failure, Outcome> {
 /// has told it.
 pub(super) fn tell(end: &End, is_away: bool, took: Duration) {
     let End::Outcome(outcome) = end else { return };
-    let (name, took_ms) = (outcome.name(), took.as_millis());
+    // A log writes 128 bits as text.
+    let (name, took_ms) = (outcome.name(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
         Outcome::Done(_) => tracing::debug!(outcome = name, took_ms, "done"),
         Outcome::Retry { why, effect: Effect::None, .. } | Outcome::Deferred { why, .. } if is_away => {

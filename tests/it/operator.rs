@@ -318,3 +318,97 @@ fn an_unknown_command_is_answered_with_a_near_one_or_none() {
         assert_eq!(suggested(typed), None, "{typed}");
     }
 }
+
+#[test]
+fn check_prints_its_findings_as_json_and_shows_two_faults_of_one_schedule() {
+    let mut harness = Harness::empty();
+    let example = std::fs::read_to_string(harness.dir.path().join("config.toml")).unwrap();
+    let bad = example.replace("# level = ", "levl = ").replace("cron = \"0 2 1 * *\"", "cron = \"0 99 1 * *\"");
+    assert!(bad.contains("99 1"), "the example's rule has changed");
+    harness.write("bad.toml", &bad.replace("Europe/Berlin", "Europe/Nowhere"));
+    let said = harness.run(&["check", "--config", "bad.toml", "--json"]);
+    assert_eq!((said.code, said.err.as_str()), (78, ""), "{said:?}");
+    let json: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&json["valid"], &json["file"]), (&false.into(), &"bad.toml".into()));
+    let errors: Vec<_> =
+        json["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
+    let schedule = "schedules.monthly-statements";
+    assert_eq!(errors, ["log.levl", &format!("{schedule}.cron"), &format!("{schedule}.timezone")], "{json}");
+    let text = |index: usize| json["errors"][index]["text"].as_str().unwrap().to_owned();
+    assert!(text(0).contains("did you mean \"level\"?") && text(2).contains("\"Europe/Nowhere\" not found"), "{json}");
+    assert!(json["errors"].as_array().unwrap().iter().all(|error| error["line"].is_u64() && error["column"].is_u64()));
+
+    harness.set("LOG__LEVEL", "loud");
+    let json: serde_json::Value = serde_json::from_str(&harness.run(&["check", "--json"]).out).unwrap();
+    assert_eq!(json["errors"][0]["variable"], "NIGHTMAIL__LOG__LEVEL", "{json}");
+    let mut harness = Harness::empty();
+    harness.set_variable("SSL_CERT_FILE", "/nonexistent/roots.pem");
+    let said = harness.run(&["check", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((said.code, &json["errors"][0]["field"]), (78, &"functions.fan-out".into()), "{json}");
+}
+
+#[test]
+fn an_empty_configuration_is_refused() {
+    let harness = Harness::empty();
+    for text in ["", "\n\n", "# log.level = \"info\"\n"] {
+        harness.write("empty.toml", text);
+        for command in ["check", "serve", "queues"] {
+            let said = harness.run(&[command, "--config", "empty.toml"]);
+            assert!(said.code == 78 && said.err.contains("empty.toml: is empty"), "{text:?}: {said:?}");
+        }
+    }
+    // A small one is none of these: the variables of the harness name keys that it does not have.
+    harness.write("small.toml", "[queues.notes]\n");
+    Said::of(harness.command(&["check", "--config", "small.toml"]).env_clear()).good();
+}
+
+#[test]
+fn a_log_line_has_its_time_as_a_number_and_its_span_once() {
+    let (_harness, daemon) = with_letters();
+    let lines = daemon.stop();
+    let attempts: Vec<serde_json::Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .filter(|line: &serde_json::Value| line.get("took_ms").is_some())
+        .collect();
+    assert!(attempts.len() >= 4, "{lines:?}");
+    for line in &attempts {
+        assert!(line["took_ms"].is_u64() && line.get("spans").is_none(), "{line}");
+        assert_eq!(
+            (&line["span"]["name"], &line["span"]["function"]),
+            (&"attempt".into(), &"statement".into()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn refusals_name_flags_and_not_fields_of_the_api() {
+    let harness = Harness::empty();
+    harness.append("\n[queues.notes]\n[queues.\"orders.fifo\"]\n");
+    let _daemon = harness.serve();
+    for (words, text) in [
+        ("send orders.fifo x", "wants a message group (give --group)"),
+        ("send orders.fifo x --group a", "wants a deduplication id (give --deduplication-id, or set"),
+        ("send orders.fifo x --group é --deduplication-id 1", "--group \"é\": must be 1 to 128"),
+        ("send orders.fifo x --group a --deduplication-id 1 --delay 5s", "takes no --delay for a message"),
+        (
+            "send orders.fifo x --group a --deduplication-id 1 --unique k",
+            "takes no --unique for a message (use --deduplication-id)",
+        ),
+        ("send notes x --deduplication-id 1", "is a standard queue and takes no --deduplication-id"),
+        ("send notes x --delay 16m", "--delay: must be 0s to 15m (got 16m)"),
+        ("send notes x --priority 3000000", "--priority: must be 0 to 2097152"),
+        ("send notes x --attribute AWS.x=1", "--attribute AWS.x: "),
+        ("redrive statements-dead --to statements-dead", "name another queue with --to"),
+        ("redrive statements-dead --as-of 12", "--as-of \"12\" is not a token"),
+    ] {
+        let said = harness.run(&words.split(' ').collect::<Vec<_>>());
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{words}: {said:?}");
+        assert!(said.err.contains(text), "{words} must say {text:?}: {said:?}");
+        for field in ["MessageGroupId", "MessageDeduplicationId", "DelaySeconds"] {
+            assert!(!said.err.contains(field), "{words}: {said:?}");
+        }
+    }
+}

@@ -18,7 +18,7 @@ use crate::work::{BreakerState, Breakers};
 
 use super::overview::{Disk, LATE_AFTER, NextTick, Overview};
 use super::request::{AheadTick, Checked, FailureKind, ForgottenTicks, RedriveView, ScheduleView, Status, With};
-use super::{Answer, Failure, Request};
+use super::{Answer, Failure, Request, refusal};
 
 /// A peek shows this many messages at most.
 pub const PEEK_MAX: usize = 1000;
@@ -366,7 +366,7 @@ impl From<queue::Error> for Failure {
     fn from(error: queue::Error) -> Self {
         match error {
             queue::Error::Store(error) => error.into(),
-            other => failure(FailureKind::Request, other),
+            other => failure(FailureKind::Request, refusal::text(&other)),
         }
     }
 }

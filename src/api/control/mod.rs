@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod client;
 pub mod overview;
+mod refusal;
 pub mod request;
 pub mod server;
 
