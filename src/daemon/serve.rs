@@ -79,16 +79,8 @@ impl Daemon {
         let end = CancellationToken::new();
         let signals = Drain::default();
         let breakers = Breakers::new(clock.clone());
-        let made = functions::make(&settings, &queues, &clock)?.into_iter().zip(&settings.functions);
-        let quarantine = Quarantine::new(suspects(&settings, &queues)?);
-        let pool = |(made, function): (_, &FunctionSettings)| {
-            let pool = Pool::new(queues.clone(), function.pool.clone(), made, signals.clone(), &breakers);
-            pool.with_quarantine(quarantine.clone())
-        };
-        // All are made before the first one runs.
-        let made: Vec<Pool> = made.map(pool).collect();
         let mut pools = JoinSet::new();
-        for pool in made {
+        for pool in make_pools(&settings, &queues, (&clock, &breakers), &signals)? {
             pools.spawn(pool.run());
         }
         let mut parts = JoinSet::new();
@@ -169,6 +161,22 @@ pub fn schedules(settings: &Settings) -> Vec<(schedule::Options, String)> {
         fan_out.map(|function| function.pool.queue.clone()).expect("config checks that a schedule's function exists")
     };
     settings.schedules.iter().map(|options| (options.clone(), queue_of(&options.function))).collect()
+}
+
+/// The pools of all functions. All are made before the first one runs: they share breakers and quarantine.
+fn make_pools(
+    settings: &Settings,
+    queues: &Queues,
+    (clock, breakers): (&Arc<dyn Clock>, &Breakers),
+    signals: &Drain,
+) -> Result<Vec<Pool>, Error> {
+    let made = functions::make(settings, queues, clock)?.into_iter().zip(&settings.functions);
+    let quarantine = Quarantine::new(suspects(settings, queues)?);
+    let pool = |(made, function): (_, &FunctionSettings)| {
+        let pool = Pool::new(queues.clone(), function.pool.clone(), made, signals.clone(), breakers);
+        pool.with_quarantine(quarantine.clone())
+    };
+    Ok(made.map(pool).collect())
 }
 
 fn status(settings: &Settings) -> String {

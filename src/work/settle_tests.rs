@@ -98,10 +98,14 @@ impl World {
         self.settler.gate.record(&[Contact { destination: relay(), verdict }], voter, None);
     }
 
-    fn message(&self, queue: &str) -> Option<Peeked> {
-        let snapshot = self.settler.queues.store().snapshot().unwrap();
-        let queue = catalog::look_up(&snapshot, queue).unwrap();
-        peek(&snapshot, &queue, 1, 10, self.clock.now()).unwrap().pop()
+    /// The message, while it is in its queue.
+    async fn message(&self) -> Option<Peeked> {
+        let now = self.clock.now();
+        let read = move |snapshot: &store::Snapshot| {
+            let queue = catalog::look_up(snapshot, "orders")?;
+            Ok::<_, queue::Error>(peek(snapshot, &queue, 1, 10, now)?.pop())
+        };
+        self.settler.queues.store().read(read).await.unwrap()
     }
 }
 
@@ -116,7 +120,7 @@ async fn a_failure_while_its_destination_is_away_costs_nothing_and_comes_back_so
             world.pass(200);
         }
     }
-    let message = world.message("orders").unwrap();
+    let message = world.message().await.unwrap();
     assert_eq!((message.receive_count, message.attempts_charged), (40, 0), "over two hours of deferrals");
     assert_eq!(*world.doubts.0.lock().unwrap(), 0);
 }
@@ -126,7 +130,7 @@ async fn a_doubt_is_told_and_charged_although_the_destination_is_away() {
     let world = World::new().await;
     world.attempt(retry(Effect::Unknown), true).await;
     assert_eq!(*world.doubts.0.lock().unwrap(), 1);
-    assert_eq!(world.message("orders").unwrap().attempts_charged, 1, "no recipient is mailed without end");
+    assert_eq!(world.message().await.unwrap().attempts_charged, 1, "no recipient is mailed without end");
 }
 
 #[tokio::test]
@@ -137,7 +141,7 @@ async fn what_the_destination_said_about_the_message_keeps_its_meaning() {
     assert_eq!(world.attempt(Outcome::Done(DeliveryProof::default()), true).await, Settled::Deleted);
     let world = World::new().await;
     world.attempt(retry(Effect::None), false).await;
-    assert_eq!(world.message("orders").unwrap().attempts_charged, 1);
+    assert_eq!(world.message().await.unwrap().attempts_charged, 1);
 }
 
 #[tokio::test]

@@ -157,6 +157,11 @@ fn needs_an_operator(foreign: &Foreign) -> String {
     foreign.harness.run(&["run", "start", "monthly-statements", "--param", "period=2026-10"]).good();
     let told = daemon.wait_for(" is away: ");
     assert!(told.contains(r#""level":"ERROR""#) && told.contains("nightmail probe"), "{told}");
+    let status = foreign.harness.run(&["status", "--json"]);
+    let status: Value = serde_json::from_str(&status.out).unwrap();
+    let breaker = &status["breakers"][0];
+    assert!(breaker["destination"].as_str().unwrap().starts_with("relay "), "{breaker}");
+    assert_eq!((&breaker["needs_operator"], status["breakers"].as_array().unwrap().len()), (&json!(true), 1));
     let probed = foreign.harness.run(&["probe", "--json"]).json();
     assert_eq!(probed["probed"].as_array().unwrap().len(), 1, "{probed}");
     assert_eq!(foreign.received().len(), 0);
