@@ -8,23 +8,22 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use nightmail::base::attempt::AttemptEnd;
 use nightmail_demo::bank::{Behaviour, Route};
 use nightmail_demo::sink;
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::daemon::document;
-use crate::harness::{Harness, assert_recounted, has, listener, say};
+use crate::harness::{Harness, assert_recounted, has, listener, say, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_users_answer_that_is_no_page_is_a_dead_letter_with_the_reason_and_the_run_goes_on_after_the_fix() {
     let status = |status| Behaviour::Status { status, retry_after: None };
     for (behaviour, class, word) in [
-        (Behaviour::Html, "data users malformed", "HTML"),
+        (Behaviour::Html, "data users html", "HTML"),
         (Behaviour::Truncated, "data users truncated", "end"),
-        (Behaviour::Cut, "http users connection", "broke"),
-        (status(404), "http users 404", "check url"),
-        (status(401), "http users 401", "token"),
+        (status(404), "http users 404", "check users.url"),
         (status(500), "http users 500", "500"),
         (status(204), "data users truncated", ""),
     ] {
@@ -43,6 +42,38 @@ async fn a_users_answer_that_is_no_page_is_a_dead_letter_with_the_reason_and_the
         assert_eq!(daemon.operator.redrive("fan-out-dead").await, 1);
         let report = daemon.operator.complete(run).await;
         assert_eq!((report.fetched, report.sent), (20, 20), "{behaviour:?}");
+        harness.assert_one_mail_each(20);
+        daemon.operator.assert_empty().await;
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_token_or_answers_that_break_off_kill_nothing_and_the_run_goes_on_after_the_fix() {
+    let refused = Behaviour::Status { status: 401, retry_after: None };
+    for (route, queue, behaviour) in [
+        (Route::Users, "fan-out", refused.clone()),
+        (Route::Account, "statements", refused),
+        // The only message of its function: what is wrong cannot be told from what it makes the service do, so it is
+        // not charged either.
+        (Route::Users, "fan-out", Behaviour::Cut),
+    ] {
+        let mut harness = Harness::with_users(20).await;
+        for function in ["FAN_OUT", "STATEMENT"] {
+            harness.set_key(&format!("FUNCTIONS__{function}__DEFERRAL_PAUSE"), "50ms");
+        }
+        harness.bank.set(route, behaviour);
+        let daemon = harness.daemon().await;
+        let run = daemon.operator.start().await;
+        let deferred = until("a deferral", async || {
+            let waiting = daemon.operator.peek(queue).await;
+            waiting.into_iter().find(|message| !message.history.is_empty())
+        });
+        let message = deferred.await;
+        assert!(message.history.iter().all(|attempt| attempt.end == AttemptEnd::Deferred), "{message:?}");
+        assert!(message.attempts_charged <= 1, "only the one in hand: {message:?}");
+        harness.bank.set(route, Behaviour::Normal);
+        assert_eq!(daemon.operator.complete(run).await.sent, 20);
         harness.assert_one_mail_each(20);
         daemon.operator.assert_empty().await;
         daemon.stop().await;
@@ -77,8 +108,7 @@ async fn an_endless_answer_is_refused_at_its_limit_and_fills_no_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_api_that_breaks_for_a_while_loses_nobody() {
-    for (behaviour, class) in
-        [(Behaviour::Html, "data account malformed"), (Behaviour::Truncated, "data account malformed")]
+    for (behaviour, class) in [(Behaviour::Html, "data account html"), (Behaviour::Truncated, "data account truncated")]
     {
         let harness = Harness::with_users(12).await;
         harness.bank.set(Route::Account, behaviour);
