@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::EffectFlag;
 use crate::base::{Destination, LeaseTime, MessageId, Report};
 
 /// What a message or a tick makes happen. One value serves all workers at once.
@@ -52,4 +53,7 @@ pub struct Invocation {
     pub deadline: LeaseTime,
     /// The handle of this receive, as SQS gives it.
     pub receipt_handle: String,
+    /// Where the function says that its effect may have happened. One that never does leaves no doubt when its attempt
+    /// is cut off.
+    pub effect: EffectFlag,
 }

@@ -3,6 +3,7 @@
 //! Layer 2. Knows values only: no store, no queue, no run. What a function needs from higher layers is passed in.
 
 pub mod call;
+pub mod effect;
 pub mod error;
 mod silence;
 pub mod statement;
@@ -11,4 +12,5 @@ mod unreachable;
 pub mod upstream;
 
 pub use call::{Function, Invocation};
+pub use effect::{EffectFlag, EffectInProgress};
 pub use error::Error;

@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 use tracing::Instrument;
 
 use crate::base::{Contact, Effect, Failure, Outcome, Report, units};
-use crate::function::{Function, Invocation};
+use crate::function::{EffectFlag, Function, Invocation};
 use crate::queue::Queues;
 
 use super::Options;
@@ -51,7 +51,7 @@ impl Service<Task<Delivery>> for Call {
     }
 
     fn call(&mut self, task: Task<Delivery>) -> Self::Future {
-        let (function, message) = (self.function.clone(), task.args.message);
+        let (function, message, effect) = (self.function.clone(), task.args.message, task.args.effect);
         let invocation = Invocation {
             message_id: message.message_id,
             queue: self.queue.to_string(),
@@ -63,6 +63,7 @@ impl Service<Task<Delivery>> for Call {
             // Without the function's overtime: that is for finishing an effect, and none may begin in it.
             deadline: message.received_at.after(self.timeout),
             receipt_handle: message.handle.to_string(),
+            effect,
         };
         Box::pin(async move { Ok(function.call(invocation).await) })
     }
@@ -129,10 +130,10 @@ where
                 // When the function returns and the abort comes at the same moment, the outcome counts: its effect may
                 // have happened.
                 biased;
-                answer = call => layer.ended(answer.map_err(Into::into)),
+                answer = call => layer.ended(answer.map_err(Into::into), &delivery.effect).await,
                 () = layer.abort.cancelled() => {
                     tracing::info!("given back: the drain's grace is over");
-                    (End::Aborted(Effect::Unknown), Vec::new())
+                    (End::Aborted(delivery.effect.abort().await), Vec::new())
                 }
             };
             // Before the batching, so that a breaker opens and closes without delay.
@@ -151,15 +152,18 @@ where
 }
 
 impl FinishLayer {
-    fn ended(&self, answer: Result<Report, BoxDynError>) -> (End, Vec<Contact>) {
-        // A function that panicked or was cut off at its time limit has told nothing about its destinations.
-        let Report { outcome, contacts } = answer.unwrap_or_else(|error| self.broken(&error).into());
+    async fn ended(&self, answer: Result<Report, BoxDynError>, effect: &EffectFlag) -> (End, Vec<Contact>) {
+        let Report { outcome, contacts } = match answer {
+            Ok(report) => report,
+            // A function that panicked or was cut off at its time limit has told nothing about its destinations.
+            Err(error) => self.broken(&error, effect.abort().await).into(),
+        };
         (End::Outcome(outcome), contacts)
     }
 
     /// The outcome of a function that panicked or exceeded its time limit. Both are retried, because the cause may
     /// pass; `max_receive_count` bounds the retries.
-    fn broken(&self, error: &BoxDynError) -> Outcome {
+    fn broken(&self, error: &BoxDynError, effect: Effect) -> Outcome {
         let function = &self.options.function;
         let why = if error.is::<Elapsed>() {
             let limit = units::show_duration(self.options.timeout);
@@ -170,8 +174,7 @@ impl FinishLayer {
         } else {
             Failure::new("crash", function, "attempt", error)
         };
-        // The function may have been stopped in the middle of an effect, so nobody can say that there was none.
-        Outcome::Retry { why, after: None, effect: Effect::Unknown }
+        Outcome::Retry { why, after: None, effect }
     }
 }
 

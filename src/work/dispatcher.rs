@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::base::{Contact, LeaseTime, Now};
+use crate::function::EffectFlag;
 use crate::queue::receive::{Position, VISIBILITY_MAX};
 use crate::queue::{self, Receive, Received, Receiving, Settled, settle};
 use crate::store::record::Owner;
@@ -34,6 +35,8 @@ pub(super) struct Delivery {
     pub(super) message: Received,
     /// Released just before the attempt is settled. Shared, because apalis needs tasks that can be cloned.
     pub(super) permit: Arc<OwnedSemaphorePermit>,
+    /// Whether the attempt's effect may have happened; shared with the function.
+    pub(super) effect: EffectFlag,
     /// Its entry in the quarantine's books; shared with the messages that were received with it.
     pub(super) in_work: Arc<InWork>,
     /// Set when the message probes destinations that are away. Returned with the permit.
@@ -225,7 +228,7 @@ impl Dispatcher {
     fn settle(&self, group: Vec<Finished>) -> impl Future<Output = ()> + use<> {
         let settled = group.into_iter().map(|finished| {
             let Finished { delivery, end, contacts, was_away, at, span } = finished;
-            let Delivery { message, permit, in_work, probe } = delivery;
+            let Delivery { message, permit, in_work, probe, .. } = delivery;
             // Released early, so that the receive in the same commit can use it. The limit is on running functions, and
             // this one has ended. The same goes for the probe, whose verdict is known by now.
             drop((permit, in_work, probe));
@@ -334,13 +337,15 @@ impl Dispatcher {
             };
             (self.position, self.has_only_suspects) = (message.position(), false);
             let permit = Arc::new(permits.split(1).expect("a permit was taken before the receive"));
-            self.hand_over(Delivery { message, permit, in_work, probe: Some(Arc::new(probe)) }, deliveries).await?;
+            let (effect, probe) = (EffectFlag::default(), Some(Arc::new(probe)));
+            self.hand_over(Delivery { message, permit, effect, in_work, probe }, deliveries).await?;
             return Ok(Look::NOW);
         }
         for message in found.messages {
             self.position = self.position.max(message.position());
             let permit = permits.split(1).expect("no more messages were asked for than permits were taken");
-            let delivery = Delivery { message, permit: Arc::new(permit), in_work: in_work.clone(), probe: None };
+            let (permit, effect, in_work) = (Arc::new(permit), EffectFlag::default(), in_work.clone());
+            let delivery = Delivery { message, permit, effect, in_work, probe: None };
             self.hand_over(delivery, deliveries).await?;
         }
         // With every permit used there may be more messages right now: look again as soon as a permit is free. Unused

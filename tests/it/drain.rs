@@ -83,7 +83,7 @@ async fn work_that_outlasts_the_grace_is_given_back_without_a_charge() {
     harness.bank.set(bank::Route::Account, bank::Behaviour::Normal);
     let child = harness.child().await;
     let report = child.operator.complete(run).await;
-    assert_eq!((report.sent, report.dead), (u64::from(USERS), 0));
+    assert_eq!((report.sent, report.dead, report.interrupted), (u64::from(USERS), 0, 0), "none had begun to mail");
     harness.assert_one_mail_each(USERS);
     child.kill().await;
 }

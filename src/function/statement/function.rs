@@ -154,6 +154,7 @@ impl Statement {
             now: self.clock.wall(),
             context: Value::from_serialize(&context),
             attachment: &print.pdf,
+            effect: invocation.effect.clone(),
         };
         let mut proof = self.mailer.send(&mail, contacts).await.map_err(super::mail::SendFault::into_outcome)?;
         proof.document_sha256 = Some(print.sha256);

@@ -4,6 +4,7 @@ use super::super::mail::testing::{At, Fault, Sink, options as mail_options};
 use super::super::{AccountOptions, DocumentOptions};
 use super::*;
 use crate::base::{LeaseTime, ManualClock, MessageId, Timestamp, Verdict};
+use crate::function::EffectFlag;
 use crate::function::upstream::stub::{Part, Stub, answer, options as upstream_options};
 
 const USER: &str = r#"{"id":"u/1","name":"Ada","email":"ada@example.org"}"#;
@@ -65,6 +66,7 @@ async fn report_until(statement: &Statement, body: String, deadline: LeaseTime) 
         received_at: LeaseTime::ZERO,
         deadline,
         receipt_handle: String::new(),
+        effect: EffectFlag::default(),
     };
     statement.call(invocation).await
 }

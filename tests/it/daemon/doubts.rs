@@ -93,3 +93,38 @@ async fn an_attempt_that_ends_for_certain_after_a_purge_leaves_no_doubt() {
     child.kill().await;
     assert_recounted(&harness.queues(), run);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_drain_only_those_are_in_doubt_whose_mail_had_its_final_dot() {
+    const EACH: u32 = 3;
+    let is_silent = Arc::new(AtomicBool::new(true));
+    let silent = is_silent.clone();
+    // Of three connections one is silent after the dot, one before it and one at the recipient.
+    let script: sink::Script = Arc::new(move |connection, _, step| match (connection % 3, step) {
+        (0, Step::Dot) | (1, Step::Data) | (2, Step::Rcpt) if silent.load(Ordering::SeqCst) => Action::Stall,
+        _ => Action::Accept,
+    });
+    let users = 3 * EACH;
+    let options = bank::Options { users, ..bank::Options::default() };
+    let mut harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
+    harness.set_key("FUNCTIONS__STATEMENT__CONCURRENCY", users);
+    harness.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__CONNECTIONS", users);
+    harness.set_key("DAEMON__DRAIN", "200ms");
+    let child = harness.child().await;
+    let run = child.operator.start().await;
+    let mailed = async || (harness.sink.summary().total == u64::from(EACH)).then_some(());
+    until("a mail without a reply on each third connection", mailed).await;
+    let connected = async || (child.operator.report(run).await.fetched == u64::from(users)).then_some(());
+    until("all users", connected).await;
+    assert!(child.terminate(END_MAX).await.success());
+
+    is_silent.store(false, Ordering::SeqCst);
+    let child = harness.child().await;
+    let report = child.operator.complete(run).await;
+    assert_eq!((report.sent, report.interrupted), (u64::from(users), u64::from(EACH)));
+    let doubled = harness.sink.summary().doubled;
+    let doubled: BTreeSet<String> = doubled.into_iter().map(|twice| twice.recipient).collect();
+    let doubted = doubted(&child, run).await.into_iter().map(|user| format!("{user}@example.test")).collect();
+    assert_eq!(doubled, doubted, "who got two mails is named, and nobody else");
+    child.kill().await;
+}

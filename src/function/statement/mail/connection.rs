@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::fault::{SmtpFailure, Step};
 use crate::base::{outcome, units};
+use crate::function::EffectInProgress;
 use crate::function::silence::Wait;
 use crate::function::statement::DialogueLimits;
 
@@ -64,12 +65,13 @@ impl Connection {
     }
 
     /// Sends one mail and returns the relay's final reply. After an error the connection must not be used for another
-    /// mail. `wait` is restarted with each step.
+    /// mail. `wait` is restarted with each step; `effect` begins just before the final dot.
     pub(super) async fn deliver(
         &mut self,
         outgoing: &OutgoingMail,
         limits: &DialogueLimits,
         wait: &Wait,
+        effect: &EffectInProgress,
     ) -> Result<String, SmtpFailure> {
         // One command at a time, without PIPELINING: the wire can then tell a surplus reply, and every failure names
         // the step at which it happened.
@@ -79,7 +81,7 @@ impl Connection {
         self.command(Step::MailFrom, command, wait, mail).await?;
         self.command(Step::RcptTo, command, wait, Rcpt::new(outgoing.to.clone(), Vec::new())).await?;
         self.command(Step::Data, data, wait, Data).await?;
-        let response = self.message(&outgoing.bytes, limits, wait).await?;
+        let response = self.message(&outgoing.bytes, limits, wait, effect).await?;
         let reply = expect_reply(Step::EndOfData, response)?;
         self.mails += 1;
         Ok(one_line(&reply))
@@ -101,12 +103,18 @@ impl Connection {
     /// Writes the message and the final dot and waits for the reply. Each piece has a limit of its own, and all pieces
     /// together have one: when it passes, the connection is cut before the dot, and the relay has accepted nothing. The
     /// limit after the dot begins with the dot: a relay that times out there may have accepted the mail.
-    async fn message(&mut self, bytes: &[u8], limits: &DialogueLimits, wait: &Wait) -> Result<Response, SmtpFailure> {
+    async fn message(
+        &mut self,
+        bytes: &[u8],
+        limits: &DialogueLimits,
+        wait: &Wait,
+        effect: &EffectInProgress,
+    ) -> Result<Response, SmtpFailure> {
         let piece = Limit { key: "body_piece_timeout", span: limits.body_piece };
         let body = Limit { key: "body_timeout", span: limits.body };
         let end_of_data = Limit { key: "end_of_data_timeout", span: limits.end_of_data };
         let progress = Progress::default();
-        let pieces = Pieces { pieces: bytes.chunks(PIECE_BYTES), progress: &progress };
+        let pieces = Pieces { pieces: bytes.chunks(PIECE_BYTES), progress: &progress, effect };
         // Pinned outside the loop: each turn goes on with the same write, not a new one.
         let mut sending = std::pin::pin!(self.smtp.message_iter(pieces));
         let mut body_over = std::pin::pin!(sleep(body.span));
@@ -173,6 +181,7 @@ impl Progress {
 struct Pieces<'a> {
     pieces: std::slice::Chunks<'a, u8>,
     progress: &'a Progress,
+    effect: &'a EffectInProgress,
 }
 
 impl<'a> Iterator for Pieces<'a> {
@@ -182,7 +191,10 @@ impl<'a> Iterator for Pieces<'a> {
         let piece = self.pieces.next();
         match piece {
             Some(_) => self.progress.0.fetch_add(1, Ordering::Relaxed),
-            None => self.progress.0.swap(Progress::END_OF_DATA, Ordering::Relaxed),
+            None => {
+                self.effect.begin();
+                self.progress.0.swap(Progress::END_OF_DATA, Ordering::Relaxed)
+            }
         };
         piece
     }

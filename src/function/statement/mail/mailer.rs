@@ -13,7 +13,7 @@ use crate::base::outcome::DeliveryProof;
 use crate::base::{Clock, Contact, Destination, Timestamp, Verdict};
 use crate::function::statement::MailOptions;
 use crate::function::statement::template::Templates;
-use crate::function::{Error, tls};
+use crate::function::{EffectFlag, Error, tls};
 
 /// Mails documents through one relay. One value serves all workers.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub struct Mail<'a> {
     pub attachment: &'a [u8],
     /// The dialogue must begin within this time; until then the mail waits for a free connection.
     pub begin_within: Duration,
+    /// Set from the final dot on; an abort before it stops the dialogue.
+    pub effect: EffectFlag,
 }
 
 impl Mailer {
@@ -90,7 +92,8 @@ impl Mailer {
     }
 
     /// Sends one mail and returns the relay's reply and the Message-ID. Waits for a free connection; dropping the
-    /// future while it waits sends nothing, dropping it later does not stop the dialogue. What the dialogue says about
+    /// future while it waits sends nothing, dropping it later does not stop the dialogue; aborting its effect does, until
+    /// the final dot. What the dialogue says about
     /// the relay is added to `contacts`.
     ///
     /// # Errors
@@ -98,7 +101,7 @@ impl Mailer {
     pub async fn send(&self, mail: &Mail<'_>, contacts: &mut Vec<Contact>) -> Result<DeliveryProof, SendFault> {
         let words = self.templates.render(&mail.context).map_err(SendFault::Permanent)?;
         let (outgoing, message_id) = self.composer.compose(mail, words).map_err(SendFault::Permanent)?;
-        let (result, verdict) = match self.pool.send(outgoing, mail.begin_within).await {
+        let (result, verdict) = match self.pool.send(outgoing, mail.begin_within, &mail.effect).await {
             Ok(reply) => (Ok(reply), Some(Verdict::Answered)),
             Err(undelivered) => (Err(undelivered.fault), undelivered.verdict),
         };

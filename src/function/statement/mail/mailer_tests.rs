@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::testing::{At, Fault, Sink, limits, options};
 use super::*;
-use crate::base::ManualClock;
+use crate::base::{Effect, ManualClock};
 use crate::function::statement::Tls;
 use crate::function::statement::template::tests::context;
 
@@ -21,6 +21,15 @@ pub(super) fn mailer(sink: &Sink, change: impl FnOnce(&mut MailOptions)) -> (Arc
 
 /// Sends a mail to `name`, whose text and attachment name the recipient.
 pub(super) async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<DeliveryProof, SendFault> {
+    send_as(mailer, name, attachment, &EffectFlag::default()).await
+}
+
+async fn send_as(
+    mailer: &Mailer,
+    name: &str,
+    attachment: &[u8],
+    effect: &EffectFlag,
+) -> Result<DeliveryProof, SendFault> {
     let mail = Mail {
         to_name: name,
         to_address: &format!("{name}@example.org"),
@@ -29,6 +38,7 @@ pub(super) async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) ->
         context: context(name, &BTreeMap::new()),
         attachment,
         begin_within: std::time::Duration::from_secs(30),
+        effect: effect.clone(),
     };
     mailer.send(&mail, &mut Vec::new()).await
 }
@@ -326,4 +336,48 @@ fn wrong_settings_are_found_at_construction() {
         o.relay.host = "mx.example.com".into();
     });
     assert!(message.contains("plain text") && !message.contains("geheim"), "{message}");
+}
+
+/// Aborts a mail's effect when the relay has stalled at that step; answers what the abort says, and the final dots that
+/// the relay has seen by the time when the mail's end is known.
+async fn aborted_at(at: At) -> (Effect, usize) {
+    let sink = Sink::faulty(at, Fault::Stall, 0..1).await;
+    let (mailer, _) = mailer(&sink, |options| options.relay.connections = 1);
+    let effect = EffectFlag::default();
+    let (sending, flag) = (Arc::clone(&mailer), effect.clone());
+    let caller = tokio::spawn(async move { send_as(&sending, "ada", b"%PDF", &flag).await });
+    let struck = async {
+        while sink.see(|seen| seen.struck == 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), struck).await.expect("the relay stalls");
+    // As a drain does: the attempt's future goes first.
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    let effect = effect.abort().await;
+    if effect == Effect::None {
+        // The only connection is free again, and the next mail is not mixed with the first.
+        assert_eq!(class(&send(&mailer, "bob").await).0, "done");
+        assert_eq!(sink.recipients(), ["bob@example.org"], "{at:?}");
+        return (effect, sink.see(|seen| seen.dots) - 1);
+    }
+    (effect, sink.see(|seen| seen.dots))
+}
+
+#[tokio::test]
+async fn an_aborted_mail_stops_in_front_of_its_final_dot_and_is_in_doubt_behind_it() {
+    for at in [At::Greeting, At::Ehlo, At::Mail, At::Rcpt, At::Data] {
+        assert_eq!(aborted_at(at).await, (Effect::None, 0), "{at:?}");
+    }
+    assert_eq!(aborted_at(At::EndOfData).await, (Effect::Unknown, 1));
+}
+
+#[tokio::test]
+async fn a_mail_that_the_relay_refuses_behind_its_final_dot_is_in_no_doubt() {
+    let sink = Sink::faulty(At::EndOfData, Fault::Reply("554 5.7.1 no"), 0..1).await;
+    let (mailer, _) = mailer(&sink, |_| ());
+    let effect = EffectFlag::default();
+    assert_eq!(class(&send_as(&mailer, "ada", b"%PDF", &effect).await).0, "permanent");
+    assert_eq!(effect.abort().await, Effect::None);
 }

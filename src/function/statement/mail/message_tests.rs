@@ -31,6 +31,7 @@ fn mail<'a>(to_name: &'a str, attachment: &'a [u8]) -> Mail<'a> {
         context: context("Ada", &BTreeMap::new()),
         attachment,
         begin_within: std::time::Duration::from_secs(30),
+        effect: crate::function::EffectFlag::default(),
     }
 }
 

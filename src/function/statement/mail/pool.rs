@@ -1,7 +1,7 @@
 //! A bounded pool of sessions with one relay.
 //!
 //! Owns three promises: at most `connections` dialogues at once, a session is parked only after the relay has accepted
-//! a mail, and a dialogue that has begun is never cancelled from outside. Must not know what a mail contains.
+//! a mail, and a dialogue that has begun is never cancelled by its caller's end. Must not know what a mail contains.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use super::fault::{SendFault, SmtpFailure, Step, Undelivered};
 use super::relay::Relay;
 use crate::base::{Clock, Destination, Failure};
 use crate::function::silence::Silences;
+use crate::function::{EffectFlag, EffectInProgress};
 
 /// The reaper checks parked sessions no more often than this, so that a tiny `idle_max` does not make it spin.
 const REAP_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -46,7 +47,8 @@ impl Pool {
     }
 
     /// Sends one mail to the relay and returns its final reply. If the future is dropped while it waits for a free
-    /// session, nothing is sent. Once the dialogue has begun, it runs to its end without the caller.
+    /// session, nothing is sent. Once the dialogue has begun, it runs to its end without the caller, unless its effect is
+    /// aborted before the final dot.
     ///
     /// # Errors
     /// [`Undelivered`]; all faults but `Unknown` mean that the relay has not accepted the mail.
@@ -54,6 +56,7 @@ impl Pool {
         self: &Arc<Self>,
         outgoing: OutgoingMail,
         begin_within: Duration,
+        effect: &EffectFlag,
     ) -> Result<String, Undelivered> {
         let permit = Arc::clone(&self.permits).acquire_owned();
         let Ok(permit) = tokio::time::timeout(begin_within, permit).await else { return Err(self.busy()) };
@@ -61,9 +64,9 @@ impl Pool {
         // A task of its own: a dialogue that is dropped after the final dot would leave it unknown whether the mail was
         // accepted, and dropping is what happens to the caller at its time limit and in a drain.
         let (answer, ended) = oneshot::channel();
-        let pool = Arc::clone(self);
+        let (pool, effect) = (Arc::clone(self), effect.start());
         tokio::spawn(async move {
-            Box::pin(pool.dialogue(outgoing, answer)).await;
+            Box::pin(pool.dialogue(outgoing, answer, effect)).await;
             drop(permit);
         });
         // The sender is dropped unused only when the dialogue panicked. How far it came is unknown: assume the worst.
@@ -102,8 +105,18 @@ impl Pool {
 
     /// One mail from MAIL FROM to the final reply. The caller gets the result before QUIT, so that a slow QUIT delays
     /// no attempt. The permit is released after it, so that the relay never sees more than `connections` in use.
-    async fn dialogue(self: Arc<Self>, outgoing: OutgoingMail, answer: oneshot::Sender<Result<String, Undelivered>>) {
-        let (used, result) = self.deliver(&outgoing).await;
+    async fn dialogue(
+        self: Arc<Self>,
+        outgoing: OutgoingMail,
+        answer: oneshot::Sender<Result<String, Undelivered>>,
+        effect: EffectInProgress,
+    ) {
+        let (used, result) = tokio::select! {
+            biased;
+            // The dialogue is dropped in front of its final dot, and its connection with it: nothing was accepted.
+            () = effect.aborted() => return,
+            delivered = self.deliver(&outgoing, &effect) => delivered,
+        };
         let classify = |failure: SmtpFailure| failure.classify(&self.relay.address());
         let finished = match (used, result) {
             (Some(session), Ok(reply)) => {
@@ -117,7 +130,13 @@ impl Pool {
                 // A session is not reused after an error. After a refusal it gets a QUIT; a broken one is dropped,
                 // because any further command could be misread as part of the mail.
                 let finished = used.filter(|_| failure.is_in_step());
-                let _ = answer.send(Err(classify(failure)));
+                let undelivered = classify(failure);
+                if !matches!(undelivered.fault, SendFault::Unknown(_)) {
+                    effect.refused();
+                }
+                // A QUIT is no part of the effect.
+                drop(effect);
+                let _ = answer.send(Err(undelivered));
                 finished
             }
             (None, Ok(_)) => unreachable!("a reply comes from a session"),
@@ -129,18 +148,22 @@ impl Pool {
 
     /// Uses a parked session or opens one. A parked session that fails before the relay has accepted any command of
     /// this mail is replaced once: relays close idle sessions, and that is no fault of the mail.
-    async fn deliver(&self, outgoing: &OutgoingMail) -> (Option<Connection>, Result<String, SmtpFailure>) {
+    async fn deliver(
+        &self,
+        outgoing: &OutgoingMail,
+        effect: &EffectInProgress,
+    ) -> (Option<Connection>, Result<String, SmtpFailure>) {
         let limits = &self.relay.options.limits;
         let wait = self.silences.begin();
         if let Some(mut session) = self.take() {
-            match session.deliver(outgoing, limits, &wait).await {
+            match session.deliver(outgoing, limits, &wait, effect).await {
                 Err(failure) if failure.is_stale() => drop(session),
                 result => return (Some(session), result),
             }
         }
         match self.relay.open(&wait).await {
             Ok(mut session) => {
-                let result = session.deliver(outgoing, limits, &wait).await;
+                let result = session.deliver(outgoing, limits, &wait, effect).await;
                 (Some(session), result)
             }
             Err(failure) => (None, Err(failure)),
