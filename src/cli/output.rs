@@ -38,7 +38,7 @@ impl Output {
 
     /// Shows data: as one JSON value, or as `text` makes it.
     pub(super) fn show<T: Serialize>(self, data: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-        let text = if self.is_json { serde_json::to_string_pretty(data)? } else { text(data) };
+        let text = if self.is_json { json(data)? } else { text(data) };
         print(&text)
     }
 
@@ -81,7 +81,7 @@ impl Output {
     /// Shows data only with `--json`, because the accompanying text already contains it.
     #[cfg(feature = "demo")]
     pub(super) fn json<T: Serialize>(self, data: &T) -> anyhow::Result<()> {
-        if self.is_json { print(&serde_json::to_string_pretty(data)?) } else { Ok(()) }
+        if self.is_json { print(&json(data)?) } else { Ok(()) }
     }
 
     /// A success in green.
@@ -127,6 +127,18 @@ pub(super) fn seconds(at: Timestamp) -> String {
 /// Whether the environment asks for plain text: `NO_COLOR` with any value (<https://no-color.org>).
 pub(super) fn wants_no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// Data as JSON. Characters that could deceive are escaped, as JSON allows within strings: the value is the same.
+fn json<T: Serialize>(data: &T) -> anyhow::Result<String> {
+    let text = serde_json::to_string_pretty(data)?;
+    // serde escapes those below U+0020 itself, and the others stand in strings alone.
+    let deceives = |c: char| c > ' ' && is_deceptive(c);
+    if !text.contains(deceives) {
+        return Ok(text);
+    }
+    let escape = |c: char| if deceives(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    Ok(text.chars().map(escape).collect())
 }
 
 /// Makes foreign text safe for a terminal: characters that could deceive are escaped, and long text is cut.
@@ -258,6 +270,10 @@ mod tests {
     fn foreign_text_cannot_turn_a_line_round() {
         assert_eq!(tame("Ada\u{202e}adA\u{7}", 10), "Ada\\u{202e}adA\\u{7}");
         assert_eq!(tame("Ada Lovelace", 3), "Ada…");
+        let data = ["\u{202e}\u{9b}\n", "é"];
+        let text = json(&data).unwrap();
+        assert_eq!(text, "[\n  \"\\u202e\\u009b\\n\",\n  \"é\"\n]");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), data);
     }
 
     #[test]

@@ -205,6 +205,22 @@ async fn a_service_that_cannot_be_reached_charges_no_attempt() {
     assert_eq!(unreachable(&options(), &url).await, ("tls".into(), false));
 }
 
+#[tokio::test]
+async fn a_name_that_does_not_exist_and_an_untrusted_certificate_wait_for_an_operator() {
+    // No host has such a name, so the platform's resolver refuses it without asking anyone.
+    assert_eq!(unreachable(&options(), "http://-/").await, ("name-unknown".into(), true));
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![signed.cert.der().clone()], key.into()).unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move { acceptor.accept(listener.accept().await.unwrap().0).await.map(drop) });
+    assert_eq!(unreachable(&options(), &url).await, ("certificate".into(), true));
+}
+
 #[test]
 fn a_connection_is_given_up_before_the_whole_call_is() {
     let limit = |connect, whole| {

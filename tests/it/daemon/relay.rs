@@ -81,6 +81,14 @@ async fn a_relay_that_answers_long_after_the_attempts_time_limit_gets_each_mail_
     harness.set_key("FUNCTIONS__STATEMENT__TIMEOUT", "3s");
     let daemon = harness.daemon().await;
     let run = daemon.operator.start().await;
+    let in_work = until("a message in work", async || {
+        let messages = daemon.operator.peek("statements").await;
+        messages.into_iter().find(|message| message.phase == "in flight")
+    });
+    let message = in_work.await;
+    let lease = message.visible_at.unwrap().since(message.sent_at);
+    // The attempt's limit, the limits of a dialogue's steps together, and the time to settle.
+    assert!(lease >= Duration::from_secs(3 + 3742 + 30), "the lease outlasts the longest dialogue: {lease:?}");
     let report = daemon.operator.complete(run).await;
     assert_eq!((report.sent, report.dead, report.interrupted), (u64::from(USERS), 0, 0));
     harness.assert_one_mail_each(USERS);

@@ -17,6 +17,7 @@ use lettre::transport::smtp::response::{Response, Severity};
 use tokio::time::{sleep, timeout};
 
 use super::fault::{SmtpFailure, Step};
+use super::wire::Closing;
 use crate::base::{outcome, units};
 use crate::function::EffectInProgress;
 use crate::function::silence::Wait;
@@ -233,6 +234,9 @@ pub(super) fn failure(step: Step, error: &lettre::transport::smtp::Error) -> Smt
         return SmtpFailure::Reply { step, code: code.into(), text };
     }
     let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    if io.and_then(std::io::Error::get_ref).is_some_and(|cause| cause.is::<Closing>()) {
+        return SmtpFailure::Reply { step, code: 421, text };
+    }
     let code = match io {
         Some(io) if io.kind() == std::io::ErrorKind::InvalidData => "protocol",
         Some(_) => "lost",

@@ -152,6 +152,11 @@ async fn refusals_are_classed_at_each_step() {
         assert_eq!(after(at, Fault::Reply("450 busy"), 10).await, ("deferred", "450".into()), "{at:?}");
         assert_eq!(after(at, Fault::Reply("550 no"), 10).await, ("deferred", "550".into()), "{at:?}");
     }
+    for (at, reply) in
+        [(At::Mail, "250 2.1.0 ok\r\n421 4.3.2 going down"), (At::Rcpt, "250 2.1.5 ok\r\n421 4.3.2 going down")]
+    {
+        assert_eq!(after(at, Fault::Reply(reply), 10).await, ("deferred", "421".into()), "421 after the reply: {at:?}");
+    }
     assert_eq!(after(At::Data, Fault::Reply("250 not 354"), 10).await, ("temporary", "protocol".into()));
 }
 

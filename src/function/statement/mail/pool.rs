@@ -72,7 +72,7 @@ impl Pool {
         // The sender is dropped unused only when the dialogue panicked. How far it came is unknown: assume the worst.
         ended.await.unwrap_or_else(|_| {
             let failure = SmtpFailure::broken(Step::EndOfData, "lost", "the dialogue ended without an answer");
-            Err(failure.classify(&self.relay.address()))
+            Err(Undelivered { verdict: None, ..failure.classify(&self.relay.address()) })
         })
     }
 

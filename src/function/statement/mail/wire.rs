@@ -77,7 +77,7 @@ impl Wire {
     /// stream. A parked session whose relay has gone fails here, before anything of the mail is sent.
     fn check_nothing_unread(&mut self, cx: &mut Context<'_>) -> Result<()> {
         if self.closing {
-            return Err(ErrorKind::ConnectionAborted.into());
+            return Err(Closing.into());
         }
         let mut bytes = [0; 64];
         let mut buffer = ReadBuf::new(&mut bytes);
@@ -86,8 +86,20 @@ impl Wire {
             Poll::Pending => Ok(()),
             Poll::Ready(Err(error)) => Err(error),
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(ErrorKind::ConnectionAborted.into()),
+            Poll::Ready(Ok(())) if buffer.filled().starts_with(b"421") => Err(Closing.into()),
             Poll::Ready(Ok(())) => Err(out_of_step()),
         }
+    }
+}
+
+/// The relay has sent 421 without being asked: it closes the connection, and nobody is at fault.
+#[derive(Debug, thiserror::Error)]
+#[error("the relay closes the connection")]
+pub(super) struct Closing;
+
+impl From<Closing> for Error {
+    fn from(closing: Closing) -> Self {
+        Self::new(ErrorKind::ConnectionAborted, closing)
     }
 }
 
@@ -222,7 +234,14 @@ mod tests {
         let (mut wire, mut relay) = pair().await;
         let heard = hear(&mut wire, &mut relay, "250 ok\r\n421 closing\r\n").await.unwrap();
         assert_eq!(heard, "250 ok\r\n");
-        assert_eq!(wire.write(b"MAIL").await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+        let is_closing = |error: Error| error.get_ref().is_some_and(|cause| cause.is::<Closing>());
+        assert!(is_closing(wire.write(b"MAIL").await.unwrap_err()));
+        let (mut wire, mut relay) = pair().await;
+        hear(&mut wire, &mut relay, "220 hi\r\n").await.unwrap();
+        relay.write_all(b"421 4.4.2 idle for too long\r\n").await.unwrap();
+        let Stream::Plain(stream) = &wire.stream else { panic!("plain") };
+        stream.readable().await.unwrap();
+        assert!(is_closing(wire.write(b"MAIL").await.unwrap_err()));
         let (mut wire, mut relay) = pair().await;
         hear(&mut wire, &mut relay, "220 hi\r\n").await.unwrap();
         drop(relay);
