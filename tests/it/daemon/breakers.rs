@@ -131,6 +131,17 @@ impl World {
         }
     }
 
+    /// Sends messages that were in work when a process died.
+    async fn send_suspects(&mut self, number: u32) {
+        self.send("orders", numbered("suspect", number)).await;
+        let queue = catalog::look_up(&self.queues.store().snapshot().unwrap(), "orders").unwrap().id;
+        let what = Receive { max: 10, visibility: Some(Duration::from_secs(60)), owner: Owner::Worker };
+        assert_eq!(self.queues.receive_now(queue, what).await.unwrap().messages.len(), number as usize);
+        self.queues.end_worker_leases(&BTreeSet::from(["orders".to_owned()])).await.unwrap();
+        let next = self.queues.next_suspect(queue).unwrap().expect("all are suspects");
+        self.quarantine = Quarantine::new(BTreeMap::from([(queue, next)]));
+    }
+
     /// Starts a pool on the queue, whose function calls the relay.
     fn work(
         &mut self,
@@ -345,14 +356,7 @@ async fn a_probe_that_panics_makes_way_for_the_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn suspects_whose_destination_is_away_block_nobody() {
     let mut world = World::new(SystemClock::shared(), 3).await;
-    world.send("orders", numbered("suspect", 2)).await;
-    let queue = catalog::look_up(&world.queues.store().snapshot().unwrap(), "orders").unwrap().id;
-    // A process died with both in work.
-    let what = Receive { max: 2, visibility: Some(Duration::from_secs(60)), owner: Owner::Worker };
-    assert_eq!(world.queues.receive_now(queue, what).await.unwrap().messages.len(), 2);
-    world.queues.end_worker_leases(&BTreeSet::from(["orders".to_owned()])).await.unwrap();
-    let next = world.queues.next_suspect(queue).unwrap().expect("both are suspects");
-    world.quarantine = Quarantine::new(BTreeMap::from([(queue, next)]));
+    world.send_suspects(2).await;
     let is_away = Arc::new(AtomicBool::new(true));
     let away = is_away.clone();
     world.work("orders", 1, move |_| if away.load(Ordering::SeqCst) { refused() } else { answered() });
@@ -366,6 +370,25 @@ async fn suspects_whose_destination_is_away_block_nobody() {
     world.breakers.probe_now(None);
     world.until_empty("orders").await;
     assert!(messages(&world.queues, "dead").is_empty(), "the suspects were tried and are done");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_only_suspects_are_left_one_of_them_probes() {
+    let mut world = World::new(SystemClock::shared(), 3).await;
+    world.send_suspects(2).await;
+    world.send("others", ["opens it and dies".to_owned()]).await;
+    let why = || Failure::new("data", "message", "malformed", "and the relay refused");
+    // This pool does not wait for the suspects.
+    world.quarantine = Quarantine::new(BTreeMap::new());
+    world.work("others", 1, move |_| Report { outcome: Outcome::Dead { why: why() }, ..refused() });
+    world.until_open().await;
+    let queue = catalog::look_up(&world.queues.store().snapshot().unwrap(), "orders").unwrap().id;
+    let next = world.queues.next_suspect(queue).unwrap().unwrap();
+    world.quarantine = Quarantine::new(BTreeMap::from([(queue, next)]));
+    let fake = world.work("orders", 4, |_| answered());
+    tokio::time::timeout(Duration::from_secs(20), world.until_empty("orders")).await.unwrap();
+    assert_eq!(fake.calls()[0], ("suspect 0".to_owned(), true));
     world.stop().await;
 }
 
