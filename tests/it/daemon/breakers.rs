@@ -42,6 +42,11 @@ fn refused() -> Report {
     report(Outcome::Deferred { why, after: None }, verdict)
 }
 
+/// The relay asks for a pause of a minute.
+fn throttled() -> Report {
+    report(refused().outcome, Verdict::Throttled { after: Some(Duration::from_secs(60)) })
+}
+
 fn server_error() -> Report {
     let why = Failure::new("http", "account", "500", "oops");
     report(Outcome::Retry { why, after: None, effect: Effect::None }, Verdict::ServerError)
@@ -359,11 +364,11 @@ async fn suspects_whose_destination_is_away_block_nobody() {
     world.send_suspects(2).await;
     let is_away = Arc::new(AtomicBool::new(true));
     let away = is_away.clone();
-    world.work("orders", 1, move |_| if away.load(Ordering::SeqCst) { refused() } else { answered() });
+    world.work("orders", 1, move |_| if away.load(Ordering::SeqCst) { throttled() } else { answered() });
     world.until_open().await;
     world.send("others", numbered("other", 20)).await;
     let others = world.work_with("others", 2, Vec::new(), |_| Outcome::done().into());
-    // Suspects keep others out for up to 30 s, these not at all.
+    // Suspects keep others out for up to 30 s, these not at all, although their next probe is a minute away.
     tokio::time::timeout(Duration::from_secs(15), world.until_empty("others")).await.unwrap();
     assert_eq!(others.calls().len(), 20);
     is_away.store(false, Ordering::SeqCst);
