@@ -263,6 +263,26 @@ async fn a_queue_under_another_number_and_a_history_out_of_step_are_named() {
 }
 
 #[tokio::test]
+async fn a_group_without_its_row_is_named_by_each_message_that_it_counts() {
+    let mut world = World::with_orders().await;
+    let send = |text: &str, delay: u64| {
+        let delay = Some(std::time::Duration::from_secs(delay));
+        world.queues().send("orders", Send { group: Some("fair".into()), delay, ..Send::text(text.to_owned()) })
+    };
+    send("delayed, which a standard queue's group does not count", 60).await.unwrap();
+    assert_eq!(lines(&checked(world.queues().store())), [""; 0]);
+    send("in flight", 0).await.unwrap();
+    world.take_one("orders").await;
+    send("ready", 0).await.unwrap();
+    let group = world.snapshot().groups().unwrap().first((0, [0; 16])..=(u32::MAX, [0xff; 16]), 2).unwrap();
+    world.close();
+    change(&world.options().path, |tables| tables.remove("groups", &group[0].0));
+    let found = lines(&checked(&Store::open(&world.options()).unwrap()));
+    assert_eq!((group.len(), found.len()), (1, 2), "{found:?}");
+    assert!(found.iter().all(|line| line.ends_with("its group has no row in groups")), "{found:?}");
+}
+
+#[tokio::test]
 async fn runs_whose_books_do_not_balance_are_named() {
     let found = after(|tables, _| {
         let sent = RecipientState::Withdrawn("purged".into());

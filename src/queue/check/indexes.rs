@@ -17,8 +17,17 @@ pub(super) fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), 
 
 /// Every message is in the indexes that its group, its expiry and its unique key require.
 fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
-    let (grouped, expiries) = (snapshot.grouped()?, snapshot.expiries()?);
+    let (grouped, groups, expiries) = (snapshot.grouped()?, snapshot.groups()?, snapshot.expiries()?);
     snapshot.states()?.each_sound(|key, state| {
+        // `check_groups` recounts the rows that are there.
+        let mut counted = GroupRecord::default();
+        recount(&mut counted, key, &state);
+        if let Some(group) = state.group
+            && counted != GroupRecord::default()
+            && !groups.has(&(key.0, group.id))?
+        {
+            findings.add("states", key, "its group has no row in groups");
+        }
         if let Some(at) = group::waits_at(key, &state)
             && !grouped.has(&at)?
         {
