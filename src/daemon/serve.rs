@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::task::{JoinError, JoinSet};
@@ -11,6 +12,7 @@ use crate::api::control::Control;
 use crate::api::control::server::{self, ControlListener};
 use crate::base::{Clock, units};
 use crate::config::{FunctionSettings, Kind, Settings};
+use crate::function::Function;
 use crate::queue::{self, Queues, catalog};
 use crate::run::Ledger;
 use crate::schedule::{self, Service};
@@ -79,8 +81,9 @@ impl Daemon {
         let end = CancellationToken::new();
         let signals = Drain::default();
         let breakers = Breakers::new(clock.clone());
+        let functions = functions::make(&settings, &queues, &clock)?;
         let mut pools = JoinSet::new();
-        for pool in make_pools(&settings, &queues, (&clock, &breakers), &signals)? {
+        for pool in make_pools(&settings, &queues, (&functions, &breakers), &signals)? {
             pools.spawn(pool.run());
         }
         let mut parts = JoinSet::new();
@@ -98,7 +101,7 @@ impl Daemon {
         let (driver, driver_stop) = (queues.clone(), signals.stop.clone());
         parts.spawn(async move { driver.drive_all(driver_stop).await.map_err(Error::from) });
         let answers = Control::of_daemon(queues.clone(), schedules, breakers.clone(), end.clone());
-        let control = server::serve(control, answers, end.clone());
+        let control = server::serve(control, answers.with_functions(functions), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
 
         let status = status(&settings);
@@ -112,15 +115,7 @@ impl Daemon {
             Some(part) = parts.join_next() => Err(ended("a service", part)),
             Some(pool) = pools.join_next() => Err(ended("a pool", pool.map(|end| end.map_err(Error::from)))),
         };
-        let longest = drain::longest(settings.daemon.drain);
-        let usec = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
-        // systemd is asked to wait as long as the drain may take, so that TimeoutStopSec= does not kill it.
-        notify::send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(usec), NotifyState::Status("draining")]);
-        if let Err(error) = &reason {
-            tracing::error!("stopping: {error}");
-        } else {
-            tracing::info!("draining");
-        }
+        tell_stop(&reason, drain::longest(settings.daemon.drain));
         // Without a store no attempt can be recorded any more, so running attempts must not go on.
         match &reason {
             Ok(()) => drain::drain(&mut pools, &signals, settings.daemon.drain, &force).await,
@@ -138,6 +133,33 @@ impl Daemon {
         }
         tracing::info!("stopped");
         reason
+    }
+}
+
+/// The pools of all functions, which are in the order of their settings. All are made before the first one runs: they
+/// share breakers and quarantine.
+fn make_pools(
+    settings: &Settings,
+    queues: &Queues,
+    (functions, breakers): (&[Arc<dyn Function>], &Breakers),
+    signals: &Drain,
+) -> Result<Vec<Pool>, queue::Error> {
+    let quarantine = Quarantine::new(suspects(settings, queues)?);
+    let pool = |(made, function): (&Arc<dyn Function>, &FunctionSettings)| {
+        let pool = Pool::new(queues.clone(), function.pool.clone(), made.clone(), signals.clone(), breakers);
+        pool.with_quarantine(quarantine.clone())
+    };
+    Ok(functions.iter().zip(&settings.functions).map(pool).collect())
+}
+
+/// Says that the daemon stops, and why; asks systemd to wait as long as the drain may take, so that `TimeoutStopSec=`
+/// does not kill it.
+fn tell_stop(reason: &Result<(), Error>, longest: Duration) {
+    let usec = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
+    notify::send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(usec), NotifyState::Status("draining")]);
+    match reason {
+        Err(error) => tracing::error!("stopping: {error}"),
+        Ok(()) => tracing::info!("draining"),
     }
 }
 
@@ -161,22 +183,6 @@ pub fn schedules(settings: &Settings) -> Vec<(schedule::Options, String)> {
         fan_out.map(|function| function.pool.queue.clone()).expect("config checks that a schedule's function exists")
     };
     settings.schedules.iter().map(|options| (options.clone(), queue_of(&options.function))).collect()
-}
-
-/// The pools of all functions. All are made before the first one runs: they share breakers and quarantine.
-fn make_pools(
-    settings: &Settings,
-    queues: &Queues,
-    (clock, breakers): (&Arc<dyn Clock>, &Breakers),
-    signals: &Drain,
-) -> Result<Vec<Pool>, Error> {
-    let made = functions::make(settings, queues, clock)?.into_iter().zip(&settings.functions);
-    let quarantine = Quarantine::new(suspects(settings, queues)?);
-    let pool = |(made, function): (_, &FunctionSettings)| {
-        let pool = Pool::new(queues.clone(), function.pool.clone(), made, signals.clone(), breakers);
-        pool.with_quarantine(quarantine.clone())
-    };
-    Ok(made.map(pool).collect())
 }
 
 fn status(settings: &Settings) -> String {

@@ -32,6 +32,8 @@ mod night;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
+mod overview;
+#[cfg(test)]
 mod power_cut;
 #[cfg(feature = "demo")]
 #[cfg(test)]

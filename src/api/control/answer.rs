@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Now, Timestamp};
+use crate::function::Function;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::{self, report};
 use crate::schedule::{self, tick, watermark};
@@ -16,7 +19,7 @@ use crate::store::record::{
 use crate::store::{self, Snapshot, Tx, backup};
 use crate::work::{BreakerState, Breakers};
 
-use super::overview::{Disk, LATE_AFTER, NextTick, Overview};
+use super::overview::{Disk, LATE_AFTER, NextTick, Overview, SILENT_AFTER, Silence};
 use super::request::{AheadTick, Checked, FailureKind, ForgottenTicks, RedriveView, ScheduleView, Status, With};
 use super::{Answer, Failure, Request, refusal};
 
@@ -39,6 +42,8 @@ pub struct Control {
     schedules: Vec<(schedule::Options, String)>,
     /// The daemon's circuit breakers; `None` in the CLI, which calls no destination.
     breakers: Option<Breakers>,
+    /// The daemon's functions; none in the CLI.
+    functions: Vec<Arc<dyn Function>>,
     /// Whether the daemon executes the request, rather than the CLI on its own.
     is_daemon: bool,
     /// When the daemon began to answer; `None` in the CLI.
@@ -56,13 +61,18 @@ impl Control {
         end: CancellationToken,
     ) -> Self {
         let started_at = Some(queues.now().wall);
-        Self { queues, schedules, breakers: Some(breakers), is_daemon: true, started_at, end }
+        Self { queues, schedules, breakers: Some(breakers), functions: Vec::new(), is_daemon: true, started_at, end }
     }
 
     /// For the CLI when no daemon runs.
     pub fn of_cli(queues: Queues, schedules: Vec<(schedule::Options, String)>) -> Self {
         let end = CancellationToken::new();
-        Self { queues, schedules, breakers: None, is_daemon: false, started_at: None, end }
+        Self { queues, schedules, breakers: None, functions: Vec::new(), is_daemon: false, started_at: None, end }
+    }
+
+    /// The same with the functions that the daemon runs, whose silences an overview names.
+    pub fn with_functions(self, functions: Vec<Arc<dyn Function>>) -> Self {
+        Self { functions, ..self }
     }
 
     /// Executes one request.
@@ -233,10 +243,22 @@ impl Control {
             runs,
             redrives,
             breakers,
-            silences: Vec::new(),
+            silences: self.silences(),
             schedules: schedules.collect(),
             disk: self.disk(),
         })
+    }
+
+    /// The longest silence of each destination, of those that are worth telling.
+    fn silences(&self) -> Vec<Silence> {
+        let mut longest: BTreeMap<String, Duration> = BTreeMap::new();
+        for (destination, silence) in self.functions.iter().flat_map(|function| function.silences()) {
+            let known = longest.entry(destination.to_string()).or_default();
+            *known = silence.max(*known);
+        }
+        let told = longest.into_iter().filter(|(_, silence)| *silence > SILENT_AFTER);
+        let millis = |silence: Duration| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+        told.map(|(destination, silence)| Silence { destination, silent_ms: millis(silence) }).collect()
     }
 
     fn disk(&self) -> Disk {
