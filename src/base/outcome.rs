@@ -136,6 +136,13 @@ pub enum Outcome {
         /// Wait this long; the pool's default when `None`.
         after: Option<Duration>,
     },
+    /// Deferred for as long as it takes (a full queue): the time does not count towards `deferral_max`.
+    Waiting {
+        /// What it waits for.
+        why: Failure,
+        /// Wait this long; the pool's default when `None`.
+        after: Option<Duration>,
+    },
 }
 
 impl Outcome {
@@ -148,7 +155,9 @@ impl Outcome {
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Done(_) => None,
-            Self::Retry { why, .. } | Self::Dead { why } | Self::Deferred { why, .. } => Some(why),
+            Self::Retry { why, .. } | Self::Dead { why } | Self::Deferred { why, .. } | Self::Waiting { why, .. } => {
+                Some(why)
+            }
         }
     }
 
@@ -158,7 +167,7 @@ impl Outcome {
             Self::Done(_) => "done",
             Self::Retry { .. } => "retry",
             Self::Dead { .. } => "dead",
-            Self::Deferred { .. } => "deferred",
+            Self::Deferred { .. } | Self::Waiting { .. } => "deferred",
         }
     }
 }

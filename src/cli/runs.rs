@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 
-use crate::api::control::{Answer, Request};
+use crate::api::control::request::FailureKind;
+use crate::api::control::{Answer, Failure, Request};
 use crate::base::outcome::shorten;
 use crate::base::units;
 use crate::run::Report;
@@ -54,16 +55,30 @@ pub(super) struct Recipients {
 }
 
 fn parse_param(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.into(), value.into())),
-        _ => Err(format!("{text:?} is not KEY=VALUE, e.g. period=2026-10")),
+    let pair = text.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
+    match pair.filter(|(key, value)| !key.is_empty() && !value.is_empty()) {
+        Some((key, value)) => Ok((key.into(), value.into())),
+        None => Err(format!("{text:?} is not KEY=VALUE, e.g. period=2026-10")),
     }
+}
+
+/// The parameters by name; one that is given twice is refused, since only one of its values could count.
+fn params(given: Vec<(String, String)>) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut params = BTreeMap::new();
+    for (name, value) in given {
+        if let Some(first) = params.get(&name) {
+            let text = format!("--param {name} is given twice, as {first:?} and {value:?} (give it once)");
+            return Err(Failure { kind: FailureKind::Request, text }.into());
+        }
+        params.insert(name, value);
+    }
+    Ok(params)
 }
 
 pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Start(start) => {
-            let params: BTreeMap<_, _> = start.params.into_iter().collect();
+            let params = params(start.params)?;
             match ask(context, Request::StartRun { schedule: start.schedule, params }).await? {
                 Answer::Started(id) => {
                     let started = serde_json::json!({ "run": id });
@@ -109,10 +124,12 @@ pub(super) fn runs_table(runs: &[Report]) -> String {
     let is_withdrawn = runs.iter().any(|run| run.withdrawn > 0);
     let row = |run: &Report| {
         let name = format!("{} {} {}", run.id, run.schedule, params_text(run));
-        let state = if run.is_complete() { "complete" } else { "under way" };
         let withdrawn = is_withdrawn.then_some(run.withdrawn);
         let numbers = [run.fetched, run.sent, run.dead].into_iter().chain(withdrawn).chain([run.open]);
-        [tame(name.trim_end(), 200), state.into()].into_iter().chain(numbers.map(|number| number.to_string())).collect()
+        [tame(name.trim_end(), 200), run.state.name().into()]
+            .into_iter()
+            .chain(numbers.map(|number| number.to_string()))
+            .collect()
     };
     let mut header = vec!["run", "state", "fetched", "sent", "dead", "open"];
     if is_withdrawn {
@@ -125,8 +142,16 @@ pub(super) fn runs_table(runs: &[Report]) -> String {
 pub(super) fn report_text(output: Output, report: &Report) -> String {
     let mut out = format!("run {}: {} {}\n", report.id, report.schedule, params_text(report));
     out += &format!("  started   {}\n", report.started_at);
-    let fetched_at = report.fetched_at.map_or_else(|| "under way".into(), |at| at.to_string());
-    out += &format!("  fan-out   {fetched_at}\n");
+    let state = report.state.name();
+    out += &format!("  state     {}\n", if report.fetch_death.is_some() { output.bad(state) } else { state.into() });
+    if let Some(at) = report.fetched_at {
+        out += &format!("  fetched   {at}\n");
+    }
+    if let Some(death) = &report.fetch_death {
+        out += &format!("  letter    {} in {}, since {}\n", death.letter, quoted_queue(&death.queue), death.died_at);
+        out += &format!("  because   {}: {}\n", death.class, tame(&death.text, 500));
+        out += &format!("  remedy    {}\n", death.remedy);
+    }
     out += &format!("  {}\n", balance(output, report));
     if report.repeated > 0 {
         out += &format!("  records that named a user again and were left out: {}\n", report.repeated);
@@ -155,8 +180,13 @@ pub(super) fn balance(output: Output, report: &Report) -> String {
     if does_balance { output.good(line) } else { output.bad(format!("{line} DOES NOT BALANCE")) }
 }
 
+fn quoted_queue(name: &str) -> &str {
+    if name.is_empty() { "no queue any more" } else { name }
+}
+
+/// The identity's parameters; each value in quotes, so that a blank in it is seen.
 fn params_text(run: &Report) -> String {
-    run.params.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    run.params.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join(" ")
 }
 
 fn recipients_table(rows: &[Row]) -> String {

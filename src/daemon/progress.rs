@@ -10,7 +10,9 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::MessageId;
 use crate::queue::Queues;
+use crate::run::report::FetchDeath;
 use crate::run::{self, Report, report};
 use crate::work::Breakers;
 
@@ -42,6 +44,9 @@ pub(super) async fn report(
                 "the run is complete: every recipient has an end"
             );
         }
+        for (run, death) in watch.died(&runs) {
+            tracing::error!(run, letter = %death.letter, "the fan-out died: {}: {} ({})", death.class, death.text, death.remedy);
+        }
         let now = queues.now().wall;
         let away: Vec<String> = breakers.views().iter().filter_map(|view| view.line(now)).collect();
         if let Some(status) = watch.changed_status(&runs, &away, &idle) {
@@ -58,6 +63,8 @@ pub(super) async fn report(
 struct Watch {
     /// The runs that were not complete at the last poll.
     under_way: BTreeSet<u64>,
+    /// The letters of the fan-outs that were dead at the last poll.
+    dead: BTreeSet<MessageId>,
     /// The newest run at the last poll; `None` before the first.
     newest: Option<u64>,
     /// The status that was sent last.
@@ -66,7 +73,7 @@ struct Watch {
 
 impl Watch {
     const fn new(idle: String) -> Self {
-        Self { under_way: BTreeSet::new(), newest: None, last_status: idle }
+        Self { under_way: BTreeSet::new(), dead: BTreeSet::new(), newest: None, last_status: idle }
     }
 
     /// The runs that were under way at the last poll, or began since, and are complete now.
@@ -77,6 +84,14 @@ impl Watch {
         self.newest = Some(runs.first().map_or(0, |run| run.id));
         self.under_way = open.into_iter().map(|run| run.id).collect();
         completed
+    }
+
+    /// The runs whose fan-out died since the last poll; at the first poll all that are dead.
+    fn died<'a>(&mut self, runs: &'a [Report]) -> Vec<(u64, &'a FetchDeath)> {
+        let dead = runs.iter().filter_map(|run| Some((run.id, run.fetch_death.as_ref()?)));
+        let dead: Vec<_> = dead.collect();
+        let before = std::mem::replace(&mut self.dead, dead.iter().map(|(_, death)| death.letter).collect());
+        dead.into_iter().filter(|(_, death)| !before.contains(&death.letter)).collect()
     }
 
     /// The status, if it differs from the one that was sent last.
@@ -93,6 +108,9 @@ impl Watch {
 }
 
 fn status(run: &Report) -> String {
+    if let Some(death) = &run.fetch_death {
+        return format!("run {} of {}: {}: {}", run.id, run.schedule, run.state.name(), death.class);
+    }
     format!("run {} of {}: fetched {}, sent {}, dead {}", run.id, run.schedule, run.fetched, run.sent, run.dead)
 }
 
@@ -100,6 +118,7 @@ fn status(run: &Report) -> String {
 mod tests {
     use super::*;
     use crate::base::Timestamp;
+    use crate::run::report::RunState;
 
     fn run(id: u64, sent: u64, open: u64) -> Report {
         Report {
@@ -116,6 +135,8 @@ mod tests {
             open,
             repeated: 0,
             interrupted: 0,
+            state: if open == 0 { RunState::Complete } else { RunState::Sending },
+            fetch_death: None,
         }
     }
 
@@ -130,6 +151,31 @@ mod tests {
         assert!(last_status(&[run(2, 4, 1), run(1, 5, 0)]).is_empty(), "a redrive opened it again");
         assert_eq!(last_status(&[run(2, 5, 0), run(1, 5, 0)]), [2]);
         assert_eq!(last_status(&[run(3, 1, 0), run(2, 5, 0)]), [3], "it began and ended between two looks");
+    }
+
+    #[test]
+    fn a_fan_out_that_died_is_told_once_each_time() {
+        let mut watch = Watch::new("idle".into());
+        let dead = |letter: u8| Report {
+            state: RunState::FetchDead,
+            fetched_at: None,
+            fetch_death: Some(FetchDeath {
+                letter: MessageId::from_bytes([letter; 16]),
+                queue: "fan-out-dead".into(),
+                class: "data users none".into(),
+                text: "no users".into(),
+                died_at: Timestamp::ZERO,
+                remedy: "redrive it".into(),
+            }),
+            ..run(3, 0, 0)
+        };
+        let mut died = |runs: &[Report]| watch.died(runs).into_iter().map(|(run, _)| run).collect::<Vec<_>>();
+        assert_eq!(died(&[run(2, 3, 2), dead(1)]), [3]);
+        assert!(died(&[dead(1)]).is_empty(), "it is told already");
+        assert!(died(&[run(3, 0, 1)]).is_empty(), "redriven");
+        assert_eq!(died(&[dead(2)]), [3], "and dead again, as a letter with a new id");
+        let mut watch = Watch::new("idle".into());
+        assert_eq!(watch.changed_status(&[dead(1)], &[], "idle"), Some("run 3 of monthly: fetch-dead: data users none"));
     }
 
     #[test]

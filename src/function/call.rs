@@ -32,6 +32,12 @@ pub trait Function: Send + Sync + fmt::Debug {
     fn overtime(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// Whether a drain ends its attempts at once instead of waiting for them: they are dropped at an await point, and
+    /// their messages go back uncharged. For work that commits its progress and has no effect outside the store.
+    fn ends_with_drain(&self) -> bool {
+        false
+    }
 }
 
 /// One call of a function with one message.

@@ -89,6 +89,14 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap
         check_numbers(key, &state, last_id, findings);
         Ok(())
     })?;
+    snapshot.uniques()?.each_sound(|(queue, _), row| {
+        if let Some(follower) = row.follower {
+            let counts = counted.entry(queue).or_default();
+            counts.followers += 1;
+            counts.follower_bytes += u64::from(follower.size_bytes);
+        }
+        findings.go_on()
+    })?;
     Ok(counted)
 }
 
@@ -119,8 +127,12 @@ fn check_counts(snapshot: &Snapshot, findings: &mut Findings, counted: BTreeMap<
 }
 
 fn show(counts: Counts) -> String {
-    let Counts { ready, delayed, in_flight, bytes } = counts;
-    format!("{ready} ready, {delayed} delayed, {in_flight} in flight, {bytes} bytes")
+    let Counts { ready, delayed, in_flight, bytes, followers, follower_bytes } = counts;
+    let messages = format!("{ready} ready, {delayed} delayed, {in_flight} in flight, {bytes} bytes");
+    match followers {
+        0 => messages,
+        followers => format!("{messages}, {followers} followers of {follower_bytes} bytes"),
+    }
 }
 
 fn check_ready(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {

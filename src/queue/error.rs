@@ -28,7 +28,7 @@ pub enum Error {
     BodyEmpty,
     /// The message exceeds the queue's size limit.
     #[error(
-        "message has {bytes} bytes (text and attributes), queue {queue:?} takes {max} (send a reference to the data, or raise message_max, which may be 1MiB)"
+        "message has {bytes} bytes (text and attributes), queue {queue:?} takes {max} (send a reference to the data, or raise message_max, which may be 1MiB, or max_bytes)"
     )]
     TooLarge {
         /// The queue.

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use crate::base::{Fingerprint, LeaseTime, MessageId, Timestamp};
-use crate::store::record::{Body, Counts, MessageState, Owner, Phase, QueueRecord, Suspicion};
+use crate::base::{Failure, Fingerprint, LeaseTime, MessageId, Timestamp};
+use crate::store::record::{Body, BodyHead, Counts, MessageState, Owner, Phase, QueueRecord, Suspicion};
 use crate::store::{self, Tx};
 
+use super::admission::Room;
 use super::redrive::outcomes;
-use super::{Observer, Transition, group, unique};
+use super::{Death, Observer, RunMessage, Transition, group, unique};
 
 /// A queue and a sequence number: the key of a message.
 pub(super) type Key = (u32, u64);
 
-/// Adds a message to its queue.
-pub(super) fn insert(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
+/// Adds a message to its queue, which has `room` for it.
+pub(super) fn insert(tx: &mut Tx<'_>, key: Key, state: &MessageState, room: Room) -> Result<(), store::Error> {
+    room.take_up();
     link(tx, key, state)?;
     tx.states()?.insert(&key, state)?;
     group::update(tx, key, None, Some(state))?;
@@ -119,8 +121,6 @@ pub(super) fn move_to_dlq(
     to: &QueueRecord,
     now: Timestamp,
 ) -> Result<(), store::Error> {
-    // No attempt on record means that the process died before it could write one.
-    let fingerprint = last_fingerprint(tx, state)?.unwrap_or_else(|| Fingerprint::of("crash", "worker", "lost"));
     // While `redriven_by` is still set: the letter below clears it.
     outcomes::failed(tx, state)?;
     remove(tx, key, state)?;
@@ -134,10 +134,25 @@ pub(super) fn move_to_dlq(
         ..unleased(state, Phase::Ready, LeaseTime::ZERO)
     };
     // Sequence numbers are unique across the whole store, so the old one is free in `to`.
-    let to = (to.id, if is_ordered { arrival_seq } else { key.1 });
-    insert(tx, to, &letter)?;
-    unique::moved(tx, state, key, to)?;
-    notify(tx, observer, state, Transition::Died(fingerprint), now)
+    let at = (to.id, if is_ordered { arrival_seq } else { key.1 });
+    insert(tx, at, &letter, Room::for_letter())?;
+    unique::moved(tx, state, key, at)?;
+    notify_death(tx, observer, state, &to.name, now)
+}
+
+/// Notifies the observer that the message is a letter of that dead-letter queue now.
+pub(super) fn notify_death(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    state: &MessageState,
+    queue: &str,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    let failure = last_failure(tx, state)?;
+    // No attempt on record means that the process died before it could write one.
+    let lost = || Fingerprint::of("crash", "worker", "lost");
+    let fingerprint = failure.as_ref().map_or_else(lost, Failure::fingerprint);
+    notify(tx, observer, state, Transition::Died(Death { fingerprint, failure: failure.as_ref(), queue }), now)
 }
 
 /// Notifies the observer that a worker's attempt is in doubt from now on, because its message is taken from it. When the
@@ -162,16 +177,19 @@ pub(super) fn notify(
     transition: Transition<'_>,
     now: Timestamp,
 ) -> Result<(), store::Error> {
-    match tx.bodies()?.get(&state.body)? {
-        Some(body) if body.run != 0 => observer.on_transition(tx, &body, transition, now),
+    match tx.bodies()?.head(&state.body)? {
+        Some(BodyHead { run, recipient }) if run != 0 => {
+            let message = RunMessage { run, recipient, body: state.body, message_id: state.message_id };
+            observer.on_transition(tx, message, transition, now)
+        }
         _ => Ok(()),
     }
 }
 
-/// The fingerprint of the message's last failure.
-pub(super) fn last_fingerprint(tx: &mut Tx<'_>, state: &MessageState) -> Result<Option<Fingerprint>, store::Error> {
+/// The message's last failure.
+pub(super) fn last_failure(tx: &mut Tx<'_>, state: &MessageState) -> Result<Option<Failure>, store::Error> {
     let last = tx.history()?.last((state.body, 0)..=(state.body, u32::MAX))?;
-    Ok(last.and_then(|(_, attempt)| attempt.fingerprint()))
+    Ok(last.and_then(|(_, attempt)| attempt.failure))
 }
 
 /// The state of a message without a lease.
@@ -222,7 +240,17 @@ pub(super) fn fresh(arrival_seq: u64, body: u64, size_bytes: u32, now: Timestamp
 /// The body of a message that has a state.
 pub(super) fn body(tx: &mut Tx<'_>, state: &MessageState) -> Result<Body, store::Error> {
     let body = tx.bodies()?.get(&state.body)?;
-    body.ok_or_else(|| tx.damaged("bodies", format!("body {} of message {} is missing", state.body, state.message_id)))
+    body.ok_or_else(|| without_body(tx, state))
+}
+
+/// Whose message it is, of a message that has a state.
+pub(super) fn head(tx: &mut Tx<'_>, state: &MessageState) -> Result<BodyHead, store::Error> {
+    let head = tx.bodies()?.head(&state.body)?;
+    head.ok_or_else(|| without_body(tx, state))
+}
+
+fn without_body(tx: &Tx<'_>, state: &MessageState) -> store::Error {
+    tx.damaged("bodies", format!("body {} of message {} is missing", state.body, state.message_id))
 }
 
 /// Adds a message to the index of its phase. Ready messages of a group are indexed by [`group::update`] instead.

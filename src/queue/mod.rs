@@ -3,6 +3,7 @@
 //! Layer 2. A step takes `now` and a transaction; it checks first and writes after. It knows neither runs nor
 //! functions: the module `run` follows messages through [`Observer`], inside the same transaction.
 
+pub mod admission;
 pub mod catalog;
 pub mod check;
 pub mod dead;
@@ -30,8 +31,9 @@ pub mod unique;
 pub mod valid;
 pub mod visibility;
 
+pub use admission::{Admission, Admitted, AdmittedLetter, LetterAdmission};
 pub use error::Error;
-pub use observer::{Observer, Transition};
+pub use observer::{Death, Observer, RunMessage, Transition};
 pub use options::{Options, RedrivePolicy};
 pub use queues::Queues;
 pub use receipt::ReceiptHandle;

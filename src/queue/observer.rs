@@ -1,14 +1,37 @@
 //! The observer is notified of message transitions inside the same transaction.
 
-use crate::base::{Fingerprint, Timestamp};
-use crate::store::record::Body;
+use crate::base::{Failure, Fingerprint, MessageId, Timestamp};
 use crate::store::{self, Tx};
+
+/// A message that belongs to a run, as an observer sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunMessage {
+    /// The run.
+    pub run: u64,
+    /// The key of the recipient's row; zeros for the message that starts the fan-out.
+    pub recipient: [u8; 16],
+    /// Its inner id, the key of its body.
+    pub body: u64,
+    /// Its id.
+    pub message_id: MessageId,
+}
+
+/// How a message died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Death<'a> {
+    /// The class of the last failure.
+    pub fingerprint: Fingerprint,
+    /// The last failure; `None` when no attempt could be recorded.
+    pub failure: Option<&'a Failure>,
+    /// The name of the dead-letter queue.
+    pub queue: &'a str,
+}
 
 /// What happened to a message that belongs to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition<'a> {
     /// It moved to a dead-letter queue.
-    Died(Fingerprint),
+    Died(Death<'a>),
     /// It moved from a dead-letter queue back to its source.
     Redriven,
     /// It was removed without an outcome, for this reason: `purged`, `expired`, `deleted`.
@@ -26,7 +49,7 @@ pub trait Observer: std::marker::Send + Sync + std::fmt::Debug {
     fn on_transition(
         &self,
         tx: &mut Tx<'_>,
-        body: &Body,
+        message: RunMessage,
         transition: Transition<'_>,
         now: Timestamp,
     ) -> Result<(), store::Error>;
@@ -37,7 +60,13 @@ pub trait Observer: std::marker::Send + Sync + std::fmt::Debug {
 pub struct NoObserver;
 
 impl Observer for NoObserver {
-    fn on_transition(&self, _: &mut Tx<'_>, _: &Body, _: Transition<'_>, _: Timestamp) -> Result<(), store::Error> {
+    fn on_transition(
+        &self,
+        _: &mut Tx<'_>,
+        _: RunMessage,
+        _: Transition<'_>,
+        _: Timestamp,
+    ) -> Result<(), store::Error> {
         Ok(())
     }
 }

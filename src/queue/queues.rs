@@ -17,8 +17,8 @@ use super::receive::{Position, Receiving};
 use super::recover::Served;
 use super::redrive::{self, Redrive};
 use super::{
-    Error, Observer, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, catalog, delete, expire, purge,
-    receive, recover, send, valid, visibility,
+    Error, Observer, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, admission, catalog, delete, expire,
+    purge, receive, recover, send, valid, visibility,
 };
 
 /// The queues of one store. Clones share it.
@@ -81,7 +81,8 @@ impl Queues {
         let (queue, now) = (queue.to_owned(), self.now());
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::find(tx, &queue)?;
-            send::send(tx, &queue, message, now)
+            let admitted = admission::admit(tx, &queue, message, now)?;
+            Ok(send::send(tx, admitted, now)?)
         };
         self.store.write(step).await
     }
@@ -115,7 +116,11 @@ impl Queues {
         let (queue, now) = (queue.to_owned(), self.now());
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::find(tx, &queue)?;
-            Ok(messages.into_iter().map(|message| send::send(tx, &queue, message, now)).collect())
+            let one = |message| {
+                let admitted = admission::admit(tx, &queue, message, now)?;
+                Ok(send::send(tx, admitted, now)?)
+            };
+            Ok(messages.into_iter().map(one).collect())
         };
         self.store.write(step).await
     }
@@ -455,6 +460,7 @@ impl Queues {
     pub async fn drive(&self, id: u64, shutdown: &CancellationToken) -> Result<(), Error> {
         // The rate is known only from the record, so the first step moves a single letter.
         let mut budget = 1;
+        let (mut before, mut is_blocked) = (None, false);
         while !shutdown.is_cancelled() {
             let (now, observer) = (self.now(), self.observer.clone());
             let step = move |tx: &mut Tx<'_>| redrive::step(tx, &*observer, id, budget, now.wall);
@@ -466,26 +472,31 @@ impl Queues {
             if record.state != RedriveState::Running {
                 return Ok(());
             }
-            // The canary's step is complete; only outcomes of its letters can raise the limit. The rate does not matter
-            // then.
-            let is_waiting = record.canary.is_some_and(|canary| record.moved >= canary.allowed);
-            let Some(rate) = record.per_second.filter(|_| !is_waiting) else {
-                budget = redrive::SCAN_MAX;
-                if is_waiting {
-                    tokio::select! {
-                        () = tokio::time::sleep(JUDGED_EVERY) => {}
-                        () = shutdown.cancelled() => {}
-                    }
-                }
-                continue;
-            };
-            // Ten steps a second. A rate below ten letters a second moves one letter a step and sleeps longer.
-            let per_step = (rate / 10).max(1);
-            budget = per_step as usize;
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1).mul_f64(f64::from(per_step) / f64::from(rate))) => {}
-                () = shutdown.cancelled() => {}
+            // The canary's step is complete; only outcomes of its letters can raise the limit.
+            let is_judging = record.canary.is_some_and(|canary| record.moved >= canary.allowed);
+            // A step that changed nothing waits for room in the destination of its next letter.
+            let was_blocked = std::mem::replace(&mut is_blocked, !is_judging && before.as_ref() == Some(&record));
+            if is_blocked && !was_blocked {
+                tracing::warn!(redrive = id, "the redrive waits: the queue that its next letter goes to is full");
             }
+            let mut pause = Duration::ZERO;
+            budget = redrive::SCAN_MAX;
+            if let Some(rate) = record.per_second {
+                // Ten steps a second. A rate below ten letters a second moves one letter a step and sleeps longer.
+                let per_step = (rate / 10).max(1);
+                budget = per_step as usize;
+                pause = Duration::from_secs(1).mul_f64(f64::from(per_step) / f64::from(rate));
+            }
+            if is_judging || is_blocked {
+                pause = pause.max(LOOK_EVERY);
+            }
+            if !pause.is_zero() {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = shutdown.cancelled() => {}
+                }
+            }
+            before = Some(record);
         }
         Ok(())
     }
@@ -522,8 +533,8 @@ impl Receive {
     }
 }
 
-/// How often a canary redrive checks whether the letters of its last step have ended.
-const JUDGED_EVERY: Duration = Duration::from_millis(500);
+/// How often a redrive that waits looks again: a canary for the outcomes of its last step, any for room in a full queue.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The most entries of a batch, as in SQS.
 const BATCH_MAX: u64 = 10;
 

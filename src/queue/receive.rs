@@ -417,7 +417,7 @@ fn remove_if_ended(
     let Some(max) = max.filter(|max| state.attempts_charged >= *max) else { return Ok(false) };
     // Without an existing dead-letter queue the message stays receivable: nothing is dropped.
     let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, queue)? else { return Ok(false) };
-    if messages::last_fingerprint(tx, state)?.is_none() {
+    if messages::last_failure(tx, state)?.is_none() {
         settle::record_attempt(tx, state, &never_deleted(state, max, now))?;
     }
     messages::move_to_dlq(tx, observer, key, state, &dead_letter_queue, now.wall)?;

@@ -1,4 +1,4 @@
-//! SendMessage: one message into one queue.
+//! SendMessage: one message into one queue. Takes messages that [`super::admission`] has admitted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use crate::store::record::{
 };
 use crate::store::{self, Tx};
 
+use super::admission::{Admission, Admitted, AdmittedLetter};
 use super::settle::{self, Ended};
 use super::unique::{self, Unique, Verdict};
-use super::{Error, Observer, catalog, dedup, messages, receive, valid};
+use super::{Error, Observer, dedup, messages, receive, valid};
 
 /// A message to be sent.
 #[derive(Clone, Debug, Default)]
@@ -65,53 +66,13 @@ pub struct Sent {
     pub is_duplicate: bool,
 }
 
-/// Sends one message.
+/// Sends a message that was admitted, in the step in which it was.
 ///
 /// # Errors
-/// The message exceeds a limit, or the queue is full.
-pub fn send(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Now) -> Result<Sent, Error> {
-    check(queue, &message)?;
-    check_capacity(tx, queue, std::slice::from_ref(&message))?;
-    Ok(enter(tx, queue, message, now)?)
-}
-
-/// Sends all messages or, when one of them is refused, none.
-///
-/// # Errors
-/// As [`send`].
-pub fn send_all(tx: &mut Tx<'_>, queue: &QueueRecord, messages: Vec<Send>, now: Now) -> Result<Vec<Sent>, Error> {
-    messages.iter().try_for_each(|message| check(queue, message))?;
-    check_capacity(tx, queue, &messages)?;
-    messages.into_iter().map(|message| Ok(enter(tx, queue, message, now)?)).collect()
-}
-
-/// Checks a message against its queue's limits without sending it.
-///
-/// # Errors
-/// As [`valid::check`].
-pub fn check(queue: &QueueRecord, message: &Send) -> Result<(), Error> {
-    valid::check(queue, message)
-}
-
-/// Checks that the queue has room for these messages.
-fn check_capacity(tx: &mut Tx<'_>, queue: &QueueRecord, messages: &[Send]) -> Result<(), Error> {
-    let attributes = &queue.attributes;
-    if attributes.messages_max.is_none() && attributes.bytes_max.is_none() {
-        return Ok(());
-    }
-    let counts = tx.counts_of(queue.id)?;
-    let bytes: u64 = messages.iter().map(|message| size(message) as u64).sum();
-    let full = |what, max| Err(Error::Full { queue: queue.name.clone(), what, max });
-    match (attributes.messages_max, attributes.bytes_max) {
-        (Some(max), _) if counts.total() + messages.len() as u64 > max => full("messages", max),
-        (_, Some(max)) if counts.bytes + bytes > max => full("bytes", max),
-        _ => Ok(()),
-    }
-}
-
-/// Sends a message that was checked. A duplicate writes nothing and returns the earlier message.
-fn enter(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Now) -> Result<Sent, store::Error> {
-    let (message, deduplication) = deduplicated(queue, message);
+/// A storage fault.
+pub fn send(tx: &mut Tx<'_>, admitted: Admitted<'_>, now: Now) -> Result<Sent, store::Error> {
+    let (queue, message, room) = admitted.into_parts();
+    let deduplication = deduplication(queue, &message);
     if let Some(digest) = deduplication
         && let Some(DedupEntry::Sent { message_id, sequence }) = dedup::get(tx, queue.id, digest, now.lease)?
     {
@@ -123,8 +84,8 @@ fn enter(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Now) -> Resul
     };
     match verdict {
         Verdict::Duplicate(sent) => return Ok(sent),
-        Verdict::Replace(at, old) => return unique::replace(tx, queue, (at, old), message, now),
-        Verdict::Wait(row) => return unique::follow(tx, queue, row, message, now),
+        Verdict::Replace(at, old) => return unique::replace(tx, queue, (at, old), message, room, now),
+        Verdict::Wait(row) => return unique::follow(tx, queue, row, message, room, now),
         Verdict::New => {}
     }
     let sequence = tx.fresh_id()?;
@@ -143,24 +104,51 @@ fn enter(tx: &mut Tx<'_>, queue: &QueueRecord, message: Send, now: Now) -> Resul
             now.lease,
         )?;
     }
-    tx.bodies()?.insert(&sequence, &body(message))?;
-    messages::insert(tx, (queue.id, sequence), &state)?;
+    tx.bodies()?.insert(&sequence, &body(with_deduplication_id(queue, message)))?;
+    messages::insert(tx, (queue.id, sequence), &state, room)?;
     Ok(sent)
 }
 
-/// A FIFO queue's message with its deduplication id filled in, and the digest of that id.
-fn deduplicated(queue: &QueueRecord, mut message: Send) -> (Send, Option<Digest>) {
-    let Some(fifo) = queue.attributes.fifo else { return (message, None) };
-    let id = message.deduplication_id.get_or_insert_with(|| {
-        let digest = Sha256::digest(&message.body);
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    });
+/// Sends all messages or, when one of them is refused, none.
+///
+/// # Errors
+/// One of them is not admitted; see [`Admission::admit`].
+pub fn send_all(tx: &mut Tx<'_>, queue: &QueueRecord, messages: Vec<Send>, now: Now) -> Result<Vec<Sent>, Error> {
+    let mut admission = Admission::to(tx, queue)?;
+    let admitted: Result<Vec<_>, _> = messages.into_iter().map(|message| admission.admit(tx, message, now)).collect();
+    admitted?.into_iter().map(|admitted| Ok(send(tx, admitted, now)?)).collect()
+}
+
+/// Checks a message against its queue's limits without sending it.
+///
+/// # Errors
+/// As [`valid::check`].
+pub fn check(queue: &QueueRecord, message: &Send) -> Result<(), Error> {
+    valid::check(queue, message)
+}
+
+/// A FIFO queue's message with its deduplication id filled in.
+fn with_deduplication_id(queue: &QueueRecord, mut message: Send) -> Send {
+    if queue.attributes.fifo.is_some() && message.deduplication_id.is_none() {
+        message.deduplication_id = Some(content_id(&message));
+    }
+    message
+}
+
+/// The deduplication id of a message without one.
+fn content_id(message: &Send) -> String {
+    Sha256::digest(&message.body).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The digest of a FIFO queue's message's deduplication id, within its scope.
+pub(super) fn deduplication(queue: &QueueRecord, message: &Send) -> Option<Digest> {
+    let fifo = queue.attributes.fifo?;
+    let id = message.deduplication_id.clone().unwrap_or_else(|| content_id(message));
     let group = match fifo.deduplication_scope {
         Scope::Queue => "",
         Scope::Group => message.group.as_deref().unwrap_or_default(),
     };
-    let digest = dedup::digest(&["deduplication", group, id]);
-    (message, Some(digest))
+    Some(dedup::digest(&["deduplication", group, &id]))
 }
 
 fn state(queue: &QueueRecord, message: &Send, sequence: u64, now: Now) -> MessageState {
@@ -222,22 +210,22 @@ pub(super) fn body(message: Send) -> Body {
     Body { run: message.run, recipient: message.recipient, envelope, bytes: message.body }
 }
 
-/// Sends a message that is known to fail: it goes straight to the dead-letter queue of `queue`, with one attempt in its
-/// history. Without a dead-letter queue it is sent as any other.
+/// Sends a message that is known to fail: it goes straight to the dead-letter queue of its queue, with one attempt in
+/// its history. Without a dead-letter queue it is sent as any other.
 ///
 /// # Errors
-/// As [`send`].
+/// A storage fault.
 pub fn send_dead(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
-    queue: &QueueRecord,
-    message: Send,
+    letter: AdmittedLetter<'_>,
     ended: &Ended,
-) -> Result<Sent, Error> {
-    let dead_letter_queue = catalog::dead_letter_queue(tx, queue)?;
-    let sent = send(tx, queue, Send { delay: Some(Duration::ZERO), ..message }, ended.at)?;
+) -> Result<Sent, store::Error> {
+    let AdmittedLetter { admitted, dead_letter_queue } = letter;
+    let queue = admitted.queue().id;
+    let sent = send(tx, admitted.without_delay(), ended.at)?;
     if let Some(dead_letter_queue) = dead_letter_queue.filter(|_| !sent.is_duplicate) {
-        let key = (queue.id, sent.sequence);
+        let key = (queue, sent.sequence);
         let mut state = receive::state_of(tx, key)?;
         state.attempts = 1;
         settle::record_attempt(tx, &state, &settle::attempt(&state, ended, AttemptEnd::Dead))?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, Now};
-use crate::store::record::{Body, MessageState, Phase, Suspicion};
+use crate::store::record::{BodyHead, MessageState, Phase, Suspicion};
 use crate::store::{self, Tx};
 
 use super::redrive::outcomes;
@@ -40,16 +40,16 @@ pub enum Settled {
     Fenced,
 }
 
-/// Deletes a processed message. Returns its body, for the run's ledger; `None` when the lease is stale.
+/// Deletes a processed message. Returns whose it was, for the run's ledger; `None` when the lease is stale.
 ///
 /// # Errors
 /// A storage fault.
-pub fn done(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Option<Body>, Error> {
+pub fn done(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Option<BodyHead>, Error> {
     let Some((key, state)) = held(tx, handle)? else { return Ok(None) };
-    let body = messages::body(tx, &state)?;
+    let head = messages::head(tx, &state)?;
     outcomes::succeeded(tx, &state)?;
     messages::erase(tx, key, &state)?;
-    Ok(Some(body))
+    Ok(Some(head))
 }
 
 /// Makes a message visible again after `wait`; when its attempts are used up, it moves to the dead-letter queue
@@ -155,23 +155,23 @@ pub fn release(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, Error>
 }
 
 /// Records that the current attempt made progress, in the transaction of that progress. Earlier attempts are no longer
-/// charged, so that long work that spans many restarts does not use up its attempts, and a crash does not make the
-/// message a suspect.
+/// charged, so that long work that spans many restarts does not use up its attempts; a crash does not make the message a
+/// suspect; and a series of deferrals ends.
 ///
 /// # Errors
 /// A storage fault.
 pub fn progress(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<(), Error> {
-    match held(tx, handle)? {
-        Some((key, state)) => {
-            let progressed = MessageState {
-                attempts_charged: state.attempts_charged.min(1),
-                suspicion: Suspicion::Progressed,
-                ..state.clone()
-            };
-            if progressed == state { Ok(()) } else { Ok(messages::update(tx, key, &state, &progressed)?) }
-        }
-        None => Ok(()),
+    let Some((key, state)) = held(tx, handle)? else { return Ok(()) };
+    let new = MessageState {
+        attempts_charged: state.attempts_charged.min(1),
+        deferred_since: LeaseTime::ZERO,
+        suspicion: Suspicion::Progressed,
+        ..state.clone()
+    };
+    if new != state {
+        messages::update(tx, key, &state, &new)?;
     }
+    Ok(())
 }
 
 /// Whether the receive of this handle still holds its message. When a worker's does not, the observer was told that its

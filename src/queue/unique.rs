@@ -1,6 +1,7 @@
 //! Unique keys: at most one message of a queue holds a key, from its send to its end, through retries and the
 //! dead-letter queue. The sender chooses what a second send under the same key does, as in BullMQ.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use crate::base::{MessageId, Now, Timestamp};
 use crate::store::record::{DedupEntry, Digest, Follower, MessageState, Phase, QueueRecord, UniqueRecord, UniqueRef};
 use crate::store::{self, Tx};
 
+use super::admission::{self, Room};
 use super::messages::{self, Key};
 use super::{Send, Sent, dedup, send};
 
@@ -121,6 +123,7 @@ pub(super) fn replace(
     queue: &QueueRecord,
     (at, old): (Key, MessageState),
     message: Send,
+    room: Room,
     now: Now,
 ) -> Result<Sent, store::Error> {
     let sent = Sent { message_id: old.message_id, sequence: at.1, is_duplicate: true };
@@ -141,7 +144,7 @@ pub(super) fn replace(
     tx.bodies()?.remove(&old.body)?;
     // Not `messages::update`: the size, group and priority change, and with them the byte count and index keys.
     messages::remove(tx, at, &old)?;
-    messages::insert(tx, at, &new)?;
+    messages::insert(tx, at, &new, room)?;
     tx.bodies()?.insert(&body, &send::body(message))?;
     Ok(sent)
 }
@@ -153,6 +156,7 @@ pub(super) fn follow(
     queue: &QueueRecord,
     row: UniqueRecord,
     message: Send,
+    room: Room,
     now: Now,
 ) -> Result<Sent, store::Error> {
     let at = (queue.id, message.unique.as_ref().map(key).unwrap_or_default());
@@ -173,6 +177,7 @@ pub(super) fn follow(
         expires_at: message.expires_at.unwrap_or(Timestamp::ZERO),
     };
     let sent = Sent { message_id, sequence: follower.body, is_duplicate: row.follower.is_some() };
+    admission::reserve(tx, queue.id, room, &follower, row.follower.as_ref())?;
     tx.bodies()?.insert(&follower.body, &send::body(message))?;
     tx.uniques()?.insert(&at, &UniqueRecord { follower: Some(follower), ..row })?;
     Ok(sent)
@@ -193,6 +198,13 @@ pub(super) fn released(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Resul
         tx.uniques()?.remove(&at)?;
         return Ok(());
     };
+    let room = Room::of_follower(tx, at.0, &follower)?;
+    if tx.queues()?.get(&at.0)?.is_none_or(|queue| queue.deleted_at.is_some()) {
+        // It was sent to a queue that is being deleted while the holder was in the dead-letter queue.
+        tx.uniques()?.remove(&at)?;
+        tx.bodies()?.remove(&follower.body)?;
+        return Ok(());
+    }
     // The follower is a first-class message from here on: its size and age count from its own send.
     let group = tx.bodies()?.get(&follower.body)?.and_then(|body| body.envelope.group);
     let sequence = tx.fresh_id()?;
@@ -206,7 +218,7 @@ pub(super) fn released(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Resul
         ..fresh
     };
     tx.uniques()?.insert(&at, &UniqueRecord { queue: at.0, sequence, follower: None })?;
-    messages::insert(tx, (at.0, sequence), &next)
+    messages::insert(tx, (at.0, sequence), &next, room)
 }
 
 /// Deletes the follower of the message's key. A purge calls it first, since removing the holder would otherwise send
@@ -214,10 +226,28 @@ pub(super) fn released(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Resul
 pub(super) fn drop_follower(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
     let Some((at, row)) = held(tx, state, key)? else { return Ok(()) };
     if let Some(follower) = &row.follower {
+        admission::give_up(tx, at.0, follower)?;
         tx.bodies()?.remove(&follower.body)?;
         tx.uniques()?.insert(&at, &UniqueRecord { follower: None, ..row })?;
     }
     Ok(())
+}
+
+/// Deletes followers that were sent to `queue` and whose holders are elsewhere, e.g. in its dead-letter queue; false
+/// when there are more than `max`. Call it when the queue is deleted.
+pub(super) fn drop_followers(tx: &mut Tx<'_>, queue: u32, max: usize) -> Result<bool, store::Error> {
+    let mut found = Vec::new();
+    tx.uniques()?.scan((queue, [0; 16])..=(queue, [u8::MAX; 16]), |at, row| {
+        found.extend(row.follower.clone().map(|follower| (at, row, follower)));
+        if found.len() > max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    let is_all = found.len() <= max;
+    for (at, row, follower) in found.into_iter().take(max) {
+        admission::give_up(tx, queue, &follower)?;
+        tx.bodies()?.remove(&follower.body)?;
+        tx.uniques()?.insert(&at, &UniqueRecord { follower: None, ..row })?;
+    }
+    Ok(is_all)
 }
 
 /// A key and its row.
@@ -229,6 +259,14 @@ fn held(tx: &mut Tx<'_>, state: &MessageState, key: Key) -> Result<Option<Held>,
     let at = (unique.queue, unique.key);
     let row = tx.uniques()?.get(&at)?;
     Ok(row.filter(|row| (row.queue, row.sequence) == key).map(|row| (at, row)))
+}
+
+/// What stands for the key among the keys of one step.
+pub(super) fn digest(unique: &Unique) -> Digest {
+    match unique.mode {
+        Mode::Throttle(_) => throttled(&unique.key),
+        Mode::Simple | Mode::Debounce | Mode::KeepLast => key(unique),
+    }
 }
 
 fn key(unique: &Unique) -> Digest {

@@ -33,8 +33,8 @@ pub fn check(queue: &QueueRecord, message: &Send) -> Result<(), Error> {
     characters("body", &message.body)?;
     attributes(message)?;
     let bytes = send::size(message);
-    if bytes > queue.attributes.message_bytes_max as usize {
-        return Err(Error::TooLarge { queue: queue.name.clone(), bytes, max: queue.attributes.message_bytes_max });
+    if bytes > message_max(queue) as usize {
+        return Err(too_large(queue, bytes));
     }
     match message.delay {
         Some(delay) if delay > DELAY_MAX => return Err(range("DelaySeconds", 0, DELAY_MAX.as_secs(), delay.as_secs())),
@@ -47,6 +47,17 @@ pub fn check(queue: &QueueRecord, message: &Send) -> Result<(), Error> {
     identifier("MessageDeduplicationId", message.deduplication_id.as_deref())?;
     unique(message)?;
     if queue.attributes.fifo.is_some() { fifo(queue, message) } else { standard(queue, message) }
+}
+
+/// The largest message that the queue can ever take: with less than that for the whole queue, waiting would not help.
+fn message_max(queue: &QueueRecord) -> u32 {
+    let whole = queue.attributes.bytes_max.map_or(u32::MAX, |max| u32::try_from(max).unwrap_or(u32::MAX));
+    queue.attributes.message_bytes_max.min(whole)
+}
+
+/// The error for a message that is larger than its queue ever takes.
+pub(super) fn too_large(queue: &QueueRecord, bytes: usize) -> Error {
+    Error::TooLarge { queue: queue.name.clone(), bytes, max: message_max(queue) }
 }
 
 fn range(what: &'static str, min: u64, max: u64, got: u64) -> Error {

@@ -5,18 +5,9 @@ use sha2::{Digest, Sha256};
 
 use crate::base::Timestamp;
 use crate::base::outcome::DeliveryProof;
-use crate::queue::{Observer, Transition};
-use crate::store::record::{Body, RecipientRecord, RecipientState, RunTotals};
+use crate::queue::{Death, Observer, RunMessage, Transition};
+use crate::store::record::{FanOutLetter, RecipientRecord, RecipientState, RunTotals};
 use crate::store::{self, Tx};
-
-/// Whether a recipient is new to its run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
-    /// It has a row now; its message must be sent in the same commit.
-    New,
-    /// It already had one: the users API named it twice.
-    Repeated,
-}
 
 /// Updates the ledger when messages of runs die, are redriven or are removed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,47 +17,111 @@ impl Observer for Ledger {
     fn on_transition(
         &self,
         tx: &mut Tx<'_>,
-        body: &Body,
+        message: RunMessage,
         transition: Transition<'_>,
         now: Timestamp,
     ) -> Result<(), store::Error> {
+        if message.recipient == FAN_OUT {
+            return fan_out(tx, message, transition, now);
+        }
+        let key = (message.run, message.recipient);
         match transition {
-            Transition::Died(fingerprint) => {
-                set_state(tx, (body.run, body.recipient), RecipientState::Dead(fingerprint), now)
-            }
-            Transition::Redriven => set_state(tx, (body.run, body.recipient), RecipientState::Open, now),
-            Transition::Withdrawn(why) => {
-                set_state(tx, (body.run, body.recipient), RecipientState::Withdrawn(why.into()), now)
-            }
-            Transition::Interrupted => interrupted(tx, body, now),
+            Transition::Died(death) => set_state(tx, key, RecipientState::Dead(death.fingerprint), now),
+            Transition::Redriven => set_state(tx, key, RecipientState::Open, now),
+            Transition::Withdrawn(why) => set_state(tx, key, RecipientState::Withdrawn(why.into()), now),
+            Transition::Interrupted => interrupted(tx, key, now),
         }
     }
+}
+
+/// The recipient of the message that starts a run's fan-out: none.
+const FAN_OUT: [u8; 16] = [0; 16];
+
+/// Records in the run whether its fan-out is dead.
+fn fan_out(
+    tx: &mut Tx<'_>,
+    message: RunMessage,
+    transition: Transition<'_>,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    let Some(mut run) = tx.runs()?.get(&message.run)? else { return Ok(()) };
+    let letter = |queue: &str, class, text| FanOutLetter {
+        message_id: message.message_id,
+        queue: queue.into(),
+        class,
+        text,
+        died_at: now,
+    };
+    run.fan_out.letter = match transition {
+        Transition::Died(Death { failure: Some(failure), queue, .. }) => {
+            Some(letter(queue, failure.class(), failure.text.clone()))
+        }
+        Transition::Died(Death { failure: None, queue, .. }) => {
+            Some(letter(queue, "crash worker lost".into(), "the process died during its attempts".into()))
+        }
+        Transition::Withdrawn(why) => Some(letter("", format!("withdrawn {why}"), format!("its message was {why}"))),
+        Transition::Redriven => None,
+        Transition::Interrupted => return Ok(()),
+    };
+    tx.runs()?.insert(&message.run, &run)?;
+    Ok(())
 }
 
 /// The row key of a user's account: a hash, so that it may be kept longer than the user's data. A user with two
 /// accounts gets two statements.
 pub fn user_key(user: &str, account: &str) -> [u8; 16] {
-    hash(&["user", user, account])
+    hash(&[b"user", user.as_bytes(), account.as_bytes()])
 }
 
-/// The row key of a record without a valid user.
-pub fn record_key(page: u32, index: usize) -> [u8; 16] {
-    hash(&["record", &page.to_string(), &index.to_string()])
+/// The row key of a record without a valid user, by the SHA-256 of its text, so that it stays when pages shift. Records
+/// that name no id are told apart by `place` too: their page, and how many of the same text stand before them on it.
+pub fn record_key(content: &[u8; 32], place: Option<(u32, u32)>) -> [u8; 16] {
+    match place {
+        None => hash(&[b"content", content]),
+        Some((page, nth)) => hash(&[b"content", content, &page.to_be_bytes(), &nth.to_be_bytes()]),
+    }
 }
 
-/// Adds a row for a recipient, unless it has one.
+/// The row key that earlier versions gave to a record without a valid user, by its place.
+pub fn record_key_by_place(page: u32, index: usize) -> [u8; 16] {
+    hash(&[b"record", page.to_string().as_bytes(), index.to_string().as_bytes()])
+}
+
+/// A recipient that a page named.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipient<'a> {
+    /// Its row key.
+    pub key: [u8; 16],
+    /// The user's id; for a malformed record its place.
+    pub user: &'a str,
+    /// The page, counted from 1.
+    pub page: u32,
+}
+
+/// Adds a row for a recipient; false when it has one.
 ///
 /// # Errors
 /// A storage fault.
-pub fn add(tx: &mut Tx<'_>, run: u64, key: [u8; 16], user: &str, now: Timestamp) -> Result<Added, store::Error> {
+pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) -> Result<bool, store::Error> {
+    let Recipient { key, user, page } = recipient;
     if tx.recipients()?.get(&(run, key))?.is_some() {
-        tx.totals_mut(run)?.repeated += 1;
-        return Ok(Added::Repeated);
+        return Ok(false);
     }
-    let row = RecipientRecord { user: user.into(), state: RecipientState::Open, updated_at: now, interrupted: 0 };
+    let row = RecipientRecord { user: user.into(), state: RecipientState::Open, updated_at: now, interrupted: 0, page };
     tx.recipients()?.insert(&(run, key), &row)?;
     tx.totals_mut(run)?.fetched += 1;
-    Ok(Added::New)
+    Ok(true)
+}
+
+/// Counts records that named recipients again.
+///
+/// # Errors
+/// A storage fault.
+pub fn count_repeated(tx: &mut Tx<'_>, run: u64, repeated: u64) -> Result<(), store::Error> {
+    if repeated > 0 {
+        tx.totals_mut(run)?.repeated += repeated;
+    }
+    Ok(())
 }
 
 /// Removes the row of a malformed record whose user now has a row of its own.
@@ -118,10 +173,9 @@ fn set_state(tx: &mut Tx<'_>, key: (u64, [u8; 16]), state: RecipientState, now: 
     Ok(())
 }
 
-fn interrupted(tx: &mut Tx<'_>, body: &Body, now: Timestamp) -> Result<(), store::Error> {
-    let key = (body.run, body.recipient);
+fn interrupted(tx: &mut Tx<'_>, key: (u64, [u8; 16]), now: Timestamp) -> Result<(), store::Error> {
     let Some(old) = tx.recipients()?.get(&key)? else { return Ok(()) };
-    tx.totals_mut(body.run)?.interrupted += 1;
+    tx.totals_mut(key.0)?.interrupted += 1;
     let row = RecipientRecord { interrupted: old.interrupted + 1, updated_at: now, ..old };
     tx.recipients()?.insert(&key, &row)?;
     Ok(())
@@ -149,10 +203,10 @@ fn slot<'a>(totals: &'a mut RunTotals, state: &RecipientState) -> Option<&'a mut
     }
 }
 
-fn hash(parts: &[&str]) -> [u8; 16] {
+fn hash(parts: &[&[u8]]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for part in parts {
-        hash.update(part.as_bytes());
+        hash.update(part);
         hash.update([0]);
     }
     let digest = hash.finalize();

@@ -9,6 +9,6 @@ pub mod report;
 pub mod start;
 
 pub use error::Error;
-pub use ledger::{Added, Ledger};
+pub use ledger::Ledger;
 pub use report::Report;
 pub use start::{Start, identity, start};

@@ -5,14 +5,82 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Timestamp;
-use crate::store::record::{RecipientState, RunRecord, RunTotals};
+use crate::base::{MessageId, Timestamp};
+use crate::store::record::{FanOutLetter, FanOutProgress, RecipientState, RunRecord, RunTotals};
 use crate::store::{self, Snapshot};
 
 use super::Error;
 
 /// A list returns at most this many rows.
 pub const ROWS_SHOWN_MAX: usize = 1000;
+
+/// The state of a run in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// Its users are being fetched.
+    Fetching,
+    /// The fan-out's message is a dead letter: no more users are fetched until it is redriven.
+    FetchDead,
+    /// All users are fetched, and some recipients' messages have not ended.
+    Sending,
+    /// Every recipient's message has ended, none of them in a dead-letter queue.
+    Complete,
+    /// Every recipient's message has ended, some of them in a dead-letter queue.
+    CompleteWithLetters,
+}
+
+impl RunState {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fetching => "fetching",
+            Self::FetchDead => "fetch-dead",
+            Self::Sending => "sending",
+            Self::Complete => "complete",
+            Self::CompleteWithLetters => "complete-with-letters",
+        }
+    }
+
+    fn of(progress: &FanOutProgress, totals: &RunTotals) -> Self {
+        match (progress.finished_at, totals.open(), totals.dead) {
+            (None, ..) if progress.letter.is_some() => Self::FetchDead,
+            (None, ..) => Self::Fetching,
+            (Some(_), 0, 0) => Self::Complete,
+            (Some(_), 0, _) => Self::CompleteWithLetters,
+            (Some(_), ..) => Self::Sending,
+        }
+    }
+}
+
+/// Why the users of a run are not fetched any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchDeath {
+    /// The id of the fan-out's dead letter.
+    pub letter: MessageId,
+    /// The dead-letter queue; empty when the letter is not there any more.
+    pub queue: String,
+    /// The class of the failure, e.g. `data users none`.
+    pub class: String,
+    /// The failure in words.
+    pub text: String,
+    /// When it died.
+    pub died_at: Timestamp,
+    /// What an operator does about it.
+    pub remedy: String,
+}
+
+impl FetchDeath {
+    fn new(run: u64, letter: FanOutLetter) -> Self {
+        let FanOutLetter { message_id, queue, class, text, died_at } = letter;
+        let remedy = if queue.is_empty() {
+            format!("send {{\"run\": {run}}} to the fan-out's queue with `nightmail send`")
+        } else {
+            format!("mend the cause, then `nightmail redrive {queue} --id {message_id}`")
+        };
+        Self { letter: message_id, queue, class, text, died_at, remedy }
+    }
+}
 
 /// The totals of a run so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +111,10 @@ pub struct Report {
     pub repeated: u64,
     /// Attempts that did not finish: each may have sent its mail.
     pub interrupted: u64,
+    /// Its state.
+    pub state: RunState,
+    /// Set in the state `fetch-dead`.
+    pub fetch_death: Option<FetchDeath>,
 }
 
 impl Report {
@@ -52,7 +124,11 @@ impl Report {
     }
 
     fn new(run: RunRecord, totals: RunTotals) -> Self {
+        let state = RunState::of(&run.fan_out, &totals);
+        let letter = run.fan_out.letter.filter(|_| state == RunState::FetchDead);
         Self {
+            state,
+            fetch_death: letter.map(|letter| FetchDeath::new(run.id, letter)),
             id: run.id,
             schedule: run.schedule,
             params: run.params,

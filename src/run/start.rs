@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Now, Timestamp};
-use crate::queue::{catalog, send};
+use crate::queue::{Send, admission, catalog, send};
 use crate::store::Tx;
 use crate::store::record::{FanOutProgress, RunRecord, RunTotals};
 
@@ -36,7 +36,7 @@ pub struct FanOutMessage {
 /// Starts a run and returns its number.
 ///
 /// # Errors
-/// [`Error::Exists`] names the earlier run of the same identity.
+/// [`Error::Exists`] names the earlier run of the same identity; the fan-out's queue does not exist or is full.
 pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
     let identity = identity(&what.schedule, &what.params, what.scheduled_for);
     if let Some(id) = tx.run_keys()?.get(&identity)? {
@@ -45,7 +45,8 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
     let queue = catalog::find(tx, &what.queue)?;
     let id = tx.runs()?.last(0..=u64::MAX)?.map_or(1, |(last, _)| last + 1);
     let body = serde_json::to_vec(&FanOutMessage { run: id }).expect("a number always serialises");
-    send::send(tx, &queue, send::Send { run: id, ..send::Send::text(body) }, now)?;
+    let message = admission::admit(tx, &queue, Send { run: id, ..Send::text(body) }, now)?;
+    send::send(tx, message, now)?;
     let record = RunRecord {
         id,
         schedule: what.schedule.clone(),

@@ -1,26 +1,32 @@
-//! The fan-out: reads the users page by page and sends one message per user. A page's messages, its recipients' rows
-//! and the cursor are one commit, so that a crash in the middle neither loses nor repeats a user.
+//! The fan-out: reads the users page by page and sends one message per user. A page goes in slices; each slice's
+//! messages, its recipients' rows and the cursor are one commit, so that a crash in the middle neither loses nor repeats
+//! a user.
+//!
+//! This file is the function: the loop over pages and what each end of it means. `page` makes the messages, `slice` is
+//! the commit, `cycle` notices cursors that come back, `malformed` looks after records that are no users.
 
-use std::collections::BTreeMap;
+mod cycle;
+mod malformed;
+mod page;
+mod slice;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 
-use crate::base::{Contact, Destination, Effect, Failure, Now, Outcome, Report};
-use crate::function::statement::{Page, PageAddress, Record, User, Users};
-use crate::function::upstream::Fault;
+use crate::base::{Contact, Destination, Effect, Failure, LeaseTime, Outcome, Report};
+use crate::function::statement::{Page, PageAddress, Users};
 use crate::function::{Function, Invocation};
-use crate::queue::send::Send;
-use crate::queue::settle::{self, Ended};
-use crate::queue::{self, Queues, ReceiptHandle, catalog, send};
-use crate::run::identity;
-use crate::run::ledger::{self, Added};
-use crate::store::record::{QueueRecord, RunRecord};
+use crate::queue::{self, Queues, ReceiptHandle, catalog, settle};
+use crate::store::record::{FanOutProgress, RunRecord};
 use crate::store::{self, Tx};
 
 use super::FanOutOptions;
+use malformed::FanOutMessage;
+use page::PreparedPage;
+use slice::{Slice, SliceEnd};
 
 /// The built-in function `fan-out`.
 #[derive(Debug)]
@@ -30,37 +36,11 @@ pub struct FanOut {
     queues: Queues,
 }
 
-/// The dead letter of a record that is too large for a message keeps this much of the record's text.
-const RAW_CHARS_MAX: usize = 4096;
-
-/// A message of the fan-out's own queue: a run to fan out, or one malformed record to check again.
-#[derive(Debug, Serialize, Deserialize)]
-struct FanOutMessage {
-    run: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    record: Option<Malformed>,
-}
-
-/// A record that is no valid user.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Malformed {
-    page: u32,
-    index: usize,
-    raw: String,
-    /// Where its page is, so that it can be fetched again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    address: Option<PageAddress>,
-}
-
-/// The body of the message for one user.
-#[derive(Debug, Serialize)]
-struct UserMessage<'a> {
-    run: u64,
-    /// Identifies the run independently of its number: see [`crate::run::identity`].
-    identity: &'a str,
-    user: &'a User,
-    params: &'a BTreeMap<String, String>,
-}
+/// How often a fan-out looks whether a full queue has room again.
+const ROOM_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After this long without room the fan-out is deferred, and fetches its page again later. Long enough that a queue
+/// which workers drain is refilled without that.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Why a fan-out stopped before its end.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +51,15 @@ enum Error {
     Store(#[from] store::Error),
     #[error("another worker carried the fan-out on")]
     Overtaken,
+}
+
+/// The attempt at hand.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    /// The receive of its message.
+    handle: ReceiptHandle,
+    /// When its time limit ends.
+    deadline: LeaseTime,
 }
 
 impl FanOut {
@@ -97,7 +86,10 @@ impl FanOut {
         };
         match work.record {
             None => match invocation.receipt_handle.parse() {
-                Ok(handle) => self.fan_out(handle, run, contacts).await,
+                Ok(handle) => {
+                    let attempt = Attempt { handle, deadline: invocation.deadline };
+                    self.fan_out(attempt, run, contacts).await
+                }
                 Err(error) => retry(&Error::Queue(error)),
             },
             Some(record) => self.recheck_record(run, record, contacts).await,
@@ -108,119 +100,110 @@ impl FanOut {
         Ok(self.queues.store().snapshot()?.runs()?.get(&id)?)
     }
 
-    /// Reads and commits pages from the durable cursor to the last page.
-    async fn fan_out(&self, handle: ReceiptHandle, mut run: RunRecord, contacts: &mut Vec<Contact>) -> Outcome {
+    /// Reads and commits pages from the durable cursor to the last page. Every await is a point where the pool may drop
+    /// it in a drain: a commit is whole or not at all, and a page that was fetched is fetched again.
+    async fn fan_out(&self, attempt: Attempt, mut run: RunRecord, contacts: &mut Vec<Contact>) -> Outcome {
         // `finished_at` and not the cursor ends the loop: before the first page the cursor is empty as well.
         while run.fan_out.finished_at.is_none() {
-            let address = match address(&run) {
+            let address = match serde_json::from_str(&cursor(&run.fan_out)) {
                 Ok(address) => address,
-                Err(why) => return Outcome::Dead { why },
+                Err(error) => {
+                    let text = format!("the stored cursor does not read: {error}");
+                    return Outcome::Dead { why: Failure::new("data", "fan-out", "cursor", text) };
+                }
             };
             if run.fan_out.pages >= self.options.users.pages_max {
                 return Outcome::Dead { why: self.too_many_pages() };
             }
             // Before the fetch: while the disk is full, every retry would call the users API in vain.
             if let Err(full) = self.queues.space().admit(&self.options.target) {
-                return deferred(&full);
+                return disk_full(&full);
             }
             let page = match self.users.page(&address, &run.params, contacts).await {
                 Ok(page) => page,
                 Err(fault) => return fault.into_outcome(),
             };
-            run = match self.commit(handle, run, page).await {
+            let committed = match self.prepare(&run, page, &address) {
+                Ok(page) => self.commit(attempt, run, Arc::new(page)).await,
+                Err(error) => Err(retry(&error)),
+            };
+            run = match committed {
                 Ok(run) => run,
-                // The attempt that moved the cursor goes on from there, so this one has nothing left to do.
-                Err(Error::Overtaken) => return Outcome::done(),
-                Err(error) => return retry(&error),
+                Err(end) => return end,
             };
         }
         tracing::info!(run = run.id, pages = run.fan_out.pages, "all users are fetched");
         Outcome::done()
     }
 
-    async fn commit(&self, handle: ReceiptHandle, run: RunRecord, page: Page) -> Result<RunRecord, Error> {
-        let (options, now) = (self.options.clone(), self.queues.now());
-        let step = move |tx: &mut Tx<'_>| {
-            let (run, repeated) = commit_page(tx, &options, run, page, now)?;
-            // A fan-out over many pages may span several restarts. Each page proves progress, so the attempts lost
-            // before it are no longer charged, and restarts alone cannot send it to the dead-letter queue.
-            settle::progress(tx, handle)?;
-            Ok::<_, Error>((run, repeated))
-        };
-        let (run, repeated) = self.queues.store().write(step).await?;
-        if repeated > 0 {
-            let page = run.fan_out.pages;
-            tracing::warn!(run = run.id, page, repeated, "the users API named users again; their first records count");
-        }
-        Ok(run)
+    fn prepare(&self, run: &RunRecord, page: Page, address: &PageAddress) -> Result<PreparedPage, Error> {
+        let snapshot = self.queues.store().snapshot()?;
+        let target = catalog::look_up(&snapshot, &self.options.target)?;
+        let own = catalog::look_up(&snapshot, &self.options.queue)?;
+        Ok(PreparedPage::new(page, run, address, (&target, &own)))
     }
 
-    /// Checks a malformed record again after its redrive. If it is valid now, its user gets a message.
-    async fn recheck_record(&self, run: RunRecord, record: Malformed, contacts: &mut Vec<Contact>) -> Outcome {
-        if let Err(full) = self.queues.space().admit(&self.options.target) {
-            return deferred(&full);
-        }
-        let user = match self.user_by_now(&run, &record, contacts).await {
-            Ok(user) => user,
-            Err(end) => return end,
-        };
-        let (target, now) = (self.options.target.clone(), self.queues.now());
-        let step = move |tx: &mut Tx<'_>| {
-            let target = catalog::find(tx, &target)?;
-            let message = user_message(&run, &user);
-            send::check(&target, &message)?;
-            // The user's row replaces the record's row in the same commit, so the run counts this recipient once.
-            // `send_once` sends nothing if the user has a message already.
-            ledger::replace(tx, run.id, ledger::record_key(record.page, record.index))?;
-            send_once(tx, &target, &run, &user, message, now).map(drop)
-        };
-        match self.queues.store().write::<_, Error, _>(step).await {
-            Ok(()) => Outcome::done(),
-            Err(error) => retry(&error),
-        }
-    }
-
-    /// The user of a formerly malformed record: the stored text if it passes the check now, else the record that the
-    /// users API returns today, found by its id or, without an id, by its position.
-    async fn user_by_now(
+    /// Commits a page slice by slice; returns the run with its new cursor, or the end of the attempt.
+    async fn commit(
         &self,
-        run: &RunRecord,
-        record: &Malformed,
-        contacts: &mut Vec<Contact>,
-    ) -> Result<User, Outcome> {
-        let dead = |why| Outcome::Dead { why };
-        let why = match User::check(&record.raw) {
-            Ok(user) => return Ok(user),
-            Err(why) => why,
-        };
-        // The fault was corrected either in this program, and the stored text passes, or at the source, and the page
-        // must be fetched again.
-        let Some(address) = &record.address else { return Err(dead(why)) };
-        let page = self.users.page(address, &run.params, contacts).await;
-        let mut records = page.map_err(Fault::into_outcome)?.records;
-        let id = kept_id(&record.raw);
-        let is_it = |found: &Record| matches!((found, &id), (Record::User(user), Some(id)) if user.id == *id);
-        let place = records.iter().position(is_it).unwrap_or(record.index);
-        let found = (place < records.len()).then(|| records.swap_remove(place));
-        match found {
-            Some(Record::Malformed { why, .. }) => Err(dead(why)),
-            Some(Record::User(user)) if id.as_ref().is_none_or(|id| user.id == *id) => {
-                // Without an id only the position identifies the record, and the page may have shifted since. A user
-                // who has a row already is another user, who moved to this position.
-                match self.is_recipient(run.id, &user) {
-                    Ok(true) if id.is_none() => Err(dead(gone(record))),
-                    Ok(_) => Ok(user),
-                    Err(error) => Err(retry(&error)),
+        attempt: Attempt,
+        mut run: RunRecord,
+        page: Arc<PreparedPage>,
+    ) -> Result<RunRecord, Outcome> {
+        let (mut from, mut waited) = (0, Duration::ZERO);
+        loop {
+            let slice = match self.commit_slice(attempt.handle, &run, &page, from).await {
+                Ok(slice) => slice,
+                // The attempt that moved the cursor goes on from there, so this one has nothing left to do.
+                Err(Error::Overtaken) => return Err(Outcome::done()),
+                Err(Error::Queue(full @ queue::Error::Full { .. })) => {
+                    let is_late = self.queues.now().lease.after(ROOM_WAIT_MAX) >= attempt.deadline;
+                    if waited >= ROOM_WAIT_MAX || is_late {
+                        return Err(queue_full(&full));
+                    }
+                    tokio::time::sleep(ROOM_LOOK_EVERY).await;
+                    waited += ROOM_LOOK_EVERY;
+                    continue;
                 }
+                Err(error) => return Err(retry(&error)),
+            };
+            if slice.repeated > 0 {
+                let (page, repeated) = (page.number, slice.repeated);
+                tracing::warn!(
+                    run = run.id,
+                    page,
+                    repeated,
+                    "the users API named users again; their first records count"
+                );
             }
-            _ => Err(dead(gone(record))),
+            (run, waited) = (slice.run, Duration::ZERO);
+            match slice.end {
+                SliceEnd::Record(next) => from = next,
+                SliceEnd::Page => return Ok(run),
+                SliceEnd::CursorCameBack => return Err(Outcome::Dead { why: cursor_came_back(&page) }),
+                SliceEnd::NoUsers => return Err(Outcome::Dead { why: no_users() }),
+            }
         }
     }
 
-    fn is_recipient(&self, run: u64, user: &User) -> Result<bool, Error> {
-        let row =
-            self.queues.store().snapshot()?.recipients()?.get(&(run, ledger::user_key(&user.id, user.account())))?;
-        Ok(row.is_some())
+    async fn commit_slice(
+        &self,
+        handle: ReceiptHandle,
+        run: &RunRecord,
+        page: &Arc<PreparedPage>,
+        from: usize,
+    ) -> Result<Slice, Error> {
+        let (options, run, page, now) = (self.options.clone(), run.clone(), page.clone(), self.queues.now());
+        let step = move |tx: &mut Tx<'_>| {
+            let slice = slice::commit(tx, &options, &run, &page, from, now)?;
+            // A fan-out over many pages may span several restarts. Each slice proves progress, so the attempts lost
+            // before it are no longer charged, and restarts alone cannot send it to the dead-letter queue.
+            if matches!(slice.end, SliceEnd::Record(_) | SliceEnd::Page) {
+                settle::progress(tx, handle)?;
+            }
+            Ok::<_, Error>(slice)
+        };
+        self.queues.store().write(step).await
     }
 
     fn too_many_pages(&self) -> Failure {
@@ -250,178 +233,51 @@ impl Function for FanOut {
     fn silences(&self) -> Vec<(Destination, Duration)> {
         self.users.longest_silence().map(|silence| (self.users.destination().clone(), silence)).into_iter().collect()
     }
-}
 
-fn commit_page(
-    tx: &mut Tx<'_>,
-    options: &FanOutOptions,
-    run: RunRecord,
-    page: Page,
-    now: Now,
-) -> Result<(RunRecord, u64), Error> {
-    let target = catalog::find(tx, &options.target)?;
-    let own = catalog::find(tx, &options.queue)?;
-    // Compare and set: the page was fetched outside the transaction. If the cursor has moved since, another worker has
-    // committed this page, for example after this message's visibility timeout.
-    let stored = tx.runs()?.get(&run.id)?;
-    if stored.as_ref().map(|stored| &stored.fan_out) != Some(&run.fan_out) {
-        return Err(Error::Overtaken);
-    }
-    // All messages are built and checked before the first write, so that a refused message leaves nothing half written.
-    let address = address(&run).ok();
-    let prepare = |(index, record)| prepare(index, record, (&target, &own), &run, address.as_ref());
-    let prepared: Vec<Prepared> = page.records.into_iter().enumerate().map(prepare).collect();
-    for record in &prepared {
-        if let Prepared::Malformed(_, letter, _) = record {
-            send::check(&own, letter)?;
-        }
-    }
-    let mut repeated = 0;
-    for record in prepared {
-        match record {
-            Prepared::User(user, message) => match send_once(tx, &target, &run, &user, message, now)? {
-                Added::New => {}
-                // Pages shift while they are read, so a user may appear on two of them. One message per user and run.
-                Added::Repeated => repeated += 1,
-            },
-            Prepared::Malformed(record, letter, why) => {
-                let ended = Ended { function: options.name.clone(), why, at: now };
-                dead_letter_record(tx, &own, &run, &record, letter, &ended)?;
-            }
-        }
-    }
-    let mut run = run;
-    run.fan_out.pages += 1;
-    run.fan_out.finished_at = page.next.is_none().then_some(now.wall);
-    run.fan_out.next = page.next.map(|next| serde_json::to_string(&next).expect("an address always serialises"));
-    tx.runs()?.insert(&run.id, &run)?;
-    Ok((run, repeated))
-}
-
-/// A record of a page, ready to be written.
-enum Prepared {
-    /// A user with its message.
-    User(Box<User>, Send),
-    /// A malformed record, with its dead letter and the reason.
-    Malformed(Malformed, Send, Failure),
-}
-
-fn prepare(
-    index: usize,
-    record: Record,
-    (target, own): (&QueueRecord, &QueueRecord),
-    run: &RunRecord,
-    address: Option<&PageAddress>,
-) -> Prepared {
-    let malformed = |raw, why| {
-        let record = Malformed { page: run.fan_out.pages, index, raw, address: address.cloned() };
-        let (record, letter) = letter(own, run, record);
-        Prepared::Malformed(record, letter, why)
-    };
-    match record {
-        Record::Malformed { raw, why, .. } => malformed(raw, why),
-        Record::User(user) => {
-            let message = user_message(run, &user);
-            match send::check(target, &message) {
-                Ok(()) => Prepared::User(Box::new(user), message),
-                // The user is valid but its message breaks a limit of the queue. That is this record's fault alone: the
-                // page must not fail because of it.
-                Err(error) => {
-                    let raw = serde_json::to_string(&user).expect("text always serialises");
-                    let why = Failure::new("data", "users", "message-refused", error);
-                    malformed(raw.chars().take(RAW_CHARS_MAX).collect(), why)
-                }
-            }
-        }
+    fn ends_with_drain(&self) -> bool {
+        true
     }
 }
 
-fn user_message(run: &RunRecord, user: &User) -> Send {
-    let identity = identity(&run.schedule, &run.params, run.scheduled_for);
-    let message = UserMessage { run: run.id, identity: &identity, user, params: &run.params };
-    let body = serde_json::to_vec(&message).expect("text and numbers always serialise");
-    Send { run: run.id, recipient: ledger::user_key(&user.id, user.account()), ..Send::text(body) }
+/// The address of the page in work, as the run stores it.
+fn cursor(progress: &FanOutProgress) -> String {
+    let first = || serde_json::to_string(&PageAddress::First).expect("an address always serialises");
+    progress.next.clone().unwrap_or_else(first)
 }
 
-/// Builds the dead letter of a malformed record. It always fits its queue: characters that SQS does not allow are
-/// replaced, and a text that is too long is truncated.
-fn letter(own: &QueueRecord, run: &RunRecord, mut record: Malformed) -> (Malformed, Send) {
-    record.raw = record.raw.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
-    // Halves the text until the body fits. The size of the body is known only after JSON has escaped the text.
-    loop {
-        let work = FanOutMessage { run: run.id, record: Some(record.clone()) };
-        let body = serde_json::to_vec(&work).expect("text and numbers always serialise");
-        let recipient = ledger::record_key(record.page, record.index);
-        let letter = Send { run: run.id, recipient, ..Send::text(body) };
-        if record.raw.is_empty() || send::check(own, &letter).is_ok() {
-            return (record, letter);
-        }
-        record.raw.truncate(record.raw.floor_char_boundary(record.raw.len() / 2));
-    }
+fn cursor_came_back(page: &PreparedPage) -> Failure {
+    let next: String = page.next.iter().flat_map(|next| next.chars()).take(200).collect();
+    let text = format!(
+        "page {} names as its next page one that was read before, {next}: the pages form a ring (mend the users API, or \
+         check next and cursor_param; then redrive this letter)",
+        page.number
+    );
+    Failure::new("data", "users", "cursor-came-back", text)
 }
 
-fn send_once(
-    tx: &mut Tx<'_>,
-    target: &QueueRecord,
-    run: &RunRecord,
-    user: &User,
-    message: Send,
-    now: Now,
-) -> Result<Added, Error> {
-    let added = ledger::add(tx, run.id, message.recipient, &user.id, now.wall)?;
-    if added == Added::New {
-        send::send(tx, target, message, now)?;
-    }
-    Ok(added)
-}
-
-/// Writes a malformed record to the fan-out's own dead-letter queue and adds its row to the ledger.
-fn dead_letter_record(
-    tx: &mut Tx<'_>,
-    own: &QueueRecord,
-    run: &RunRecord,
-    record: &Malformed,
-    letter: Send,
-    ended: &Ended,
-) -> Result<(), Error> {
-    let name = format!("page {} record {}", record.page + 1, record.index + 1);
-    ledger::add(tx, run.id, letter.recipient, &name, ended.at.wall)?;
-    send::send_dead(tx, &ledger::Ledger, own, letter, ended)?;
-    Ok(())
-}
-
-/// The id of a malformed record, if it can be read.
-fn kept_id(raw: &str) -> Option<String> {
-    match serde_json::from_str::<serde_json::Value>(raw).ok()?.get("id")? {
-        serde_json::Value::String(id) => Some(id.clone()),
-        serde_json::Value::Number(id) => Some(id.to_string()),
-        _ => None,
-    }
-}
-
-/// The page no longer has the record, or another user is at its position.
-fn gone(record: &Malformed) -> Failure {
-    let (page, index) = (record.page + 1, record.index + 1);
-    let text = format!("record {index} of page {page} is not there any more (fetch the users anew in another run)");
-    Failure::new("data", "users", "record-gone", text)
-}
-
-fn address(run: &RunRecord) -> Result<PageAddress, Failure> {
-    match &run.fan_out.next {
-        None => Ok(PageAddress::First),
-        Some(next) => serde_json::from_str(next).map_err(|error| {
-            Failure::new("data", "fan-out", "cursor", format!("the stored cursor does not read: {error}"))
-        }),
-    }
+fn no_users() -> Failure {
+    let text = "the users API answered no users at all (check its address and token and what it selects; then redrive \
+                this letter)";
+    Failure::new("data", "users", "none", text)
 }
 
 /// The disk is too full for more messages: the fan-out is deferred and continues from its cursor. No attempt is
 /// charged.
-fn deferred(full: &queue::Error) -> Outcome {
+fn disk_full(full: &queue::Error) -> Outcome {
     Outcome::Deferred { why: Failure::new("store", "fan-out", "disk-full", full), after: None }
+}
+
+/// A queue has no room: as [`disk_full`], and for as long as it takes.
+fn queue_full(full: &queue::Error) -> Outcome {
+    Outcome::Waiting { why: Failure::new("store", "fan-out", "queue-full", full), after: None }
 }
 
 /// The store or a queue failed: the message is retried, and the fan-out continues from its cursor.
 fn retry(error: &Error) -> Outcome {
-    Outcome::Retry { why: Failure::new("store", "fan-out", "failed", error), after: None, effect: Effect::None }
+    match error {
+        Error::Queue(full @ queue::Error::Full { .. }) => queue_full(full),
+        _ => {
+            Outcome::Retry { why: Failure::new("store", "fan-out", "failed", error), after: None, effect: Effect::None }
+        }
+    }
 }

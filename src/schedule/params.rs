@@ -112,7 +112,7 @@ pub fn with_given(
                 known: if known.is_empty() { "none".into() } else { known },
             });
         };
-        *slot = checked(name, value.clone())?;
+        *slot = checked(name, value)?;
     }
     Ok(params)
 }
@@ -157,10 +157,12 @@ fn value(environment: &Environment<'_>, name: &str, template: &str, tick: &minij
         template: cut(template),
         why: printable(&why.to_string()),
     })?;
-    checked(name, value)
+    checked(name, &value)
 }
 
-fn checked(name: &str, value: String) -> Result<String, Error> {
+/// The value without blanks around it: `2026-10` and `2026-10 ` must not be two runs.
+fn checked(name: &str, value: &str) -> Result<String, Error> {
+    let value = value.trim().to_owned();
     if value.is_empty() || value.len() > VALUE_BYTES_MAX || value.chars().any(char::is_control) {
         return Err(Error::Value { name: name.into(), value: cut(&value) });
     }
@@ -230,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_identify_a_run_is_refused() {
-        for bad in ["", "{% if false %}x{% endif %}", "a\nb", &"x".repeat(257)] {
+        for bad in ["", " \t", "{% if false %}x{% endif %}", "a\nb", &"x".repeat(257)] {
             assert!(matches!(check(&templates(bad)), Err(Error::Value { .. })), "{bad:?} must be refused");
         }
         assert!(matches!(check(&templates(&"x".repeat(1025))), Err(Error::TemplateTooLong { .. })));
@@ -248,6 +250,8 @@ mod tests {
         let why = given("peroid", "2026-09").unwrap_err().to_string();
         assert_eq!(why, "parameter \"peroid\" is not one of this schedule (known: period)");
         assert!(matches!(given("period", "a\nb"), Err(Error::Value { .. })));
+        assert_eq!(given("period", " 2026-09\u{a0}\n").unwrap()["period"], "2026-09", "blanks around it do not count");
+        assert!(matches!(given("period", " "), Err(Error::Value { .. })));
     }
 
     #[test]

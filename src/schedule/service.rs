@@ -24,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A scheduler that has not checked its schedule for this long is stuck. Three times [`LOOK_EVERY`]: one slow commit is
 /// no reason for systemd to restart the daemon.
 const STUCK_AFTER: Duration = Duration::from_secs(180);
+/// While a tick waits for room in the fan-out's queue, the schedule is checked this often.
+const ROOM_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// apalis-cron is rebuilt after this pause when it ends, for example because it was given a moment that has passed.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
@@ -81,6 +83,8 @@ pub struct Service {
     liveness: Liveness,
     /// The decided tick in the future that was last warned of; one warning each, not one a minute.
     warned_of: Option<Timestamp>,
+    /// Whether the last check found a tick that waits for room in the fan-out's queue.
+    is_waiting: bool,
 }
 
 impl Service {
@@ -88,7 +92,7 @@ impl Service {
     pub fn new(store: Store, clock: Arc<dyn Clock>, options: Options, fan_out_queue: String) -> Self {
         let liveness = Liveness { schedule: options.name.clone(), looked_at: Arc::default() };
         liveness.record_check(clock.monotonic());
-        Self { store, clock, options, fan_out_queue, liveness, warned_of: None }
+        Self { store, clock, options, fan_out_queue, liveness, warned_of: None, is_waiting: false }
     }
 
     /// Shows whether the scheduler still runs.
@@ -114,10 +118,11 @@ impl Service {
                         self.liveness.record_check(Duration::MAX);
                         return Ok(());
                     }
-                    woken = ticks.next() => woken,
+                    woken = ticks.next() => woken.is_some_and(|woken| woken.is_ok()),
+                    () = tokio::time::sleep(ROOM_LOOK_EVERY), if self.is_waiting => true,
                 };
                 // An error or the end of the stream loses no tick: the outer loop catches up and builds a new stream.
-                if !matches!(woken, Some(Ok(_))) {
+                if !woken {
                     break;
                 }
                 self.catch_up().await?;
@@ -138,6 +143,7 @@ impl Service {
             self.liveness.record_check(self.clock.monotonic());
             if !look.more {
                 self.warn_of(look.ahead);
+                self.is_waiting = look.is_waiting;
                 return Ok(());
             }
         }
@@ -161,6 +167,10 @@ impl Service {
         match verdict {
             TickVerdict::Fired { run } => tracing::info!(%schedule, %scheduled_for, run, "the tick started a run"),
             TickVerdict::Skipped { why } => tracing::warn!(%schedule, %scheduled_for, "the tick was skipped: {why}"),
+            TickVerdict::Waiting => {
+                let queue = &self.fan_out_queue;
+                tracing::warn!(%schedule, %scheduled_for, "the tick waits: queue {queue:?} is full");
+            }
             TickVerdict::Known => {}
         }
     }

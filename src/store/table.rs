@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use redb::ReadableTable;
 
 use super::key::Key;
+use super::record::Headed;
 use super::redo::Redo;
 use super::{Error, Record, checksum};
 
@@ -59,6 +60,25 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// A storage fault or a damaged record.
     pub fn get(&self, key: &K) -> Result<Option<R>, Error> {
         self.state.note(get(self.name, self.raw, key))
+    }
+
+    /// The head of the record under `key`.
+    ///
+    /// # Errors
+    /// A storage fault or a damaged record; the whole record's checksum is checked.
+    pub fn head(&self, key: &K) -> Result<Option<R::Head>, Error>
+    where
+        R: Headed,
+    {
+        let key = key.to_bytes();
+        let read = || match self.raw.get(key.as_slice())? {
+            None => Ok(None),
+            Some(guard) => {
+                let head = checksum::open(self.name, &key, guard.value()).and_then(R::decode_head);
+                head.map(Some).map_err(|reason| Error::Record { table: self.name, reason })
+            }
+        };
+        self.state.note(guarded(self.name, read))
     }
 
     /// Writes the record under `key`; true when there was one before.

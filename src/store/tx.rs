@@ -304,15 +304,23 @@ impl<'t> Tx<'t> {
         Ok(())
     }
 
+    /// The totals of a run, for reading.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn totals_of(&mut self, run: u64) -> Result<RunTotals, Error> {
+        match self.touched_totals.get(&run) {
+            Some(totals) => Ok(*totals),
+            None => Ok(self.totals()?.get(&run)?.unwrap_or_default()),
+        }
+    }
+
     /// The totals of a run, for writing.
     ///
     /// # Errors
     /// A storage fault.
     pub fn totals_mut(&mut self, run: u64) -> Result<&mut RunTotals, Error> {
-        let totals = match self.touched_totals.get(&run) {
-            Some(totals) => *totals,
-            None => self.totals()?.get(&run)?.unwrap_or_default(),
-        };
+        let totals = self.totals_of(run)?;
         self.state.wrote();
         self.undo.push(Undo::Totals(run, self.touched_totals.get(&run).copied()));
         Ok(self.touched_totals.entry(run).or_insert(totals))

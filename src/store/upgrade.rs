@@ -1,10 +1,13 @@
 //! Upgrades a store of an earlier format when it is opened. One durable transaction rewrites every table, so a crash
 //! leaves either the old store or the new one.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
 use redb::{Database, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
 
 use super::open::FORMAT;
-use super::record::{Body, MessageState, QueueRecord, RedriveRecord};
+use super::record::{Body, Counts, MessageState, QueueRecord, RedriveRecord};
 use super::{Error, Record, Tx, checksum, recover, tx};
 
 /// The suffix of a table's name while it is rewritten; it replaces the table when it is complete.
@@ -56,8 +59,27 @@ fn from(db: &Database, changed: &[(&str, Convert)]) -> Result<(), Error> {
     let mut tx = Tx::new(&transaction);
     tx.meta()?.insert(&"format".to_owned(), &FORMAT)?;
     recover::assign_store_number(&mut tx)?;
+    count_followers(&mut tx)?;
     drop(tx);
     Ok(transaction.commit()?)
+}
+
+/// Adds the followers to the counts, whose version 1 did not have them.
+fn count_followers(tx: &mut Tx<'_>) -> Result<(), Error> {
+    let mut followers: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    tx.uniques()?.scan((0, [0; 16])..=(u32::MAX, [u8::MAX; 16]), |(queue, _), row| {
+        if let Some(follower) = row.follower {
+            let (count, bytes) = followers.entry(queue).or_default();
+            *count += 1;
+            *bytes += u64::from(follower.size_bytes);
+        }
+        ControlFlow::Continue(())
+    })?;
+    for (queue, (followers, follower_bytes)) in followers {
+        let counts = tx.counts()?.get(&queue)?.unwrap_or_default();
+        tx.counts()?.insert(&queue, &Counts { followers, follower_bytes, ..counts })?;
+    }
+    Ok(())
 }
 
 /// Copies a table row by row into a new one.

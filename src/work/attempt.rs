@@ -78,7 +78,7 @@ pub(super) struct FinishLayer {
     pub(super) gate: Gate,
     /// To the dispatcher. Its capacity is the pool's concurrency, so a send does not wait.
     pub(super) finished: mpsc::Sender<Finished>,
-    /// Cancelled when the grace period of a drain is over: running attempts are cancelled and their messages released.
+    /// Cancelled when a drain no longer waits for running attempts: they are dropped and their messages released.
     pub(super) abort: CancellationToken,
 }
 
@@ -132,7 +132,7 @@ where
                 biased;
                 answer = call => layer.ended(answer.map_err(Into::into), &delivery.effect).await,
                 () = layer.abort.cancelled() => {
-                    tracing::info!("given back: the drain's grace is over");
+                    tracing::info!("given back: the daemon stops");
                     (End::Aborted(delivery.effect.abort().await), Vec::new())
                 }
             };

@@ -125,12 +125,13 @@ impl Pool {
         backend: QueueBackend,
         finished: mpsc::Sender<Finished>,
     ) -> Result<(), apalis_core::error::WorkerError> {
+        let drain = &self.drain;
         let settle = FinishLayer {
             queues: self.queues.clone(),
             options: self.options.clone(),
             gate: self.gate.clone(),
             finished,
-            abort: self.drain.abort.clone(),
+            abort: if self.function.ends_with_drain() { &drain.stop } else { &drain.abort }.clone(),
         };
         let call = Call {
             function: self.function.clone(),

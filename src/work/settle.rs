@@ -57,7 +57,10 @@ impl Settler {
     ) -> Result<Settled, queue::Error> {
         match end {
             End::Outcome(outcome) => match spared(outcome, is_away) {
-                Ok(why) => self.wait(&message, why, now).await,
+                Ok(why) => {
+                    let wait = AWAY_PAUSE.mul_f64(1.0 + rand::random::<f64>());
+                    self.wait(&message, why, wait, now).await
+                }
                 Err(outcome) => self.conclude(&message, outcome, now).await,
             },
             End::Aborted(effect) => self.give_back(&message, effect, now).await,
@@ -96,6 +99,10 @@ impl Settler {
                 let step = move |tx: &mut Tx<'_>| settle::defer(tx, &*observer, handle, &ended, wait, at_most);
                 self.write(message, Doubt::None, now, step).await
             }
+            Outcome::Waiting { why, after } => {
+                let wait = requested_wait(after).unwrap_or(options.deferral_pause);
+                self.wait(message, why, wait, now).await
+            }
         }
     }
 
@@ -120,11 +127,10 @@ impl Settler {
         self.queues.store().write(with_doubt).await
     }
 
-    /// Defers a message whose destination is away, for a short while: nothing is received for that destination until it
-    /// answers a probe, and then the message is ready.
-    async fn wait(&self, message: &Received, why: Failure, now: Now) -> Result<Settled, queue::Error> {
+    /// Defers a message whose destination is away, or that waits for room in a queue. For a destination the wait is
+    /// short: nothing is received for it until it answers a probe, and then the message is ready.
+    async fn wait(&self, message: &Received, why: Failure, wait: Duration, now: Now) -> Result<Settled, queue::Error> {
         let (handle, ended) = (message.handle, self.ended(why, now));
-        let wait = AWAY_PAUSE.mul_f64(1.0 + rand::random::<f64>());
         let step = move |tx: &mut Tx<'_>| settle::wait(tx, handle, &ended, wait);
         self.write(message, Doubt::None, now, step).await
     }
@@ -186,7 +192,10 @@ pub(super) fn tell(end: &End, is_away: bool, took: Duration) {
         Outcome::Retry { why, effect: Effect::None, .. } | Outcome::Deferred { why, .. } if is_away => {
             tracing::debug!(outcome = "deferred", took_ms, fingerprint = %why.fingerprint(), "{why}");
         }
-        Outcome::Retry { why, .. } | Outcome::Dead { why } | Outcome::Deferred { why, .. } => {
+        Outcome::Retry { why, .. }
+        | Outcome::Dead { why }
+        | Outcome::Deferred { why, .. }
+        | Outcome::Waiting { why, .. } => {
             tracing::warn!(outcome = name, took_ms, fingerprint = %why.fingerprint(), "{why}");
         }
     }

@@ -6,8 +6,8 @@ use super::*;
 use crate::base::outcome::DeliveryProof;
 use crate::base::{Backoff, Clock, Contact, Destination, ManualClock, Timestamp, Verdict};
 use crate::queue::peek::{Peeked, peek};
-use crate::queue::{Receive, RedrivePolicy, Send, Transition, catalog};
-use crate::store::record::{Body, Owner};
+use crate::queue::{Receive, RedrivePolicy, RunMessage, Send, Transition, catalog};
+use crate::store::record::Owner;
 use crate::store::{self, Store};
 use crate::work::Breakers;
 use crate::work::breaker::Voter;
@@ -17,7 +17,7 @@ use crate::work::breaker::Voter;
 struct Doubts(std::sync::Mutex<u32>);
 
 impl queue::Observer for Doubts {
-    fn on_transition(&self, _: &mut Tx<'_>, _: &Body, what: Transition<'_>, _: Timestamp) -> Result<(), store::Error> {
+    fn on_transition(&self, _: &mut Tx<'_>, _: RunMessage, what: Transition<'_>, _: Timestamp) -> Result<(), store::Error> {
         if what == Transition::Interrupted {
             *self.0.lock().unwrap() += 1;
         }

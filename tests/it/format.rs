@@ -16,10 +16,10 @@ use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::{Options, Queues, Receive, Send, dump, settle};
 use nightmail::store::check::{self, Findings};
 use nightmail::store::record::{
-    Body, Canary, Counts, DedupEntry, DedupRecord, Envelope, FanOutProgress, Fifo, Follower, Group, GroupRecord,
-    MessageState, Owner, Pause, Phase, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record,
-    RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, RunRecord, RunTotals, Scope, Selection,
-    Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef,
+    Body, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, Envelope, FanOutLetter, FanOutProgress, Fifo, Follower,
+    Group, GroupRecord, MessageState, Owner, Pause, Phase, QueueAttributes, QueueRecord, RecipientRecord,
+    RecipientState, Record, RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, RunRecord, RunTotals,
+    Scope, Selection, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
@@ -95,8 +95,22 @@ pub(crate) fn run() -> RunRecord {
         params: BTreeMap::from([("period".into(), "2026-10".into())]),
         scheduled_for: START,
         started_at: START,
-        fan_out: FanOutProgress { pages: 2, next: Some("/users?page=3".into()), finished_at: None },
+        fan_out: FanOutProgress { pages: 2, next: Some("/users?page=3".into()), ..FanOutProgress::default() },
     }
+}
+
+/// The run with the fields that version 1 of its record did not have.
+fn run_in_full() -> RunRecord {
+    let letter = FanOutLetter {
+        message_id: MessageId::from_bytes([4; 16]),
+        queue: "d".into(),
+        class: "c".into(),
+        text: "t".into(),
+        died_at: Timestamp::from_millis(5),
+    };
+    let cycle = CursorCycle { saved: Some([6; 16]), span: 7, since: 8 };
+    let fan_out = FanOutProgress { position: 9, cycle, letter: Some(letter), ..run().fan_out };
+    RunRecord { id: 8, fan_out, ..run() }
 }
 
 fn totals() -> RunTotals {
@@ -116,7 +130,8 @@ pub(crate) fn recipients() -> Vec<RecipientRecord> {
         RecipientState::Dead(Fingerprint::of("http", "account", "404")),
         RecipientState::Withdrawn("purged".into()),
     ];
-    let record = |(n, state)| RecipientRecord { user: format!("user-{n}"), state, updated_at: START, interrupted: n };
+    let record =
+        |(n, state)| RecipientRecord { user: format!("user-{n}"), state, updated_at: START, interrupted: n, page: 0 };
     (0..).zip(states).map(record).collect()
 }
 
@@ -270,8 +285,11 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
     let list_with_outcomes = RedriveTotals { succeeded: 1, failed: 2, withdrawn: 3, undone: 4 };
     let numbers = (1..=4).map(|n| format!("{n:016x}")).collect::<String>();
     assert_eq!(hex(&list_with_outcomes.encode()), format!("01{numbers}"));
-    let counts = Counts { ready: 1, delayed: 2, in_flight: 3, bytes: 4 };
-    assert_eq!(hex(&counts.encode()), "010000000000000001000000000000000200000000000000030000000000000004");
+    let counts = Counts { ready: 1, delayed: 2, in_flight: 3, bytes: 4, followers: 5, follower_bytes: 6 };
+    let numbers = (1..=6).map(|n| format!("{n:016x}")).collect::<String>();
+    assert_eq!(hex(&counts.encode()), format!("02{numbers}"));
+    let older = Counts { followers: 0, follower_bytes: 0, ..counts };
+    assert_eq!(Counts::decode(&[&[1], &counts.encode()[1..33]].concat()), Ok(older), "version 1");
     let totals = RunTotals { fetched: 1, sent: 2, dead: 3, withdrawn: 4, repeated: 5, interrupted: 6 };
     let numbers = (1..=6).map(|n| format!("{n:016x}")).collect::<String>();
     assert_eq!(hex(&totals.encode()), format!("01{numbers}"));
@@ -398,4 +416,20 @@ fn every_table_can_be_read_checked_and_backed_up_right_after_an_upgrade() {
         let rows = store.backup(&order, &CancellationToken::new()).unwrap().rows;
         assert!(rows >= findings.rows, "{stored}: {rows} of {} rows", findings.rows);
     }
+}
+
+#[test]
+fn runs_recipients_and_ticks_are_laid_out_as_the_format_says_and_their_version_1_is_read() {
+    let run = RunRecord { params: BTreeMap::from([("k".into(), "v".into())]), ..run_in_full() };
+    let run = RunRecord { schedule: "s".into(), function: "f".into(), ..run };
+    let run = RunRecord { scheduled_for: Timestamp::from_millis(1), started_at: Timestamp::from_millis(2), ..run };
+    insta::assert_snapshot!(hex(&run.encode()), @"02080173016601016b0176010202010d2f75736572733f706167653d3300090106060606060606060606060606060606070801100404040404040404040404040404040401640163017405");
+    assert_eq!(RunRecord::decode(&run.encode()), Ok(run));
+    let recipient = RecipientRecord { page: 300, ..recipients().remove(0) };
+    insta::assert_snapshot!(hex(&recipient.encode()), @"0206757365722d300080d09fa3993400ac02");
+    let older = [&[1], &recipient.encode()[1..recipient.encode().len() - 2]].concat();
+    assert_eq!(RecipientRecord::decode(&older), Ok(RecipientRecord { page: 0, ..recipient }));
+    let tick = TickRecord { decided_at: Timestamp::from_millis(1), verdict: TickVerdict::Waiting };
+    insta::assert_snapshot!(hex(&tick.encode()), @"020103");
+    assert_eq!(TickRecord::decode(&[1, 1, 1]).map(|tick| tick.verdict), Ok(TickVerdict::Known));
 }

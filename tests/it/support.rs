@@ -9,10 +9,10 @@ use nightmail::base::{Clock, Failure, LeaseTime, ManualClock, Now, Timestamp};
 use nightmail::queue::receive::Receiving;
 use nightmail::queue::settle::{self, Ended, Settled};
 use nightmail::queue::{
-    Error, Observer, Options, Queues, ReceiptHandle, Receive, Received, RedrivePolicy, Send, Transition,
+    Error, Observer, Options, Queues, ReceiptHandle, Receive, Received, RedrivePolicy, RunMessage, Send, Transition,
 };
 use nightmail::queue::{catalog, dump, stats};
-use nightmail::store::record::{Body, Counts, GroupRecord, MessageState, Owner, Phase, QueueRecord, Suspicion};
+use nightmail::store::record::{Counts, GroupRecord, MessageState, Owner, Phase, QueueRecord, Suspicion};
 use nightmail::store::{self, Disk, Snapshot, Store, Tx};
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
@@ -36,8 +36,8 @@ impl Recorder {
 impl Observer for Recorder {
     fn on_transition(
         &self,
-        _: &mut Tx<'_>,
-        body: &Body,
+        tx: &mut Tx<'_>,
+        message: RunMessage,
         transition: Transition<'_>,
         _: Timestamp,
     ) -> Result<(), store::Error> {
@@ -47,6 +47,8 @@ impl Observer for Recorder {
             Transition::Withdrawn(why) => format!("withdrawn: {why}"),
             Transition::Interrupted => "interrupted".to_owned(),
         };
+        let body = tx.bodies()?.get(&message.body)?.expect("a message has a body");
+        assert_eq!((body.run, body.recipient), (message.run, message.recipient));
         self.0.lock().unwrap().push(format!("{} {transition}", String::from_utf8_lossy(&body.bytes)));
         Ok(())
     }
@@ -358,6 +360,13 @@ fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64),
             _ => Seen::Ready,
         };
         *shown.entry(phase).or_default() += 1;
+    }
+    let keys = (queue.id, [0; 16])..=(queue.id, [u8::MAX; 16]);
+    for follower in
+        snapshot.uniques().unwrap().first(keys, usize::MAX).unwrap().into_iter().filter_map(|(_, row)| row.follower)
+    {
+        counts.followers += 1;
+        counts.follower_bytes += u64::from(follower.size_bytes);
     }
     let stored = snapshot.counts().unwrap().get(&queue.id).unwrap().unwrap_or_default();
     assert_eq!(stored, counts, "counts of {}", queue.name);

@@ -357,6 +357,7 @@ fn verdict(verdict: &TickVerdict) -> String {
     match verdict {
         TickVerdict::Fired { run } => format!("started run {run}"),
         TickVerdict::Known => "first seen".into(),
+        TickVerdict::Waiting => "waits for room in the fan-out's queue".into(),
         TickVerdict::Skipped { why } => format!("skipped: {why}"),
     }
 }

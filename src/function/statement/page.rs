@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::user::User;
 use crate::base::Failure;
@@ -30,6 +31,8 @@ pub enum Record {
         index: usize,
         /// Its text, cut at [`MALFORMED_BYTES_MAX`].
         raw: String,
+        /// The SHA-256 of its whole text.
+        digest: [u8; 32],
         /// What is wrong with it.
         why: Failure,
     },
@@ -97,7 +100,7 @@ fn record(index: usize, json: &str, broken_utf8: bool) -> Record {
             Err(why) => why,
         }
     };
-    Record::Malformed { index, raw: cut(json).to_owned(), why }
+    Record::Malformed { index, raw: cut(json).to_owned(), digest: Sha256::digest(json).into(), why }
 }
 
 fn cut(text: &str) -> &str {
@@ -259,10 +262,14 @@ mod tests {
 
     #[test]
     fn a_malformed_record_is_kept_up_to_4_kib() {
-        let body = format!(r#"[{{"id":"{}"}}]"#, "é".repeat(5000));
-        let parsed = page(body).unwrap();
-        let [Record::Malformed { raw, .. }] = &parsed.records[..] else { panic!("{parsed:?}") };
+        let (one, other) = ("é".repeat(5000), "é".repeat(5001));
+        let parsed = page(format!(r#"[{{"id":"{one}"}},{{"id":"{other}"}}]"#)).unwrap();
+        let [Record::Malformed { raw, digest, .. }, Record::Malformed { digest: other, .. }] = &parsed.records[..]
+        else {
+            panic!("{parsed:?}")
+        };
         assert!(raw.starts_with(r#"{"id":"éé"#) && (4095..=4096).contains(&raw.len()));
+        assert_ne!(digest, other, "the digest is of the whole text");
     }
 
     #[test]

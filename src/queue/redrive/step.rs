@@ -1,15 +1,19 @@
 //! One bounded step of a redrive or of an undo. The cursor and the moves are one commit.
 
-use crate::base::{Fingerprint, LeaseTime, Timestamp};
-use crate::store::record::{Canary, MessageState, Phase, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy};
+use crate::base::{LeaseTime, Timestamp};
+use crate::store::record::{
+    Canary, MessageState, Phase, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy,
+};
 use crate::store::{self, Tx};
 
+use super::super::admission::Room;
 use super::super::{Error, Observer, Transition, messages, unique};
 use super::outcomes;
 use super::{SCAN_MAX, save, select};
 
 /// Moves up to `budget` letters of a running redrive and returns its record. The cursor and the moves are one commit,
-/// so a crash in the middle neither loses nor duplicates a letter.
+/// so a crash in the middle neither loses nor duplicates a letter. Letters for a full queue wait where they are: then
+/// the record comes back as it was.
 ///
 /// # Errors
 /// A storage fault, or the redrive does not exist.
@@ -20,7 +24,8 @@ pub fn step(
     budget: usize,
     now: Timestamp,
 ) -> Result<RedriveRecord, Error> {
-    let mut record = tx.redrives()?.get(&id)?.ok_or(Error::RedriveNotFound(id))?;
+    let stored = tx.redrives()?.get(&id)?.ok_or(Error::RedriveNotFound(id))?;
+    let mut record = stored.clone();
     if record.state != RedriveState::Running {
         return Ok(record);
     }
@@ -39,7 +44,10 @@ pub fn step(
             }
         }
     }
-    save(tx, &record)?;
+    // A redrive that waits for room in a full queue changes nothing, so it costs no commit.
+    if record != stored {
+        save(tx, &record)?;
+    }
     Ok(record)
 }
 
@@ -102,11 +110,22 @@ fn forward(
         // `arrival_seq` says when it entered this queue.
         if state.arrival_seq <= record.as_of && select::matches(tx, &record.selection, &state)? {
             let to = record.to.unwrap_or(state.source);
-            if tx.queues()?.get(&to)?.is_none_or(|queue| queue.deleted_at.is_some()) {
+            let Some(queue) = tx.queues()?.get(&to)?.filter(|queue| queue.deleted_at.is_none()) else {
                 record.state = RedriveState::Failed { at: now, why: no_destination(&state, to) };
                 return Ok(());
-            }
-            move_back(tx, observer, key, &state, (record.id, to), now)?;
+            };
+            let room = match Room::for_redriven(tx, &queue, state.size_bytes) {
+                Ok(room) => room,
+                Err(Error::Store(error)) => return Err(error.into()),
+                // The letter stays where it is, and the next step begins with it.
+                Err(Error::Full { .. }) => return Ok(()),
+                Err(why) => {
+                    let why = format!("letter {}: {why}", state.message_id);
+                    record.state = RedriveState::Failed { at: now, why };
+                    return Ok(());
+                }
+            };
+            move_back(tx, observer, key, &state, (record.id, to), room, now)?;
             record.moved += 1;
             left -= 1;
         }
@@ -124,6 +143,7 @@ fn move_back(
     key: messages::Key,
     state: &MessageState,
     (redrive, to): (u64, u32),
+    room: Room,
     now: Timestamp,
 ) -> Result<(), store::Error> {
     let sequence = tx.fresh_id()?;
@@ -140,7 +160,7 @@ fn move_back(
     };
     messages::interrupt(tx, observer, state, now)?;
     messages::remove(tx, key, state)?;
-    messages::insert(tx, (to, sequence), &back)?;
+    messages::insert(tx, (to, sequence), &back, room)?;
     unique::moved(tx, state, key, (to, sequence))?;
     messages::notify(tx, observer, state, Transition::Redriven, now)
 }
@@ -155,11 +175,11 @@ fn undo(
     now: Timestamp,
 ) -> Result<(), Error> {
     let undone = record.undoes.unwrap_or_default();
-    if tx.queues()?.get(&record.from)?.is_none() {
+    let Some(from) = tx.queues()?.get(&record.from)? else {
         let why = format!("queue number {} is gone", record.from);
         record.state = RedriveState::Failed { at: now, why };
         return Ok(());
-    }
+    };
     let range = (record.at_queue, record.done + 1)..=(record.at_queue, record.last.max(record.done + 1));
     let messages = tx.states()?.first(range, SCAN_MAX)?;
     let seen_all = messages.len() < SCAN_MAX;
@@ -172,7 +192,7 @@ fn undo(
         let is_untouched = state.receive_count == 0 && state.phase != Phase::InFlight;
         if let Some(redriven_by) = state.redriven_by.filter(|redriven_by| redriven_by.redrive == undone && is_untouched)
         {
-            take_back(tx, observer, key, &state, (redriven_by, record.from), now)?;
+            take_back(tx, observer, key, &state, (redriven_by, &from), now)?;
             record.moved += 1;
             left -= 1;
         }
@@ -193,12 +213,9 @@ fn take_back(
     observer: &dyn Observer,
     key: messages::Key,
     state: &MessageState,
-    (redriven_by, to): (RedrivenBy, u32),
+    (redriven_by, to): (RedrivenBy, &QueueRecord),
     now: Timestamp,
 ) -> Result<(), store::Error> {
-    // The undo restores the letter as it was, so the observer needs the fingerprint of the failure that it died of.
-    let fingerprint =
-        messages::last_fingerprint(tx, state)?.unwrap_or_else(|| Fingerprint::of("crash", "worker", "lost"));
     // While `redriven_by` is still set: the letter below clears it.
     outcomes::undone(tx, state)?;
     messages::remove(tx, key, state)?;
@@ -208,9 +225,9 @@ fn take_back(
         redriven_by: None,
         ..messages::unleased(state, Phase::Ready, LeaseTime::ZERO)
     };
-    messages::insert(tx, (to, key.1), &letter)?;
-    unique::moved(tx, state, key, (to, key.1))?;
-    messages::notify(tx, observer, state, Transition::Died(fingerprint), now)
+    messages::insert(tx, (to.id, key.1), &letter, Room::for_letter())?;
+    unique::moved(tx, state, key, (to.id, key.1))?;
+    messages::notify_death(tx, observer, state, &to.name, now)
 }
 
 fn no_destination(state: &MessageState, to: u32) -> String {

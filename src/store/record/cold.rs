@@ -1,13 +1,14 @@
-//! Rarely written records, in postcard behind a version byte.
+//! The records of runs, recipients and ticks, in postcard behind a version byte.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::outcome::DeliveryProof;
-use crate::base::{Attempt, Fingerprint, Timestamp};
+use crate::base::{Attempt, Fingerprint, MessageId, Timestamp};
 
-use super::postcard::postcard_records;
+use super::postcard::{decode, encode, postcard_records};
+use super::{Digest, Record};
 
 /// One execution of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,15 +29,47 @@ pub struct RunRecord {
     pub fan_out: FanOutProgress,
 }
 
-/// The fan-out's durable cursor, updated in the commit that writes the page's messages.
+/// The fan-out's durable cursor, updated in the commit that writes a slice of a page: its messages and rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FanOutProgress {
-    /// Pages committed so far.
+    /// Pages committed so far, all of their slices.
     pub pages: u32,
-    /// The users source's token of the next page; `None` before the first page.
+    /// The users source's token of the page in work; `None` for the first page.
     pub next: Option<String>,
     /// Set in the commit of the last page.
     pub finished_at: Option<Timestamp>,
+    /// Records of the page in work that are committed.
+    pub position: u32,
+    /// Notices cursors that come back.
+    pub cycle: CursorCycle,
+    /// The message of the fan-out while it is dead; no user is fetched then.
+    pub letter: Option<FanOutLetter>,
+}
+
+/// What Brent's algorithm keeps to find a cycle in the cursors of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorCycle {
+    /// The digest of one earlier cursor; `None` before the first page.
+    pub saved: Option<Digest>,
+    /// After this many further cursors another one is saved.
+    pub span: u32,
+    /// Cursors since the saved one.
+    pub since: u32,
+}
+
+/// The dead letter of a fan-out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FanOutLetter {
+    /// Its id.
+    pub message_id: MessageId,
+    /// The name of the dead-letter queue; empty when it was removed from there.
+    pub queue: String,
+    /// The class of the last failure, e.g. `data users none`.
+    pub class: String,
+    /// The failure's text for people.
+    pub text: String,
+    /// When it died.
+    pub died_at: Timestamp,
 }
 
 /// One recipient of a run.
@@ -50,6 +83,8 @@ pub struct RecipientRecord {
     pub updated_at: Timestamp,
     /// Attempts that did not finish: each may have sent its mail.
     pub interrupted: u32,
+    /// The page that named it, counted from 1; zero when an earlier version wrote the row.
+    pub page: u32,
 }
 
 /// The state of a recipient.
@@ -101,6 +136,97 @@ pub enum TickVerdict {
         /// The reason, for people.
         why: String,
     },
+    /// It fires as soon as the fan-out's queue has room.
+    Waiting,
 }
 
-postcard_records!(1: Attempt, RecipientRecord, RunRecord, TickRecord);
+postcard_records!(1: Attempt);
+
+const RUN_VERSION: u8 = 2;
+const RECIPIENT_VERSION: u8 = 2;
+const TICK_VERSION: u8 = 2;
+
+/// The run of version 1: its fan-out committed whole pages.
+#[derive(Deserialize)]
+struct RunRecord1 {
+    id: u64,
+    schedule: String,
+    function: String,
+    params: BTreeMap<String, String>,
+    scheduled_for: Timestamp,
+    started_at: Timestamp,
+    pages: u32,
+    next: Option<String>,
+    finished_at: Option<Timestamp>,
+}
+
+impl From<RunRecord1> for RunRecord {
+    fn from(old: RunRecord1) -> Self {
+        Self {
+            id: old.id,
+            schedule: old.schedule,
+            function: old.function,
+            params: old.params,
+            scheduled_for: old.scheduled_for,
+            started_at: old.started_at,
+            fan_out: FanOutProgress {
+                pages: old.pages,
+                next: old.next,
+                finished_at: old.finished_at,
+                ..FanOutProgress::default()
+            },
+        }
+    }
+}
+
+impl Record for RunRecord {
+    fn encode(&self) -> Vec<u8> {
+        encode(RUN_VERSION, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.first() {
+            Some(1) => decode::<RunRecord1>(1, bytes).map(Self::from),
+            _ => decode(RUN_VERSION, bytes),
+        }
+    }
+}
+
+/// The recipient of version 1: its page was not known.
+#[derive(Deserialize)]
+struct RecipientRecord1 {
+    user: String,
+    state: RecipientState,
+    updated_at: Timestamp,
+    interrupted: u32,
+}
+
+impl Record for RecipientRecord {
+    fn encode(&self) -> Vec<u8> {
+        encode(RECIPIENT_VERSION, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.first() {
+            Some(1) => {
+                let RecipientRecord1 { user, state, updated_at, interrupted } = decode(1, bytes)?;
+                Ok(Self { user, state, updated_at, interrupted, page: 0 })
+            }
+            _ => decode(RECIPIENT_VERSION, bytes),
+        }
+    }
+}
+
+impl Record for TickRecord {
+    fn encode(&self) -> Vec<u8> {
+        encode(TICK_VERSION, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.first() {
+            // Version 1 knew no tick that waits; its bytes are the same otherwise.
+            Some(1) => decode(1, bytes),
+            _ => decode(TICK_VERSION, bytes),
+        }
+    }
+}

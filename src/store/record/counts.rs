@@ -14,6 +14,11 @@ pub struct Counts {
     pub in_flight: u64,
     /// The bytes of all bodies.
     pub bytes: u64,
+    /// Messages that wait for the end of the holder of their unique key. They are in no phase yet, but count towards
+    /// the queue's limits.
+    pub followers: u64,
+    /// Their bytes, which are not in `bytes`.
+    pub follower_bytes: u64,
 }
 
 impl Counts {
@@ -23,17 +28,34 @@ impl Counts {
     }
 }
 
-const COUNTS_VERSION: u8 = 1;
-const COUNTS_BYTES: usize = 1 + 4 * 8;
+const COUNTS_VERSION: u8 = 2;
+const COUNTS_BYTES: usize = 1 + 6 * 8;
+/// Version 1 did not count followers.
+const COUNTS_BYTES_1: usize = 1 + 4 * 8;
 
 impl Record for Counts {
     fn encode(&self) -> Vec<u8> {
-        encode_numbers(COUNTS_VERSION, &[self.ready, self.delayed, self.in_flight, self.bytes])
+        let numbers = [self.ready, self.delayed, self.in_flight, self.bytes, self.followers, self.follower_bytes];
+        encode_numbers(COUNTS_VERSION, &numbers)
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut read = Reader::new(bytes, COUNTS_VERSION, COUNTS_BYTES)?;
-        Ok(Self { ready: read.u64(), delayed: read.u64(), in_flight: read.u64(), bytes: read.u64() })
+        let is_1 = bytes.first() == Some(&1);
+        let mut read = match is_1 {
+            true => Reader::of(bytes, COUNTS_BYTES_1)?,
+            false => Reader::new(bytes, COUNTS_VERSION, COUNTS_BYTES)?,
+        };
+        let mut counts = Self {
+            ready: read.u64(),
+            delayed: read.u64(),
+            in_flight: read.u64(),
+            bytes: read.u64(),
+            ..Self::default()
+        };
+        if !is_1 {
+            (counts.followers, counts.follower_bytes) = (read.u64(), read.u64());
+        }
+        Ok(counts)
     }
 }
 
@@ -125,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_sum_reads_back_as_it_was_written() {
-        let counts = Counts { ready: 1, delayed: 2, in_flight: 3, bytes: 4 };
+        let counts = Counts { ready: 1, delayed: 2, in_flight: 3, bytes: 4, followers: 5, follower_bytes: 6 };
         assert_eq!(Counts::decode(&counts.encode()), Ok(counts));
         let totals = RunTotals { fetched: 9, sent: 1, dead: 2, withdrawn: 3, repeated: 4, interrupted: 5 };
         assert_eq!(RunTotals::decode(&totals.encode()), Ok(totals));

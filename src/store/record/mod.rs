@@ -13,8 +13,10 @@ mod queue;
 mod redrive;
 mod state;
 
-pub use body::{Attribute, AttributeValue, Body, Envelope};
-pub use cold::{FanOutProgress, RecipientRecord, RecipientState, RunRecord, TickRecord, TickVerdict};
+pub use body::{Attribute, AttributeValue, Body, BodyHead, Envelope};
+pub use cold::{
+    CursorCycle, FanOutLetter, FanOutProgress, RecipientRecord, RecipientState, RunRecord, TickRecord, TickVerdict,
+};
 pub use counts::{Counts, RedriveTotals, RunTotals};
 pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
 pub use queue::{Fifo, Pause, QueueAttributes, QueueRecord, RedriveAllow, Scope};
@@ -34,6 +36,18 @@ pub trait Record: Sized {
     /// # Errors
     /// The reason why they do not decode.
     fn decode(bytes: &[u8]) -> Result<Self, String>;
+}
+
+/// A record whose first fields can be decoded without the rest.
+pub trait Headed: Record {
+    /// Those fields.
+    type Head;
+
+    /// The fields from the record's bytes.
+    ///
+    /// # Errors
+    /// The reason why they do not decode.
+    fn decode_head(bytes: &[u8]) -> Result<Self::Head, String>;
 }
 
 /// An index entry: the key holds everything.

@@ -185,8 +185,8 @@ async fn a_worker_that_lost_its_message_to_another_changes_nothing() {
     assert_eq!(world.defer(old).await, Settled::Fenced);
     assert_eq!(world.step(move |tx| settle::done(tx, old)).await, Ok(None));
     assert_eq!(world.dump("orders"), before);
-    let body = world.step(move |tx| settle::done(tx, new)).await.unwrap();
-    assert_eq!(body.map(|body| (body.run, body.bytes)), Some((1, "hello".into())));
+    let head = world.step(move |tx| settle::done(tx, new)).await.unwrap();
+    assert_eq!(head.map(|head| (head.run, head.recipient)), Some((1, [0; 16])));
     insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
     assert_eq!(world.observer.take(), ["hello interrupted"], "done is told by whoever settles, not to the observer");
 }

@@ -1,0 +1,134 @@
+//! A fetched page, ready to be committed in slices: each record with its message, made outside the writer's thread.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::base::Failure;
+use crate::function::statement::{Page, PageAddress, Record, User};
+use crate::queue::{Send, send};
+use crate::run::{identity, ledger};
+use crate::store::record::{QueueRecord, RunRecord};
+
+use super::malformed::{Malformed, kept_id};
+
+/// The dead letter of a record that is too large for a message keeps this much of the record's text.
+const RAW_CHARS_MAX: usize = 4096;
+
+/// A page whose messages are made.
+#[derive(Debug)]
+pub(super) struct PreparedPage {
+    /// Its number, counted from 1.
+    pub(super) number: u32,
+    pub(super) records: Vec<PreparedRecord>,
+    /// The next page's address as the run stores it; `None` after the last page.
+    pub(super) next: Option<String>,
+}
+
+/// One record of a page.
+#[derive(Debug)]
+pub(super) struct PreparedRecord {
+    /// The key of its row.
+    pub(super) key: [u8; 16],
+    /// The user's id, or the place of a malformed record.
+    pub(super) name: String,
+    /// Whether an earlier record of this page has the same key.
+    pub(super) is_twice: bool,
+    pub(super) message: PreparedMessage,
+}
+
+/// What a record becomes.
+#[derive(Debug)]
+pub(super) enum PreparedMessage {
+    /// A message for the target queue.
+    User(Send),
+    /// A dead letter of the fan-out's own queue, and the reason.
+    Letter(Send, Failure),
+}
+
+/// The body of the message for one user.
+#[derive(Debug, Serialize)]
+struct UserMessage<'a> {
+    run: u64,
+    /// Identifies the run independently of its number: see [`crate::run::identity`].
+    identity: &'a str,
+    user: &'a User,
+    params: &'a BTreeMap<String, String>,
+}
+
+impl PreparedPage {
+    /// Makes the messages of the page that `run`'s cursor points to, for the queues `target` and `own`.
+    pub(super) fn new(
+        page: Page,
+        run: &RunRecord,
+        address: &PageAddress,
+        (target, own): (&QueueRecord, &QueueRecord),
+    ) -> Self {
+        let mut maker = Maker { run, address, target, own, keys: HashSet::new(), texts: HashMap::new() };
+        let records = page.records.into_iter().enumerate().map(|(index, record)| maker.record(index, record)).collect();
+        let next = page.next.map(|next| serde_json::to_string(&next).expect("an address always serialises"));
+        Self { number: run.fan_out.pages + 1, records, next }
+    }
+}
+
+/// Makes the records of one page.
+struct Maker<'a> {
+    run: &'a RunRecord,
+    address: &'a PageAddress,
+    target: &'a QueueRecord,
+    own: &'a QueueRecord,
+    /// The keys of the records so far.
+    keys: HashSet<[u8; 16]>,
+    /// How often each text of a malformed record without an id was there so far.
+    texts: HashMap<[u8; 32], u32>,
+}
+
+impl Maker<'_> {
+    fn record(&mut self, index: usize, record: Record) -> PreparedRecord {
+        let (key, name, message) = match record {
+            Record::Malformed { raw, digest, why, .. } => self.malformed(index, raw, digest, why),
+            Record::User(user) => {
+                let message = user_message(self.run, &user);
+                match send::check(self.target, &message) {
+                    Ok(()) => (message.recipient, user.id, PreparedMessage::User(message)),
+                    // The user is valid but its message breaks a limit of the queue. That is this record's fault alone:
+                    // the page must not fail because of it.
+                    Err(error) => {
+                        let raw = serde_json::to_string(&user).expect("text always serialises");
+                        let why = Failure::new("data", "users", "message-refused", error);
+                        let digest = Sha256::digest(&raw).into();
+                        self.malformed(index, raw.chars().take(RAW_CHARS_MAX).collect(), digest, why)
+                    }
+                }
+            }
+        };
+        PreparedRecord { key, name, is_twice: !self.keys.insert(key), message }
+    }
+
+    fn malformed(
+        &mut self,
+        index: usize,
+        raw: String,
+        digest: [u8; 32],
+        why: Failure,
+    ) -> ([u8; 16], String, PreparedMessage) {
+        let page = self.run.fan_out.pages;
+        let place = kept_id(&raw).is_none().then(|| {
+            let nth = self.texts.entry(digest).or_default();
+            *nth += 1;
+            (page, *nth)
+        });
+        let key = ledger::record_key(&digest, place);
+        let record = Malformed { page, index, raw, key: Some(key), address: Some(self.address.clone()) };
+        (key, record.name(), PreparedMessage::Letter(record.letter(self.own, self.run.id), why))
+    }
+}
+
+/// The message for one user.
+pub(super) fn user_message(run: &RunRecord, user: &User) -> Send {
+    let identity = identity(&run.schedule, &run.params, run.scheduled_for);
+    let message = UserMessage { run: run.id, identity: &identity, user, params: &run.params };
+    let body = serde_json::to_vec(&message).expect("text and numbers always serialise");
+    Send { run: run.id, recipient: ledger::user_key(&user.id, user.account()), ..Send::text(body) }
+}

@@ -1,0 +1,162 @@
+//! One slice of a page: admission, messages, ledger rows, letters and the new position are one commit.
+
+use crate::base::Now;
+use crate::queue::settle::Ended;
+use crate::queue::{self, Admission, LetterAdmission, catalog, send};
+use crate::run::ledger::{self, Ledger, Recipient};
+use crate::store::Tx;
+use crate::store::record::{FanOutProgress, RunRecord};
+
+use super::page::{PreparedMessage, PreparedPage, PreparedRecord};
+use super::{Error, FanOutOptions, cursor, cycle};
+
+/// A slice has at most this many records.
+pub(super) const RECORDS_MAX: usize = 500;
+
+/// What a slice came to.
+#[derive(Debug)]
+pub(super) struct Slice {
+    /// The run with its new cursor.
+    pub(super) run: RunRecord,
+    /// Records that named a user again.
+    pub(super) repeated: u64,
+    pub(super) end: SliceEnd,
+}
+
+/// Where a slice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SliceEnd {
+    /// Before the end of the page: the next slice begins with the record at this index.
+    Record(usize),
+    /// With the page; the cursor stands at the next one, or the fan-out is finished.
+    Page,
+    /// With the page, whose next page was there before: the cursor stays.
+    CursorCameBack,
+    /// With the last page, and there is no user in the run: the fan-out begins anew.
+    NoUsers,
+}
+
+/// Commits the records of `page` from index `from` on: at most [`RECORDS_MAX`], and no more than the queues take.
+/// Records that an earlier attempt committed are recognised by their rows, whatever their position is by now.
+///
+/// # Errors
+/// [`Error::Overtaken`]; [`queue::Error::Full`] when there is no room for the first record.
+pub(super) fn commit(
+    tx: &mut Tx<'_>,
+    options: &FanOutOptions,
+    run: &RunRecord,
+    page: &PreparedPage,
+    from: usize,
+    now: Now,
+) -> Result<Slice, Error> {
+    // Compare and set: the page was fetched outside the transaction. If the cursor has moved since, another worker has
+    // committed this slice, for example after this message's visibility timeout.
+    let is_here = |stored: &RunRecord| place(&stored.fan_out) == place(&run.fan_out);
+    let mut run = tx.runs()?.get(&run.id)?.filter(is_here).ok_or(Error::Overtaken)?;
+    let (target, own) = (catalog::find(tx, &options.target)?, catalog::find(tx, &options.queue)?);
+    let mut admissions = (Admission::to(tx, &target)?, LetterAdmission::to(tx, &own)?);
+    let (mut admitted, mut repeated, mut next) = (Vec::new(), 0, from);
+    for record in page.records[from..].iter().take(RECORDS_MAX) {
+        let row = tx.recipients()?.get(&(run.id, record.key))?;
+        // Counted once, when the cursor passes it. A row of this same page was written by an earlier attempt.
+        let is_repeated = record.is_twice || row.as_ref().is_some_and(|row| row.page != page.number);
+        repeated += u64::from(is_repeated && next >= run.fan_out.position as usize);
+        if row.is_none() && !record.is_twice {
+            match admit(tx, &mut admissions, record, now) {
+                Ok(right) => admitted.push((record, right)),
+                // What fits now is committed now.
+                Err(queue::Error::Full { .. }) if next > from => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        next += 1;
+    }
+    // From here on everything is written.
+    for (record, right) in admitted {
+        let recipient = Recipient { key: record.key, user: &record.name, page: page.number };
+        ledger::add(tx, run.id, recipient, now.wall)?;
+        right.send(tx, options, now)?;
+    }
+    ledger::count_repeated(tx, run.id, repeated)?;
+    let before = run.fan_out.clone();
+    let end = advance(tx, &mut run, page, next, now)?;
+    if run.fan_out != before {
+        tx.runs()?.insert(&run.id, &run)?;
+    }
+    Ok(Slice { run, repeated, end })
+}
+
+/// What identifies a place in the pages.
+fn place(progress: &FanOutProgress) -> (u32, Option<&str>, u32, bool) {
+    (progress.pages, progress.next.as_deref(), progress.position, progress.finished_at.is_some())
+}
+
+/// The right to send one record's message.
+enum Right<'p, 'q> {
+    User(queue::Admitted<'q>),
+    Letter(queue::AdmittedLetter<'q>, &'p crate::base::Failure),
+}
+
+fn admit<'p, 'q>(
+    tx: &mut Tx<'_>,
+    (users, letters): &mut (Admission<'q>, LetterAdmission<'q>),
+    record: &'p PreparedRecord,
+    now: Now,
+) -> Result<Right<'p, 'q>, queue::Error> {
+    match &record.message {
+        PreparedMessage::User(message) => users.admit(tx, message.clone(), now).map(Right::User),
+        PreparedMessage::Letter(letter, why) => {
+            letters.admit(tx, letter.clone(), now).map(|letter| Right::Letter(letter, why))
+        }
+    }
+}
+
+impl Right<'_, '_> {
+    fn send(self, tx: &mut Tx<'_>, options: &FanOutOptions, now: Now) -> Result<(), Error> {
+        match self {
+            Self::User(message) => send::send(tx, message, now)?,
+            Self::Letter(letter, why) => {
+                let ended = Ended { function: options.name.clone(), why: why.clone(), at: now };
+                send::send_dead(tx, &Ledger, letter, &ended)?
+            }
+        };
+        Ok(())
+    }
+}
+
+/// Moves the cursor behind the records before `next`.
+fn advance(
+    tx: &mut Tx<'_>,
+    run: &mut RunRecord,
+    page: &PreparedPage,
+    next: usize,
+    now: Now,
+) -> Result<SliceEnd, Error> {
+    let progress = &mut run.fan_out;
+    // Whoever carries a fan-out on has its message, so that is no letter.
+    progress.letter = None;
+    let position = u32::try_from(next).expect("an answer has far fewer than four thousand million records");
+    progress.position = progress.position.max(position);
+    if next < page.records.len() {
+        return Ok(SliceEnd::Record(next));
+    }
+    let cycle = match &page.next {
+        None => progress.cycle,
+        Some(address) => match cycle::advance(progress.cycle, &cursor(progress), address) {
+            Some(cycle) => cycle,
+            None => return Ok(SliceEnd::CursorCameBack),
+        },
+    };
+    if page.next.is_none() && tx.totals_of(run.id)?.fetched == 0 {
+        run.fan_out = FanOutProgress::default();
+        return Ok(SliceEnd::NoUsers);
+    }
+    run.fan_out = FanOutProgress {
+        pages: progress.pages + 1,
+        next: page.next.clone(),
+        finished_at: page.next.is_none().then_some(now.wall),
+        cycle,
+        ..FanOutProgress::default()
+    };
+    Ok(SliceEnd::Page)
+}
