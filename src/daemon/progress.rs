@@ -175,7 +175,10 @@ mod tests {
         assert!(died(&[run(3, 0, 1)]).is_empty(), "redriven");
         assert_eq!(died(&[dead(2)]), [3], "and dead again, as a letter with a new id");
         let mut watch = Watch::new("idle".into());
-        assert_eq!(watch.changed_status(&[dead(1)], &[], "idle"), Some("run 3 of monthly: fetch-dead: data users none"));
+        assert_eq!(
+            watch.changed_status(&[dead(1)], &[], "idle"),
+            Some("run 3 of monthly: fetch-dead: data users none")
+        );
     }
 
     #[test]

@@ -17,7 +17,13 @@ use crate::work::breaker::Voter;
 struct Doubts(std::sync::Mutex<u32>);
 
 impl queue::Observer for Doubts {
-    fn on_transition(&self, _: &mut Tx<'_>, _: RunMessage, what: Transition<'_>, _: Timestamp) -> Result<(), store::Error> {
+    fn on_transition(
+        &self,
+        _: &mut Tx<'_>,
+        _: RunMessage,
+        what: Transition<'_>,
+        _: Timestamp,
+    ) -> Result<(), store::Error> {
         if what == Transition::Interrupted {
             *self.0.lock().unwrap() += 1;
         }
