@@ -396,3 +396,82 @@ async fn ticks_are_kept_for_400_days_and_at_most_ten_thousand_of_a_schedule() {
     assert_eq!(rows(&world, "yearly").len(), 2);
     assert_eq!(retention::outdated(&world.snapshot(), world.now().wall).unwrap(), []);
 }
+
+/// Writes ticks of the hourly schedule as a clock that stood at `decided_at` did.
+async fn decided_by(world: &World, decided_at: Timestamp, ticks: Vec<(Timestamp, TickVerdict)>) {
+    let step = move |tx: &mut Tx<'_>| {
+        ticks.into_iter().try_for_each(|(at, verdict)| {
+            tx.ticks()?.insert(&("hourly".to_owned(), at.as_millis()), &TickRecord { decided_at, verdict }).map(drop)
+        })
+    };
+    world.queues().store().write::<_, nightmail::store::Error, _>(step).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_an_earlier_version_goes_on_after_its_newest_tick() {
+    let world = world().await;
+    let options = hourly(Misfire::All);
+    settle(&world, &options).await;
+    world.clock.set(at(2));
+    assert_eq!(settle(&world, &options).await, [at(1), at(2)]);
+    let step = |tx: &mut Tx<'_>| tx.meta()?.remove(&"decided hourly".to_owned());
+    assert_eq!(world.queues().store().write::<_, nightmail::store::Error, _>(step).await, Ok(true));
+    world.clock.set(at(4));
+    assert_eq!(settle(&world, &options).await, [at(3), at(4)]);
+}
+
+#[tokio::test]
+async fn after_a_clock_that_was_ahead_for_long_the_way_back_is_bounded_and_nothing_fires_twice() {
+    let world = world().await;
+    let options = schedule("* * * * *", Misfire::Skip, DAY);
+    settle(&world, &options).await;
+    let minute = Duration::from_secs(60);
+    let count = watermark::STEP_MAX as u32 + 100;
+    let fired = (1..=count + 50).map(|n| (START.after(minute * n), TickVerdict::Fired { run: u64::from(n) }));
+    decided_by(&world, START.after(DAY * 40), fired.collect()).await;
+    let ahead = START.after(DAY * 40).as_millis();
+    let step = move |tx: &mut Tx<'_>| tx.meta()?.insert(&"decided hourly".to_owned(), &ahead);
+    world.queues().store().write::<_, nightmail::store::Error, _>(step).await.unwrap();
+    world.clock.set(START.after(minute * (count + 20)));
+    assert_eq!(settle(&world, &options).await, []);
+    assert_eq!(runs(&world), 0);
+    let watermark = world.snapshot().meta().unwrap().get(&"decided hourly".to_owned()).unwrap();
+    assert_eq!(watermark, Some(world.now().wall.as_millis()));
+    world.clock.set(START.after(minute * (count + 51)));
+    assert_eq!(settle(&world, &options).await, [world.now().wall]);
+}
+
+#[tokio::test]
+async fn a_void_decision_leaves_no_trace_once_its_time_has_passed() {
+    let world = world().await;
+    let options = schedule("0 8 1 * *", Misfire::Skip, DAY);
+    world.clock.set(START.after(DAY * 40));
+    settle(&world, &options).await;
+    world.clock.set(START);
+    settle(&world, &options).await;
+    decided_by(&world, START.after(DAY * 40), vec![(at(5), TickVerdict::Skipped { why: "missed".into() })]).await;
+    world.clock.set(START.after(DAY * 61 + HOUR * 8));
+    assert_eq!(settle(&world, &options).await, [world.now().wall]);
+    let ticks = tick::newest(&world.snapshot(), "hourly", Timestamp::MAX, 10).unwrap();
+    let ticks: Vec<Timestamp> = ticks.into_iter().map(|(tick, _)| tick).collect();
+    assert_eq!(ticks, [world.now().wall, december(), at(8), START]);
+}
+
+#[tokio::test]
+async fn any_number_of_decisions_is_forgotten_in_one_command() {
+    let world = world().await;
+    let options = hourly(Misfire::Once);
+    let count = 2 * watermark::STEP_MAX as u32 + 7;
+    let skipped = |n: u32| (at(n), TickVerdict::Skipped { why: "missed".into() });
+    decided_by(
+        &world,
+        at(count),
+        (1..=count).map(skipped).chain([(at(count + 1), TickVerdict::Fired { run: 1 })]).collect(),
+    )
+    .await;
+    let control = Control::of_cli(world.queues().clone(), vec![(options, "fan-out".into())]);
+    let request = Request::ForgetTicks { schedule: "hourly".into(), tick: None };
+    let Answer::Forgotten(forgotten) = control.answer(request).await.unwrap() else { panic!("another answer") };
+    assert_eq!((forgotten.forgotten, forgotten.with_run), (u64::from(count), 1));
+    assert_eq!(rows(&world, "hourly"), [at(count + 1).as_millis()]);
+}

@@ -32,8 +32,8 @@ impl Token {
     /// The token as text. `store` is the store's number: a token of another store does not read.
     pub(super) fn to_text(self, store: u64) -> String {
         let body = self.body();
-        let bytes = body.iter().chain(&seal(&body, store)).map(|byte| format!("{byte:02x}")).collect();
-        bytes
+        let sealed = [body.as_slice(), &seal(&body, store)].concat();
+        sealed.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The token from its text; `None` when no preview of this store gave it.

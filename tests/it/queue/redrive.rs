@@ -50,7 +50,7 @@ async fn step(world: &World, id: u64, budget: usize) -> RedriveRecord {
 
 /// Runs a redrive to its end, checking that the preview announced what it moved.
 async fn drive(world: &World, what: Redrive) -> RedriveRecord {
-    let preview = preview(&world, &what).unwrap();
+    let preview = preview(world, &what).unwrap();
     assert_eq!(preview.letters, ids(world, &what.from).len() as u64);
     assert_eq!(preview.matching, preview.destinations.values().sum::<u64>());
     let id = world.queues().start_redrive(what).await.unwrap();
