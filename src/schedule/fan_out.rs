@@ -7,8 +7,8 @@
 
 mod cycle;
 mod malformed;
-mod page;
-mod slice;
+pub mod page;
+pub mod slice;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,11 +44,14 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Why a fan-out stopped before its end.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum Error {
+    /// A queue refused a message, e.g. because it is full.
     #[error(transparent)]
     Queue(#[from] queue::Error),
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The run's cursor is elsewhere.
     #[error("another worker carried the fan-out on")]
     Overtaken,
 }

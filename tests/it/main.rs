@@ -55,6 +55,8 @@ mod schedule;
 #[cfg(test)]
 mod sigkill;
 #[cfg(test)]
+mod slices;
+#[cfg(test)]
 mod sound;
 #[cfg(test)]
 mod store;

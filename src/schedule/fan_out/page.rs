@@ -18,9 +18,10 @@ const RAW_CHARS_MAX: usize = 4096;
 
 /// A page whose messages are made.
 #[derive(Debug)]
-pub(super) struct PreparedPage {
+pub struct PreparedPage {
     /// Its number, counted from 1.
     pub(super) number: u32,
+    /// Its records in order.
     pub(super) records: Vec<PreparedRecord>,
     /// The next page's address as the run stores it; `None` after the last page.
     pub(super) next: Option<String>,
@@ -28,19 +29,20 @@ pub(super) struct PreparedPage {
 
 /// One record of a page.
 #[derive(Debug)]
-pub(super) struct PreparedRecord {
+pub struct PreparedRecord {
     /// The key of its row.
     pub(super) key: [u8; 16],
     /// The user's id, or the place of a malformed record.
     pub(super) name: String,
     /// Whether an earlier record of this page has the same key.
     pub(super) is_twice: bool,
+    /// What it becomes.
     pub(super) message: PreparedMessage,
 }
 
 /// What a record becomes.
 #[derive(Debug)]
-pub(super) enum PreparedMessage {
+pub enum PreparedMessage {
     /// A message for the target queue.
     User(Send),
     /// A dead letter of the fan-out's own queue, and the reason.
@@ -59,7 +61,7 @@ struct UserMessage<'a> {
 
 impl PreparedPage {
     /// Makes the messages of the page that `run`'s cursor points to, for the queues `target` and `own`.
-    pub(super) fn new(
+    pub fn new(
         page: Page,
         run: &RunRecord,
         address: &PageAddress,

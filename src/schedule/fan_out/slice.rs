@@ -11,21 +11,22 @@ use super::page::{PreparedMessage, PreparedPage, PreparedRecord};
 use super::{Error, FanOutOptions, cursor, cycle};
 
 /// A slice has at most this many records.
-pub(super) const RECORDS_MAX: usize = 500;
+pub const RECORDS_MAX: usize = 500;
 
 /// What a slice came to.
 #[derive(Debug)]
-pub(super) struct Slice {
+pub struct Slice {
     /// The run with its new cursor.
-    pub(super) run: RunRecord,
+    pub run: RunRecord,
     /// Records that named a user again.
-    pub(super) repeated: u64,
-    pub(super) end: SliceEnd,
+    pub repeated: u64,
+    /// Where it ended.
+    pub end: SliceEnd,
 }
 
 /// Where a slice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SliceEnd {
+pub enum SliceEnd {
     /// Before the end of the page: the next slice begins with the record at this index.
     Record(usize),
     /// With the page; the cursor stands at the next one, or the fan-out is finished.
@@ -41,7 +42,7 @@ pub(super) enum SliceEnd {
 ///
 /// # Errors
 /// [`Error::Overtaken`]; [`queue::Error::Full`] when there is no room for the first record.
-pub(super) fn commit(
+pub fn commit(
     tx: &mut Tx<'_>,
     options: &FanOutOptions,
     run: &RunRecord,
