@@ -5,6 +5,7 @@ mod dead;
 mod fifo;
 mod groups;
 mod life;
+mod limits;
 mod redrive;
 mod settle;
 mod unique;
