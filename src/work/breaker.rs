@@ -82,6 +82,8 @@ pub(super) struct Voter {
     pub(super) message: MessageId,
     /// Attempts charged to the message, this one included.
     pub(super) attempts_charged: u32,
+    /// The contact was not before this moment.
+    pub(super) not_before: LeaseTime,
     /// Whether it was the probe of this destination.
     pub(super) is_probe: bool,
 }
@@ -89,7 +91,12 @@ pub(super) struct Voter {
 impl Voter {
     /// The attempt at that message, so far as no probe.
     pub(super) fn of(message: &Received) -> Self {
-        Self { message: message.message_id, attempts_charged: message.attempts_charged, is_probe: false }
+        Self {
+            message: message.message_id,
+            attempts_charged: message.attempts_charged,
+            not_before: message.received_at,
+            is_probe: false,
+        }
     }
 }
 
@@ -139,7 +146,7 @@ impl Breaker {
     /// Takes in what an attempt found. `jitter` is a random number in `0.0..1.0`.
     pub(super) fn record(&mut self, voter: Voter, verdict: &Verdict, now: LeaseTime, jitter: f64) -> Option<Change> {
         if *verdict == Verdict::Answered {
-            return self.answered(voter.message, now);
+            return self.answered(voter, now);
         }
         match &mut self.outage {
             Some(outage) => outage.failed_again(voter.is_probe, verdict, now, jitter),
@@ -147,12 +154,13 @@ impl Breaker {
         }
     }
 
-    fn answered(&mut self, message: MessageId, now: LeaseTime) -> Option<Change> {
+    fn answered(&mut self, voter: Voter, now: LeaseTime) -> Option<Change> {
         self.votes.clear();
         if !self.voted.is_empty() {
-            self.voted.retain(|(voted, _)| *voted != message);
+            self.voted.retain(|(voted, _)| *voted != voter.message);
         }
-        let outage = self.outage.take()?;
+        // An attempt tells its contacts when it ends. One that began before the outage may have been answered before it.
+        let outage = self.outage.take_if(|outage| outage.since <= voter.not_before)?;
         if self.past.len() == OUTAGES_MAX
             && let Some((since, _)) = self.past.pop_front()
             && let Some(second) = self.past.front_mut()

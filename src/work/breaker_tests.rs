@@ -48,7 +48,7 @@ impl World {
     }
 
     fn attempt(&mut self, number: u8, attempts_charged: u32, is_probe: bool, verdict: &Verdict) -> Option<Change> {
-        let voter = Voter { message: message(number), attempts_charged, is_probe };
+        let voter = Voter { message: message(number), attempts_charged, not_before: self.now, is_probe };
         self.breaker.record(voter, verdict, self.now, 0.0)
     }
 
@@ -143,6 +143,18 @@ fn any_answer_forgets_the_votes_and_closes_at_once() {
 }
 
 #[test]
+fn an_answer_that_may_be_older_than_the_outage_does_not_end_it() {
+    let mut world = World::open();
+    world.now = world.now.after(secs(3));
+    let mut answered = |not_before| {
+        let voter = Voter { message: message(9), attempts_charged: 1, not_before, is_probe: false };
+        world.breaker.record(voter, &Verdict::Answered, world.now, 0.0)
+    };
+    assert_eq!(answered(LeaseTime::from_millis(NOW.as_millis() - 1)), None);
+    assert_eq!(answered(NOW), Some(Change::Closed { away: secs(3) }));
+}
+
+#[test]
 fn ten_first_server_errors_without_an_answer_between_open_it() {
     let mut world = World::new(24);
     for number in 0..9 {
@@ -211,7 +223,7 @@ fn what_it_remembers_is_bounded() {
     let mut world = World::new(24);
     for round in 0..u32::try_from(VOTES_MAX).unwrap() * 2 {
         let message = MessageId::from_bytes(u128::from(round).to_be_bytes());
-        let voter = Voter { message, attempts_charged: 1, is_probe: false };
+        let voter = Voter { message, attempts_charged: 1, not_before: NOW, is_probe: false };
         world.breaker.record(voter, &Verdict::TimedOut, world.now, 0.0);
         world.now = world.now.after(secs(1));
         world.answers(99);
@@ -245,7 +257,7 @@ fn the_waits_between_probes_double_to_a_minute_and_start_anew_after_an_answer() 
 fn a_wait_is_shortened_by_a_tenth_at_most() {
     let waited = |jitter| {
         let mut world = World::new(1);
-        let voter = Voter { message: message(1), attempts_charged: 1, is_probe: false };
+        let voter = Voter { message: message(1), attempts_charged: 1, not_before: NOW, is_probe: false };
         world.breaker.record(voter, &refused(), NOW, jitter);
         world.due().since(NOW)
     };

@@ -197,10 +197,13 @@ impl Gate {
         let now = self.breakers.0.clock.now();
         let mut changes = Vec::new();
         let mut breakers = self.breakers.lock();
-        for Contact { destination, verdict } in contacts {
+        for (index, Contact { destination, verdict }) in contacts.iter().enumerate() {
             let Some(breaker) = breakers.get_mut(destination) else { continue };
             let is_probe = probe.is_some_and(|probe| probe.away.contains(destination));
-            let change = breaker.record(Voter { is_probe, ..voter }, verdict, now.lease, rand::random());
+            // The last contact has ended just now; an earlier one may have been at any time since the attempt began.
+            let not_before = if index + 1 == contacts.len() { now.lease } else { voter.not_before };
+            let voter = Voter { is_probe, not_before, ..voter };
+            let change = breaker.record(voter, verdict, now.lease, rand::random());
             if let Some(change) = change {
                 changes.push((destination, change, breaker.outage().cloned()));
             }

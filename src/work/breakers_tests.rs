@@ -45,9 +45,13 @@ impl World {
     }
 }
 
+/// The attempt at a new message, which began at that moment.
+fn voter(began: LeaseTime) -> Voter {
+    Voter { message: MessageId::fresh(), attempts_charged: 1, not_before: began, is_probe: false }
+}
+
 fn record(gate: &Gate, destination: Destination, verdict: Verdict, probe: Option<&Probe>) {
-    let voter = Voter { message: MessageId::fresh(), attempts_charged: 1, is_probe: false };
-    gate.record(&[Contact { destination, verdict }], voter, probe);
+    gate.record(&[Contact { destination, verdict }], voter(LeaseTime::ZERO), probe);
 }
 
 fn probe(gate: &Gate) -> Probe {
@@ -144,6 +148,22 @@ fn only_the_last_contact_decides_whether_the_attempt_failed_because_of_a_destina
     record(&gate, relay(), refused(), None);
     assert!(ends_with(relay()) && !ends_with(accounts()) && !gate.is_away(&[]));
     assert!(!ends_with(Destination::new("relay", "unknown:25")), "a destination that no function names");
+}
+
+#[test]
+fn only_the_last_contact_of_an_attempt_is_known_to_be_new() {
+    let world = World::new();
+    let gate = world.gate(&[accounts(), relay()]);
+    let began = world.clock.lease();
+    world.clock.advance(seconds(1));
+    record(&gate, accounts(), refused(), None);
+    record(&gate, relay(), refused(), None);
+    // The attempt fetched the account before the outage, and its mail was taken just now.
+    let contacts = [accounts(), relay()].map(|destination| Contact { destination, verdict: Verdict::Answered });
+    gate.record(&contacts, voter(began), None);
+    assert!(gate.is_away(&contacts[..1]) && !gate.is_away(&contacts));
+    gate.record(&contacts, voter(world.clock.lease()), None);
+    assert!(!gate.is_away(&contacts[..1]), "this one began later");
 }
 
 #[test]

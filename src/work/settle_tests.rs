@@ -100,7 +100,12 @@ impl World {
     }
 
     fn relay_is(&self, verdict: Verdict) {
-        let voter = Voter { message: crate::base::MessageId::fresh(), attempts_charged: 1, is_probe: false };
+        let voter = Voter {
+            message: crate::base::MessageId::fresh(),
+            attempts_charged: 1,
+            not_before: LeaseTime::ZERO,
+            is_probe: false,
+        };
         self.settler.gate.record(&[Contact { destination: relay(), verdict }], voter, None);
     }
 
