@@ -59,8 +59,10 @@ impl Proxy {
 
     /// Refuses connections from now on, and cuts those that are open.
     pub(crate) async fn goes_away(&mut self) {
+        // The cut comes first: after the first refusal nothing is answered any more.
+        self.cut.cancel();
         self.refuses().await;
-        std::mem::take(&mut self.cut).cancel();
+        self.cut = CancellationToken::new();
     }
 
     pub(crate) fn comes_back(&mut self) {
