@@ -1,5 +1,6 @@
 //! The daemon end to end: a schedule's run, its fan-out, its workers and its books, with the demo's bank and relay.
 
+mod bounded;
 mod breakers;
 mod clock;
 pub(crate) mod document;

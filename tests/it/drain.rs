@@ -7,7 +7,7 @@ use std::time::Duration;
 use nightmail::base::{Clock, SystemClock};
 use nightmail_demo::{bank, sink};
 
-use crate::harness::{Harness, Rng, assert_recounted, messages, say, size, until};
+use crate::harness::{Child, Harness, Rng, assert_recounted, messages, say, size, until};
 
 /// The daemon must end within the drain time plus this, for closing the store on a busy machine.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -62,6 +62,37 @@ fn assert_given_back(harness: &Harness, run: u64) {
             assert!(message.history.is_empty(), "{queue}: {message:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_term_ends_a_fan_out_at_once_while_a_page_is_on_its_way_and_while_it_waits_for_room() {
+    const USERS: u32 = 100;
+    let options = bank::Options { users: USERS, page_size: 40, ..bank::Options::default() };
+    let mut harness = Harness::set(options, sink::Options::default()).await;
+    harness.set_key("DAEMON__DRAIN", "60s");
+    harness.set_key("QUEUES__STATEMENTS__MAX_MESSAGES", 50);
+    harness.bank.set(bank::Route::Account, bank::Behaviour::Silent);
+    harness.bank.set(bank::Route::Users, bank::Behaviour::Silent);
+    let stop = async |harness: &Harness, child: Child, run| {
+        let at_once = child.terminate(MARGIN).await;
+        assert_eq!(at_once.code(), Some(0), "{at_once:?}\n{}", harness.log());
+        let queues = harness.queues();
+        assert_recounted(&queues, run);
+        let message = messages(&queues, "fan-out").remove(0);
+        assert_eq!((message.phase.as_str(), message.attempts_charged), ("ready", 0), "{message:?}");
+        assert!(message.history.is_empty(), "{message:?}");
+    };
+    let child = harness.child().await;
+    let run = child.operator.start().await;
+    until("a page on its way", async || (harness.bank.counts().users > 0).then_some(())).await;
+    stop(&harness, child, run).await;
+
+    // Nobody works on the statements, so that only the fan-out is in work.
+    harness.bank.set(bank::Route::Users, bank::Behaviour::Normal);
+    harness.set_key("QUEUES__STATEMENTS__DELAY", "15m");
+    let child = harness.child().await;
+    until("a full target", async || (child.operator.report(run).await.fetched == 50).then_some(())).await;
+    stop(&harness, child, run).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -475,3 +475,77 @@ async fn any_number_of_decisions_is_forgotten_in_one_command() {
     assert_eq!((forgotten.forgotten, forgotten.with_run), (u64::from(count), 1));
     assert_eq!(rows(&world, "hourly"), [at(count + 1).as_millis()]);
 }
+
+/// A fan-out's queue that holds one message, and holds one.
+async fn full_world() -> World {
+    let world = World::new();
+    let options = nightmail::queue::Options { messages_max: Some(1), ..crate::support::forever() };
+    world.queues().ensure("fan-out", &options).await.unwrap();
+    world.queues().send("fan-out", nightmail::queue::Send::text("other")).await.unwrap();
+    world
+}
+
+/// Makes room for one message in the fan-out's queue.
+async fn make_room(world: &World) {
+    let taken = world.take_one("fan-out").await;
+    world.queues().delete(taken.handle).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tick_waits_while_the_fan_outs_queue_is_full_and_is_never_skipped_whatever_the_policy() {
+    for misfire in [Misfire::Once, Misfire::All, Misfire::Skip] {
+        let mut world = full_world().await;
+        let options = schedule("0 * * * *", misfire, HOUR / 2);
+        settle(&world, &options).await;
+        for hour in 1..=2 {
+            world.clock.advance(HOUR);
+            let look = look(&world, &options).await;
+            assert_eq!(look.decided.len(), 1, "{misfire:?}");
+            assert_eq!((look.decided[0].scheduled_for, &look.decided[0].verdict), (at(hour), &TickVerdict::Waiting));
+            assert!(look.is_waiting);
+            assert_eq!(settle(&world, &options).await, [], "{misfire:?}: nothing changes without room");
+        }
+        assert_eq!(runs(&world), 0);
+        // A restart, and a day beyond every grace.
+        world.clock.advance(DAY);
+        world.reopen().await;
+        assert!(!settle(&world, &options).await.contains(&at(1)));
+        for hour in 1..=2 {
+            make_room(&world).await;
+            assert_eq!(settle(&world, &options).await, [at(hour)], "{misfire:?}");
+            assert_eq!(report::list(&world.snapshot(), 1).unwrap()[0].scheduled_for, at(hour));
+        }
+        world.check();
+    }
+}
+
+#[tokio::test]
+async fn no_tick_waits_any_more_once_all_have_fired() {
+    let world = full_world().await;
+    let options = hourly(Misfire::All);
+    settle(&world, &options).await;
+    world.clock.advance(HOUR * 3);
+    assert_eq!(settle(&world, &options).await, []);
+    for hour in 1..=3 {
+        assert!(look(&world, &options).await.is_waiting);
+        make_room(&world).await;
+        assert_eq!(settle(&world, &options).await, [at(hour)]);
+    }
+    assert!(!look(&world, &options).await.is_waiting);
+    world.check();
+}
+
+#[tokio::test]
+async fn a_tick_that_waits_by_a_clock_that_was_ahead_waits_for_its_time() {
+    let world = full_world().await;
+    let options = hourly(Misfire::Once);
+    settle(&world, &options).await;
+    world.clock.advance(HOUR);
+    assert!(look(&world, &options).await.is_waiting);
+    world.clock.set(START.after(HOUR / 2));
+    make_room(&world).await;
+    assert_eq!(settle(&world, &options).await, [], "it lies in the future");
+    world.clock.advance(HOUR);
+    assert_eq!(settle(&world, &options).await, [at(1)]);
+    world.check();
+}
