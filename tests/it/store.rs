@@ -301,7 +301,7 @@ fn every_table_is_made_with_the_file() {
     let mut names: Vec<String> =
         transaction.list_tables().unwrap().map(|table| redb::TableHandle::name(&table).to_owned()).collect();
     names.sort();
-    insta::assert_snapshot!(names.join(" "), @"bodies counts expiries grouped groups history meta queue_names queues ready recent recent_times recipients redrive_totals redrives run_keys runs states ticks timed totals uniques");
+    insta::assert_snapshot!(names.join(" "), @"bodies counts expiries grouped groups history meta queue_names queues ready recent recent_times recipients redrive_totals redrives run_keys runs states suspects ticks timed totals uniques");
 }
 
 #[tokio::test]

@@ -30,6 +30,18 @@ pub(super) struct Recording {
 }
 
 impl Recording {
+    /// Runs a workload of at least that many steps, and of as many as make that many checkpoints: some faults are those
+    /// of a checkpoint.
+    pub(super) async fn make_with_checkpoints(seed: u64, steps: usize, checkpoints: usize) -> Self {
+        for steps in (steps..20 * steps).step_by(steps) {
+            let made = Self::make(seed, steps).await;
+            if made.checkpoints() >= checkpoints {
+                return made;
+            }
+        }
+        panic!("the log never fills")
+    }
+
     /// Runs a workload of that many steps.
     pub(super) async fn make(seed: u64, steps: usize) -> Self {
         let machine = Machine::holding(Bytes::default());
