@@ -60,8 +60,9 @@ Try: nightmail demo";
 enum Command {
     /// Run the daemon in the foreground: store, schedules, worker pools, control socket
     Serve,
-    /// Check the configuration and show every error at once
-    Check,
+    /// Check the configuration and show every error at once; with --connect, whether everything outside answers
+    #[command(after_help = check::AFTER_HELP)]
+    Check(check::Check),
     /// Show what the configuration comes to
     #[command(subcommand)]
     Config(super::config::Command),
@@ -214,7 +215,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let path = cli.config.or_else(|| config::find(&environment));
     let context = Context { path, environment, output: Output::new(cli.json), timeout: cli.timeout };
     let done = match cli.command {
-        Command::Check => return check::check(&context),
+        Command::Check(check) => return Box::pin(check::check(&context, check)).await,
         Command::Status(status) => return status::status(&context, status).await,
         Command::Serve => {
             let settings = context.settings()?;

@@ -1,15 +1,38 @@
 //! `nightmail check`: every error of the configuration at once.
 
+use clap::Args;
 use serde::Serialize;
 
 use crate::base::{SystemClock, units};
 use crate::config::{self, Finding, Origin, Settings};
+use crate::daemon::connect::{ContactState, Contacted, Order, connect};
 use crate::daemon::error::FunctionFault;
 use crate::daemon::{self, functions};
 
 use super::args::Context;
 use super::exit::Exit;
-use super::output::note;
+use super::output::{note, tame, wrap};
+use super::runs::parse_param;
+
+/// What a destination answered is shown up to this many characters; `--json` shows all of it.
+const TEXT_CHARS_MAX: usize = 1000;
+
+/// What `--help` says about the exit code.
+pub(super) const AFTER_HELP: &str = "\
+Exit codes: 0 all is well; 78 the configuration is wrong; with --connect also 69: a destination did not answer as it
+should. --timeout bounds each contact.";
+
+/// `nightmail check`
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Also contact what the functions call: the first page of the users API, the account of one user of it, the relay up
+    /// to the login. Sends no mail
+    #[arg(long)]
+    connect: bool,
+    /// With --connect: a run's parameter, e.g. period=2026-10 [default: what a tick of now would have]
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse_param, requires = "connect")]
+    params: Vec<(String, String)>,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -25,6 +48,9 @@ struct Checked {
     queues: Vec<String>,
     functions: Vec<String>,
     schedules: Vec<String>,
+    /// What each destination answered, with `--connect`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destinations: Option<Vec<Contacted>>,
 }
 
 /// A fault or a piece of advice.
@@ -59,8 +85,8 @@ impl From<&FunctionFault> for Told {
     }
 }
 
-/// Checks the configuration and shows a summary.
-pub(super) fn check(context: &Context) -> anyhow::Result<Exit> {
+/// Checks the configuration and shows a summary; with `--connect` what the destinations answer, too.
+pub(super) async fn check(context: &Context, check: Check) -> anyhow::Result<Exit> {
     let built = context.settings().and_then(|settings| {
         functions::check(&settings, &SystemClock::shared())?;
         Ok(settings)
@@ -75,6 +101,15 @@ pub(super) fn check(context: &Context) -> anyhow::Result<Exit> {
             note(format_args!("warning: {warning}"));
         }
     }
+    let destinations = match check.connect {
+        true => {
+            let order = Order { params: check.params.into_iter().collect(), limit: context.timeout };
+            Some(connect(&settings, &SystemClock::shared(), &order).await?)
+        }
+        false => None,
+    };
+    let has_failed = |contacted: &Contacted| contacted.state == ContactState::Failed;
+    let is_failed = destinations.as_ref().is_some_and(|destinations| destinations.iter().any(has_failed));
     let checked = Checked {
         file: context.name(),
         valid: true,
@@ -83,9 +118,25 @@ pub(super) fn check(context: &Context) -> anyhow::Result<Exit> {
         queues: settings.queues.keys().cloned().collect(),
         functions: settings.functions.iter().map(|function| function.pool.function.clone()).collect(),
         schedules: settings.schedules.iter().map(|schedule| schedule.name.clone()).collect(),
+        destinations,
     };
-    context.output.show(&checked, |checked| overview(context, &checked.file, &settings))?;
-    Ok(Exit::Ok)
+    context.output.show(&checked, |checked| {
+        let overview = overview(context, &checked.file, &settings);
+        checked.destinations.iter().flatten().fold(overview, |text, contacted| text + "\n" + &line(context, contacted))
+    })?;
+    Ok(if is_failed { Exit::Unavailable } else { Exit::Ok })
+}
+
+fn line(context: &Context, contacted: &Contacted) -> String {
+    let Contacted { destination, function, text, .. } = contacted;
+    let (word, painted) = match contacted.state {
+        ContactState::Ok => ("ok", context.output.good("ok")),
+        ContactState::Failed => ("FAILED", context.output.bad("FAILED")),
+        ContactState::NotTried => ("not tried:", "not tried:".into()),
+    };
+    // Wrapped before it is painted: colours have no width.
+    let line = wrap(&tame(&format!("{word} {destination} ({function}): {text}"), TEXT_CHARS_MAX));
+    line.replacen(word, &painted, 1)
 }
 
 /// Shows the faults as JSON.
@@ -97,9 +148,9 @@ fn refused(context: &Context, error: anyhow::Error) -> anyhow::Result<Exit> {
     } else {
         return Err(error);
     };
-    let (queues, functions, schedules) = (Vec::new(), Vec::new(), Vec::new());
-    let file = context.name();
-    let checked = Checked { file, valid: false, errors, warnings: Vec::new(), queues, functions, schedules };
+    let (queues, functions, schedules, destinations) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let (file, warnings) = (context.name(), Vec::new());
+    let checked = Checked { file, valid: false, errors, warnings, queues, functions, schedules, destinations };
     context.output.show(&checked, |_| String::new())?;
     Ok(Exit::Config)
 }

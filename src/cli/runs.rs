@@ -54,7 +54,7 @@ pub(super) struct Recipients {
     in_doubt: bool,
 }
 
-fn parse_param(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_param(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
     match pair.filter(|(key, value)| !key.is_empty() && !value.is_empty()) {
         Some((key, value)) => Ok((key.into(), value.into())),

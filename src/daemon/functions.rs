@@ -62,11 +62,11 @@ fn each<T>(
 }
 
 /// The names of the runs' parameters, which URL templates may use.
-fn params(settings: &Settings) -> Vec<&str> {
+pub(super) fn params(settings: &Settings) -> Vec<&str> {
     settings.schedules.iter().flat_map(|schedule| schedule.params.keys().map(String::as_str)).collect()
 }
 
-fn statement(
+pub(super) fn statement(
     options: &statement::Options,
     params: &[&str],
     clock: &Arc<dyn Clock>,
@@ -74,6 +74,10 @@ fn statement(
     Statement::new(options, params, Box::new(PdfStatementRenderer::new(&options.document)?), clock.clone())
 }
 
-fn users(options: &FanOutOptions, params: &[&str], clock: &Arc<dyn Clock>) -> Result<Users, function::Error> {
+pub(super) fn users(
+    options: &FanOutOptions,
+    params: &[&str],
+    clock: &Arc<dyn Clock>,
+) -> Result<Users, function::Error> {
     Users::new(&options.users, params, clock.clone())
 }

@@ -412,3 +412,62 @@ fn refusals_name_flags_and_not_fields_of_the_api() {
         }
     }
 }
+
+/// The destinations of `check --connect --json` by name, with their states and texts.
+fn contacted(said: &Said) -> Vec<(String, String, String)> {
+    let json: serde_json::Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    let text = |row: &serde_json::Value, name: &str| row[name].as_str().unwrap().to_owned();
+    let kind = |row: &serde_json::Value| text(row, "destination").rsplit_once(' ').unwrap().0.to_owned();
+    let rows = json["destinations"].as_array().unwrap();
+    rows.iter().map(|row| (kind(row), text(row, "state"), text(row, "text"))).collect()
+}
+
+#[test]
+fn check_connect_contacts_every_destination_and_mails_nobody() {
+    let mut harness = Harness::with_bank(&["--users", "300", "--fail", "0%", "--malformed", "2"]);
+    let sink = ["demo", "mail-sink", "--listen", "127.0.0.1:0", "--journal", "journal.jsonl"];
+    let mut sink = Process::start(&mut harness.command(&sink));
+    let port = sink.wait_for("mail sink on ").split_whitespace().nth(3).unwrap().rsplit(':').next().unwrap().to_owned();
+    harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", &port);
+
+    let said = harness.run(&["check", "--connect", "--param", "period=2026-10", "--json"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    let all = contacted(&said);
+    let kinds: Vec<_> = all.iter().map(|(kind, state, _)| (kind.as_str(), state.as_str())).collect();
+    assert_eq!(kinds, [("users API", "ok"), ("account API", "ok"), ("relay", "ok")]);
+    assert!(all[0].2.contains(" users on the first page"), "{all:?}");
+    assert!(all[1].2.contains("the account of user u-") && all[1].2.contains("makes a statement ("), "{all:?}");
+    assert!(all[2].2.contains("greeted and answered EHLO, without TLS, no login is configured"), "{all:?}");
+    let text = harness.run(&["check", "--connect"]);
+    assert!(text.good().contains("config.toml is valid") && text.out.contains("\nok relay 127.0.0.1:"), "{text:?}");
+    assert!(!harness.dir.path().join("data").exists(), "it needs no store");
+    sink.signal(Signal::INT);
+    assert_eq!(sink.end(), 0);
+    assert!(sink.seen.iter().any(|line| line.contains("took 0 mails to 0 recipients")), "{:?}", sink.seen);
+}
+
+#[test]
+fn check_connect_says_what_is_wrong_with_each_destination_and_what_to_do() {
+    let mut harness = Harness::with_bank(&["--users", "5", "--fail", "100%"]);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", &silent.local_addr().unwrap().port().to_string());
+    let said = harness.run(&["check", "--connect", "--timeout", "2s", "--json"]);
+    assert_eq!(said.code, 69, "{said:?}");
+    let all = contacted(&said);
+    assert_eq!((all[0].1.as_str(), all[1].1.as_str(), all[2].1.as_str()), ("ok", "failed", "failed"), "{all:?}");
+    assert!(all[1].2.starts_with("user u-000001: "), "{all:?}");
+    assert!(all[2].2.contains("did not answer within 2s"), "{all:?}");
+
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", &closed.to_string());
+    harness.set("FUNCTIONS__FAN_OUT__USERS__URL", &format!("http://127.0.0.1:{closed}/users?period={{period}}"));
+    let said = harness.run(&["check", "--connect", "--json"]);
+    assert_eq!(said.code, 69, "{said:?}");
+    let all = contacted(&said);
+    assert_eq!((all[0].1.as_str(), all[1].1.as_str(), all[2].1.as_str()), ("failed", "not-tried", "failed"), "{all:?}");
+    for (at, remedy) in [(0, "users.url"), (1, "no users API named a user"), (2, "check relay.host and relay.port")] {
+        assert!(all[at].2.contains(remedy), "{remedy}: {all:?}");
+    }
+    let said = harness.run(&["check", "--param", "period=2026-10"]);
+    assert!(said.code == 64 && said.err.contains("--connect"), "{said:?}");
+}

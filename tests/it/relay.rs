@@ -142,6 +142,10 @@ fn a_relay_with_starttls_and_a_password_is_used_when_its_certificate_is_trusted(
     }
     let mut foreign = Foreign::start_secured(USERS);
     foreign.harness.set_variable("SSL_CERT_FILE", "relay.pem");
+    let connected = foreign.harness.run(&["check", "--connect"]);
+    let logged_in = "STARTTLS with a trusted certificate, logged in as nightmail";
+    assert!(connected.good().contains(logged_in) && !connected.out.contains(PASSWORD), "{connected:?}");
+    assert_eq!(foreign.received().len(), 0, "a contact is no mail");
     let mut daemon = foreign.harness.serve();
     foreign.harness.run_to_the_end(&mut daemon);
     for mail in foreign.check(USERS) {
@@ -190,7 +194,9 @@ fn a_wrong_password_is_named_and_never_shown() {
     let mut foreign = Foreign::start_secured(USERS);
     foreign.harness.set_variable("SSL_CERT_FILE", "relay.pem");
     foreign.harness.set_variable("RELAY_PASSWORD", "not-the-right-one");
-    let said = needs_an_operator(&foreign);
+    let connected = foreign.harness.run(&["check", "--connect"]);
+    assert!(connected.code == 69 && connected.out.contains("535"), "{connected:?}");
+    let said = needs_an_operator(&foreign) + &connected.out;
     assert!(said.contains("535") && said.contains("check relay.username and relay.password"), "{said}");
     assert!(!said.contains("not-the-right-one"));
 }

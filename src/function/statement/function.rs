@@ -19,7 +19,7 @@ use super::mail::{Mail, Mailer};
 use super::template::{Context, Document, Recipient};
 use super::url::UrlTemplate;
 use super::{Options, User};
-use crate::base::{Clock, Contact, Destination, Effect, Failure, Outcome, Report, Verdict};
+use crate::base::{Clock, Contact, Destination, Effect, Failure, Outcome, Report, Verdict, units};
 use crate::function::upstream::Answer;
 use crate::function::{Error, Function, Invocation, upstream};
 
@@ -131,12 +131,7 @@ impl Statement {
         let body = Body::parse(&invocation.body).map_err(dead)?;
         let user = User::check(body.user.get()).map_err(dead)?;
         let account = user.account();
-        let url = self.account_url.fill("account", |name| match name {
-            "user_id" => Some(user.id.as_str()),
-            "account_id" => Some(account),
-            name => body.params.get(name).map(String::as_str),
-        });
-        let url = url.map_err(dead)?;
+        let url = self.url_of(&user, &body.params).map_err(dead)?;
         let answer = self.fetch(&url, self.left(invocation), contacts).await?;
         let period = body.params.get(PERIOD).map(String::as_str);
         let print = self.render(answer.body, account, period, &user).await.map_err(dead)?;
@@ -159,6 +154,41 @@ impl Statement {
         let mut proof = self.mailer.send(&mail, contacts).await.map_err(super::mail::SendFault::into_outcome)?;
         proof.document_sha256 = Some(print.sha256);
         Ok(Outcome::Done(proof))
+    }
+
+    fn url_of(&self, user: &User, params: &BTreeMap<String, String>) -> Result<Url, Failure> {
+        self.account_url.fill("account", |name| match name {
+            "user_id" => Some(user.id.as_str()),
+            "account_id" => Some(user.account()),
+            name => params.get(name).map(String::as_str),
+        })
+    }
+
+    /// The account API and the relay, as contacts name them.
+    pub fn places(&self) -> [Destination; 2] {
+        [self.accounts.destination().clone(), self.mailer.destination()]
+    }
+
+    /// Fetches and renders one user's statement, and mails nothing; says what came of it.
+    ///
+    /// # Errors
+    /// As for a message: what is wrong, and the remedy.
+    pub async fn probe_account(&self, user: &User, params: &BTreeMap<String, String>) -> Result<String, Failure> {
+        let url = self.url_of(user, params)?;
+        let answer = self.accounts.get(&url, "account", &mut Vec::new()).await;
+        let answer = answer.map_err(|fault| fault.failure().clone())?;
+        let (received, period) = (answer.body.len() as u64, params.get(PERIOD).map(String::as_str));
+        let print = self.render(answer.body, user.account(), period, user).await?;
+        let (received, made) = (units::show_size(received), units::show_size(print.pdf.len() as u64));
+        Ok(format!("the account of user {} ({received}) makes a statement ({made})", user.id))
+    }
+
+    /// Opens a session with the relay up to the login, and mails nothing; says what the relay answered.
+    ///
+    /// # Errors
+    /// What is wrong, and the remedy.
+    pub async fn probe_relay(&self) -> Result<String, Failure> {
+        self.mailer.probe().await
     }
 
     /// How much of the attempt's time limit is left. Only a mail's dialogue may go on after it.
@@ -235,7 +265,7 @@ impl Function for Statement {
     }
 
     fn destinations(&self) -> Vec<Destination> {
-        vec![self.accounts.destination().clone(), self.mailer.destination()]
+        self.places().into()
     }
 
     fn silences(&self) -> Vec<(Destination, Duration)> {

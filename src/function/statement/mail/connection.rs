@@ -65,6 +65,11 @@ impl Connection {
         Self { smtp, mails: 0 }
     }
 
+    /// The name that the relay gave itself in its reply to EHLO.
+    pub(super) fn relay_name(&self) -> String {
+        outcome::printable(self.smtp.server_info().name())
+    }
+
     /// Sends one mail and returns the relay's final reply. After an error the connection must not be used for another
     /// mail. `wait` is restarted with each step; `effect` begins just before the final dot.
     pub(super) async fn deliver(

@@ -10,7 +10,7 @@ use super::message::Composer;
 use super::pool::Pool;
 use super::relay::Relay;
 use crate::base::outcome::DeliveryProof;
-use crate::base::{Clock, Contact, Destination, Timestamp, Verdict};
+use crate::base::{Clock, Contact, Destination, Failure, Timestamp, Verdict};
 use crate::function::statement::MailOptions;
 use crate::function::statement::template::Templates;
 use crate::function::{EffectFlag, Error, tls};
@@ -84,6 +84,14 @@ impl Mailer {
     /// The relay.
     pub fn destination(&self) -> Destination {
         self.pool.destination()
+    }
+
+    /// Opens a session up to the login and ends it; says what the relay answered.
+    ///
+    /// # Errors
+    /// What is wrong, and the remedy.
+    pub async fn probe(&self) -> Result<String, Failure> {
+        self.pool.probe().await
     }
 
     /// The Message-ID that a mail with this key has.

@@ -217,6 +217,41 @@ async fn small_mails_do_not_wait_for_delayed_acknowledgements() {
     tokio::time::timeout(Duration::from_millis(50 * 40), mails).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_probe_goes_up_to_the_login_and_mails_nobody() {
+    for (mode, trusted) in [(Tls::StartTls, true), (Tls::Implicit, true), (Tls::StartTls, false)] {
+        let (sink, certificate) = Sink::tls(mode, "").await;
+        let mut options = options();
+        options.relay.port = sink.port;
+        options.relay.host = "localhost".into();
+        options.relay.tls = mode;
+        let mut roots = rustls::RootCertStore::empty();
+        if trusted {
+            roots.add(certificate).unwrap();
+        }
+        let mailer = |options: &MailOptions| {
+            let roots = roots.clone();
+            Mailer::with_tls(options, ManualClock::new(NOW), || tls::with_roots(roots)).unwrap()
+        };
+        let answered = mailer(&options).probe().await;
+        options.relay.credentials = Some(("bank".into(), "secret".to_owned().into()));
+        let with_login = mailer(&options).probe().await;
+        if trusted {
+            let tls = if mode == Tls::StartTls { "STARTTLS" } else { "TLS" };
+            let text =
+                format!("sink greeted and answered EHLO, {tls} with a trusted certificate, no login is configured");
+            assert_eq!(answered, Ok(text));
+            let refused = with_login.unwrap_err().text;
+            assert!(refused.contains("no login is possible") && refused.contains("relay.username"), "{refused}");
+        } else {
+            let refused = answered.unwrap_err().text;
+            assert!(refused.contains("certificate"), "{refused}");
+        }
+        assert_eq!(sink.see(|seen| seen.mails.len()), 0);
+        assert!(!trusted || sink.see(|seen| seen.quits) >= 1, "a session is ended with QUIT");
+    }
+}
+
 async fn send_over_tls(mode: Tls, injected: &'static str, trusted: bool) -> (Sink, (&'static str, String)) {
     let (sink, certificate) = Sink::tls(mode, injected).await;
     let mut options = options();

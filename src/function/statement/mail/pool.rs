@@ -76,6 +76,21 @@ impl Pool {
         })
     }
 
+    /// Opens a session of its own up to the login and ends it; says what the relay answered.
+    ///
+    /// # Errors
+    /// What is wrong, and the remedy.
+    pub(super) async fn probe(&self) -> Result<String, Failure> {
+        match self.relay.open(&self.silences.begin()).await {
+            Ok(session) => {
+                let answered = self.relay.describe(&session);
+                session.quit().await;
+                Ok(answered)
+            }
+            Err(failure) => Err(failure.classify(&self.relay.address()).fault.failure().clone()),
+        }
+    }
+
     /// The relay, for the contacts.
     pub(super) fn destination(&self) -> Destination {
         Destination::new("relay", &self.relay.address())

@@ -108,6 +108,20 @@ impl Relay {
         Ok(Connection::new(smtp))
     }
 
+    /// What an open session shows of the relay.
+    pub(super) fn describe(&self, session: &Connection) -> String {
+        let tls = match self.options.tls {
+            Tls::None => "without TLS",
+            Tls::StartTls => "STARTTLS with a trusted certificate",
+            Tls::Implicit => "TLS with a trusted certificate",
+        };
+        let login = match &self.options.credentials {
+            Some((user, _)) => format!("logged in as {user}"),
+            None => "no login is configured".into(),
+        };
+        format!("{} greeted and answered EHLO, {tls}, {login}", session.relay_name())
+    }
+
     /// A stream whose greeting was read, with TLS where it is set.
     async fn greeted(&self, wait: &Wait) -> Result<Stream, SmtpFailure> {
         let limits = &self.options.limits;
