@@ -52,7 +52,7 @@ async fn a_users_answer_that_is_no_page_is_a_dead_letter_with_the_reason_and_the
 async fn a_refused_token_or_answers_that_break_off_kill_nothing_and_the_run_goes_on_after_the_fix() {
     let refused = Behaviour::Status { status: 401, retry_after: None };
     for (route, queue, behaviour) in [
-        (Route::Users, "fan-out", refused.clone()),
+        (Route::Users, "fan-out", refused),
         (Route::Account, "statements", refused),
         // The only message of its function: what is wrong cannot be told from what it makes the service do, so it is
         // not charged either.
