@@ -429,6 +429,59 @@ fn schedules_show_the_wall_clock_of_their_zone_and_a_mistyped_period_starts_noth
 }
 
 #[test]
+fn a_period_given_twice_is_refused_and_blanks_around_it_make_no_second_run() {
+    let harness = Harness::with_bank(&["--users", "1"]);
+    let _daemon = harness.serve();
+    let start = |params: &[&str]| {
+        let params = params.iter().flat_map(|param| ["--param", param]);
+        harness.run(&["run", "start", "monthly-statements"].into_iter().chain(params).collect::<Vec<_>>())
+    };
+    let said = start(&["period=2026-10", "period = 2026-11"]);
+    let twice = "--param period is given twice, as \"2026-10\" and \"2026-11\"";
+    assert!(said.code == 1 && said.err.contains(twice), "{said:?}");
+    assert_eq!(harness.run(&["run", "list", "--json"]).json(), json!([]));
+    start(&[" period= 2026-10\u{a0}"]).good();
+    let said = start(&["period=2026-10 "]);
+    assert!(said.code == 1 && said.err.contains("period=\"2026-10\" was started before as run 1"), "{said:?}");
+    start(&["period=2026  10"]).good();
+    let list = harness.run(&["run", "list"]);
+    assert!(list.good().contains("period=\"2026-10\"") && list.out.contains("period=\"2026  10\""), "{list:?}");
+    assert!(harness.run(&["run", "show", "2"]).good().starts_with("run 2: monthly-statements period=\"2026  10\"\n"));
+}
+
+#[test]
+fn a_fan_out_that_died_is_told_by_log_list_and_json_and_goes_on_by_the_command_that_they_name() {
+    let mut harness = Harness::with_bank(&["--users", "0"]);
+    let mut daemon = harness.serve();
+    let start = ["run", "start", "monthly-statements", "--param", "period=2026-10"];
+    harness.run(&start).good();
+    let line = daemon.wait_for("the fan-out died");
+    assert!(line.contains("ERROR") && line.contains("data users none"), "{line}");
+    let shown = harness.run(&["run", "show", "1", "--json"]).json();
+    let letter = harness.run(&["peek", "fan-out-dead", "--json"]).json()[0]["message_id"].as_str().unwrap().to_owned();
+    assert_eq!((&shown["state"], &shown["fetch_death"]["letter"]), (&json!("fetch-dead"), &json!(letter)));
+    assert_eq!(harness.run(&["run", "list", "--json"]).json(), json!([shown]));
+    assert!(harness.run(&["run", "list"]).good().contains("fetch-dead"));
+    let text = harness.run(&["run", "show", "1"]);
+    let remedy = format!("nightmail redrive fan-out-dead --id {letter}");
+    for part in ["fetch-dead", &letter, "data users none: the users API answered no users at all", &remedy] {
+        assert!(text.good().contains(part), "{part}: {text:?}");
+    }
+    assert!(line.contains(&remedy), "{line}");
+
+    // The users are there now; the same run goes on.
+    daemon.stop();
+    harness.start_bank(&["--users", "3"]);
+    harness.start_sink();
+    let mut daemon = harness.serve();
+    let words: Vec<_> = remedy.split(' ').skip(1).collect();
+    harness.run(&words).good();
+    daemon.wait_for("the run is complete");
+    let shown = harness.run(&["run", "show", "1", "--json"]).json();
+    assert_eq!((&shown["state"], &shown["fetch_death"], &shown["sent"]), (&json!("complete"), &json!(null), &json!(3)));
+}
+
+#[test]
 fn what_a_clock_ahead_decided_is_shown_and_forgotten_while_the_daemon_runs() {
     const NAME: &str = "monthly-statements";
     let harness = Harness::empty();

@@ -167,25 +167,35 @@ impl Harness {
     /// A harness with a bank of these options.
     pub(crate) fn with_bank(options: &[&str]) -> Self {
         let mut harness = Self::empty();
-        let mut bank = Process::start(harness.command(&["demo", "bank", "--listen", "127.0.0.1:0"]).args(options));
-        let line = bank.wait_for("on http://");
-        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
-        harness.set("FUNCTIONS__FAN_OUT__USERS__URL", &format!("{url}/users?period={{period}}"));
-        let account = format!("{url}/accounts/{{account_id}}/transactions?period={{period}}");
-        harness.set("FUNCTIONS__STATEMENT__ACCOUNT__URL", &account);
-        harness.servers.push(bank);
+        harness.start_bank(options);
         harness
     }
 
     /// The same with the demo's mail sink as the relay.
     pub(crate) fn with_bank_and_sink(options: &[&str]) -> Self {
         let mut harness = Self::with_bank(options);
-        let mut sink = Process::start(&mut harness.command(&["demo", "mail-sink", "--listen", "127.0.0.1:0"]));
+        harness.start_sink();
+        harness
+    }
+
+    /// Starts a bank for what is started from now on.
+    pub(crate) fn start_bank(&mut self, options: &[&str]) {
+        let mut bank = Process::start(self.command(&["demo", "bank", "--listen", "127.0.0.1:0"]).args(options));
+        let line = bank.wait_for("on http://");
+        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+        self.set("FUNCTIONS__FAN_OUT__USERS__URL", &format!("{url}/users?period={{period}}"));
+        let account = format!("{url}/accounts/{{account_id}}/transactions?period={{period}}");
+        self.set("FUNCTIONS__STATEMENT__ACCOUNT__URL", &account);
+        self.servers.push(bank);
+    }
+
+    /// Starts the demo's mail sink as the relay of what is started from now on.
+    pub(crate) fn start_sink(&mut self) {
+        let mut sink = Process::start(&mut self.command(&["demo", "mail-sink", "--listen", "127.0.0.1:0"]));
         let line = sink.wait_for("mail sink on ");
         let port = line.split_whitespace().nth(3).unwrap().rsplit(':').next().unwrap().to_owned();
-        harness.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", &port);
-        harness.servers.push(sink);
-        harness
+        self.set("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", &port);
+        self.servers.push(sink);
     }
 
     /// Sets a key of the configuration for all that is started from now on.
