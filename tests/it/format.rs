@@ -433,3 +433,33 @@ fn runs_recipients_and_ticks_are_laid_out_as_the_format_says_and_their_version_1
     insta::assert_snapshot!(hex(&tick.encode()), @"020103");
     assert_eq!(TickRecord::decode(&[1, 1, 1]).map(|tick| tick.verdict), Ok(TickVerdict::Known));
 }
+
+#[tokio::test]
+async fn the_upgrade_counts_the_followers_that_earlier_counts_did_not_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nightmail.redb");
+    std::fs::copy(STORED[1], &path).unwrap();
+    let follower = |body, size_bytes| Follower {
+        body,
+        message_id: MessageId::from_bytes([4; 16]),
+        size_bytes,
+        priority: 0,
+        sent_at: START,
+        expires_at: Timestamp::ZERO,
+    };
+    let db = redb::Database::open(&path).unwrap();
+    let transaction = db.begin_write().unwrap();
+    for (key, follower) in [(1, Some(follower(901, 30))), (2, None), (3, Some(follower(902, 12)))] {
+        let row = UniqueRecord { queue: 2, sequence: 1, follower }.encode();
+        let key = [&2_u32.to_be_bytes()[..], &[key; 16]].concat();
+        // Format 2 has no checksums.
+        transaction.open_table(crate::support::table("uniques")).unwrap().insert(&*key, &*row).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(db);
+    let queues = queues(&path, START);
+    let counts = queues.store().snapshot().unwrap().counts().unwrap();
+    let orders = counts.get(&2).unwrap().unwrap();
+    assert_eq!((orders.total(), orders.followers, orders.follower_bytes), (5, 2, 42));
+    assert_eq!(counts.get(&1).unwrap().unwrap().followers, 0);
+}

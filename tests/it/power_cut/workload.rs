@@ -8,11 +8,12 @@ use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::unique::{Mode, Unique};
 use nightmail::queue::{Options, ReceiptHandle, Receive, Send, settle};
 use nightmail::store::Snapshot;
-use nightmail::store::record::{Fifo, Owner};
+use nightmail::store::record::{Fifo, Owner, RunRecord};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::disk::{Bytes, Call, Change, LOG, Machine, STORE, apply};
+use crate::slices::{commit_from, make_queues, malformed, page, start_run, user};
 use crate::support::{World, forever};
 
 const FIFO: &str = "steps.fifo";
@@ -49,9 +50,12 @@ impl Recording {
         world.make_orders().await;
         let fifo = Some(Fifo { content_based_deduplication: true, ..Fifo::default() });
         world.queues().ensure(FIFO, &Options { fifo, ..forever() }).await.unwrap();
+        make_queues(world.queues(), Options { messages_max: Some(12), ..forever() }, forever()).await;
         let start = machine.content();
         machine.take_calls();
-        let mut workload = Workload { rng: StdRng::seed_from_u64(seed), world, handles: Vec::new(), redrive: None };
+        let rng = StdRng::seed_from_u64(seed);
+        let (handles, taken) = (Vec::new(), Vec::new());
+        let mut workload = Workload { rng, world, handles, redrive: None, run: None, runs: 0, taken };
         let (mut states, mut answered) = (vec![whole(&workload.world.snapshot())], Vec::new());
         for _ in 0..steps {
             workload.step().await;
@@ -159,6 +163,12 @@ struct Workload {
     world: World,
     handles: Vec<ReceiptHandle>,
     redrive: Option<u64>,
+    /// The run whose users are fetched.
+    run: Option<RunRecord>,
+    /// How many runs were started.
+    runs: u32,
+    /// Messages of the full target that are deleted next.
+    taken: Vec<ReceiptHandle>,
 }
 
 impl Workload {
@@ -166,7 +176,8 @@ impl Workload {
         match self.rng.random_range(0..100) {
             0..8 => self.send_to_fifo().await,
             8..14 => self.send_with_extras().await,
-            14..25 => self.send().await,
+            14..21 => self.send().await,
+            21..25 => self.commit_slice().await,
             25..32 => self.send_in_one_group().await,
             32..56 => self.receive().await,
             56..66 => {
@@ -243,6 +254,30 @@ impl Workload {
         for sent in [a, b, c] {
             sent.unwrap();
         }
+    }
+
+    /// A slice of a users page: its users, a letter, rows and the cursor in one commit. The target holds 12 messages;
+    /// when it is full, some are taken, and deleted in the next such step.
+    async fn commit_slice(&mut self) {
+        if !self.taken.is_empty() {
+            self.world.queues().delete_batch(std::mem::take(&mut self.taken)).await.unwrap();
+            return;
+        }
+        let Some(run) = self.run.take().filter(|run| run.fan_out.finished_at.is_none()) else {
+            self.runs += 1;
+            self.run = Some(start_run(&self.world, &self.runs.to_string()).await);
+            return;
+        };
+        let (first, is_last) = (run.fan_out.pages * 5, self.rng.random_bool(0.2));
+        let users = (first..first + 5).map(user).chain([malformed(&format!(r#"{{"id":"x{first}"}}"#))]);
+        let next = (!is_last).then(|| format!("page-{}", run.fan_out.pages + 1));
+        self.run = Some(match commit_from(&self.world, &run, 0, page(users, next.as_deref())).await {
+            Ok(slice) => slice.run,
+            Err(_) => {
+                self.taken = self.world.take("users", 10).await.into_iter().map(|message| message.handle).collect();
+                run
+            }
+        });
     }
 
     async fn receive(&mut self) {

@@ -1,13 +1,16 @@
 //! How a worker's attempt ends: retried, deferred, released, dead, done, or lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nightmail::base::{AttemptEnd, LeaseTime};
 use nightmail::queue::settle::{self, HISTORY_MAX, Settled};
-use nightmail::queue::{Options, Send, peek};
-use nightmail::store::record::Fifo;
+use nightmail::queue::{Error, Options, Queues, Send, peek};
+use nightmail::run::Ledger;
+use nightmail::store::Store;
+use nightmail::store::record::{Fifo, Record};
 
-use crate::support::{World, dying_after, forever};
+use crate::support::{World, dying_after, forever, tamper};
 
 #[tokio::test]
 async fn a_failed_attempt_waits_for_its_back_off_and_stands_in_the_history() {
@@ -338,4 +341,56 @@ async fn a_history_is_bounded_and_keeps_the_latest_attempts() {
     assert!(numbers.len() <= HISTORY_MAX as usize, "{} attempts are kept", numbers.len());
     assert_eq!(numbers.last(), Some(&210));
     assert!(peeked[0].history.iter().all(|attempt| attempt.end == AttemptEnd::Retry));
+}
+
+#[tokio::test]
+async fn done_and_the_observer_read_whose_message_it_is_and_no_more_of_its_body() {
+    let mut world = World::with_orders().await;
+    for text in ["done", "deleted"] {
+        world.send("orders", text).await;
+    }
+    let taken = world.take("orders", 2).await;
+    let (done, deleted) = (taken[0].handle, taken[1].handle);
+    let bodies = world.snapshot().bodies().unwrap().first(0..=u64::MAX, 10).unwrap();
+    world.close();
+    for (id, body) in bodies {
+        let mut bytes = body.encode();
+        // An envelope that does not decode.
+        bytes[25..29].copy_from_slice(&4_u32.to_be_bytes());
+        tamper(&world.options().path, "bodies", &id.to_be_bytes(), &bytes);
+    }
+    let store = Store::open(&world.options()).unwrap();
+    let queues = Queues::new(store, world.clock.clone(), Arc::new(Ledger));
+    let head = queues.store().write::<_, Error, _>(move |tx| settle::done(tx, done)).await.unwrap();
+    assert_eq!(head.map(|head| head.run), Some(1));
+    assert_eq!(queues.delete(deleted).await, Ok(true), "the ledger was told");
+}
+
+#[tokio::test]
+async fn a_wait_for_room_and_progress_end_the_series_of_deferrals_that_a_limit_bounds() {
+    for with_progress in [false, true] {
+        let world = World::with_orders().await;
+        world.send("orders", "hello").await;
+        // `defer` of these tests ends after an hour of deferrals.
+        assert!(matches!(world.defer(world.work("orders").await.handle).await, Settled::Waits { .. }));
+        for _ in 0..3 {
+            world.pass(3000);
+            let handle = world.work("orders").await.handle;
+            if with_progress {
+                world.step(move |tx| settle::progress(tx, handle)).await.unwrap();
+                assert!(matches!(world.defer(handle).await, Settled::Waits { .. }));
+            } else {
+                let ended = world.ended("full");
+                let wait = Duration::from_secs(60);
+                let settled = world.step(move |tx| settle::wait(tx, handle, &ended, wait)).await.unwrap();
+                assert_eq!(settled, Settled::Waits { until: world.now().lease.after(wait) });
+            }
+            world.check();
+        }
+        world.pass(3000);
+        let handle = world.work("orders").await.handle;
+        assert!(matches!(world.defer(handle).await, Settled::Waits { .. }), "the series began anew");
+        let message = peek::peek(&world.snapshot(), &world.queue("orders"), 1, 10, world.now()).unwrap().remove(0);
+        assert_eq!((message.attempts_charged, message.history.len()), (0, 5));
+    }
 }
