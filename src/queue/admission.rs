@@ -1,6 +1,6 @@
 //! Admission: whether a queue has room for a message, decided before the step writes anything.
 //!
-//! The only module that makes an [`Admitted`], which a send takes, and a [`Room`], which an insert takes: nothing gets
+//! The only module that makes an [`Admitted`], which a send takes, and a `Room`, which an insert takes: nothing gets
 //! into a queue unless its limits were checked, or are named here as not applying.
 
 use std::collections::HashSet;

@@ -1,7 +1,7 @@
 //! The circuit breakers of all destinations, shared by the pools whose functions call them.
 //!
 //! Owns the lock around the breakers, the one log line per change of state and the wake-up of dispatchers. The rules
-//! are [`Breaker`]'s. No lock is held across an await.
+//! are `Breaker`'s. No lock is held across an await.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
