@@ -7,7 +7,7 @@ use crate::api::control::request::FailureKind;
 use crate::api::control::{Answer, Client, Control, Failure, Request};
 use crate::base::{SystemClock, units};
 use crate::config::Settings;
-use crate::daemon::serve;
+use crate::daemon::{functions, serve};
 use crate::queue::Queues;
 use crate::store::{self, HolderKind, Purpose};
 
@@ -42,7 +42,8 @@ pub(super) async fn ask_with(context: &Context, settings: &Settings, request: Re
         must_be_there(settings)?;
         if let Some(queues) = open_or_daemon(context, settings, &client, request.command()).await? {
             note(format_args!("no daemon runs; reading {} directly", settings.store.path.display()));
-            return Ok(Control::of_cli(queues, serve::schedules(settings)).answer(request).await?);
+            let control = Control::of_cli(queues, serve::schedules(settings));
+            return Ok(control.with_message_id_rules(functions::message_ids(settings)).answer(request).await?);
         }
     }
     Ok(client.ask(&request).await?)

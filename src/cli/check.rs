@@ -12,7 +12,7 @@ use crate::daemon::{self, functions};
 use super::args::Context;
 use super::exit::Exit;
 use super::output::{note, tame, wrap};
-use super::runs::parse_param;
+use super::runs::{params, parse_param};
 
 /// What a destination answered is shown up to this many characters; `--json` shows all of it.
 const TEXT_CHARS_MAX: usize = 1000;
@@ -103,7 +103,7 @@ pub(super) async fn check(context: &Context, check: Check) -> anyhow::Result<Exi
     }
     let destinations = match check.connect {
         true => {
-            let order = Order { params: check.params.into_iter().collect(), limit: context.timeout };
+            let order = Order { params: params(check.params)?, limit: context.timeout };
             Some(connect(&settings, &SystemClock::shared(), &order).await?)
         }
         false => None,

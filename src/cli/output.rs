@@ -17,7 +17,7 @@ const PROSE_WORD_CHARS_MAX: usize = 40;
 pub(super) const FAILURE_BYTES_MAX: usize = 400;
 
 /// The first column, which names the row, is broken only when it has a cell of more characters than this.
-const FIRST_CHARS_MAX: usize = 40;
+const FIRST_CHARS_MAX: usize = 24;
 
 /// The size of a terminal that does not tell it.
 const ROWS: usize = 24;

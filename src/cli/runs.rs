@@ -9,11 +9,11 @@ use crate::api::control::{Answer, Failure, Request};
 use crate::base::outcome::shorten;
 use crate::base::units;
 use crate::run::Report;
-use crate::run::report::{ROWS_SHOWN_MAX, Row};
+use crate::run::report::{Filter, ROWS_SHOWN_MAX, Row};
 
 use super::args::Context;
 use super::ask::{ask, strange};
-use super::output::{FAILURE_BYTES_MAX, Output, table, tame};
+use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap};
 
 /// `nightmail run …`
 #[derive(Debug, Subcommand)]
@@ -52,6 +52,15 @@ pub(super) struct Recipients {
     /// Only those in doubt: an attempt was cut off and may have mailed
     #[arg(long)]
     in_doubt: bool,
+    /// Only the user with this id
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+    /// Only those with this mail address
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<String>,
+    /// Only those whose reason, fingerprint or relay's reply has this text
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
 }
 
 pub(super) fn parse_param(text: &str) -> Result<(String, String), String> {
@@ -63,7 +72,7 @@ pub(super) fn parse_param(text: &str) -> Result<(String, String), String> {
 }
 
 /// The parameters by name; one that is given twice is refused, since only one of its values could count.
-fn params(given: Vec<(String, String)>) -> anyhow::Result<BTreeMap<String, String>> {
+pub(super) fn params(given: Vec<(String, String)>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut params = BTreeMap::new();
     for (name, value) in given {
         if let Some(first) = params.get(&name) {
@@ -101,10 +110,11 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
 
 async fn recipients(context: &Context, what: Recipients) -> anyhow::Result<()> {
     let mut rows: Vec<Row> = Vec::new();
+    let Recipients { run, state, in_doubt, user, address, reason } = what;
+    let filter = Filter { state, interrupted: in_doubt, user, address, reason };
     loop {
         let after = rows.last().map(|row| row.key.clone());
-        let request =
-            Request::Recipients { id: what.run, state: what.state.clone(), interrupted: what.in_doubt, after };
+        let request = Request::Recipients { id: run, filter: filter.clone(), after };
         let part = match ask(context, request).await? {
             Answer::Recipients(part) => part,
             other => return Err(strange(&other)),
@@ -116,7 +126,7 @@ async fn recipients(context: &Context, what: Recipients) -> anyhow::Result<()> {
         }
     }
     rows.sort_by(|a, b| a.user.cmp(&b.user));
-    context.output.list(&rows, "no such recipients", recipients_table)
+    context.output.list(&rows, "no such recipients", recipients_text)
 }
 
 /// Runs as a table, for `run list` and for `status`. Its first column names the run, so that it fits 80 characters.
@@ -189,16 +199,28 @@ fn params_text(run: &Report) -> String {
     run.params.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join(" ")
 }
 
-fn recipients_table(rows: &[Row]) -> String {
-    let row = |row: &Row| {
-        let doubt = if row.interrupted > 0 { row.interrupted.to_string() } else { String::new() };
-        vec![
-            tame(&row.user, 80),
-            row.state.clone(),
-            row.updated_at.to_string(),
-            doubt,
-            shorten(&row.detail, FAILURE_BYTES_MAX),
-        ]
-    };
-    table(&["user", "state", "since", "cut off", "detail"], &[3], rows.iter().map(row).collect())
+/// A few lines for each recipient: a Message-ID alone fills most of one.
+fn recipients_text(rows: &[Row]) -> String {
+    rows.iter().map(recipient_text).collect::<Vec<_>>().join("\n")
+}
+
+fn recipient_text(row: &Row) -> String {
+    let address = if row.address.is_empty() { String::new() } else { format!(" <{}>", tame(&row.address, 320)) };
+    let mut lines = vec![format!("{}{address}: {} since {}", tame(&row.user, 80), row.state, seconds(row.updated_at))];
+    if row.interrupted > 0 {
+        let attempts = units::count(row.interrupted, "attempt");
+        lines.push(format!("in doubt: {attempts} cut off that may have mailed"));
+    }
+    let class = row.fingerprint.as_ref().map(|fingerprint| format!("{fingerprint} "));
+    match (&row.reply, &row.reason) {
+        (Some(reply), _) => lines.push(format!("relay: {}", shorten(reply, FAILURE_BYTES_MAX))),
+        (None, Some(reason)) => {
+            lines.push(format!("reason: {}{}", class.unwrap_or_default(), shorten(reason, FAILURE_BYTES_MAX)))
+        }
+        (None, None) => lines.extend(class.map(|class| format!("reason: {}", class.trim_end()))),
+    }
+    // Only a mail that was begun is in the relay's log.
+    let is_begun = row.state == "sent" || row.interrupted > 0;
+    lines.extend(row.message_id.as_ref().filter(|_| is_begun).map(|id| format!("Message-ID: {}", tame(id, 400))));
+    lines.iter().map(|line| wrap(line).replace('\n', "\n  ")).collect::<Vec<_>>().join("\n  ")
 }

@@ -1,10 +1,11 @@
 //! Builds the functions from their settings.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::Clock;
 use crate::config::{FunctionSettings, Kind, Settings};
-use crate::function::statement::{self, PdfStatementRenderer, Statement, Users};
+use crate::function::statement::{self, MessageIds, PdfStatementRenderer, Statement, Users};
 use crate::function::{self, Function};
 use crate::queue::Queues;
 use crate::schedule::{FanOut, FanOutOptions};
@@ -59,6 +60,22 @@ fn each<T>(
         }
     }
     if faults.is_empty() { Ok(made) } else { Err(Error::Functions(faults)) }
+}
+
+/// What gives the mails of each fan-out's runs their Message-IDs, by the fan-out's name. One whose target no `statement`
+/// serves has none.
+pub fn message_ids(settings: &Settings) -> BTreeMap<String, MessageIds> {
+    let of_queue = |queue: &String| {
+        settings.functions.iter().find_map(|function| match &function.kind {
+            Kind::Statement(options) if function.pool.queue == *queue => MessageIds::new(&options.mail).ok(),
+            _ => None,
+        })
+    };
+    let of_fan_out = |function: &FunctionSettings| match &function.kind {
+        Kind::FanOut(options) => Some((function.pool.function.clone(), of_queue(&options.target)?)),
+        Kind::Statement(_) => None,
+    };
+    settings.functions.iter().filter_map(of_fan_out).collect()
 }
 
 /// The names of the runs' parameters, which URL templates may use.

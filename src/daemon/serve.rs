@@ -101,6 +101,7 @@ impl Daemon {
         let (driver, driver_stop) = (queues.clone(), signals.stop.clone());
         parts.spawn(async move { driver.drive_all(driver_stop).await.map_err(Error::from) });
         let answers = Control::of_daemon(queues.clone(), schedules, breakers.clone(), end.clone());
+        let answers = answers.with_message_id_rules(functions::message_ids(&settings));
         let control = server::serve(control, answers.with_functions(functions), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
 

@@ -3,11 +3,14 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::base::Timestamp;
-use crate::base::outcome::DeliveryProof;
+use crate::base::outcome::{self, DeliveryProof};
+use crate::base::{Failure, Timestamp};
 use crate::queue::{Death, Observer, RunMessage, Transition};
 use crate::store::record::{FanOutLetter, RecipientRecord, RecipientState, RunTotals};
 use crate::store::{self, Tx};
+
+/// A row keeps this much of the reason of a death, and its remedy.
+const REASON_BYTES_MAX: usize = 300;
 
 /// Updates the ledger when messages of runs die, are redriven or are removed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +29,10 @@ impl Observer for Ledger {
         }
         let key = (message.run, message.recipient);
         match transition {
-            Transition::Died(death) => set_state(tx, key, RecipientState::Dead(death.fingerprint), now),
+            Transition::Died(death) => {
+                set_state(tx, key, RecipientState::Dead(death.fingerprint), now)?;
+                set_reason(tx, key, death.failure)
+            }
             Transition::Redriven => set_state(tx, key, RecipientState::Open, now),
             Transition::Withdrawn(why) => set_state(tx, key, RecipientState::Withdrawn(why.into()), now),
             Transition::Interrupted => interrupted(tx, key, now),
@@ -92,8 +98,12 @@ pub fn record_key_by_place(page: u32, index: usize) -> [u8; 16] {
 pub struct Recipient<'a> {
     /// Its row key.
     pub key: [u8; 16],
-    /// The user's id; for a malformed record its place.
+    /// The user's id; for a malformed record the id that it names, else its place.
     pub user: &'a str,
+    /// The mail address; empty for a malformed record.
+    pub address: &'a str,
+    /// The account, when it is not the user's id.
+    pub account: Option<&'a str>,
     /// The page, counted from 1.
     pub page: u32,
 }
@@ -103,11 +113,20 @@ pub struct Recipient<'a> {
 /// # Errors
 /// A storage fault.
 pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) -> Result<bool, store::Error> {
-    let Recipient { key, user, page } = recipient;
+    let Recipient { key, user, address, account, page } = recipient;
     if tx.recipients()?.get(&(run, key))?.is_some() {
         return Ok(false);
     }
-    let row = RecipientRecord { user: user.into(), state: RecipientState::Open, updated_at: now, interrupted: 0, page };
+    let row = RecipientRecord {
+        user: user.into(),
+        state: RecipientState::Open,
+        updated_at: now,
+        interrupted: 0,
+        page,
+        address: address.into(),
+        account: account.map(str::to_owned),
+        reason: String::new(),
+    };
     tx.recipients()?.insert(&(run, key), &row)?;
     tx.totals_mut(run)?.fetched += 1;
     Ok(true)
@@ -169,7 +188,17 @@ fn set_state(tx: &mut Tx<'_>, key: (u64, [u8; 16]), state: RecipientState, now: 
     if let Some(slot) = slot(totals, &state) {
         *slot += 1;
     }
-    tx.recipients()?.insert(&key, &RecipientRecord { state, updated_at: now, ..old })?;
+    tx.recipients()?.insert(&key, &RecipientRecord { state, updated_at: now, reason: String::new(), ..old })?;
+    Ok(())
+}
+
+/// Keeps why a recipient's message died, so that lists name it after the letter is gone, too.
+fn set_reason(tx: &mut Tx<'_>, key: (u64, [u8; 16]), failure: Option<&Failure>) -> Result<(), store::Error> {
+    let Some(row) = tx.recipients()?.get(&key)?.filter(|row| matches!(row.state, RecipientState::Dead(_))) else {
+        return Ok(());
+    };
+    let text = failure.map_or_else(|| "the process died during its attempts".into(), ToString::to_string);
+    tx.recipients()?.insert(&key, &RecipientRecord { reason: outcome::shorten(&text, REASON_BYTES_MAX), ..row })?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{MessageId, Timestamp};
-use crate::store::record::{FanOutLetter, FanOutProgress, RecipientState, RunRecord, RunTotals};
+use crate::store::record::{FanOutLetter, FanOutProgress, RecipientRecord, RecipientState, RunRecord, RunTotals};
 use crate::store::{self, Snapshot};
 
 use super::Error;
@@ -151,16 +151,70 @@ impl Report {
 pub struct Row {
     /// Its row key in hex; the next page of a list starts after the last one.
     pub key: String,
-    /// The user's id.
+    /// The user's id; of a malformed record the id that it names, else its page and position.
     pub user: String,
+    /// The mail address; empty for a malformed record.
+    #[serde(default)]
+    pub address: String,
+    /// The account, when it is not the user's id.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// The Message-ID of its mail, sent or not; `None` when nothing mails for the run any more.
+    #[serde(default)]
+    pub message_id: Option<String>,
     /// `open`, `sent`, `dead` or `withdrawn`.
     pub state: String,
     /// When the state last changed.
     pub updated_at: Timestamp,
     /// Attempts that did not finish.
     pub interrupted: u32,
+    /// The relay's reply to its mail.
+    #[serde(default)]
+    pub reply: Option<String>,
+    /// Why it is dead or withdrawn.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The fingerprint of a death.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
     /// The relay's reply, the fingerprint, or the reason.
     pub detail: String,
+}
+
+/// Which recipients a list shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Only those in this state.
+    #[serde(default)]
+    pub state: Option<String>,
+    /// Only those with unfinished attempts.
+    #[serde(default)]
+    pub interrupted: bool,
+    /// Only the user with this id.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Only those with this mail address, in whatever case.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Only those whose reason, fingerprint or relay's reply has this text, in whatever case.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+impl Filter {
+    fn has(&self, row: &Row) -> bool {
+        let is_same = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+        let reasons = [row.reason.as_deref(), row.fingerprint.as_deref(), row.reply.as_deref()];
+        let contains = |part: &String| {
+            let part = part.to_lowercase();
+            reasons.into_iter().flatten().any(|reason| reason.to_lowercase().contains(&part))
+        };
+        is_same(&self.state, &row.state)
+            && (!self.interrupted || row.interrupted > 0)
+            && is_same(&self.user, &row.user)
+            && self.address.as_ref().is_none_or(|address| address.eq_ignore_ascii_case(&row.address))
+            && self.reason.as_ref().is_none_or(contains)
+    }
 }
 
 /// One run.
@@ -207,37 +261,46 @@ pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> 
     Ok(totals)
 }
 
-/// Up to [`ROWS_SHOWN_MAX`] rows, starting after the row `after`; with `state` only those in it, with `interrupted`
-/// only those with unfinished attempts.
+/// Up to [`ROWS_SHOWN_MAX`] rows that `filter` lets through, starting after the row `after`. Only those of sent mails have
+/// their Message-ID.
 ///
 /// # Errors
 /// [`Error::NotFound`], or a storage fault.
-pub fn rows(
-    snapshot: &Snapshot,
-    id: u64,
-    state: Option<&str>,
-    interrupted: bool,
-    after: Option<&str>,
-) -> Result<Vec<Row>, Error> {
+pub fn rows(snapshot: &Snapshot, id: u64, filter: &Filter, after: Option<&str>) -> Result<Vec<Row>, Error> {
     let last = after.and_then(|after| u128::from_str_radix(after, 16).ok());
     let Some(from) = last.map_or(Some(0), |last| last.checked_add(1)) else { return Ok(Vec::new()) };
     snapshot.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
     let mut rows = Vec::new();
-    snapshot.recipients()?.scan((id, from.to_be_bytes())..=(id, [0xff; 16]), |(_, key), row| {
-        let is_wanted = state.is_none_or(|state| row.state.name() == state) && (!interrupted || row.interrupted > 0);
-        if is_wanted {
-            rows.push(Row {
-                key: format!("{:032x}", u128::from_be_bytes(key)),
-                user: row.user,
-                state: row.state.name().into(),
-                updated_at: row.updated_at,
-                interrupted: row.interrupted,
-                detail: detail(&row.state),
-            });
+    snapshot.recipients()?.scan((id, from.to_be_bytes())..=(id, [0xff; 16]), |(_, key), recipient| {
+        let row = row(key, recipient);
+        if filter.has(&row) {
+            rows.push(row);
         }
         if rows.len() < ROWS_SHOWN_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     Ok(rows)
+}
+
+fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
+    let RecipientRecord { user, state, updated_at, interrupted, page: _, address, account, reason } = recipient;
+    let detail = detail(&state);
+    let name = state.name().into();
+    let (mut reply, mut message_id, mut fingerprint) = (None, None, None);
+    let reason = match state {
+        RecipientState::Open => None,
+        RecipientState::Sent(proof) => {
+            (reply, message_id) = (proof.reply, proof.message_id);
+            None
+        }
+        RecipientState::Dead(class) => {
+            fingerprint = Some(class.to_string());
+            Some(reason).filter(|reason| !reason.is_empty())
+        }
+        RecipientState::Withdrawn(why) => Some(why),
+    };
+    let key = format!("{:032x}", u128::from_be_bytes(key));
+    let state = name;
+    Row { key, user, address, account, message_id, state, updated_at, interrupted, reply, reason, fingerprint, detail }
 }
 
 fn detail(state: &RecipientState) -> String {

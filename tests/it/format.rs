@@ -130,8 +130,16 @@ pub(crate) fn recipients() -> Vec<RecipientRecord> {
         RecipientState::Dead(Fingerprint::of("http", "account", "404")),
         RecipientState::Withdrawn("purged".into()),
     ];
-    let record =
-        |(n, state)| RecipientRecord { user: format!("user-{n}"), state, updated_at: START, interrupted: n, page: 0 };
+    let record = |(n, state)| RecipientRecord {
+        user: format!("user-{n}"),
+        state,
+        updated_at: START,
+        interrupted: n,
+        page: 0,
+        address: String::new(),
+        account: None,
+        reason: String::new(),
+    };
     (0..).zip(states).map(record).collect()
 }
 
@@ -426,9 +434,11 @@ fn runs_recipients_and_ticks_are_laid_out_as_the_format_says_and_their_version_1
     insta::assert_snapshot!(hex(&run.encode()), @"02080173016601016b0176010202010d2f75736572733f706167653d3300090106060606060606060606060606060606070801100404040404040404040404040404040401640163017405");
     assert_eq!(RunRecord::decode(&run.encode()), Ok(run));
     let recipient = RecipientRecord { page: 300, ..recipients().remove(0) };
-    insta::assert_snapshot!(hex(&recipient.encode()), @"0206757365722d300080d09fa3993400ac02");
-    let older = [&[1], &recipient.encode()[1..recipient.encode().len() - 2]].concat();
-    assert_eq!(RecipientRecord::decode(&older), Ok(RecipientRecord { page: 0, ..recipient }));
+    let in_full = RecipientRecord { address: "a@b".into(), account: Some("c".into()), reason: "d".into(), ..recipient };
+    insta::assert_snapshot!(hex(&in_full.encode()), @"0206757365722d300080d09fa3993400ac02036140620101630164");
+    let recipient = recipients().remove(0);
+    let older = [&[1], &recipient.encode()[1..recipient.encode().len() - 4]].concat();
+    assert_eq!(RecipientRecord::decode(&older), Ok(recipient));
     let tick = TickRecord { decided_at: Timestamp::from_millis(1), verdict: TickVerdict::Waiting };
     insta::assert_snapshot!(hex(&tick.encode()), @"020103");
     assert_eq!(TickRecord::decode(&[1, 1, 1]).map(|tick| tick.verdict), Ok(TickVerdict::Known));

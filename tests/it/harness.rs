@@ -16,7 +16,7 @@ use nightmail::queue::peek::Peeked;
 use nightmail::queue::redrive::Redrive;
 use nightmail::queue::stats::Stats;
 use nightmail::queue::{Queues, catalog};
-use nightmail::run::report::{self, Report, Row};
+use nightmail::run::report::{self, Filter, Report, Row};
 use nightmail::store::check::{self, Findings};
 use nightmail_demo::{Fixtures, Period, bank, sink};
 use rustix::process::{Pid, Signal, kill_process};
@@ -359,7 +359,8 @@ impl Operator {
 
     /// The recipients whose attempts were cut off.
     pub(crate) async fn in_doubt(&self, id: u64) -> Vec<Row> {
-        self.rows(Request::Recipients { id, state: None, interrupted: true, after: None }).await
+        self.rows(Request::Recipients { id, filter: Filter { interrupted: true, ..Filter::default() }, after: None })
+            .await
     }
 
     async fn rows(&self, request: Request) -> Vec<Row> {

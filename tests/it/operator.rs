@@ -471,3 +471,42 @@ fn check_connect_says_what_is_wrong_with_each_destination_and_what_to_do() {
     let said = harness.run(&["check", "--param", "period=2026-10"]);
     assert!(said.code == 64 && said.err.contains("--connect"), "{said:?}");
 }
+
+#[test]
+fn recipients_are_found_by_user_address_and_reason_and_show_what_the_relays_log_is_searched_for() {
+    let harness = Harness::with_bank_and_sink(&["--users", "20", "--fail", "20%", "--malformed", "1"]);
+    let mut daemon = harness.serve();
+    harness.run_to_the_end(&mut daemon);
+    let list = |words: &[&str]| {
+        let json = harness.run(&[&["run", "recipients", "1", "--json"], words].concat()).json();
+        json.as_array().unwrap().clone()
+    };
+    let sent = list(&["--state", "sent"])[0].clone();
+    let text = |row: &serde_json::Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    assert!(text(&sent, "address").contains('@') && text(&sent, "reply").starts_with("250 "), "{sent}");
+    assert!(text(&sent, "message_id").ends_with("@bank.example>"), "{sent}");
+    assert_eq!(list(&["--user", &text(&sent, "user")]), [sent.clone()]);
+    assert_eq!(list(&["--address", &text(&sent, "address").to_uppercase()]), [sent.clone()]);
+    assert_eq!(list(&["--user", &text(&sent, "user"), "--state", "dead"]).len(), 0);
+
+    let dead = list(&["--state", "dead"]);
+    assert_eq!(dead.len(), 5, "{dead:?}");
+    let malformed: Vec<_> = dead.iter().filter(|row| text(row, "address").is_empty()).collect();
+    assert_eq!(malformed.len(), 1, "{dead:?}");
+    assert!(text(malformed[0], "user").starts_with("u-"), "the id that the record names: {malformed:?}");
+    assert!(text(malformed[0], "reason").starts_with("data users "), "{malformed:?}");
+    let letter = dead.iter().find(|row| !text(row, "address").is_empty()).unwrap();
+    let found = list(&["--reason", &text(letter, "fingerprint")]);
+    assert!(found.contains(letter) && found.iter().all(|row| row["fingerprint"] == letter["fingerprint"]), "{found:?}");
+    assert_eq!(list(&["--reason", "no such reason"]).len(), 0);
+
+    let shown = harness.run(&["run", "recipients", "1", "--user", &text(&sent, "user")]);
+    let lines: Vec<_> = shown.good().lines().collect();
+    let name = format!("{} <{}>: sent since ", text(&sent, "user"), text(&sent, "address"));
+    assert!(lines[0].starts_with(&name), "{shown:?}");
+    assert_eq!(lines[1], format!("  relay: {}", text(&sent, "reply")));
+    assert_eq!(lines[2], format!("  Message-ID: {}", text(&sent, "message_id")));
+    daemon.stop();
+    let offline = harness.run(&["run", "recipients", "1", "--user", &text(&sent, "user"), "--json"]);
+    assert_eq!(offline.json(), serde_json::json!([sent]), "without a daemon it is the same");
+}

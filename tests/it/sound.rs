@@ -48,7 +48,7 @@ async fn world() -> World {
             tx.runs()?.insert(&1, &run)?;
             tx.run_keys()?.insert(&run::identity(&run.schedule, &run.params, run.scheduled_for), &1)?;
             for (key, user) in [([1; 16], "ada"), ([2; 16], "bob")] {
-                let recipient = run::ledger::Recipient { key, user, page: 1 };
+                let recipient = run::ledger::Recipient { key, user, address: "", account: None, page: 1 };
                 run::ledger::add(tx, 1, recipient, Timestamp::from_secs(5))?;
             }
             Ok(())
@@ -287,8 +287,16 @@ async fn a_group_without_its_row_is_named_by_each_message_that_it_counts() {
 async fn runs_whose_books_do_not_balance_are_named() {
     let found = after(|tables, _| {
         let sent = RecipientState::Withdrawn("purged".into());
-        let row =
-            RecipientRecord { user: "ada".into(), state: sent, updated_at: Timestamp::ZERO, interrupted: 0, page: 1 };
+        let row = RecipientRecord {
+            user: "ada".into(),
+            state: sent,
+            updated_at: Timestamp::ZERO,
+            interrupted: 0,
+            page: 1,
+            address: "ada@example.com".into(),
+            account: None,
+            reason: String::new(),
+        };
         tables.put("recipients", &(1_u64, [1; 16]), &row);
         tables.put("recipients", &(8_u64, [1; 16]), &row);
         tables.put("runs", &2_u64, &RunRecord { id: 2, schedule: "other".into(), ..run_record() });

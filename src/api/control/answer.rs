@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{Now, Timestamp};
 use crate::function::Function;
+use crate::function::statement::MessageIds;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
-use crate::run::{self, report};
+use crate::run;
+use crate::run::report::{self, Row};
 use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
 use crate::store::record::{
@@ -44,6 +46,8 @@ pub struct Control {
     breakers: Option<Breakers>,
     /// The daemon's functions; none in the CLI.
     functions: Vec<Arc<dyn Function>>,
+    /// By fan-out function.
+    message_ids: Arc<BTreeMap<String, MessageIds>>,
     /// Whether the daemon executes the request, rather than the CLI on its own.
     is_daemon: bool,
     /// When the daemon began to answer; `None` in the CLI.
@@ -61,18 +65,41 @@ impl Control {
         end: CancellationToken,
     ) -> Self {
         let started_at = Some(queues.now().wall);
-        Self { queues, schedules, breakers: Some(breakers), functions: Vec::new(), is_daemon: true, started_at, end }
+        Self {
+            queues,
+            schedules,
+            breakers: Some(breakers),
+            functions: Vec::new(),
+            message_ids: Arc::default(),
+            is_daemon: true,
+            started_at,
+            end,
+        }
     }
 
     /// For the CLI when no daemon runs.
     pub fn of_cli(queues: Queues, schedules: Vec<(schedule::Options, String)>) -> Self {
         let end = CancellationToken::new();
-        Self { queues, schedules, breakers: None, functions: Vec::new(), is_daemon: false, started_at: None, end }
+        Self {
+            queues,
+            schedules,
+            breakers: None,
+            functions: Vec::new(),
+            message_ids: Arc::default(),
+            is_daemon: false,
+            started_at: None,
+            end,
+        }
     }
 
     /// The same with the functions that the daemon runs, whose silences an overview names.
     pub fn with_functions(self, functions: Vec<Arc<dyn Function>>) -> Self {
         Self { functions, ..self }
+    }
+
+    /// The same with what gives the mails of a run their Message-IDs, by the name of its fan-out function.
+    pub fn with_message_id_rules(self, message_ids: BTreeMap<String, MessageIds>) -> Self {
+        Self { message_ids: Arc::new(message_ids), ..self }
     }
 
     /// Executes one request.
@@ -107,9 +134,9 @@ impl Control {
             Request::Redrives => Answer::Redrives(redrives(&snapshot)?),
             Request::Runs { max } => Answer::Runs(report::list(&snapshot, max)?),
             Request::Run { id } => Answer::Run(report::report(&snapshot, id)?),
-            Request::Recipients { id, state, interrupted, after } => {
-                let (state, after) = (state.as_deref(), after.as_deref());
-                Answer::Recipients(report::rows(&snapshot, id, state, interrupted, after)?)
+            Request::Recipients { id, filter, after } => {
+                let rows = report::rows(&snapshot, id, &filter, after.as_deref())?;
+                Answer::Recipients(self.with_message_ids(&snapshot, id, rows)?)
             }
             Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now.wall)?),
             Request::Breakers => Answer::Breakers(self.breakers.as_ref().map(Breakers::views).unwrap_or_default()),
@@ -259,6 +286,19 @@ impl Control {
         let told = longest.into_iter().filter(|(_, silence)| *silence > SILENT_AFTER);
         let millis = |silence: Duration| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
         told.map(|(destination, silence)| Silence { destination, silent_ms: millis(silence) }).collect()
+    }
+
+    /// Adds the Message-IDs of mails that the ledger has no proof of: those to come, and those in doubt.
+    fn with_message_ids(&self, snapshot: &Snapshot, id: u64, mut rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
+        let Some(run) = snapshot.runs()?.get(&id)? else { return Ok(rows) };
+        let Some(ids) = self.message_ids.get(&run.function) else { return Ok(rows) };
+        let identity = run::identity(&run.schedule, &run.params, run.scheduled_for);
+        // A malformed record has no mail.
+        for row in rows.iter_mut().filter(|row| row.message_id.is_none() && !row.address.is_empty()) {
+            let account = row.account.as_deref().unwrap_or(&row.user);
+            row.message_id = Some(ids.of(&identity, &row.user, account));
+        }
+        Ok(rows)
     }
 
     fn disk(&self) -> Disk {

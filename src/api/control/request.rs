@@ -13,7 +13,7 @@ use crate::queue::redrive::{Preview, Redrive};
 use crate::queue::stats::Stats;
 use crate::queue::unique::Unique;
 use crate::run::Report;
-use crate::run::report::Row;
+use crate::run::report::{Filter, Row};
 use crate::store::backup::{self, Backup};
 use crate::store::check::Finding;
 use crate::work::BreakerView;
@@ -106,10 +106,9 @@ pub enum Request {
     Recipients {
         /// The run's number.
         id: u64,
-        /// Only those in this state.
-        state: Option<String>,
-        /// Only those with unfinished attempts.
-        interrupted: bool,
+        /// Which of them.
+        #[serde(flatten)]
+        filter: Filter,
         /// Only those after the row of this key: a response has at most 1,000 rows, and the next request continues
         /// after the last one.
         #[serde(default)]

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::mail::{Mail, Mailer};
+use super::mail::{Mail, Mailer, MessageIds};
 use super::template::{Context, Document, Recipient};
 use super::url::UrlTemplate;
 use super::{Options, User};
@@ -240,11 +240,22 @@ fn account_url(options: &Options, params: &[&str]) -> Result<UrlTemplate, Error>
     UrlTemplate::new(&options.account.url, &known)
 }
 
+fn message_key(run: &str, user: &str, account: &str, purpose: &str) -> String {
+    [run, user, account, purpose].join("\0")
+}
+
+impl MessageIds {
+    /// The Message-ID of a user's statement in the run with this identity.
+    pub fn of(&self, identity: &str, user: &str, account: &str) -> String {
+        self.of_key(&message_key(identity, user, account, PURPOSE))
+    }
+}
+
 impl Body<'_> {
     /// The key that identifies a mail: run, user's account and purpose, separated by a byte that none of them contains.
     fn message_key(&self, user: &User) -> String {
         let run = self.identity.clone().unwrap_or_else(|| format!("run {}", self.run));
-        [&run, &user.id, user.account(), self.purpose.as_deref().unwrap_or(PURPOSE)].join("\0")
+        message_key(&run, &user.id, user.account(), self.purpose.as_deref().unwrap_or(PURPOSE))
     }
 
     fn parse(body: &[u8]) -> Result<Body<'_>, Failure> {

@@ -17,6 +17,7 @@ pub mod users;
 
 pub use account::{Account, Expected, Transaction};
 pub use function::{RenderRequest, RenderedStatement, Statement, StatementRenderer};
+pub use mail::MessageIds;
 pub use options::{
     AccountOptions, DialogueLimits, DocumentOptions, MailOptions, Options, RelayOptions, Tls, UsersOptions,
 };

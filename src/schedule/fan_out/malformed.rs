@@ -87,7 +87,9 @@ impl FanOut {
         let step = move |tx: &mut Tx<'_>| {
             let target = catalog::find(tx, &target)?;
             let message = user_message(&run, &user);
-            let recipient = Recipient { key: message.recipient, user: &user.id, page: record.page + 1 };
+            let (key, page) = (message.recipient, record.page + 1);
+            let (address, account) = (user.email.as_str(), user.account_id.as_deref());
+            let recipient = Recipient { key, user: &user.id, address, account, page };
             // A user who has a row already has a message too: nothing is sent, and no room is needed.
             let is_new = tx.recipients()?.get(&(run.id, recipient.key))?.is_none();
             let admitted = is_new.then(|| admission::admit(tx, &target, message, now)).transpose()?;

@@ -15,6 +15,8 @@ use super::malformed::{Malformed, kept_id};
 
 /// The dead letter of a record that is too large for a message keeps this much of the record's text.
 const RAW_CHARS_MAX: usize = 4096;
+/// The row of a malformed record keeps this much of the id that it names.
+const MALFORMED_ID_CHARS_MAX: usize = 100;
 
 /// A page whose messages are made.
 #[derive(Debug)]
@@ -32,8 +34,12 @@ pub struct PreparedPage {
 pub struct PreparedRecord {
     /// The key of its row.
     pub(super) key: [u8; 16],
-    /// The user's id, or the place of a malformed record.
+    /// The user's id; of a malformed record the id that it names, else its place.
     pub(super) name: String,
+    /// The mail address; empty for a malformed record.
+    pub(super) address: String,
+    /// The account, when it is not the user's id.
+    pub(super) account: Option<String>,
     /// Whether an earlier record of this page has the same key.
     pub(super) is_twice: bool,
     /// What it becomes.
@@ -88,12 +94,19 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn record(&mut self, index: usize, record: Record) -> PreparedRecord {
-        let (key, name, message) = match record {
+        let mut record = match record {
             Record::Malformed { raw, digest, why, .. } => self.malformed(index, raw, digest, why),
             Record::User(user) => {
                 let message = user_message(self.run, &user);
                 match send::check(self.target, &message) {
-                    Ok(()) => (message.recipient, user.id, PreparedMessage::User(message)),
+                    Ok(()) => PreparedRecord {
+                        key: message.recipient,
+                        name: user.id,
+                        address: user.email,
+                        account: user.account_id,
+                        is_twice: false,
+                        message: PreparedMessage::User(message),
+                    },
                     // The user is valid but its message breaks a limit of the queue. That is this record's fault alone:
                     // the page must not fail because of it.
                     Err(error) => {
@@ -105,25 +118,30 @@ impl Maker<'_> {
                 }
             }
         };
-        PreparedRecord { key, name, is_twice: !self.keys.insert(key), message }
+        record.is_twice = !self.keys.insert(record.key);
+        record
     }
 
-    fn malformed(
-        &mut self,
-        index: usize,
-        raw: String,
-        digest: [u8; 32],
-        why: Failure,
-    ) -> ([u8; 16], String, PreparedMessage) {
+    fn malformed(&mut self, index: usize, raw: String, digest: [u8; 32], why: Failure) -> PreparedRecord {
         let page = self.run.fan_out.pages;
-        let place = kept_id(&raw).is_none().then(|| {
+        let id = kept_id(&raw);
+        let place = id.is_none().then(|| {
             let nth = self.texts.entry(digest).or_default();
             *nth += 1;
             (page, *nth)
         });
         let key = ledger::record_key(&digest, place);
         let record = Malformed { page, index, raw, key: Some(key), address: Some(self.address.clone()) };
-        (key, record.name(), PreparedMessage::Letter(record.letter(self.own, self.run.id), why))
+        // The id as a user's may be, although nothing about the record is checked.
+        let own = id.map(|id| id.chars().filter(|c| !c.is_control()).take(MALFORMED_ID_CHARS_MAX).collect::<String>());
+        PreparedRecord {
+            key,
+            name: own.filter(|id| !id.trim().is_empty()).unwrap_or_else(|| record.name()),
+            address: String::new(),
+            account: None,
+            is_twice: false,
+            message: PreparedMessage::Letter(record.letter(self.own, self.run.id), why),
+        }
     }
 }
 

@@ -74,7 +74,8 @@ pub fn commit(
     }
     // From here on everything is written.
     for (record, right) in admitted {
-        let recipient = Recipient { key: record.key, user: &record.name, page: page.number };
+        let (user, address, account) = (record.name.as_str(), record.address.as_str(), record.account.as_deref());
+        let recipient = Recipient { key: record.key, user, address, account, page: page.number };
         ledger::add(tx, run.id, recipient, now.wall)?;
         right.send(tx, options, now)?;
     }

@@ -75,7 +75,7 @@ pub struct FanOutLetter {
 /// One recipient of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecipientRecord {
-    /// The user's id; for a malformed record its page and index.
+    /// The user's id; for a malformed record the id that it names, else its page and index.
     pub user: String,
     /// The recipient's state.
     pub state: RecipientState,
@@ -85,6 +85,12 @@ pub struct RecipientRecord {
     pub interrupted: u32,
     /// The page that named it, counted from 1; zero when an earlier version wrote the row.
     pub page: u32,
+    /// The mail address; empty for a malformed record, and when an earlier version wrote the row.
+    pub address: String,
+    /// The account, when it is not the user's id.
+    pub account: Option<String>,
+    /// Why its message died last, shortened: class and text. Empty unless it is dead.
+    pub reason: String,
 }
 
 /// The state of a recipient.
@@ -192,7 +198,7 @@ impl Record for RunRecord {
     }
 }
 
-/// The recipient of version 1: its page was not known.
+/// The recipient of version 1: neither its page nor its address was known.
 #[derive(Deserialize)]
 struct RecipientRecord1 {
     user: String,
@@ -210,7 +216,8 @@ impl Record for RecipientRecord {
         match bytes.first() {
             Some(1) => {
                 let RecipientRecord1 { user, state, updated_at, interrupted } = decode(1, bytes)?;
-                Ok(Self { user, state, updated_at, interrupted, page: 0 })
+                let (page, address, account, reason) = (0, String::new(), None, String::new());
+                Ok(Self { user, state, updated_at, interrupted, page, address, account, reason })
             }
             _ => decode(RECIPIENT_VERSION, bytes),
         }

@@ -69,6 +69,42 @@ async fn a_mail_whose_reply_is_lost_comes_twice_at_most_under_one_message_id_and
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_names_the_message_id_under_which_the_relays_log_has_the_mail() {
+    const USERS: u32 = 3;
+    let is_lossy = Arc::new(AtomicBool::new(true));
+    let lossy = is_lossy.clone();
+    let script: sink::Script = Arc::new(move |_, _, step| match step {
+        Step::Dot if lossy.load(Ordering::SeqCst) => Action::Close,
+        _ => Action::Accept,
+    });
+    let options = bank::Options { users: USERS, ..bank::Options::default() };
+    let mut harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
+    for name in ["FIRST", "MAX"] {
+        harness.set_key(&format!("FUNCTIONS__STATEMENT__BACKOFF__{name}"), "3s");
+    }
+    let daemon = harness.daemon().await;
+    let run = daemon.operator.start().await;
+    let open = until("doubts about open recipients", async || {
+        let rows = daemon.operator.in_doubt(run).await;
+        (rows.len() == USERS as usize && rows.iter().all(|row| row.state == "open")).then_some(rows)
+    });
+    let open = open.await;
+    is_lossy.store(false, Ordering::SeqCst);
+    daemon.operator.complete(run).await;
+    let sent = daemon.operator.in_doubt(run).await;
+    let doubled = harness.sink.summary().doubled;
+    assert_eq!((sent.len(), doubled.len()), (USERS as usize, USERS as usize));
+    for (before, after) in open.iter().zip(&sent) {
+        assert_eq!((&before.message_id, &before.address), (&after.message_id, &after.address), "{after:?}");
+        assert!(after.reply.as_ref().unwrap().starts_with("250 "), "{after:?}");
+        let twice = doubled.iter().find(|twice| twice.recipient == after.address).unwrap();
+        let in_log = twice.message_ids[0].trim_matches(['<', '>']);
+        assert_eq!(after.message_id.as_ref().unwrap().trim_matches(['<', '>']), in_log);
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_answers_long_after_the_attempts_time_limit_gets_each_mail_once() {
     const USERS: u32 = 6;
     // The attempt's own limit is for what stands before the mail. A dialogue that was begun in it goes on to its end.

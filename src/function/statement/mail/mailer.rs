@@ -15,6 +15,25 @@ use crate::function::statement::MailOptions;
 use crate::function::statement::template::Templates;
 use crate::function::{EffectFlag, Error, tls};
 
+/// What gives each mail its Message-ID.
+#[derive(Debug)]
+pub struct MessageIds(Composer);
+
+impl MessageIds {
+    /// Checks the mailboxes and the domain.
+    ///
+    /// # Errors
+    /// [`Error`] names the setting that cannot work.
+    pub fn new(options: &MailOptions) -> Result<Self, Error> {
+        Composer::new(options).map(Self)
+    }
+
+    /// The Message-ID of a mail with this key.
+    pub fn of_key(&self, message_key: &str) -> String {
+        self.0.message_id(message_key)
+    }
+}
+
 /// Mails documents through one relay. One value serves all workers.
 #[derive(Debug)]
 pub struct Mailer {

@@ -14,4 +14,4 @@ pub(in crate::function) mod testing;
 mod wire;
 
 pub use fault::SendFault;
-pub use mailer::{Mail, Mailer};
+pub use mailer::{Mail, Mailer, MessageIds};
