@@ -101,6 +101,7 @@ const SNAPSHOTS: &[(&str, usize)] = &[
     ("daemon/serve.rs", 1),
     ("queue/queues.rs", 3),
     ("schedule/fan_out.rs", 2),
+    ("schedule/fan_out/malformed.rs", 1),
     ("work/pool.rs", 1),
 ];
 

@@ -9,6 +9,7 @@ mod cycle;
 mod malformed;
 pub mod page;
 pub mod slice;
+mod user_message;
 
 use std::sync::Arc;
 use std::time::Duration;

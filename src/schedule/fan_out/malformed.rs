@@ -10,7 +10,7 @@ use crate::run::ledger::{self, Recipient};
 use crate::store::Tx;
 use crate::store::record::{QueueRecord, RunRecord};
 
-use super::page::user_message;
+use super::user_message::user_message;
 use super::{Error, FanOut, disk_full, retry};
 
 /// A message of the fan-out's own queue: a run to fan out, or one malformed record to check again.

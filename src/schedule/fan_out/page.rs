@@ -1,17 +1,17 @@
 //! A fetched page, ready to be committed in slices: each record with its message, made outside the writer's thread.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::base::Failure;
-use crate::function::statement::{Page, PageAddress, Record, User};
+use crate::function::statement::{Page, PageAddress, Record};
 use crate::queue::{Send, send};
-use crate::run::{identity, ledger};
+use crate::run::ledger;
 use crate::store::record::{QueueRecord, RunRecord};
 
 use super::malformed::{Malformed, kept_id};
+use super::user_message::user_message;
 
 /// The dead letter of a record that is too large for a message keeps this much of the record's text.
 const RAW_CHARS_MAX: usize = 4096;
@@ -53,16 +53,6 @@ pub enum PreparedMessage {
     User(Send),
     /// A dead letter of the fan-out's own queue, and the reason.
     Letter(Send, Failure),
-}
-
-/// The body of the message for one user.
-#[derive(Debug, Serialize)]
-struct UserMessage<'a> {
-    run: u64,
-    /// Identifies the run independently of its number: see [`crate::run::identity`].
-    identity: &'a str,
-    user: &'a User,
-    params: &'a BTreeMap<String, String>,
 }
 
 impl PreparedPage {
@@ -143,12 +133,4 @@ impl Maker<'_> {
             message: PreparedMessage::Letter(record.letter(self.own, self.run.id), why),
         }
     }
-}
-
-/// The message for one user.
-pub(super) fn user_message(run: &RunRecord, user: &User) -> Send {
-    let identity = identity(&run.schedule, &run.params, run.scheduled_for);
-    let message = UserMessage { run: run.id, identity: &identity, user, params: &run.params };
-    let body = serde_json::to_vec(&message).expect("text and numbers always serialise");
-    Send { run: run.id, recipient: ledger::user_key(&user.id, user.account()), ..Send::text(body) }
 }
