@@ -65,7 +65,7 @@ enum Bench {
     RunRecoveryOpen(recovery::Open),
     /// Bank and mail sink for another process, until standard input ends
     #[command(hide = true)]
-    ServeStage(harness::Arguments),
+    ServeHarness(harness::Arguments),
     /// One run by a daemon; prints its figures as JSON
     #[command(hide = true)]
     RunDaemon(daemon::Arguments),
@@ -80,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
     let Cli { bench, full } = Cli::parse();
     match bench {
         Bench::All => Box::pin(all(full)).await,
-        Bench::ServeStage(arguments) => harness::serve(arguments).await,
+        Bench::ServeHarness(arguments) => harness::serve(arguments).await,
         Bench::RunDaemon(arguments) => output::json(&daemon::run(arguments).await?),
         Bench::RunLoop(side) => output::json(&bare_loop::run(&side).await?),
         Bench::RunDepth(arguments) => output::json(&depth::fill(arguments).await?),
