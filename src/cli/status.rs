@@ -7,14 +7,15 @@ use serde::Serialize;
 
 use crate::api::control::overview::{NextTick, Overview};
 use crate::api::control::{Answer, Request};
-use crate::base::units;
+use crate::base::{Timestamp, units};
 use crate::config::Settings;
 use crate::queue::stats::Stats;
+use crate::work::BreakerView;
 
 use super::args::Context;
 use super::ask::{ask_with, strange};
 use super::exit::Exit;
-use super::output::{Output, note, table, tame, wrap};
+use super::output::{Output, note, seconds, table, tame, wrap};
 use super::queues::queues_table;
 use super::runs::runs_table;
 use super::schedules::in_zone;
@@ -30,6 +31,9 @@ const WATCH_SECONDS_MAX: u64 = 3600;
 
 /// The first line is cut after this many characters; `--json` has all of it.
 const SENTENCE_CHARS_MAX: usize = 2000;
+
+/// The cause of an outage is cut after this many characters.
+const CAUSE_CHARS_MAX: usize = 200;
 
 /// `nightmail status`
 #[derive(Debug, Args)]
@@ -163,6 +167,15 @@ fn text(output: Output, shown: &Shown<'_>) -> String {
     let sentence = wrap(&tame(&shown.sentence, SENTENCE_CHARS_MAX));
     let sentence = if shown.health == "healthy" { output.good(sentence) } else { output.bad(sentence) };
     let mut parts = vec![sentence, figures(overview)];
+    if !overview.breakers.is_empty() {
+        let row = |breaker: &BreakerView| {
+            let moment = |at: Option<Timestamp>| at.map(seconds).unwrap_or_default();
+            let cause = breaker.cause.as_deref().map(|cause| tame(cause, CAUSE_CHARS_MAX)).unwrap_or_default();
+            vec![breaker.destination.clone(), moment(breaker.since), moment(breaker.next_try), cause]
+        };
+        let header = ["away", "since", "next try", "cause"];
+        parts.push(table(&header, &[], overview.breakers.iter().map(row).collect()));
+    }
     if !overview.silences.is_empty() {
         let row = |silence: &crate::api::control::overview::Silence| {
             let span = units::show_duration(Duration::from_millis(silence.silent_ms));

@@ -166,6 +166,9 @@ fn needs_an_operator(foreign: &Foreign) -> String {
     let breaker = &status["breakers"][0];
     assert!(breaker["destination"].as_str().unwrap().starts_with("relay "), "{breaker}");
     assert_eq!((&breaker["needs_operator"], status["breakers"].as_array().unwrap().len()), (&json!(true), 1));
+    let shown = foreign.harness.run(&["status"]);
+    assert!(shown.code == 2 && shown.out.starts_with("degraded: relay "), "{shown:?}");
+    assert!(shown.out.lines().any(|line| line.starts_with("AWAY ") && line.contains("NEXT TRY")), "{shown:?}");
     let probed = foreign.harness.run(&["probe", "--json"]).json();
     assert_eq!(probed["probed"].as_array().unwrap().len(), 1, "{probed}");
     assert_eq!(foreign.received().len(), 0);
