@@ -232,9 +232,10 @@ async fn message(stream: &mut (impl AsyncBufReadExt + AsyncWrite + Unpin), scrip
     if let Some(fault) = script.strikes(At::Body) {
         let mut begin = [0; 1024];
         stream.read_exact(&mut begin).await.ok()?;
+        let mut piece = vec![0; 64 * 1024];
         while let Fault::Slow = fault {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            stream.read_exact(&mut [0; 64 * 1024]).await.ok()?;
+            stream.read_exact(&mut piece).await.ok()?;
         }
         misbehave(stream, fault).await?;
     }
