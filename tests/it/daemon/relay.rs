@@ -8,7 +8,7 @@ use nightmail::base::attempt::AttemptEnd;
 use nightmail_demo::bank;
 use nightmail_demo::sink::{self, Action, Step};
 
-use crate::harness::{Harness, assert_recounted, until};
+use crate::harness::{Harness, assert_recounted, size, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_full_for_a_while_costs_no_attempt_and_nobody_a_mail() {
@@ -108,8 +108,9 @@ async fn a_doubt_names_the_message_id_under_which_the_relays_log_has_the_mail() 
 async fn a_relay_that_answers_long_after_the_attempts_time_limit_gets_each_mail_once() {
     const USERS: u32 = 6;
     // The attempt's own limit is for what stands before the mail. A dialogue that was begun in it goes on to its end.
-    let script: sink::Script = Arc::new(|_, _, step| match step {
-        Step::Dot => Action::Delay(Duration::from_secs(5)),
+    let silence = Duration::from_secs(size("NIGHTMAIL_DOT_SECONDS", 5).into());
+    let script: sink::Script = Arc::new(move |_, _, step| match step {
+        Step::Dot => Action::Delay(silence),
         _ => Action::Accept,
     });
     let options = bank::Options { users: USERS, ..bank::Options::default() };
