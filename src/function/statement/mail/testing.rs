@@ -1,7 +1,5 @@
 //! An SMTP server on loopback for tests that misbehaves at a chosen step.
 
-#![expect(clippy::large_futures, reason = "a few scripted relays in tests, each on a task of its own")]
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
