@@ -125,7 +125,7 @@ impl Fixtures {
     /// The culture of a user, and the stream of numbers for the rest of the user's data.
     fn person(&self, index: u32) -> (&'static Culture, Rng) {
         let mut rng = Rng::of(&[self.seed, u64::from(index), STREAM_PERSON]);
-        (culture::choose(&mut rng), rng)
+        (choose_culture(&mut rng), rng)
     }
 
     /// The balance at the start of a month in the currency's smallest unit.
@@ -151,6 +151,18 @@ impl Fixtures {
         }
         rows
     }
+}
+
+/// Draws a culture, weighted by frequency.
+fn choose_culture(rng: &mut Rng) -> &'static Culture {
+    let mut left = rng.below(1000);
+    for culture in latin::ALL.iter().chain(scripts::ALL) {
+        if left < culture.per_mille {
+            return culture;
+        }
+        left -= culture.per_mille;
+    }
+    &latin::ALL[0]
 }
 
 /// The id of user number `index`: six digits or more, counted from 1.
