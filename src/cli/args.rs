@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::api::control::Client;
 use crate::base::units;
-use crate::config::{self, Environment, Settings};
+use crate::config::{self, Environment};
 use crate::daemon::logging;
 
+use super::context::Context;
 use super::exit::{Exit, Interrupted};
 use super::output::{Output, note};
 use super::{check, probe, queues, redrive, runs, schedules, serve, status, store};
@@ -106,49 +106,6 @@ enum Command {
     /// The whole pipeline on this machine, with a bank and a mail sink inside the binary
     #[cfg(feature = "demo")]
     Demo(super::demo::Demo),
-}
-
-/// What every command receives.
-#[derive(Clone, Debug)]
-pub(super) struct Context {
-    /// The configuration's path, when there is one.
-    pub(super) path: Option<PathBuf>,
-    /// The environment's variables.
-    pub(super) environment: Environment,
-    /// How to show things.
-    pub(super) output: Output,
-    /// How long to wait for the daemon.
-    pub(super) timeout: Duration,
-}
-
-impl Context {
-    /// The checked settings with their secrets, for the daemon and for `check`.
-    pub(super) fn settings(&self) -> anyhow::Result<Settings> {
-        Ok(config::load(self.path.as_deref(), &self.environment)?)
-    }
-
-    /// A client of the daemon's control socket.
-    pub(super) fn client(&self, settings: &Settings) -> Client {
-        Client::new(&settings.control_socket).with_timeout(self.timeout)
-    }
-
-    /// What messages call the configuration.
-    pub(super) fn name(&self) -> String {
-        self.path.as_ref().map_or_else(|| "the built-in example".into(), |path| path.display().to_string())
-    }
-
-    /// The checked settings without secrets: an operator can talk to the daemon without access to its passwords.
-    pub(super) fn settings_without_secrets(&self) -> anyhow::Result<Settings> {
-        Ok(config::load(self.path.as_deref(), &self.environment.clone().without_secrets())?)
-    }
-}
-
-/// Confirms what cannot be undone.
-#[derive(Clone, Copy, Debug, Args)]
-pub(super) struct Sure {
-    /// Do not ask
-    #[arg(long, short = 'y')]
-    pub(super) yes: bool,
 }
 
 /// Parses the command line, runs the command, says what went wrong.

@@ -11,7 +11,7 @@ use crate::daemon::{functions, serve};
 use crate::queue::Queues;
 use crate::store::{self, HolderKind, Purpose};
 
-use super::args::Context;
+use super::context::Context;
 use super::output::note;
 
 /// An unexpected answer is shown up to this many characters.

@@ -9,7 +9,7 @@ use crate::daemon::connect::{ContactState, Contacted, Order, connect};
 use crate::daemon::error::FunctionFault;
 use crate::daemon::{self, functions};
 
-use super::args::Context;
+use super::context::Context;
 use super::exit::Exit;
 use super::output::{note, tame, wrap};
 use super::runs::{params, parse_param};

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::config::{Entry, Origin};
 
-use super::args::Context;
+use super::context::Context;
 use super::output::{table, tame};
 
 /// A value is shown up to this many characters; `--json` shows all of it.

@@ -6,6 +6,8 @@ mod args;
 mod ask;
 mod check;
 mod config;
+mod confirm;
+mod context;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;

@@ -4,8 +4,8 @@ use clap::Args;
 
 use crate::api::control::{Answer, Request};
 
-use super::args::Context;
 use super::ask::{ask, strange};
+use super::context::Context;
 
 /// `nightmail probe`
 #[derive(Debug, Args)]

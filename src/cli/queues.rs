@@ -15,8 +15,9 @@ use crate::queue::peek::Peeked;
 use crate::queue::stats::Stats;
 use crate::queue::unique::{Mode, Unique};
 
-use super::args::{Context, Sure};
 use super::ask::{ask, strange};
+use super::confirm::{Sure, confirm};
+use super::context::Context;
 use super::output::{FAILURE_BYTES_MAX, note, table, tame};
 
 /// A peek on a terminal shows this much of each message; `--json` shows up to 4096 bytes.
@@ -250,20 +251,6 @@ pub(super) async fn purge(context: &Context, purge: Purge) -> anyhow::Result<()>
         }
         other => Err(strange(&other)),
     }
-}
-
-/// Asks on a terminal; without one, `--yes` is required.
-pub(super) fn confirm(sure: Sure, question: &str) -> anyhow::Result<()> {
-    if sure.yes {
-        return Ok(());
-    }
-    let hint = "there is no terminal to ask on: say --yes";
-    anyhow::ensure!(std::io::stdin().is_terminal(), "{question} Nothing was done; {hint}");
-    note(format_args!("{question} [y/N]"));
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line)?;
-    anyhow::ensure!(matches!(line.trim(), "y" | "Y" | "yes"), "nothing was done");
-    Ok(())
 }
 
 pub(super) async fn send(context: &Context, send: Send) -> anyhow::Result<()> {

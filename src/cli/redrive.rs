@@ -7,17 +7,17 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::api::control::request::RedriveView;
+use crate::api::control::views::RedriveView;
 use crate::api::control::{Answer, Client, Request};
 use crate::base::{Fingerprint, MessageId, units};
 use crate::config::Settings;
 use crate::queue::redrive::{CanaryOptions, Preview, RATE_MAX, Redrive as What};
 
-use super::args::{Context, Sure};
 use super::ask::{ask, ask_with, strange};
+use super::confirm::{Sure, confirm};
+use super::context::Context;
 use super::exit::Interrupted;
 use super::output::{seconds, table, tame};
-use super::queues::confirm;
 
 /// The interval between progress queries.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

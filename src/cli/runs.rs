@@ -11,8 +11,8 @@ use crate::base::units;
 use crate::run::Report;
 use crate::run::report::{Filter, ROWS_SHOWN_MAX, Row};
 
-use super::args::Context;
 use super::ask::{ask, strange};
+use super::context::Context;
 use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap};
 
 /// `nightmail run …`

@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand};
 
-use crate::api::control::request::{AheadTick, ForgottenTicks, ScheduleView};
+use crate::api::control::views::{AheadTick, ForgottenTicks, ScheduleView};
 use crate::api::control::{Answer, Request};
 use crate::base::{Timestamp, units};
 
-use super::args::Context;
 use super::ask::{ask, strange};
+use super::context::Context;
 
 /// `nightmail schedules`
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use crate::base::SystemClock;
 use crate::config::Settings;
 use crate::daemon;
 
-use super::args::Context;
+use super::context::Context;
 
 /// The bit of SIGHUP in the masks of `/proc/self/status`.
 const HANGUP_BIT: u64 = 1;

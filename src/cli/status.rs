@@ -12,8 +12,8 @@ use crate::config::Settings;
 use crate::queue::stats::Stats;
 use crate::work::BreakerView;
 
-use super::args::Context;
 use super::ask::{ask_with, strange};
+use super::context::Context;
 use super::exit::Exit;
 use super::output::{Output, note, seconds, table, tame, wrap};
 use super::queues::queues_table;
@@ -188,7 +188,7 @@ fn text(output: Output, shown: &Shown<'_>) -> String {
         parts.push(runs_table(&overview.runs));
     }
     if !overview.redrives.is_empty() {
-        let line = |redrive: &crate::api::control::request::RedriveView| {
+        let line = |redrive: &crate::api::control::views::RedriveView| {
             let moved = units::count(redrive.moved, "letter");
             format!("redrive {} of {}: {moved} moved since {}", redrive.id, redrive.from, redrive.started_at)
         };

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::control::request::Checked;
+use crate::api::control::views::Checked;
 use crate::api::control::{Answer, Request};
 use crate::base::units;
 use crate::config::Settings;
@@ -16,8 +16,8 @@ use crate::store::check::{self, Findings};
 use crate::store::compact::{self, Compacted};
 use crate::store::lock::when_free;
 
-use super::args::Context;
 use super::ask::{ask, ask_with, is_there, strange};
+use super::context::Context;
 use super::exit::Unsound;
 use super::output::{Output, table, tame};
 

@@ -22,7 +22,8 @@ use crate::store::{self, Snapshot, Tx, backup};
 use crate::work::{BreakerState, Breakers};
 
 use super::overview::{Disk, LATE_AFTER, NextTick, Overview, SILENT_AFTER, Silence};
-use super::request::{AheadTick, Checked, FailureKind, ForgottenTicks, RedriveView, ScheduleView, Status, With};
+use super::request::{FailureKind, With};
+use super::views::{AheadTick, Checked, ForgottenTicks, RedriveView, ScheduleView, Status};
 use super::{Answer, Failure, Request, refusal};
 
 /// A peek shows this many messages at most.

@@ -7,6 +7,7 @@ pub mod overview;
 mod refusal;
 pub mod request;
 pub mod server;
+pub mod views;
 
 pub use answer::Control;
 pub use client::Client;

@@ -9,7 +9,7 @@ use crate::queue::stats::Stats;
 use crate::run::Report;
 use crate::work::{BreakerState, BreakerView};
 
-use super::request::{RedriveView, Status};
+use super::views::{RedriveView, Status};
 
 /// A tick that nobody has decided this long after its moment is late.
 pub const LATE_AFTER: Duration = Duration::from_secs(60);

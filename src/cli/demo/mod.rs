@@ -6,7 +6,7 @@ mod servers;
 
 use clap::{Args, Subcommand};
 
-use super::args::Context;
+use super::context::Context;
 
 /// `nightmail demo`
 #[derive(Debug, Args)]

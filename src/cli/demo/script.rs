@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::control::{Answer, Client, Request};
 use crate::base::{Clock, SystemClock, Timestamp, units};
-use crate::cli::args::Context;
 use crate::cli::ask::strange;
+use crate::cli::context::Context;
 use crate::cli::output::note;
 use crate::cli::queues::groups_table;
 use crate::cli::runs::{balance, report_text};

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::units;
-use crate::cli::args::Context;
+use crate::cli::context::Context;
 use crate::cli::output::note;
 use nightmail_demo::{bank, sink};
 
