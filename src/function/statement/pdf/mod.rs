@@ -7,6 +7,7 @@
 //! by `fonts`) → `canvas` (glyphs to printpdf operations) → `embed` (font programs into the file).
 
 mod canvas;
+mod document;
 mod embed;
 mod fonts;
 mod layout;
@@ -14,8 +15,9 @@ mod render;
 mod text;
 mod wrap;
 
+pub use document::Document;
 pub use fonts::FontError;
-pub use render::{Document, Rendered, Renderer};
+pub use render::{Rendered, Renderer};
 
 #[cfg(test)]
 mod tests;

@@ -8,28 +8,12 @@ use lopdf::{Dictionary, Object, ObjectId, StringFormat};
 use printpdf::{CustomPdfConformance, Mm, Op, PdfConformance, PdfDocument, PdfPage, PdfSaveOptions};
 use sha2::{Digest, Sha256};
 
-use super::super::account::Account;
 use super::super::locale::Locale;
-use super::super::options::DocumentOptions;
 use super::canvas::{Canvas, resource_name};
+use super::document::Document;
 use super::fonts::{FontError, FontKey, Fonts};
 use super::layout;
 use crate::base::Failure;
-
-/// The content of one statement.
-#[derive(Clone, Copy, Debug)]
-pub struct Document<'a> {
-    /// The checked figures.
-    pub account: &'a Account,
-    /// The name of the account's holder, in any script.
-    pub holder: &'a str,
-    /// The lines of the holder's postal address.
-    pub address: &'a [String],
-    /// The holder's BCP 47 tag; an unknown one falls back to the configured default.
-    pub locale: &'a str,
-    /// What the document looks like.
-    pub options: &'a DocumentOptions,
-}
 
 /// One statement as a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
