@@ -9,7 +9,7 @@ use crate::store::record::{DedupEntry, DedupRecord, Digest, Pause, QueueAttribut
 use crate::store::tx::u32_record::U32;
 use crate::store::{Snapshot, Tx};
 
-use super::{Error, Options, RedrivePolicy, dedup, unique};
+use super::{Error, Options, RedrivePolicy, dedup, holder};
 
 /// Sorts after every queue name.
 const LAST_NAME: &str = "\u{10FFFF}";
@@ -184,7 +184,7 @@ pub fn remove_record(tx: &mut Tx<'_>, id: u32) -> Result<bool, Error> {
     if dedup::remove_expired(tx, id, LeaseTime::from_millis(u64::MAX), REMOVED_PER_STEP)? == REMOVED_PER_STEP {
         return Ok(false);
     }
-    if !unique::drop_followers(tx, id, REMOVED_PER_STEP)? {
+    if !holder::drop_followers(tx, id, REMOVED_PER_STEP)? {
         return Ok(false);
     }
     tx.forget_counts(id)?;

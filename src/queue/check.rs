@@ -10,7 +10,7 @@ use crate::store::record::{Counts, MessageState, Phase, Suspicion};
 use crate::store::tx::u32_record::U32;
 use crate::store::{Error, Snapshot};
 
-use super::{messages, send};
+use super::{new_message, state};
 
 /// Bodies are compared with all states in parts of this many: 9 MB of memory, one pass over the states each.
 const BODIES_AT_ONCE: usize = 1 << 20;
@@ -60,25 +60,25 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap
     snapshot.states()?.each_sound(|key, state| {
         findings.go_on()?;
         let counts = counted.entry(key.0).or_default();
-        *messages::slot(counts, state.phase) += 1;
+        *state::slot(counts, state.phase) += 1;
         counts.bytes += u64::from(state.size_bytes);
         if !queues.has(&key.0)? {
             findings.add("states", key, format_args!("queue {} is not there", key.0));
         }
         let (index, is_indexed) = match state.phase {
             Phase::Ready if state.suspicion == Suspicion::Suspect => {
-                ("suspects", suspects.has(&messages::suspect_key(key, &state))?)
+                ("suspects", suspects.has(&state::suspect_key(key, &state))?)
             }
             Phase::Ready if state.group.is_some() => ("grouped", true),
-            Phase::Ready => ("ready", ready.has(&messages::ready_key(key, &state))?),
-            Phase::Delayed | Phase::InFlight => ("timed", timed.has(&messages::timed_key(key, &state))?),
+            Phase::Ready => ("ready", ready.has(&state::ready_key(key, &state))?),
+            Phase::Delayed | Phase::InFlight => ("timed", timed.has(&state::timed_key(key, &state))?),
         };
         if !is_indexed {
             findings.add("states", key, format_args!("does not stand in {index}, the index of its phase"));
         }
         match bodies.sound(&state.body)? {
-            Some(body) if send::stored_size(&body) != state.size_bytes as usize => {
-                let (says, has) = (state.size_bytes, send::stored_size(&body));
+            Some(body) if new_message::stored_size(&body) != state.size_bytes as usize => {
+                let (says, has) = (state.size_bytes, new_message::stored_size(&body));
                 findings.add("states", key, format_args!("says {says} bytes, its body {} has {has}", state.body));
             }
             None if !bodies.has(&state.body)? => {
@@ -101,7 +101,7 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap
 }
 
 /// No number of a message is greater than the last one that the store gave out.
-fn check_numbers(key: messages::Key, state: &MessageState, last_id: u64, findings: &mut Findings) {
+fn check_numbers(key: state::Key, state: &MessageState, last_id: u64, findings: &mut Findings) {
     let greatest = key.1.max(state.body).max(state.lease).max(state.arrival_seq);
     if greatest > last_id {
         findings.add("states", key, format_args!("holds number {greatest}, but the last one given out is {last_id}"));
@@ -175,7 +175,7 @@ fn check_timed(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error
         let key = (row.0, row.2);
         match states.sound(&key)? {
             Some(state) if state.phase == Phase::Ready => findings.add("timed", row, "its message is ready"),
-            Some(state) if messages::timed_key(key, &state) != row => {
+            Some(state) if state::timed_key(key, &state) != row => {
                 findings.add(
                     "timed",
                     row,

@@ -4,8 +4,8 @@ use crate::base::Now;
 use crate::store::Tx;
 use crate::store::record::{MessageState, Phase};
 
-use super::messages::Withdrawal;
-use super::{Error, Observer, ReceiptHandle, messages};
+use super::ending::{self, Withdrawal};
+use super::{Error, Observer, ReceiptHandle};
 
 /// Deletes the message of that receive and returns whether it did. A stale handle, of a message that was received again
 /// or is gone, deletes nothing and is no error, as on SQS's standard queues. A message of a run counts as withdrawn
@@ -21,7 +21,7 @@ pub fn delete(tx: &mut Tx<'_>, observer: &dyn Observer, handle: ReceiptHandle, n
             Err(Error::HandleExpired(handle.to_string()))
         }
         Some(state) if state.lease == handle.lease && handle.lease != 0 => {
-            messages::withdraw(tx, observer, key, &state, Withdrawal::Deleted, now.wall)?;
+            ending::withdraw(tx, observer, key, &state, Withdrawal::Deleted, now.wall)?;
             Ok(true)
         }
         _ => Ok(false),

@@ -4,8 +4,8 @@ use crate::base::{Now, Timestamp};
 use crate::store::Tx;
 use crate::store::record::QueueRecord;
 
-use super::messages::Withdrawal;
-use super::{Error, Observer, dedup, messages, receive};
+use super::ending::{self, Withdrawal};
+use super::{Error, Observer, dedup, state};
 
 /// One step deletes at most this many messages of each kind.
 const STEP_MAX: usize = 500;
@@ -27,8 +27,8 @@ fn outlived(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: 
     }
     let oldest = tx.states()?.first((queue.id, 0)..=(queue.id, u64::MAX), STEP_MAX)?;
     let mut removed = 0;
-    for (key, state) in oldest.into_iter().take_while(|(_, state)| messages::outlived(state, queue, now)) {
-        messages::withdraw(tx, observer, key, &state, Withdrawal::Expired, now)?;
+    for (key, state) in oldest.into_iter().take_while(|(_, state)| state::outlived(state, queue, now)) {
+        ending::withdraw(tx, observer, key, &state, Withdrawal::Expired, now)?;
         removed += 1;
     }
     Ok(removed)
@@ -38,8 +38,8 @@ fn too_late(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: 
     let due = tx.expiries()?.first((queue.id, 0, 0)..=(queue.id, now.as_millis(), u64::MAX), STEP_MAX)?;
     for ((_, _, sequence), ()) in &due {
         let key = (queue.id, *sequence);
-        let state = receive::state_of(tx, key)?;
-        messages::withdraw(tx, observer, key, &state, Withdrawal::Expired, now)?;
+        let state = state::get(tx, key)?;
+        ending::withdraw(tx, observer, key, &state, Withdrawal::Expired, now)?;
     }
     Ok(due.len())
 }

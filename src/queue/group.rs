@@ -8,7 +8,7 @@
 use crate::store::record::{Digest, GroupRecord, MessageState, Phase, Suspicion};
 use crate::store::{self, Tx};
 
-use super::messages::Key;
+use super::state::Key;
 
 /// Updates the group's row and its head in the ready index after a message was inserted, changed or removed. Call it
 /// after the message's state is written: finding the head reads the states.

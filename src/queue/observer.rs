@@ -1,6 +1,7 @@
 //! The observer is notified of message transitions inside the same transaction.
 
 use crate::base::{Failure, Fingerprint, MessageId, Timestamp};
+use crate::store::record::{BodyHead, MessageState, Owner, Phase};
 use crate::store::{self, Tx};
 
 /// A message that belongs to a run, as an observer sees it.
@@ -69,4 +70,35 @@ impl Observer for NoObserver {
     ) -> Result<(), store::Error> {
         Ok(())
     }
+}
+
+/// Notifies the observer when the message belongs to a run.
+pub(super) fn notify(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    state: &MessageState,
+    transition: Transition<'_>,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    match tx.bodies()?.head(&state.body)? {
+        Some(BodyHead { run, recipient }) if run != 0 => {
+            let message = RunMessage { run, recipient, body: state.body, message_id: state.message_id };
+            observer.on_transition(tx, message, transition, now)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Notifies the observer that a worker's attempt is in doubt from now on, because its message is taken from it. When the
+/// attempt ends after all, its worker can take that back; when the process dies first, nobody else would know of it.
+pub(super) fn interrupt(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    state: &MessageState,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    if state.phase == Phase::InFlight && state.owner == Owner::Worker {
+        notify(tx, observer, state, Transition::Interrupted, now)?;
+    }
+    Ok(())
 }

@@ -3,8 +3,8 @@
 use crate::base::Timestamp;
 use crate::store::Tx;
 
-use super::messages::Withdrawal;
-use super::{Error, Observer, messages, unique};
+use super::ending::{self, Withdrawal};
+use super::{Error, Observer, holder};
 
 /// One step examines at most this many messages.
 pub const STEP_MAX: usize = 500;
@@ -56,8 +56,8 @@ pub fn purge(
     let rest = found.last().filter(|_| more).map(|(key, _)| Extent { from: key.1 + 1, ..extent });
     let mut removed = 0;
     for (key, state) in found.into_iter().filter(|(_, state)| state.arrival_seq < extent.arrived_before) {
-        unique::drop_follower(tx, key, &state)?;
-        messages::withdraw(tx, observer, key, &state, Withdrawal::Purged, now)?;
+        holder::drop_follower(tx, key, &state)?;
+        ending::withdraw(tx, observer, key, &state, Withdrawal::Purged, now)?;
         removed += 1;
     }
     Ok((removed, rest))

@@ -18,7 +18,7 @@ use super::recover::Served;
 use super::redrive::{self, Redrive};
 use super::{
     Error, Observer, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, admission, catalog, delete, expire,
-    purge, receive, recover, send, valid, visibility,
+    new_message, purge, receive, recover, send, valid, visibility,
 };
 
 /// The queues of one store. Clones share it.
@@ -109,7 +109,7 @@ impl Queues {
     pub async fn send_batch(&self, queue: &str, messages: Vec<Send>) -> Result<Vec<Result<Sent, Error>>, Error> {
         check_batch(messages.len())?;
         self.space.admit(queue)?;
-        let bytes = messages.iter().map(send::size).sum();
+        let bytes = messages.iter().map(new_message::size).sum();
         if bytes > valid::BATCH_BYTES_MAX {
             return Err(Error::BatchTooLong { bytes, max: valid::BATCH_BYTES_MAX });
         }

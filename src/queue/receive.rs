@@ -13,8 +13,9 @@ use crate::store::record::{
 };
 use crate::store::{self, Tx};
 
-use super::messages::Withdrawal;
-use super::{Error, Observer, ReceiptHandle, catalog, dedup, group, messages, recover, settle};
+use super::ending::{self, Withdrawal};
+use super::state::Key;
+use super::{Error, Observer, ReceiptHandle, catalog, dedup, group, messages, recover, settle, state};
 
 /// The longest visibility timeout, as in SQS.
 pub const VISIBILITY_MAX: Duration = Duration::from_secs(43_200);
@@ -176,7 +177,7 @@ pub fn receive_suspect(
     let suspects = tx.suspects()?.first((queue.id, 0, 0)..=(queue.id, u32::MAX, u64::MAX), SCAN_MAX)?;
     for ((queue_id, _, sequence), ()) in suspects {
         let key = (queue_id, sequence);
-        let state = state_of(tx, key)?;
+        let state = state::get(tx, key)?;
         if !remove_if_ended(tx, observer, queue, key, &state, now)? {
             let hold = Hold { owner: Owner::Worker, visibility, suspicion: Suspicion::Alone };
             return Ok(Some(hand_out(tx, key, &state, hold, now)?));
@@ -236,7 +237,7 @@ fn still_held(
     queue: &QueueRecord,
     leases: &[(u64, u64)],
     now: Now,
-) -> Result<Option<Vec<(messages::Key, MessageState)>>, store::Error> {
+) -> Result<Option<Vec<(Key, MessageState)>>, store::Error> {
     let mut held = Vec::new();
     for (sequence, lease) in leases {
         let key = (queue.id, *sequence);
@@ -254,14 +255,14 @@ fn still_held(
 /// the receive count stay.
 fn renew(
     tx: &mut Tx<'_>,
-    key: messages::Key,
+    key: Key,
     state: &MessageState,
     visibility: Duration,
     now: Now,
 ) -> Result<Received, store::Error> {
     let held = MessageState { visible_at: now.lease.after(visibility), ..state.clone() };
     messages::update(tx, key, state, &held)?;
-    let body = messages::body(tx, state)?;
+    let body = state::body(tx, state)?;
     Ok(received(key, &held, body))
 }
 
@@ -298,7 +299,7 @@ impl ReceiveStep<'_, '_> {
                 break;
             }
             for (key, ()) in found {
-                let state = state_of(self.tx, (key.0, key.2))?;
+                let state = state::get(self.tx, (key.0, key.2))?;
                 match state.group {
                     None => self.offer((key.0, key.2), &state)?,
                     Some(group) if !group.is_ordered && group::is_noisy(self.tx, key.0, group.id)? => {
@@ -316,7 +317,7 @@ impl ReceiveStep<'_, '_> {
         // unused, and fairness only decides who goes first.
         while self.goes_on() {
             let Some(((queue, _, sequence), ())) = self.tx.ready()?.first(all(self.queue), 1)?.pop() else { break };
-            let state = state_of(self.tx, (queue, sequence))?;
+            let state = state::get(self.tx, (queue, sequence))?;
             self.offer((queue, sequence), &state)?;
         }
         Ok(())
@@ -330,7 +331,7 @@ impl ReceiveStep<'_, '_> {
         for range in [start..=end, front..=start] {
             while self.goes_on() {
                 let Some((key, ())) = self.tx.ready()?.first(range.clone(), 1)?.pop() else { break };
-                let state = state_of(self.tx, (key.0, key.2))?;
+                let state = state::get(self.tx, (key.0, key.2))?;
                 match state.group {
                     None => self.offer((key.0, key.2), &state)?,
                     Some(group) => self.offer_group((key.0, key.2), &state, group)?,
@@ -349,7 +350,7 @@ impl ReceiveStep<'_, '_> {
     }
 
     /// Receives the message, unless it has expired or used up its attempts.
-    fn offer(&mut self, key: messages::Key, state: &MessageState) -> Result<(), Error> {
+    fn offer(&mut self, key: Key, state: &MessageState) -> Result<(), Error> {
         self.scanned += 1;
         if !remove_if_ended(self.tx, self.observer, self.queue, key, state, self.now)? {
             let hold = Hold { owner: self.what.owner, visibility: self.visibility, suspicion: Suspicion::None };
@@ -361,12 +362,12 @@ impl ReceiveStep<'_, '_> {
 
     /// Receives the first message of a group. On a FIFO queue a client also gets the messages behind it, up to the
     /// number it wants. Workers run in parallel and would break the order, so they get one.
-    fn offer_group(&mut self, key: messages::Key, state: &MessageState, group: Group) -> Result<(), Error> {
+    fn offer_group(&mut self, key: Key, state: &MessageState, group: Group) -> Result<(), Error> {
         if !group.is_ordered || self.what.owner == Owner::Worker {
             return self.offer(key, state);
         }
         for sequence in group::waiting(self.tx, key.0, group.id, self.wanted())? {
-            let state = state_of(self.tx, (key.0, sequence))?;
+            let state = state::get(self.tx, (key.0, sequence))?;
             // A delayed message blocks those sent after it: skipping it would break the group's order.
             if state.phase != Phase::Ready {
                 break;
@@ -382,7 +383,7 @@ fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: 
     let due = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, now.lease.as_millis(), u64::MAX), SCAN_MAX)?;
     for ((_, _, sequence), ()) in due {
         let key = (queue.id, sequence);
-        let state = state_of(tx, key)?;
+        let state = state::get(tx, key)?;
         // A worker settles its message before the lease ends, so an expired lease means that the worker is gone and its
         // attempt is recorded as lost. For a client an expired lease is normal and leaves no history.
         if state.phase == Phase::InFlight && state.owner == Owner::Worker {
@@ -405,22 +406,22 @@ fn remove_if_ended(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
     queue: &QueueRecord,
-    key: messages::Key,
+    key: Key,
     state: &MessageState,
     now: Now,
 ) -> Result<bool, Error> {
-    if messages::is_expired(state, queue, now.wall) {
-        messages::withdraw(tx, observer, key, state, Withdrawal::Expired, now.wall)?;
+    if state::is_expired(state, queue, now.wall) {
+        ending::withdraw(tx, observer, key, state, Withdrawal::Expired, now.wall)?;
         return Ok(true);
     }
     let max = queue.attributes.redrive.as_ref().map(|(_, max)| *max);
     let Some(max) = max.filter(|max| state.attempts_charged >= *max) else { return Ok(false) };
     // Without an existing dead-letter queue the message stays receivable: nothing is dropped.
     let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, queue)? else { return Ok(false) };
-    if messages::last_failure(tx, state)?.is_none() {
+    if state::last_failure(tx, state)?.is_none() {
         settle::record_attempt(tx, state, &never_deleted(state, max, now))?;
     }
-    messages::move_to_dlq(tx, observer, key, state, &dead_letter_queue, now.wall)?;
+    ending::move_to_dlq(tx, observer, key, state, &dead_letter_queue, now.wall)?;
     Ok(true)
 }
 
@@ -445,14 +446,8 @@ struct Hold {
     suspicion: Suspicion,
 }
 
-fn hand_out(
-    tx: &mut Tx<'_>,
-    key: messages::Key,
-    state: &MessageState,
-    hold: Hold,
-    now: Now,
-) -> Result<Received, Error> {
-    let body = messages::body(tx, state)?;
+fn hand_out(tx: &mut Tx<'_>, key: Key, state: &MessageState, hold: Hold, now: Now) -> Result<Received, Error> {
+    let body = state::body(tx, state)?;
     let first = state.receive_count == 0;
     let held = MessageState {
         phase: Phase::InFlight,
@@ -473,7 +468,7 @@ fn hand_out(
     Ok(received(key, &held, body))
 }
 
-fn received(key: messages::Key, held: &MessageState, body: Body) -> Received {
+fn received(key: Key, held: &MessageState, body: Body) -> Received {
     Received {
         handle: ReceiptHandle { queue: key.0, sequence: key.1, lease: held.lease },
         message_id: held.message_id,
@@ -490,11 +485,4 @@ fn received(key: messages::Key, held: &MessageState, body: Body) -> Received {
         priority: held.priority,
         deferred_since: held.deferred_since,
     }
-}
-
-pub(super) fn state_of(tx: &mut Tx<'_>, key: messages::Key) -> Result<MessageState, store::Error> {
-    let state = tx.states()?.get(&key)?;
-    state.ok_or_else(|| {
-        tx.damaged("states", format!("message {} of queue {} stands in an index but has no state", key.1, key.0))
-    })
 }

@@ -4,7 +4,8 @@ use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, Now};
 use crate::store::record::{MessageState, Owner, Phase, Suspicion};
 use crate::store::{self, Tx};
 
-use super::{Observer, Transition, messages, settle};
+use super::state::Key;
+use super::{Observer, Transition, messages, observer, settle, state};
 
 /// One step of [`end_worker_leases`] examines at most this many messages.
 const STEP_MAX: usize = 500;
@@ -59,7 +60,7 @@ pub fn clear_suspects(tx: &mut Tx<'_>, queue: u32) -> Result<bool, store::Error>
     let suspects = tx.suspects()?.first((queue, 0, 0)..=(queue, u32::MAX, u64::MAX), STEP_MAX)?;
     for ((_, _, sequence), ()) in &suspects {
         let key = (queue, *sequence);
-        let state = super::receive::state_of(tx, key)?;
+        let state = state::get(tx, key)?;
         messages::update(tx, key, &state, &MessageState { suspicion: Suspicion::None, ..state.clone() })?;
     }
     Ok(suspects.len() == STEP_MAX)
@@ -69,7 +70,7 @@ pub fn clear_suspects(tx: &mut Tx<'_>, queue: u32) -> Result<bool, store::Error>
 pub(super) fn lose_overdue(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
-    key: messages::Key,
+    key: Key,
     state: &MessageState,
     now: Now,
 ) -> Result<(), store::Error> {
@@ -79,7 +80,7 @@ pub(super) fn lose_overdue(
 fn lose(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
-    key: messages::Key,
+    key: Key,
     state: &MessageState,
     (attempts_charged, suspicion): (u32, Suspicion),
     now: Now,
@@ -99,12 +100,12 @@ fn lose(
         failure: Some(why),
     };
     settle::record_attempt(tx, state, &attempt)?;
-    messages::notify(tx, observer, state, Transition::Interrupted, now.wall)?;
+    observer::notify(tx, observer, state, Transition::Interrupted, now.wall)?;
     let back = MessageState {
         attempts_charged,
         suspicion,
         deferred_since: LeaseTime::ZERO,
-        ..messages::unleased(state, Phase::Ready, LeaseTime::ZERO)
+        ..state::unleased(state, Phase::Ready, LeaseTime::ZERO)
     };
     messages::update(tx, key, state, &back)
 }

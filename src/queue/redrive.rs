@@ -5,7 +5,6 @@
 //! start at zero. Its body, its history and its row in the run's ledger stay. An undo moves back the letters that were
 //! not received yet.
 
-pub(super) mod outcomes;
 mod plan;
 pub mod retention;
 mod select;

@@ -7,8 +7,8 @@ use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, Now};
 use crate::store::record::{BodyHead, MessageState, Phase, Suspicion};
 use crate::store::{self, Tx};
 
-use super::redrive::outcomes;
-use super::{Error, Observer, ReceiptHandle, Transition, catalog, messages};
+use super::state::Key;
+use super::{Error, Observer, ReceiptHandle, Transition, catalog, ending, messages, observer, redrive_outcomes, state};
 
 /// A message's history keeps only worker attempts among its last this many; older ones are deleted.
 pub const HISTORY_MAX: u32 = 100;
@@ -46,9 +46,9 @@ pub enum Settled {
 /// A storage fault.
 pub fn done(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Option<BodyHead>, Error> {
     let Some((key, state)) = held(tx, handle)? else { return Ok(None) };
-    let head = messages::head(tx, &state)?;
-    outcomes::succeeded(tx, &state)?;
-    messages::erase(tx, key, &state)?;
+    let head = state::head(tx, &state)?;
+    redrive_outcomes::succeeded(tx, &state)?;
+    ending::erase(tx, key, &state)?;
     Ok(Some(head))
 }
 
@@ -148,7 +148,7 @@ pub fn release(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, Error>
         attempts_charged: state.attempts_charged.saturating_sub(1),
         // No history entry exists, so the attempt's number is free again.
         attempts: state.attempts.saturating_sub(1),
-        ..messages::unleased(&state, Phase::Ready, LeaseTime::ZERO)
+        ..state::unleased(&state, Phase::Ready, LeaseTime::ZERO)
     };
     messages::update(tx, key, &state, &back)?;
     Ok(Settled::Waits { until: LeaseTime::ZERO })
@@ -196,7 +196,7 @@ pub fn report_interrupted(
     now: Now,
 ) -> Result<(), Error> {
     match held(tx, handle)? {
-        Some((_, state)) => Ok(messages::notify(tx, observer, &state, Transition::Interrupted, now.wall)?),
+        Some((_, state)) => Ok(observer::notify(tx, observer, &state, Transition::Interrupted, now.wall)?),
         None => Ok(()),
     }
 }
@@ -218,19 +218,19 @@ pub fn end_alone(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<(), Error> {
 
 fn wait_for(
     tx: &mut Tx<'_>,
-    key: messages::Key,
+    key: Key,
     old: &MessageState,
     new: &MessageState,
     until: LeaseTime,
 ) -> Result<Settled, Error> {
-    messages::update(tx, key, old, &messages::unleased(new, Phase::Delayed, until))?;
+    messages::update(tx, key, old, &state::unleased(new, Phase::Delayed, until))?;
     Ok(Settled::Waits { until })
 }
 
 fn die(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
-    key: messages::Key,
+    key: Key,
     state: &MessageState,
     ended: &Ended,
     wait: Duration,
@@ -243,13 +243,13 @@ fn die(
         return wait_for(tx, key, state, &ending, ended.at.lease.after(wait));
     };
     record_attempt(tx, state, &attempt(state, ended, AttemptEnd::Dead))?;
-    messages::move_to_dlq(tx, observer, key, &ending, &dead_letter_queue, ended.at.wall)?;
+    ending::move_to_dlq(tx, observer, key, &ending, &dead_letter_queue, ended.at.wall)?;
     Ok(Settled::MovedToDlq)
 }
 
 /// The message, when the handle's lease is still its current one. A settled message has lease 0, which no receive gives
 /// out.
-fn held(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Option<(messages::Key, MessageState)>, store::Error> {
+fn held(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Option<(Key, MessageState)>, store::Error> {
     let key = (handle.queue, handle.sequence);
     let state = tx.states()?.get(&key)?;
     Ok(state.filter(|state| state.lease == handle.lease && handle.lease != 0).map(|state| (key, state)))

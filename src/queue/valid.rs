@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::base::limit;
 use crate::store::record::{Attribute, AttributeValue, QueueRecord};
 
+use super::Error;
+use super::new_message::{self, Send};
 use super::unique::Mode;
-use super::{Error, Send, send};
 
 /// The longest delay of a message, as in SQS.
 pub const DELAY_MAX: Duration = Duration::from_secs(900);
@@ -32,7 +33,7 @@ pub fn check(queue: &QueueRecord, message: &Send) -> Result<(), Error> {
     }
     characters("body", &message.body)?;
     attributes(message)?;
-    let bytes = send::size(message);
+    let bytes = new_message::size(message);
     if bytes > message_max(queue) as usize {
         return Err(too_large(queue, bytes));
     }

@@ -4,7 +4,7 @@ use crate::store::check::Findings;
 use crate::store::record::{Digest, GroupRecord, MessageState, Phase};
 use crate::store::{Error, Snapshot};
 
-use super::super::{group, messages};
+use super::super::{group, state};
 
 pub(super) fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
     check_states(snapshot, findings)?;
@@ -34,7 +34,7 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Erro
             findings.add("states", key, "does not stand in grouped, the index of its group");
         }
         let expiry = (key.0, state.expires_at.as_millis(), key.1);
-        if messages::expires_while_waiting(&state) && !expiries.has(&expiry)? {
+        if state::expires_while_waiting(&state) && !expiries.has(&expiry)? {
             findings.add("states", key, "does not stand in expiries");
         }
         findings.go_on()
@@ -70,7 +70,7 @@ fn check_groups(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Erro
 /// Groups are recounted in parts of this many: 20 MB of memory, one pass over the states each.
 const GROUPS_AT_ONCE: usize = 1 << 18;
 
-fn recount(row: &mut GroupRecord, key: messages::Key, state: &MessageState) {
+fn recount(row: &mut GroupRecord, key: state::Key, state: &MessageState) {
     row.in_flight += u64::from(state.phase == Phase::InFlight);
     row.held += u64::from(group::is_held(state));
     row.waiting += u64::from(group::waits_at(key, state).is_some());
@@ -104,7 +104,7 @@ fn check_expiries(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Er
     snapshot.expiries()?.each_sound(|row, ()| {
         let key = (row.0, row.2);
         match states.sound(&key)? {
-            Some(state) if !messages::expires_while_waiting(&state) || state.expires_at.as_millis() != row.1 => {
+            Some(state) if !state::expires_while_waiting(&state) || state.expires_at.as_millis() != row.1 => {
                 findings.add("expiries", row, "its message does not expire then");
             }
             None if !states.has(&key)? => findings.add("expiries", row, "belongs to no message"),

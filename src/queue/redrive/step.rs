@@ -6,9 +6,9 @@ use crate::store::record::{
 };
 use crate::store::{self, Tx};
 
-use super::super::admission::Room;
-use super::super::{Error, Observer, Transition, messages, unique};
-use super::outcomes;
+use super::super::room::Room;
+use super::super::state::Key;
+use super::super::{Error, Observer, Transition, ending, holder, messages, observer, redrive_outcomes, state};
 use super::{SCAN_MAX, save, select};
 
 /// Moves up to `budget` letters of a running redrive and returns its record. The cursor and the moves are one commit,
@@ -140,7 +140,7 @@ fn forward(
 fn move_back(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
-    key: messages::Key,
+    key: Key,
     state: &MessageState,
     (redrive, to): (u64, u32),
     room: Room,
@@ -148,7 +148,7 @@ fn move_back(
 ) -> Result<(), store::Error> {
     let sequence = tx.fresh_id()?;
     // The attempt number continues, because it is part of the history's key; the charged attempts start at zero.
-    let fresh = messages::fresh(sequence, state.body, state.size_bytes, now);
+    let fresh = state::fresh(sequence, state.body, state.size_bytes, now);
     let back = MessageState {
         attempts: state.attempts,
         group: state.group,
@@ -158,11 +158,11 @@ fn move_back(
         redriven_by: Some(RedrivenBy { redrive, source: state.source }),
         ..fresh
     };
-    messages::interrupt(tx, observer, state, now)?;
+    observer::interrupt(tx, observer, state, now)?;
     messages::remove(tx, key, state)?;
     messages::insert(tx, (to, sequence), &back, room)?;
-    unique::moved(tx, state, key, (to, sequence))?;
-    messages::notify(tx, observer, state, Transition::Redriven, now)
+    holder::moved(tx, state, key, (to, sequence))?;
+    observer::notify(tx, observer, state, Transition::Redriven, now)
 }
 
 /// Scans all queues, one after the other, for letters of the redrive that were not received yet, and moves them back to
@@ -211,23 +211,23 @@ fn undo(
 fn take_back(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
-    key: messages::Key,
+    key: Key,
     state: &MessageState,
     (redriven_by, to): (RedrivenBy, &QueueRecord),
     now: Timestamp,
 ) -> Result<(), store::Error> {
     // While `redriven_by` is still set: the letter below clears it.
-    outcomes::undone(tx, state)?;
+    redrive_outcomes::undone(tx, state)?;
     messages::remove(tx, key, state)?;
     let letter = MessageState {
         source: redriven_by.source,
         arrival_seq: tx.fresh_id()?,
         redriven_by: None,
-        ..messages::unleased(state, Phase::Ready, LeaseTime::ZERO)
+        ..state::unleased(state, Phase::Ready, LeaseTime::ZERO)
     };
     messages::insert(tx, (to.id, key.1), &letter, Room::for_letter())?;
-    unique::moved(tx, state, key, (to.id, key.1))?;
-    messages::notify_death(tx, observer, state, &to.name, now)
+    holder::moved(tx, state, key, (to.id, key.1))?;
+    ending::notify_death(tx, observer, state, &to.name, now)
 }
 
 fn no_destination(state: &MessageState, to: u32) -> String {

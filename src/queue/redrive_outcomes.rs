@@ -4,22 +4,22 @@ use crate::store::record::{MessageState, RedriveTotals};
 use crate::store::{self, Tx};
 
 /// The message was processed.
-pub(in crate::queue) fn succeeded(tx: &mut Tx<'_>, state: &MessageState) -> Result<(), store::Error> {
+pub(super) fn succeeded(tx: &mut Tx<'_>, state: &MessageState) -> Result<(), store::Error> {
     add(tx, state, |totals| totals.succeeded += 1)
 }
 
 /// The message moved to a dead-letter queue again.
-pub(in crate::queue) fn failed(tx: &mut Tx<'_>, state: &MessageState) -> Result<(), store::Error> {
+pub(super) fn failed(tx: &mut Tx<'_>, state: &MessageState) -> Result<(), store::Error> {
     add(tx, state, |totals| totals.failed += 1)
 }
 
 /// The message was removed without an outcome.
-pub(in crate::queue) fn withdrawn(tx: &mut Tx<'_>, state: &MessageState) -> Result<(), store::Error> {
+pub(super) fn withdrawn(tx: &mut Tx<'_>, state: &MessageState) -> Result<(), store::Error> {
     add(tx, state, |totals| totals.withdrawn += 1)
 }
 
 /// An undo returned the message to the dead-letter queue.
-pub(in crate::queue) fn undone(tx: &mut Tx<'_>, state: &MessageState) -> Result<(), store::Error> {
+pub(super) fn undone(tx: &mut Tx<'_>, state: &MessageState) -> Result<(), store::Error> {
     add(tx, state, |totals| totals.undone += 1)
 }
 
