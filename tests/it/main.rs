@@ -18,7 +18,6 @@ mod drain;
 #[cfg(test)]
 mod format;
 #[cfg(test)]
-mod gate;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

@@ -11,8 +11,8 @@ use std::time::Duration;
 use nightmail_demo::sink::{self, Action, Step};
 use nightmail_demo::{bank, fixtures};
 
-use crate::gate::Gate;
 use crate::harness::{Child, Harness, say, size, until};
+use crate::proxy::Proxy;
 
 /// The relay's name, which the daemon looks up: `hosts` resolves it as long as the name is in there.
 const RELAY: &str = "relay.night.test";
@@ -23,8 +23,8 @@ const LOG_BYTES_MAX: usize = 200_000;
 
 struct Night {
     harness: Harness,
-    relay: Gate,
-    accounts: Gate,
+    relay: Proxy,
+    accounts: Proxy,
     /// Where the libraries that are loaded into the daemon read the time and the names from.
     files: Files,
     /// Seconds of the full night are a tenth of this in seconds.
@@ -99,16 +99,15 @@ impl Night {
         let options = bank::Options { users, fail_share: 0.01, latency, page_size: 100, ..bank::Options::default() };
         let sink = sink::Options { script: Some(script), ..sink::Options::default() };
         let mut harness = Harness::set(options, sink).await;
-        let relay = Gate::open(harness.sink.address()).await;
-        let accounts = Gate::open(harness.bank.address()).await;
+        let relay = Proxy::to(harness.sink.address()).await;
+        let accounts = Proxy::to(harness.bank.address()).await;
         let files = Files::prepare(&mut harness);
         let host = if files.has_names { RELAY } else { "127.0.0.1" };
         harness.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__HOST", host);
-        harness.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", relay.port());
+        harness.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", relay.address().port());
         harness.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__CONNECTIONS", 24);
         harness.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__MAILS_PER_CONNECTION", 10);
-        let url =
-            format!("http://127.0.0.1:{}/accounts/{{account_id}}/transactions?period={{period}}", accounts.port());
+        let url = format!("http://{}/accounts/{{account_id}}/transactions?period={{period}}", accounts.address());
         harness.set_key("FUNCTIONS__STATEMENT__ACCOUNT__URL", url);
         // A tenth of the defaults at scale 1, and the defaults at full size.
         for function in ["FAN_OUT", "STATEMENT"] {
@@ -130,11 +129,11 @@ impl Night {
         until("progress", async || (self.harness.sink.summary().distinct >= wanted).then_some(())).await;
     }
 
-    async fn outages(&self) {
+    async fn outages(&mut self) {
         self.progress(10).await;
-        self.relay.close();
+        self.relay.goes_away().await;
         self.wait(120).await;
-        self.relay.reopen().await;
+        self.relay.comes_back();
         self.progress(20).await;
         if self.files.has_names {
             self.files.resolve(false);
@@ -144,9 +143,9 @@ impl Night {
             self.files.resolve(true);
         }
         self.progress(35).await;
-        self.accounts.close();
+        self.accounts.goes_away().await;
         self.wait(60).await;
-        self.accounts.reopen().await;
+        self.accounts.comes_back();
     }
 
     async fn clock_steps(&self) {
@@ -229,7 +228,7 @@ fn is_own(class: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_run_survives_the_night() {
-    let (night, child) = Night::prepare().await;
+    let (mut night, child) = Night::prepare().await;
     night.outages().await;
     night.clock_steps().await;
     let child = night.suspend_and_kill(child).await;

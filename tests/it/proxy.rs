@@ -2,8 +2,8 @@
 //! refused for a while without losing its state.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -20,8 +20,8 @@ pub(crate) struct Proxy {
     connections: Arc<AtomicU64>,
     /// Ends the listener.
     open: Option<(CancellationToken, oneshot::Receiver<()>)>,
-    /// Ends all connections.
-    cut: CancellationToken,
+    /// Ends the connections that are open now.
+    cut: Arc<Mutex<CancellationToken>>,
 }
 
 impl Proxy {
@@ -29,14 +29,8 @@ impl Proxy {
         let reserved = socket();
         reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = reserved.local_addr().unwrap();
-        let mut proxy = Self {
-            address,
-            target,
-            _reserved: reserved,
-            connections: Arc::default(),
-            open: None,
-            cut: CancellationToken::new(),
-        };
+        let mut proxy =
+            Self { address, target, _reserved: reserved, connections: Arc::default(), open: None, cut: Arc::default() };
         proxy.comes_back();
         proxy
     }
@@ -60,9 +54,15 @@ impl Proxy {
     /// Refuses connections from now on, and cuts those that are open.
     pub(crate) async fn goes_away(&mut self) {
         // The cut comes first: after the first refusal nothing is answered any more.
-        self.cut.cancel();
+        self.cut();
         self.refuses().await;
-        self.cut = CancellationToken::new();
+        // One that came in between is cut too.
+        self.cut();
+    }
+
+    /// Cuts the connections that are open now; new ones are accepted.
+    pub(crate) fn cut(&self) {
+        std::mem::take(&mut *self.cut.lock().unwrap()).cancel();
     }
 
     pub(crate) fn comes_back(&mut self) {
@@ -88,11 +88,16 @@ fn socket() -> TcpSocket {
     socket
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, connections: Arc<AtomicU64>, cut: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    target: SocketAddr,
+    connections: Arc<AtomicU64>,
+    cut: Arc<Mutex<CancellationToken>>,
+) {
     loop {
         let (client, _) = listener.accept().await.unwrap();
         connections.fetch_add(1, Ordering::SeqCst);
-        let cut = cut.clone();
+        let cut = cut.lock().unwrap().clone();
         tokio::spawn(async move { cut.run_until_cancelled(carry(client, target)).await });
     }
 }
@@ -108,6 +113,6 @@ impl Drop for Proxy {
         if let Some((end, _)) = &self.open {
             end.cancel();
         }
-        self.cut.cancel();
+        self.cut();
     }
 }
