@@ -4,6 +4,7 @@
 //! limits were checked.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::Now;
@@ -106,14 +107,14 @@ pub fn admit<'q>(tx: &mut Tx<'_>, queue: &'q QueueRecord, message: Send, now: No
 #[derive(Debug)]
 pub struct LetterAdmission<'q> {
     admission: Admission<'q>,
-    dead_letter_queue: Option<QueueRecord>,
+    dead_letter_queue: Option<Arc<QueueRecord>>,
 }
 
 /// The right to send one message that dies as it is sent.
 #[derive(Debug)]
 pub struct AdmittedLetter<'q> {
     pub(super) admitted: Admitted<'q>,
-    pub(super) dead_letter_queue: Option<QueueRecord>,
+    pub(super) dead_letter_queue: Option<Arc<QueueRecord>>,
 }
 
 impl<'q> LetterAdmission<'q> {
@@ -122,8 +123,8 @@ impl<'q> LetterAdmission<'q> {
     /// # Errors
     /// A storage fault.
     pub fn to(tx: &mut Tx<'_>, queue: &'q QueueRecord) -> Result<Self, Error> {
-        let dead_letter_queue = catalog::dead_letter_queue(tx, queue)?;
-        let left = Left::of(tx, dead_letter_queue.as_ref().unwrap_or(queue))?;
+        let dead_letter_queue = catalog::dead_letter_queue(tx, queue)?.map(Arc::new);
+        let left = Left::of(tx, dead_letter_queue.as_deref().unwrap_or(queue))?;
         Ok(Self { admission: Admission { queue, left, keys: HashSet::new() }, dead_letter_queue })
     }
 

@@ -94,7 +94,6 @@ fn place(progress: &FanOutProgress) -> (u32, Option<&str>, u32, bool) {
 }
 
 /// The right to send one record's message.
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack of one loop")]
 enum Right<'p, 'q> {
     User(queue::Admitted<'q>),
     Letter(queue::AdmittedLetter<'q>, &'p crate::base::Failure),
