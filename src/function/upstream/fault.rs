@@ -12,8 +12,8 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 pub struct Fault {
     class: Class,
     failure: Failure,
-    /// What the call says about the service; `None` when nothing was called.
-    verdict: Option<Verdict>,
+    /// What the call says about the service; `None` when nothing was called. Boxed, so that results stay small.
+    verdict: Option<Box<Verdict>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,19 +69,19 @@ impl Fault {
 
     /// The service asks for a pause.
     pub(super) fn throttled(failure: Failure, after: Option<Duration>) -> Self {
-        Self { class: Class::Deferred(after), failure, verdict: Some(Verdict::Throttled { after }) }
+        Self { class: Class::Deferred(after), failure, verdict: Some(Box::new(Verdict::Throttled { after })) }
     }
 
     /// No session with the service, or it refuses our credentials: nothing that a message could change.
     pub(super) fn unreachable(failure: Failure, needs_operator: bool) -> Self {
         let verdict = Verdict::Unreachable { needs_operator, why: failure.text.clone() };
-        Self { class: Class::Deferred(None), failure, verdict: Some(verdict) }
+        Self { class: Class::Deferred(None), failure, verdict: Some(Box::new(verdict)) }
     }
 
     /// The same fault with what the call says about the service.
     #[must_use]
     pub(super) fn with(mut self, verdict: Verdict) -> Self {
-        self.verdict = Some(verdict);
+        self.verdict = Some(Box::new(verdict));
         self
     }
 
@@ -103,7 +103,7 @@ impl Fault {
 
     /// What the call says about the service; `None` when nothing was called.
     pub fn verdict(&self) -> Option<&Verdict> {
-        self.verdict.as_ref()
+        self.verdict.as_deref()
     }
 
     /// What this means for the message: dead, retry, or deferred for the time that the service asked for.

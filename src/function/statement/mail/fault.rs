@@ -43,13 +43,13 @@ impl SendFault {
 #[derive(Clone, Debug)]
 pub(super) struct Undelivered {
     pub(super) fault: SendFault,
-    /// `None` when the relay was not called.
-    pub(super) verdict: Option<Verdict>,
+    /// `None` when the relay was not called. Boxed, so that results stay small.
+    pub(super) verdict: Option<Box<Verdict>>,
 }
 
 impl Undelivered {
     fn of(fault: SendFault, verdict: Verdict) -> Self {
-        Self { fault, verdict: Some(verdict) }
+        Self { fault, verdict: Some(Box::new(verdict)) }
     }
 
     fn unreachable(why: Failure, needs_operator: bool) -> Self {
@@ -226,7 +226,7 @@ mod tests {
     fn class(failure: SmtpFailure) -> (&'static str, String, Verdict) {
         let undelivered = failure.classify("mx:25");
         let code = undelivered.fault.failure().code.clone();
-        (undelivered.fault.into_outcome().name(), code, undelivered.verdict.unwrap())
+        (undelivered.fault.into_outcome().name(), code, *undelivered.verdict.unwrap())
     }
 
     fn reply(step: Step, code: u16, text: &str) -> (&'static str, String, Verdict) {
@@ -292,11 +292,11 @@ mod tests {
         for step in [Step::MailFrom, Step::RcptTo, Step::Data, Step::Body] {
             let undelivered = SmtpFailure::broken(step, "lost", "eof").classify("mx:25");
             assert!(matches!(undelivered.fault, SendFault::Temporary(_)), "{step:?}");
-            assert_eq!(undelivered.verdict, Some(Verdict::TimedOut));
+            assert_eq!(undelivered.verdict.as_deref(), Some(&Verdict::TimedOut));
         }
         let undelivered = SmtpFailure::broken(Step::EndOfData, "timeout", "").classify("mx:25");
         assert_eq!(
-            (undelivered.fault.failure().code.as_str(), undelivered.verdict.as_ref()),
+            (undelivered.fault.failure().code.as_str(), undelivered.verdict.as_deref()),
             ("unknown-after-dot", Some(&Verdict::TimedOut))
         );
         assert_eq!(undelivered.fault.into_outcome().name(), "retry");

@@ -130,7 +130,7 @@ impl Mailer {
         let (outgoing, message_id) = self.composer.compose(mail, words).map_err(SendFault::Permanent)?;
         let (result, verdict) = match self.pool.send(outgoing, mail.begin_within, &mail.effect).await {
             Ok(reply) => (Ok(reply), Some(Verdict::Answered)),
-            Err(undelivered) => (Err(undelivered.fault), undelivered.verdict),
+            Err(undelivered) => (Err(undelivered.fault), undelivered.verdict.map(|verdict| *verdict)),
         };
         if let Some(verdict) = verdict {
             Contact { destination: self.destination(), verdict }.add_to(contacts);
