@@ -156,6 +156,31 @@ fn is_in_a_circle(file: &str, imports: &BTreeMap<String, BTreeSet<String>>) -> b
     false
 }
 
+/// The names that a module re-exports from its files, each with its file: `pub use send::{Send, Sent};`.
+fn re_exports(text: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (at, import) in text.match_indices("pub use ") {
+        let path = text[at + import.len()..].split(';').next().unwrap_or_default();
+        let Some((file, names)) = path.trim_start_matches("self::").split_once("::") else { continue };
+        let names = names.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty());
+        found.extend(names.map(|name| (name.to_owned(), file.to_owned())));
+    }
+    found
+}
+
+/// What the module of this directory re-exports; it stands in `mod.rs` or beside the directory.
+fn re_exports_of(directory: &Path) -> BTreeMap<String, String> {
+    let module = [directory.join("mod.rs"), directory.with_extension("rs")].into_iter().find(|path| path.exists());
+    module.map(|path| re_exports(&code_of(&path))).unwrap_or_default()
+}
+
+#[test]
+fn a_re_exported_name_leads_to_its_file() {
+    let found = re_exports("pub use send::{Send, Sent};\npub use self::error::Error;\nuse other::Thing;");
+    let found: Vec<_> = found.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
+    assert_eq!(found, [("Error", "error"), ("Send", "send"), ("Sent", "send")]);
+}
+
 #[test]
 fn files_do_not_import_each_other_in_circles() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -164,9 +189,12 @@ fn files_do_not_import_each_other_in_circles() {
         let text = code_of(&path);
         let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().replace("super::super::", "");
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let beside = directories.entry(path.parent().unwrap().strip_prefix(root).unwrap().to_owned()).or_default();
+        let directory = path.parent().unwrap();
+        let beside = directories.entry(directory.strip_prefix(root).unwrap().to_owned()).or_default();
+        let re_exported = re_exports_of(directory);
+        let file_of = |named: String| re_exported.get(&named).cloned().unwrap_or(named);
         // A name of its own is an item of the parent module.
-        let others = named_after("super::", &text).into_iter().filter(|other| *other != name);
+        let others = named_after("super::", &text).into_iter().map(file_of).filter(|other| *other != name);
         beside.insert(name.clone(), others.collect());
     }
     let mut wrong = Vec::new();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::testing::{At, Fault, Seen, Sink, limits, options};
 use super::tests::{class, mailer, send, send_with};
 use super::*;
+use crate::base::Timestamp;
 use crate::function::statement::{DialogueLimits, Tls};
 
 /// Longer than any test: a limit that is not the one under test.

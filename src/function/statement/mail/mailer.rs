@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use minijinja::value::Value;
-
 use super::SendFault;
-use super::message::Composer;
+use super::message::{Composer, Mail};
 use super::pool::Pool;
 use super::relay::Relay;
 use crate::base::outcome::DeliveryProof;
-use crate::base::{Clock, Contact, Destination, Failure, Timestamp, Verdict};
+use crate::base::{Clock, Contact, Destination, Failure, Verdict};
 use crate::function::statement::MailOptions;
 use crate::function::statement::template::Templates;
-use crate::function::{EffectFlag, Error, tls};
+use crate::function::{Error, tls};
 
 /// What gives each mail its Message-ID.
 #[derive(Debug)]
@@ -40,27 +38,6 @@ pub struct Mailer {
     templates: Templates,
     composer: Composer,
     pool: Arc<Pool>,
-}
-
-/// One mail to one recipient.
-#[derive(Clone, Debug)]
-pub struct Mail<'a> {
-    /// The recipient's name; control characters become spaces.
-    pub to_name: &'a str,
-    /// The recipient's address.
-    pub to_address: &'a str,
-    /// Identifies this mail, e.g. `run 12 user u-1 purpose statement`: the same key gives the same Message-ID.
-    pub message_key: &'a str,
-    /// The Date header.
-    pub now: Timestamp,
-    /// The values that the templates may use, made from [`Context`](crate::function::statement::template::Context).
-    pub context: Value,
-    /// The PDF.
-    pub attachment: &'a [u8],
-    /// The dialogue must begin within this time; until then the mail waits for a free connection.
-    pub begin_within: Duration,
-    /// Set from the final dot on; an abort before it stops the dialogue.
-    pub effect: EffectFlag,
 }
 
 impl Mailer {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::super::testing::{At, Fault, Sink, limits, options};
 use super::*;
-use crate::base::{Effect, ManualClock};
+use crate::base::{Effect, ManualClock, Timestamp};
+use crate::function::EffectFlag;
 use crate::function::statement::Tls;
 use crate::function::statement::template::tests::context;
 

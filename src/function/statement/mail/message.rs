@@ -8,14 +8,35 @@ use std::time::{Duration, SystemTime};
 use lettre::Message;
 use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
 use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart};
+use minijinja::value::Value;
 use sha2::{Digest, Sha256};
 
-use super::Mail;
 use super::connection::OutgoingMail;
 use crate::base::{Failure, Timestamp};
-use crate::function::Error;
 use crate::function::statement::template::{RenderedTexts, line};
 use crate::function::statement::{MailOptions, address};
+use crate::function::{EffectFlag, Error};
+
+/// One mail to one recipient.
+#[derive(Clone, Debug)]
+pub struct Mail<'a> {
+    /// The recipient's name; control characters become spaces.
+    pub to_name: &'a str,
+    /// The recipient's address.
+    pub to_address: &'a str,
+    /// Identifies this mail, e.g. `run 12 user u-1 purpose statement`: the same key gives the same Message-ID.
+    pub message_key: &'a str,
+    /// The Date header.
+    pub now: Timestamp,
+    /// The values that the templates may use, made from [`Context`](crate::function::statement::template::Context).
+    pub context: Value,
+    /// The PDF.
+    pub attachment: &'a [u8],
+    /// The dialogue must begin within this time; until then the mail waits for a free connection.
+    pub begin_within: Duration,
+    /// Set from the final dot on; an abort before it stops the dialogue.
+    pub effect: EffectFlag,
+}
 
 /// 9999-12-31T23:59:59Z, the last second that a Date header can name.
 const LAST_SECOND: u64 = 253_402_300_799;

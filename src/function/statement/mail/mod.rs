@@ -14,4 +14,5 @@ pub(in crate::function) mod testing;
 mod wire;
 
 pub use fault::SendFault;
-pub use mailer::{Mail, Mailer, MessageIds};
+pub use mailer::{Mailer, MessageIds};
+pub use message::Mail;
