@@ -9,19 +9,18 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::{Snapshot, Store, Tx, recover, tx};
+use super::table_id::{META, TABLES, TableId};
+use super::{Snapshot, Store, format};
 
 /// The copy is written in transactions of about this many bytes of rows, which are held in memory until the commit.
 const BATCH_BYTES: usize = 8 << 20;
 /// The page cache of the copy, in bytes.
 const CACHE_BYTES: usize = 16 << 20;
-/// The table that names the store and its format.
-const META: &str = "meta";
 
 /// The options of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +135,7 @@ impl Store {
     /// # Errors
     /// The file cannot be looked at.
     pub fn disk_bytes(&self) -> io::Result<u64> {
-        super::compact::disk_bytes(self.path())
+        super::disk::allocated_bytes(self.path())
     }
 }
 
@@ -146,12 +145,12 @@ fn copy(snapshot: &Snapshot, target: &Target, order: &Order, stop: &Cancellation
     let db =
         Database::builder().set_cache_size(CACHE_BYTES).create(&target.new).map_err(|error| failed(error.into()))?;
     let mut tables = Vec::new();
-    for name in tx::NAMES {
-        tables.push(copy_table(snapshot, &db, name, stop, &failed)?);
+    for table in TABLES {
+        tables.push(copy_table(snapshot, &db, table, stop, &failed)?);
     }
     assign_store_number(&db).map_err(|error| target.failed(&target.new, error))?;
     let transaction = db.begin_read().map_err(|error| failed(error.into()))?;
-    if let Some(meta) = tables.iter_mut().find(|copied| copied.table == META) {
+    if let Some(meta) = tables.iter_mut().find(|copied| copied.table == META.name) {
         *meta = read_again(&transaction, META, stop, &failed)?;
     }
     drop((transaction, db));
@@ -164,33 +163,36 @@ fn copy(snapshot: &Snapshot, target: &Target, order: &Order, stop: &Cancellation
 fn copy_table(
     snapshot: &Snapshot,
     db: &Database,
-    name: &'static str,
+    table: TableId,
     stop: &CancellationToken,
     failed: &impl Fn(redb::Error) -> Error,
 ) -> Result<Copied, Error> {
-    let from = snapshot.open(name)?;
-    let mut rows = from.range::<&[u8]>(..).map_err(super::Error::from)?.peekable();
+    let mut rows = snapshot.layers().all(table)?;
     let mut sum = Sum::default();
+    let mut next = rows.next()?;
     loop {
         let transaction = db.begin_write().map_err(|error| failed(error.into()))?;
         {
-            let mut to = transaction.open_table(definition(name)).map_err(|error| failed(error.into()))?;
+            let mut to = transaction.open_table(table.definition()).map_err(|error| failed(error.into()))?;
             let mut bytes = 0;
             while bytes < BATCH_BYTES
-                && let Some(row) = rows.next()
+                && let Some((key, value)) = &next
             {
-                let (key, value) = row.map_err(super::Error::from)?;
-                sum.add(key.value(), value.value());
-                bytes += key.value().len() + value.value().len();
-                to.insert(key.value(), value.value()).map_err(|error| failed(error.into()))?;
+                let (key, stored) = (key.stored(), value.stored());
+                // What is damaged must not be taken over.
+                value.open(table, key)?;
+                sum.add(key, stored);
+                bytes += key.len() + stored.len();
+                to.insert(key, stored).map_err(|error| failed(error.into()))?;
+                next = rows.next()?;
             }
         }
         transaction.commit().map_err(|error| failed(error.into()))?;
         if stop.is_cancelled() {
             return Err(Error::Stopped);
         }
-        if rows.peek().is_none() {
-            return Ok(sum.of(name));
+        if next.is_none() {
+            return Ok(sum.of(table.name));
         }
     }
 }
@@ -198,7 +200,7 @@ fn copy_table(
 /// Makes the copy a store of its own, with its own number.
 fn assign_store_number(db: &Database) -> Result<(), super::Error> {
     let transaction = db.begin_write()?;
-    recover::assign_store_number(&mut Tx::new(&transaction))?;
+    format::begin_life(&transaction)?;
     Ok(transaction.commit()?)
 }
 
@@ -212,8 +214,8 @@ fn verify(
     let db = Database::builder().set_cache_size(CACHE_BYTES).open_read_only(&target.new);
     let transaction = db.map_err(redb::Error::from).and_then(|db| Ok(db.begin_read()?)).map_err(failed)?;
     for table in tables {
-        let name = tx::NAMES.iter().copied().find(|name| *name == table.table).expect("only these were copied");
-        if read_again(&transaction, name, stop, failed)? != *table {
+        let id = TABLES.iter().copied().find(|id| id.name == table.table).expect("only these were copied");
+        if read_again(&transaction, id, stop, failed)? != *table {
             return Err(Error::Differs { path: target.new.clone(), table: table.table.clone() });
         }
     }
@@ -222,11 +224,11 @@ fn verify(
 
 fn read_again(
     transaction: &ReadTransaction,
-    name: &'static str,
+    table: TableId,
     stop: &CancellationToken,
     failed: &impl Fn(redb::Error) -> Error,
 ) -> Result<Copied, Error> {
-    let rows = transaction.open_table(definition(name)).map_err(|error| failed(error.into()))?;
+    let rows = transaction.open_table(table.definition()).map_err(|error| failed(error.into()))?;
     let mut sum = Sum::default();
     for row in rows.range::<&[u8]>(..).map_err(|error| failed(error.into()))? {
         let (key, value) = row.map_err(|error| failed(error.into()))?;
@@ -235,11 +237,7 @@ fn read_again(
             return Err(Error::Stopped);
         }
     }
-    Ok(sum.of(name))
-}
-
-const fn definition(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
-    TableDefinition::new(name)
+    Ok(sum.of(table.name))
 }
 
 /// The rows of a table, as far as they were read.
@@ -339,7 +337,7 @@ mod tests {
         let failed = |reason: redb::Error| target.failed(&target.new, reason);
         let db = Database::open(&target.new).unwrap();
         let transaction = db.begin_write().unwrap();
-        transaction.open_table(definition(META)).unwrap().insert(&b"format"[..], &[0_u8; 8][..]).unwrap();
+        transaction.open_table(META.definition()).unwrap().insert(&b"format"[..], &[0_u8; 8][..]).unwrap();
         transaction.commit().unwrap();
         drop(db);
         let refused = verify(&target, &tables, &stop, &failed);

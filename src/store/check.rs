@@ -5,11 +5,10 @@ use redb::ReadableTableMetadata;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::key::Key;
-use super::open::{self, ExclusiveStore};
+use super::exclusive::ExclusiveStore;
 use super::pages::{self, Scope};
-use super::table::{TableRef, decode, decode_key, guarded};
-use super::{Disk, Error, Options, Record, Snapshot, tx};
+use super::table_id::{TABLES, TableId};
+use super::{Disk, Error, Options, Snapshot, guard, tx};
 
 /// A check keeps at most this many findings; further ones are only counted.
 pub const FINDINGS_MAX: usize = 1000;
@@ -50,9 +49,13 @@ impl Findings {
 
     /// Adds a finding.
     pub fn add(&mut self, table: &str, key: impl std::fmt::Debug, what: impl std::fmt::Display) {
+        self.note(Finding { table: table.into(), key: format!("{key:?}"), what: what.to_string() });
+    }
+
+    fn note(&mut self, finding: Finding) {
         self.total += 1;
         if self.shown.len() < FINDINGS_MAX {
-            self.shown.push(Finding { table: table.into(), key: format!("{key:?}"), what: what.to_string() });
+            self.shown.push(finding);
         }
     }
 
@@ -76,7 +79,7 @@ impl Findings {
 /// [`Error::Locked`] names the daemon that holds the store; [`Error::Damaged`] when redb cannot repair the file.
 pub fn integrity(options: &Options, findings: &mut Findings) -> Result<(), Error> {
     let mut store = ExclusiveStore::open_verified(options, Scope::All)?;
-    let is_sound = open::guarded(&options.path, || {
+    let is_sound = guard::file(&options.path, || {
         let sound = store.db.check_integrity();
         sound.map_err(|error| Error::Damaged { path: options.path.clone(), reason: error.to_string() })
     })?;
@@ -94,114 +97,46 @@ pub fn pages(disk: &dyn Disk) -> Result<(), String> {
     pages::verify(disk, Scope::All)
 }
 
-/// Decodes every row of every table, and checks that the rows are in the order of their keys and as many as the table
-/// says.
+/// Decodes every row of every table, finds each once more by its key, and checks that the rows are in the order of their
+/// keys and as many as the table says.
 ///
 /// # Errors
 /// A storage fault, or the check is to stop.
 pub fn records(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
-    for name in tx::NAMES {
-        match guarded(name, || records_of(name, snapshot, findings)) {
-            Err(Error::Record { reason, .. }) => findings.add(name, "(table)", reason),
+    for table in TABLES {
+        match guard::table(table, || records_of(table, snapshot, findings)) {
+            Err(Error::Record { reason, .. }) => findings.add(table.name, "(table)", reason),
             read => read?,
         }
     }
     Ok(())
 }
 
-fn records_of(name: &'static str, snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
-    let table = snapshot.open(name)?;
+fn records_of(table: TableId, snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    let layers = snapshot.layers();
+    let mut rows = layers.all(table)?;
     let (mut found, mut last) = (0, Vec::new());
-    for row in table.range::<&[u8]>(..)? {
-        let (key, value) = row?;
+    while let Some((key, value)) = rows.next()? {
         findings.go_on()?;
         findings.rows += 1;
-        if found > 0 && last.as_slice() >= key.value() {
-            findings.add(name, "(table)", "its keys are out of order");
+        if found > 0 && last.as_slice() >= key.stored() {
+            findings.add(table.name, "(table)", "its keys are out of order");
         }
         found += 1;
         last.clear();
-        last.extend_from_slice(key.value());
-        if let Err((key, what)) = tx::read_row(name, key.value(), value.value()) {
-            findings.total += 1;
-            if findings.shown.len() < FINDINGS_MAX {
-                findings.shown.push(Finding { table: name.to_owned(), key, what });
-            }
+        last.extend_from_slice(key.stored());
+        let wrong = tx::read_row(table, key.stored(), &value).err();
+        // A damaged branch page leads a search elsewhere than a walk over all rows.
+        let is_there = layers.get(table, key.stored())?.is_some_and(|again| again.stored() == value.stored());
+        let lost =
+            (!is_there).then(|| (format!("{:?}", key.stored()), "a search by its key does not find it".to_owned()));
+        for (key, what) in [wrong, lost].into_iter().flatten() {
+            findings.note(Finding { table: table.name.to_owned(), key, what });
         }
     }
-    match table.len()? {
-        told if told == found => {}
-        told => findings.add(name, "(table)", format!("it has {found} rows of {told}")),
+    match layers.base.table(table).len()? {
+        told if told == rows.of_base => {}
+        told => findings.add(table.name, "(table)", format!("it has {} rows of {told}", rows.of_base)),
     }
     Ok(())
-}
-
-/// Decodes one row; returns its key as text and what is wrong with it.
-pub(super) fn read_row<K: Key + std::fmt::Debug, R: Record>(
-    name: &'static str,
-    key: &[u8],
-    value: &[u8],
-) -> Result<(), (String, String)> {
-    let Ok(typed) = decode_key::<K>(name, key) else {
-        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        return Err((format!("0x{hex}"), format!("{} bytes that are no key of this table", key.len())));
-    };
-    match decode::<R>(name, key, value) {
-        Ok(_) => Ok(()),
-        Err(Error::Record { reason, .. }) => Err((format!("{typed:?}"), format!("does not decode: {reason}"))),
-        Err(error) => Err((format!("{typed:?}"), error.to_string())),
-    }
-}
-
-/// Reads that skip rows that do not decode: [`records`] has reported those.
-impl<K: Key, R: Record> TableRef<K, R> {
-    /// Calls `visit` with each row that decodes, in key order.
-    ///
-    /// # Errors
-    /// A storage fault, or an error of `visit`.
-    pub fn each_sound(&self, mut visit: impl FnMut(K, R) -> Result<(), Error>) -> Result<(), Error> {
-        guarded(self.name, || {
-            for row in self.raw.range::<&[u8]>(..)? {
-                let (key, value) = row?;
-                let record = decode(self.name, key.value(), value.value());
-                if let (Ok(key), Ok(record)) = (decode_key(self.name, key.value()), record) {
-                    visit(key, record)?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// The keys from `start` on, at most `max`.
-    ///
-    /// # Errors
-    /// A storage fault.
-    pub fn keys(&self, start: &K, max: usize) -> Result<Vec<K>, Error> {
-        guarded(self.name, || {
-            let mut keys = Vec::new();
-            for row in self.raw.range::<&[u8]>(start.to_bytes().as_slice()..)?.take(max) {
-                keys.extend(decode_key(self.name, row?.0.value()));
-            }
-            Ok(keys)
-        })
-    }
-
-    /// Whether the row exists, even if it does not decode.
-    ///
-    /// # Errors
-    /// A storage fault.
-    pub fn has(&self, key: &K) -> Result<bool, Error> {
-        guarded(self.name, || Ok(self.raw.get(key.to_bytes().as_slice())?.is_some()))
-    }
-
-    /// The record under `key`, when it decodes.
-    ///
-    /// # Errors
-    /// A storage fault.
-    pub fn sound(&self, key: &K) -> Result<Option<R>, Error> {
-        match self.get(key) {
-            Err(Error::Record { .. }) => Ok(None),
-            other => other,
-        }
-    }
 }

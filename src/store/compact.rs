@@ -1,13 +1,9 @@
 //! Returns the space of deleted rows to the file system. Offline: no daemon may hold the store.
 
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use serde::Serialize;
 
-use super::open::{self, ExclusiveStore};
-use super::{Error, Options};
+use super::exclusive::ExclusiveStore;
+use super::{Error, Options, disk};
 
 /// The result of a compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -23,15 +19,10 @@ pub struct Compacted {
 /// # Errors
 /// [`Error::Locked`] names the daemon that holds the store; [`Error::Open`] when there is none; a storage fault.
 pub fn compact(options: &Options) -> Result<Compacted, Error> {
-    let bytes = || disk_bytes(&options.path).map_err(|error| open::failed(&options.path, &error));
+    let bytes = || disk::allocated_bytes(&options.path).map_err(|error| Error::of_open(&options.path, &error));
     let before_bytes = bytes()?;
     let mut store = ExclusiveStore::open(options)?;
     store.db.compact().map_err(|error| Error::Storage(error.to_string()))?;
     store.close(options)?;
     Ok(Compacted { before_bytes, after_bytes: bytes()? })
-}
-
-/// The file's allocated size on disk in bytes; unwritten holes do not count.
-pub(super) fn disk_bytes(path: &Path) -> io::Result<u64> {
-    Ok(std::fs::metadata(path)?.blocks() * 512)
 }

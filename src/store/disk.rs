@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A disk with one file on it. Writes may be lost, torn or re-ordered until [`Disk::sync`] has returned.
@@ -37,6 +38,15 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// The disk fails; earlier writes may or may not be durable.
     fn sync(&self) -> io::Result<()>;
+}
+
+/// The disks of a store.
+#[derive(Clone, Debug)]
+pub struct Disks {
+    /// The disk of redb's file.
+    pub store: Arc<dyn Disk>,
+    /// Those of the log's segments.
+    pub log: [Arc<dyn Disk>; 2],
 }
 
 /// A file as a disk, for the log.
@@ -89,4 +99,9 @@ impl redb::StorageBackend for Backend {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write(offset, data)
     }
+}
+
+/// A file's allocated size on disk in bytes; unwritten holes do not count.
+pub(super) fn allocated_bytes(path: &Path) -> io::Result<u64> {
+    Ok(std::fs::metadata(path)?.blocks() * 512)
 }

@@ -1,16 +1,21 @@
 //! Keys as bytes whose order is the order of their values: big-endian numbers, text ended by a zero byte.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::ops::Deref;
+use std::sync::Arc;
+
 /// A key of a table. Its bytes sort as its values do.
 pub trait Key: Sized {
     /// The key's bytes.
-    fn to_bytes(&self) -> Vec<u8>;
+    fn to_bytes(&self) -> KeyBytes;
     /// The key from its bytes; `None` when they are not a valid key.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
 impl Key for u32 {
-    fn to_bytes(&self) -> Vec<u8> {
-        self.to_be_bytes().to_vec()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.to_be_bytes()])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self::from_be_bytes)
@@ -18,8 +23,8 @@ impl Key for u32 {
 }
 
 impl Key for u64 {
-    fn to_bytes(&self) -> Vec<u8> {
-        self.to_be_bytes().to_vec()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.to_be_bytes()])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self::from_be_bytes)
@@ -27,8 +32,8 @@ impl Key for u64 {
 }
 
 impl Key for (u32, u64) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [&self.0.to_be_bytes()[..], &self.1.to_be_bytes()].concat()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1.to_be_bytes()])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (head, tail) = bytes.split_first_chunk::<4>()?;
@@ -37,8 +42,8 @@ impl Key for (u32, u64) {
 }
 
 impl Key for (u64, u32) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [&self.0.to_be_bytes()[..], &self.1.to_be_bytes()].concat()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1.to_be_bytes()])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (head, tail) = bytes.split_first_chunk::<8>()?;
@@ -47,8 +52,8 @@ impl Key for (u64, u32) {
 }
 
 impl Key for (u32, u64, u64) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [&self.0.to_be_bytes()[..], &self.1.to_be_bytes(), &self.2.to_be_bytes()].concat()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1.to_be_bytes(), &self.2.to_be_bytes()])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (head, tail) = bytes.split_first_chunk::<4>()?;
@@ -58,8 +63,8 @@ impl Key for (u32, u64, u64) {
 }
 
 impl Key for (u32, u32, u64) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [&self.0.to_be_bytes()[..], &self.1.to_be_bytes(), &self.2.to_be_bytes()].concat()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1.to_be_bytes(), &self.2.to_be_bytes()])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (head, tail) = bytes.split_first_chunk::<4>()?;
@@ -69,8 +74,8 @@ impl Key for (u32, u32, u64) {
 }
 
 impl Key for (u32, [u8; 16]) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [&self.0.to_be_bytes()[..], &self.1].concat()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (head, tail) = bytes.split_first_chunk::<4>()?;
@@ -79,8 +84,8 @@ impl Key for (u32, [u8; 16]) {
 }
 
 impl Key for (u32, u64, [u8; 16]) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [&self.0.to_be_bytes()[..], &self.1.to_be_bytes(), &self.2].concat()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1.to_be_bytes(), &self.2])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (head, tail) = bytes.split_first_chunk::<4>()?;
@@ -90,8 +95,8 @@ impl Key for (u32, u64, [u8; 16]) {
 }
 
 impl Key for (u32, [u8; 16], u32, u64) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [&self.0.to_be_bytes()[..], &self.1, &self.2.to_be_bytes(), &self.3.to_be_bytes()].concat()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1, &self.2.to_be_bytes(), &self.3.to_be_bytes()])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (queue, rest) = bytes.split_first_chunk::<4>()?;
@@ -102,8 +107,8 @@ impl Key for (u32, [u8; 16], u32, u64) {
 }
 
 impl Key for (u64, [u8; 16]) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [&self.0.to_be_bytes()[..], &self.1].concat()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (head, tail) = bytes.split_first_chunk::<8>()?;
@@ -112,8 +117,8 @@ impl Key for (u64, [u8; 16]) {
 }
 
 impl Key for String {
-    fn to_bytes(&self) -> Vec<u8> {
-        self.as_bytes().to_vec()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[self.as_bytes()])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Self::from_utf8(bytes.to_vec()).ok()
@@ -122,13 +127,87 @@ impl Key for String {
 
 /// Text without a zero byte, then a number.
 impl Key for (String, u64) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [self.0.as_bytes(), &[0], &self.1.to_be_bytes()].concat()
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[self.0.as_bytes(), &[0], &self.1.to_be_bytes()])
     }
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (text, number) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
         let text = text.strip_suffix(&[0])?;
         Some((String::from_bytes(text)?, u64::from_bytes(number)?))
+    }
+}
+
+/// Keys up to this length are kept in place. The longest key of fixed length has 32 bytes.
+const SHORT_BYTES: usize = 38;
+
+/// A key's bytes; cheap to make and to copy.
+#[derive(Clone)]
+pub struct KeyBytes(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Short { length: u8, bytes: [u8; SHORT_BYTES] },
+    Long(Arc<[u8]>),
+}
+
+impl KeyBytes {
+    /// These parts, one behind the other.
+    pub(super) fn of(parts: &[&[u8]]) -> Self {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        match u8::try_from(length) {
+            Ok(short) if length <= SHORT_BYTES => {
+                let (mut bytes, mut at) = ([0; SHORT_BYTES], 0);
+                for part in parts {
+                    bytes[at..at + part.len()].copy_from_slice(part);
+                    at += part.len();
+                }
+                Self(Repr::Short { length: short, bytes })
+            }
+            _ => Self(Repr::Long(parts.concat().into())),
+        }
+    }
+}
+
+impl Deref for KeyBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Short { length, bytes } => &bytes[..usize::from(*length)],
+            Repr::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl Borrow<[u8]> for KeyBytes {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl PartialEq for KeyBytes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for KeyBytes {}
+
+impl PartialOrd for KeyBytes {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for KeyBytes {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl std::fmt::Debug for KeyBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&**self, f)
     }
 }
 
@@ -148,6 +227,8 @@ mod tests {
         assert_eq!(<(u32, u64)>::from_bytes(&[1, 2]), None);
         let grouped = (1_u32, [2; 16], 3_u32, 4_u64);
         assert_eq!(Key::from_bytes(&grouped.to_bytes()), Some(grouped));
+        let long = "a name that is longer than what is kept in place".to_owned();
+        assert_eq!(&*long.to_bytes(), long.as_bytes());
         let dedup = (1_u32, 2_u64, [3; 16]);
         assert_eq!(Key::from_bytes(&dedup.to_bytes()), Some(dedup));
         let ready = (1_u32, 2_u32, 3_u64);

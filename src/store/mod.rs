@@ -3,30 +3,43 @@
 //! Layer 1, and the only module that knows redb. It stores records and knows nothing of their meaning: the rules are in
 //! the steps of the modules above. The bytes are described in `docs/format.md`.
 
-mod appender;
 pub mod backup;
+mod changes;
 pub mod check;
+mod checkpoint;
 mod checksum;
+mod committer;
 pub mod compact;
 pub mod disk;
 pub mod error;
+mod exclusive;
+pub mod format;
+mod frame;
+mod guard;
+mod hints;
 pub mod holder;
 pub mod key;
+mod layers;
 pub mod lock;
 mod log;
+mod memtable;
+mod meta;
 pub mod open;
 pub mod options;
 mod pages;
+mod present;
 pub mod record;
 mod recover;
-mod redo;
+mod segment;
 pub mod snapshot;
+mod step;
 pub mod table;
+mod table_id;
 pub mod tx;
 mod upgrade;
-pub mod writer;
+mod writer;
 
-pub use disk::Disk;
+pub use disk::{Disk, Disks};
 pub use error::Error;
 pub use holder::{Holder, HolderKind, Purpose};
 pub use open::Store;

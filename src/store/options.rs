@@ -1,16 +1,17 @@
 //! The store's options.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::holder::Purpose;
+use super::segment;
 
 /// The checked settings of the store.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The file, `nightmail.redb` under `data_dir`.
     pub path: PathBuf,
-    /// The size in bytes of the log beside it, `nightmail.log`; when the log is full, the store makes a checkpoint. An
-    /// existing log is resized when the store opens.
+    /// The size in bytes of the log's two segments together, `nightmail.log0` and `nightmail.log1`. Half of a segment full
+    /// begins a checkpoint. Existing segments are resized when the store opens.
     pub log_bytes: u64,
     /// redb's page cache, in bytes.
     pub cache_bytes: u64,
@@ -35,8 +36,21 @@ impl Options {
         }
     }
 
-    /// The log's path.
-    pub(super) fn log_path(&self) -> PathBuf {
-        self.path.with_extension("log")
+    /// The directory of the store.
+    pub(super) fn dir(&self) -> &Path {
+        match self.path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        }
+    }
+
+    /// The file that says that there is a store.
+    pub(super) fn marker(&self) -> PathBuf {
+        self.path.with_extension("store")
+    }
+
+    /// The files that the store writes.
+    pub(super) fn files(&self) -> [PathBuf; 3] {
+        [self.path.clone(), segment::path(&self.path, 0), segment::path(&self.path, 1)]
     }
 }

@@ -1,142 +1,146 @@
-//! Recovery: checks that redb's file and the log belong together, replays the log's records that redb does not hold,
-//! and makes a checkpoint before the store accepts work.
+//! Recovery: checks that redb's file and the log belong together, and applies the frames that redb does not hold in one
+//! commit, before the store accepts work.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, WriteTransaction};
+use redb::Database;
 
-use super::log::{Found, Log};
-use super::{Disk, Error, Options, Snapshot, Tx, redo, tx};
+use super::frame::Head;
+use super::layers::{Base, Layers};
+use super::memtable::Memtable;
+use super::meta::{GENERATION, LOG_OPEN, SEQUENCE, STORE};
+use super::segment::{self, Content, Segment};
+use super::{Error, Options, Snapshot, checkpoint};
 
-/// The row of `meta` with the store's random number; the log's header has the same number.
-pub(super) const STORE: &str = "store";
-/// The row of `meta` that marks a clean close: redb holds everything, the log nothing.
-const CLOSED: &str = "closed";
-
-/// Gives a new store its number and marks it as cleanly closed, since it has no log yet.
-pub(super) fn assign_store_number(tx: &mut Tx<'_>) -> Result<(), Error> {
-    tx.meta()?.insert(&STORE.to_owned(), &rand::random())?;
-    tx.meta()?.insert(&tx::APPLIED.to_owned(), &0)?;
-    tx.meta()?.insert(&CLOSED.to_owned(), &1)?;
-    Ok(())
+/// What redb's file says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The store's number.
+    pub(super) store: u64,
+    /// All of this generation is in the tables.
+    pub(super) generation: u64,
+    /// The last frame whose writes are in the tables.
+    pub(super) sequence: u64,
+    /// Whether the log may hold more.
+    pub(super) is_log_open: bool,
 }
 
-/// The state of redb's file, from its `meta` rows.
-#[derive(Debug)]
-struct StoreMeta {
-    store: u64,
-    /// The last record of the log that is in the tables.
-    applied: u64,
-    was_closed: bool,
-}
-
-impl StoreMeta {
-    fn read(snapshot: &Snapshot, path: &Path) -> Result<Self, Error> {
+impl Standing {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A row is missing or damaged.
+    pub(super) fn read(base: &std::sync::Arc<Layers>, path: &Path) -> Result<Self, Error> {
         let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
-        let meta = snapshot.meta()?;
-        let row = |name: &str| meta.get(&name.to_owned()).map_err(|error| damaged(error.to_string()));
-        let needed = |name: &str| row(name)?.ok_or_else(|| damaged(format!("its row {name} is missing")));
-        Ok(Self { store: needed(STORE)?, applied: needed(tx::APPLIED)?, was_closed: row(CLOSED)?.is_some() })
+        let meta = Snapshot::new(base.clone()).meta()?;
+        let row = |name: &str| {
+            let row = meta.get(&name.to_owned()).map_err(|error| damaged(error.to_string()))?;
+            row.ok_or_else(|| damaged(format!("its row {name} is missing")))
+        };
+        Ok(Self {
+            store: row(STORE)?,
+            generation: row(GENERATION)?,
+            sequence: row(SEQUENCE)?,
+            is_log_open: row(LOG_OPEN)? != 0,
+        })
+    }
+
+    /// That of redb's last commit.
+    ///
+    /// # Errors
+    /// As [`Standing::read`], or a storage fault.
+    pub(super) fn of(db: &Database, path: &Path) -> Result<Self, Error> {
+        Self::read(&std::sync::Arc::new(Layers::of(Base::open(db)?)), path)
     }
 }
 
-/// Checks that redb's file and the log belong together. Runs before either is changed, so that a refused store stays as
-/// it is.
-pub(super) fn check(snapshot: &Snapshot, found: Option<&Found>, options: &Options) -> Result<(), Error> {
-    let standing = StoreMeta::read(snapshot, &options.path)?;
-    let Some(found) = found else {
-        // Only after a clean close is a missing log harmless. Otherwise it held acknowledged messages.
-        return if standing.was_closed { Ok(()) } else { Err(without_log(options)) };
-    };
-    let (path, log) = (&options.path, options.log_path());
-    let damaged = |path: &Path, reason: String| Err(Error::Damaged { path: path.to_owned(), reason });
-    if found.header.store != standing.store {
-        return damaged(&log, format!("it is the log of another store than {}", path.display()));
+/// Whether a segment belongs to the store. Changes nothing, so that a refused store stays as it is.
+///
+/// # Errors
+/// It is missing or foreign, and the log may hold what redb lacks.
+pub(super) fn check_segment(standing: Standing, found: Option<&Segment>, path: &Path) -> Result<(), Error> {
+    let damaged = |reason: &str| Err(Error::Damaged { path: path.to_owned(), reason: reason.to_owned() });
+    match found {
+        _ if !standing.is_log_open => Ok(()),
+        None => damaged("it is missing or no log, and the store was not closed cleanly: it held the latest messages"),
+        Some(segment) if segment.store() != standing.store => damaged("it is the log of another store"),
+        Some(_) => Ok(()),
     }
-    // The log starts over only after redb's checkpoint is durable. A lap beyond `applied` therefore means an older copy
-    // of redb's file, and the records in between are lost.
-    if found.header.checkpoint > standing.applied {
-        let (log, has, needs) = (log.display(), standing.applied, found.header.checkpoint);
-        return damaged(
-            path,
-            format!("it is older than its log {log}: it ends at record {has}, the log follows {needs}"),
+}
+
+/// The frames that redb lacks.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// The writes of all of them; the last write of a row counts.
+    pub(super) rows: Memtable,
+    /// The last of them.
+    pub(super) sequence: u64,
+    /// A generation above all that were found.
+    pub(super) generation: u64,
+}
+
+/// Finds the frames that redb lacks. Changes nothing.
+///
+/// # Errors
+/// A frame that was on disk cannot be read, or redb's file is older than the log.
+pub(super) fn missing(standing: Standing, segments: &[Segment], options: &Options) -> Result<Missing, Error> {
+    let mut found: Vec<(&Path, Content)> = Vec::new();
+    for segment in segments.iter().filter(|segment| segment.store() == standing.store) {
+        match segment.read() {
+            Ok(bytes) => found.push((&segment.path, Content::of(bytes, standing.store))),
+            // Nothing of it is needed, and it is made anew.
+            Err(Error::Damaged { .. }) if !standing.is_log_open => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let heads = |content: &Content| {
+        let run = content.run.iter().map(|(head, _)| *head);
+        run.chain(content.later.iter().copied()).collect::<Vec<Head>>()
+    };
+    let all: Vec<Head> = found.iter().flat_map(|(_, content)| heads(content)).collect();
+    let generation = all.iter().map(|head| head.generation).fold(standing.generation, u64::max) + 1;
+    let newer: Vec<Head> = all.into_iter().filter(|head| head.generation > standing.generation).collect();
+    let first = |content: &Content| content.run.first().map(|(head, _)| *head);
+    found.retain(|(_, content)| first(content).is_some_and(|head| head.generation > standing.generation));
+    found.sort_by_key(|(_, content)| first(content).map(|head| head.generation));
+
+    let (mut rows, mut sequence) = (Memtable::default(), standing.sequence);
+    let mut place = format!("{} at byte {}", segment::path(&options.path, 0).display(), segment::START);
+    for ((path, content), expected) in found.iter().zip(standing.generation + 1..) {
+        let Some(head) = first(content).filter(|head| head.generation == expected) else { break };
+        if head.sequence != sequence + 1 {
+            break;
+        }
+        for (head, writes) in &content.run {
+            rows.replay(&content.bytes[writes.clone()])?;
+            sequence = head.sequence;
+        }
+        place = format!("{} at byte {}", path.display(), content.end);
+    }
+    let is_older = !standing.is_log_open && !newer.is_empty();
+    if is_older || (rows.is_empty() && newer.iter().any(|head| head.synced_through > standing.sequence)) {
+        let last = newer.iter().map(|head| head.sequence).max().unwrap_or(0);
+        let reason = format!(
+            "it is older than its log, or the first frames of the log cannot be read: it ends with frame {}, the log with \
+             frame {last} or later",
+            standing.sequence
         );
+        return Err(Error::Damaged { path: options.path.clone(), reason });
     }
-    Ok(())
+    // A torn end is normal after a crash. But a frame that was on disk must not be lost: what was written after it says
+    // that it was.
+    if newer.iter().any(|head| head.synced_through > sequence) {
+        let reason = format!("frame {} was on disk and cannot be read: {place}", sequence + 1);
+        return Err(Error::Damaged { path: options.path.clone(), reason });
+    }
+    Ok(Missing { rows, sequence, generation })
 }
 
-fn without_log(options: &Options) -> Error {
-    let reason = "it is missing or empty, and the store was not closed cleanly: it held the latest messages".to_owned();
-    Error::Damaged { path: options.log_path(), reason }
-}
-
-/// Creates the log of a store that was closed cleanly.
+/// Applies the missing frames in one durable commit, after which the log belongs to the store.
 ///
 /// # Errors
-/// A storage fault of either disk.
-pub(super) fn make_log(db: &Database, disk: Arc<dyn Disk>, options: &Options) -> Result<(), Error> {
-    let standing = StoreMeta::read(&Snapshot::new(db.begin_read()?), &options.path)?;
-    Log::make(disk, standing.store, standing.applied, options.log_bytes).map_err(|error| failed(options, &error))?;
-    Ok(())
-}
-
-/// Replays the records that redb lost, makes them durable, and restarts the log. Returns the log and the number that it
-/// starts after.
-///
-/// # Errors
-/// A storage fault of either disk, or a broken record.
-pub(super) fn recover(
-    db: &Database,
-    disk: Arc<dyn Disk>,
-    found: &Found,
-    options: &Options,
-) -> Result<(Log, u64), Error> {
-    let StoreMeta { applied, was_closed, .. } = StoreMeta::read(&Snapshot::new(db.begin_read()?), &options.path)?;
-    // After a clean close the log may still hold an old lap, if its restart failed. redb already has all of it.
-    let records = if was_closed { None } else { Some(found.records(&*disk, applied)?) };
-    let transaction = begin(db)?;
-    redo::replay(&transaction, records.iter().flat_map(|records| records.writes()))?;
-    // The checkpoint takes a number of its own. Torn records after the last whole one keep the old lap's number and
-    // cannot be mistaken for records of the new lap.
-    let number = records.and_then(|records| records.last()).unwrap_or(applied) + 1;
-    // Durable in redb before the log restarts: a crash in between replays the same records again, which is harmless.
-    settle(transaction, number, Closing::Open)?;
-    let mut log = Log::take_over(disk, found);
-    log.restart_with(number, options.log_bytes).map_err(|error| failed(options, &error))?;
-    Ok((log, number))
-}
-
-fn failed(options: &Options, error: &std::io::Error) -> Error {
-    Error::of_open(&options.log_path(), error)
-}
-
-/// Makes the checkpoint of a clean close; returns its number.
-pub(super) fn close(db: &Database, last: u64) -> Result<u64, Error> {
-    settle(begin(db)?, last + 1, Closing::Closed)?;
-    Ok(last + 1)
-}
-
-fn begin(db: &Database) -> Result<WriteTransaction, Error> {
-    let mut transaction = db.begin_write()?;
-    // The default durability: recovery and close are the commits that do not rely on the log.
-    transaction.set_quick_repair(true);
-    Ok(transaction)
-}
-
-/// Whether the checkpoint leaves the store open or closed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Closing {
-    Open,
-    Closed,
-}
-
-fn settle(transaction: WriteTransaction, number: u64, closing: Closing) -> Result<(), Error> {
-    let mut tx = Tx::new(&transaction);
-    match closing {
-        Closing::Open => tx.meta()?.remove(&CLOSED.to_owned())?,
-        Closing::Closed => tx.meta()?.insert(&CLOSED.to_owned(), &1)?,
-    };
-    tx.finish(number)?;
-    Ok(transaction.commit()?)
+/// A storage fault.
+pub(super) fn apply(db: &Database, missing: &Missing) -> Result<(), Error> {
+    let covers = checkpoint::Covers { generation: missing.generation, sequence: missing.sequence, is_log_open: true };
+    checkpoint::apply(db, &missing.rows, covers)
 }

@@ -1,17 +1,19 @@
 //! A consistent view of the whole store for readers; it neither waits for the writer nor blocks it.
 
-use super::recover::STORE;
-use super::tx::LAST_ID;
-use super::{Error, table};
+use std::sync::Arc;
 
-/// The store as of one commit.
+use super::Error;
+use super::layers::Layers;
+use super::meta::{LAST_ID, STORE};
+
+/// The store as of one group.
 pub struct Snapshot {
-    transaction: redb::ReadTransaction,
+    layers: Arc<Layers>,
 }
 
 impl Snapshot {
-    pub(super) fn new(transaction: redb::ReadTransaction) -> Self {
-        Self { transaction }
+    pub(super) fn new(layers: Arc<Layers>) -> Self {
+        Self { layers }
     }
 
     /// The last number given out of the store's series; see [`super::Tx::fresh_id`].
@@ -30,7 +32,7 @@ impl Snapshot {
         Ok(self.meta()?.get(&STORE.to_owned())?.unwrap_or(0))
     }
 
-    pub(super) fn open(&self, name: &'static str) -> Result<redb::ReadOnlyTable<&'static [u8], &'static [u8]>, Error> {
-        table::guarded(name, || Ok(self.transaction.open_table(redb::TableDefinition::new(name))?))
+    pub(super) fn layers(&self) -> &Arc<Layers> {
+        &self.layers
     }
 }

@@ -1,57 +1,26 @@
-//! One table inside a transaction, typed by its key and its record.
+//! One table inside a transaction or a snapshot, typed by its key and its record.
 
-use std::cell::{Cell, OnceCell, RefCell};
 use std::marker::PhantomData;
 use std::ops::{ControlFlow, RangeInclusive};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use redb::ReadableTable;
-
+use super::changes::Changes;
 use super::key::Key;
+use super::layers::{Bytes, Layers, Order, Rows};
 use super::record::Headed;
-use super::redo::Redo;
-use super::{Error, Record, checksum};
-
-/// A table as redb sees it.
-pub(super) type Raw<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
-
-/// The state of one group so far; shared by all tables of the transaction.
-#[derive(Debug, Default)]
-pub(super) struct TxState {
-    /// The first storage fault; set once, it ends the group.
-    pub(super) failed: OnceCell<Error>,
-    /// Counts the group's writes, which shows whether a refused step wrote anything.
-    pub(super) writes: Cell<u64>,
-    /// The writes themselves, for the log.
-    pub(super) redo: RefCell<Redo>,
-}
-
-impl TxState {
-    /// Keeps a storage fault and returns it to the caller.
-    pub(super) fn note<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(error) = &result {
-            self.failed.get_or_init(|| error.clone());
-        }
-        result
-    }
-
-    /// Counts one write.
-    pub(super) fn wrote(&self) {
-        self.writes.set(self.writes.get() + 1);
-    }
-}
+use super::table_id::TableId;
+use super::{Error, Record};
 
 /// A table that can be written.
 pub struct TableMut<'a, 't, K, R> {
-    name: &'static str,
-    raw: &'a mut Raw<'t>,
-    state: &'a TxState,
+    table: TableId,
+    changes: &'a mut Changes<'t>,
     types: PhantomData<(K, R)>,
 }
 
 impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
-    pub(super) fn new(name: &'static str, raw: &'a mut Raw<'t>, state: &'a TxState) -> Self {
-        Self { name, raw, state, types: PhantomData }
+    pub(super) fn new(table: TableId, changes: &'a mut Changes<'t>) -> Self {
+        Self { table, changes, types: PhantomData }
     }
 
     /// The record under `key`.
@@ -59,7 +28,7 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn get(&self, key: &K) -> Result<Option<R>, Error> {
-        self.state.note(get(self.name, self.raw, key))
+        self.read(key, R::decode)
     }
 
     /// The head of the record under `key`.
@@ -70,32 +39,25 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     where
         R: Headed,
     {
-        let key = key.to_bytes();
-        let read = || match self.raw.get(key.as_slice())? {
-            None => Ok(None),
-            Some(guard) => {
-                let head = checksum::open(self.name, &key, guard.value()).and_then(R::decode_head);
-                head.map(Some).map_err(|reason| Error::Record { table: self.name, reason })
-            }
-        };
-        self.state.note(guarded(self.name, read))
+        self.read(key, R::decode_head)
     }
 
-    /// Writes the record under `key`; true when there was one before.
+    fn read<T>(&self, key: &K, decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<Option<T>, Error> {
+        let key = key.to_bytes();
+        let read = || match self.changes.get(self.table, &key)? {
+            None => Ok(None),
+            Some(value) => open(self.table, &key, &value, decode).map(Some),
+        };
+        self.changes.note(read())
+    }
+
+    /// Writes the record under `key`.
     ///
     /// # Errors
     /// A storage fault.
-    pub fn insert(&mut self, key: &K, record: &R) -> Result<bool, Error> {
-        self.state.wrote();
-        let (name, key) = (self.name, key.to_bytes());
-        let mut redo = self.state.redo.borrow_mut();
-        let stored = redo.put(name, &key, |out| {
-            let begin = out.len();
-            out.extend_from_slice(&record.encode());
-            let checksum = checksum::of(name, &key, &out[begin..]);
-            out.extend_from_slice(&checksum);
-        });
-        self.state.note(guarded(name, || Ok(self.raw.insert(key.as_slice(), stored)?.is_some())))
+    pub fn insert(&mut self, key: &K, record: &R) -> Result<(), Error> {
+        self.changes.insert(self.table, key.to_bytes(), &record.encode());
+        Ok(())
     }
 
     /// Removes the record under `key`; true when there was one.
@@ -103,10 +65,8 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault.
     pub fn remove(&mut self, key: &K) -> Result<bool, Error> {
-        self.state.wrote();
-        let key = key.to_bytes();
-        self.state.redo.borrow_mut().remove(self.name, &key);
-        self.state.note(guarded(self.name, || Ok(self.raw.remove(key.as_slice())?.is_some())))
+        let removed = self.changes.remove(self.table, &key.to_bytes());
+        self.changes.note(removed)
     }
 
     /// Calls `visit` with each record whose key lies in the range, in key order, until it breaks.
@@ -114,7 +74,19 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn scan(&self, range: RangeInclusive<K>, visit: impl FnMut(K, R) -> ControlFlow<()>) -> Result<(), Error> {
-        self.state.note(scan(self.name, self.raw, &range, visit))
+        self.changes.note(self.scan_range(&range, visit))
+    }
+
+    fn scan_range(
+        &self,
+        range: &RangeInclusive<K>,
+        mut visit: impl FnMut(K, R) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let (low, high) = (range.start().to_bytes(), range.end().to_bytes());
+        self.changes.scan(self.table, &low, &high, |key, value| {
+            let (key, record) = row(self.table, key, value)?;
+            Ok(visit(key, record))
+        })
     }
 
     /// The first `max` records whose keys lie in the range.
@@ -122,7 +94,14 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn first(&self, range: RangeInclusive<K>, max: usize) -> Result<Vec<(K, R)>, Error> {
-        self.state.note(first(self.name, self.raw, &range, max))
+        let mut found = Vec::new();
+        if max > 0 {
+            self.scan(range, |key, record| {
+                found.push((key, record));
+                if found.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+        }
+        Ok(found)
     }
 
     /// The record with the greatest key in the range.
@@ -130,20 +109,20 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn last(&self, range: RangeInclusive<K>) -> Result<Option<(K, R)>, Error> {
-        self.state.note(last(self.name, self.raw, &range))
+        self.changes.note(last(self.table, self.changes.layers(), &range))
     }
 }
 
 /// A table that can only be read.
 pub struct TableRef<K, R> {
-    pub(super) name: &'static str,
-    pub(super) raw: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) table: TableId,
+    pub(super) layers: Arc<Layers>,
     types: PhantomData<(K, R)>,
 }
 
 impl<K: Key, R: Record> TableRef<K, R> {
-    pub(super) fn new(name: &'static str, raw: redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Self {
-        Self { name, raw, types: PhantomData }
+    pub(super) fn new(table: TableId, layers: Arc<Layers>) -> Self {
+        Self { table, layers, types: PhantomData }
     }
 
     /// The record under `key`.
@@ -151,15 +130,26 @@ impl<K: Key, R: Record> TableRef<K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn get(&self, key: &K) -> Result<Option<R>, Error> {
-        get(self.name, &self.raw, key)
+        let key = key.to_bytes();
+        match self.layers.get(self.table, &key)? {
+            None => Ok(None),
+            Some(value) => open(self.table, &key, &value, R::decode).map(Some),
+        }
     }
 
     /// Calls `visit` with each record whose key lies in the range, in key order, until it breaks.
     ///
     /// # Errors
     /// A storage fault or a damaged record.
-    pub fn scan(&self, range: RangeInclusive<K>, visit: impl FnMut(K, R) -> ControlFlow<()>) -> Result<(), Error> {
-        scan(self.name, &self.raw, &range, visit)
+    pub fn scan(&self, range: RangeInclusive<K>, mut visit: impl FnMut(K, R) -> ControlFlow<()>) -> Result<(), Error> {
+        let mut rows = rows(self.table, &self.layers, &range, Order::Ascending)?;
+        while let Some((key, value)) = rows.next()? {
+            let (key, record) = row(self.table, &key, &value)?;
+            if visit(key, record).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The first `max` records whose keys lie in the range.
@@ -167,7 +157,14 @@ impl<K: Key, R: Record> TableRef<K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn first(&self, range: RangeInclusive<K>, max: usize) -> Result<Vec<(K, R)>, Error> {
-        first(self.name, &self.raw, &range, max)
+        let mut rows = rows(self.table, &self.layers, &range, Order::Ascending)?;
+        let mut found = Vec::new();
+        while found.len() < max
+            && let Some((key, value)) = rows.next()?
+        {
+            found.push(row(self.table, &key, &value)?);
+        }
+        Ok(found)
     }
 
     /// The record with the greatest key in the range.
@@ -175,128 +172,111 @@ impl<K: Key, R: Record> TableRef<K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn last(&self, range: RangeInclusive<K>) -> Result<Option<(K, R)>, Error> {
-        last(self.name, &self.raw, &range)
+        last(self.table, &self.layers, &range)
     }
 }
 
-type Readable<'x> = dyn ReadableTableErased + 'x;
-
-/// The reads that both kinds of table share, without redb's generics.
-trait ReadableTableErased {
-    fn raw_get(&self, key: &[u8]) -> Result<Option<redb::AccessGuard<'_, &'static [u8]>>, redb::StorageError>;
-    fn raw_range(
-        &self,
-        low: &[u8],
-        high: &[u8],
-    ) -> Result<redb::Range<'_, &'static [u8], &'static [u8]>, redb::StorageError>;
-}
-
-impl<T: ReadableTable<&'static [u8], &'static [u8]>> ReadableTableErased for T {
-    fn raw_get(&self, key: &[u8]) -> Result<Option<redb::AccessGuard<'_, &'static [u8]>>, redb::StorageError> {
-        self.get(key)
+/// Reads that skip rows that do not decode: a check has reported those.
+impl<K: Key, R: Record> TableRef<K, R> {
+    /// Calls `visit` with each row that decodes, in key order.
+    ///
+    /// # Errors
+    /// A storage fault, or an error of `visit`.
+    pub fn each_sound(&self, mut visit: impl FnMut(K, R) -> Result<(), Error>) -> Result<(), Error> {
+        let mut rows = self.layers.all(self.table)?;
+        while let Some((key, value)) = rows.next()? {
+            if let Ok((key, record)) = row(self.table, &key, &value) {
+                visit(key, record)?;
+            }
+        }
+        Ok(())
     }
-    fn raw_range(
-        &self,
-        low: &[u8],
-        high: &[u8],
-    ) -> Result<redb::Range<'_, &'static [u8], &'static [u8]>, redb::StorageError> {
-        self.range::<&[u8]>(low..=high)
+
+    /// The keys from `start` on, at most `max`.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn keys(&self, start: &K, max: usize) -> Result<Vec<K>, Error> {
+        let (mut rows, mut keys) = (self.layers.rows_from(self.table, &start.to_bytes())?, Vec::new());
+        for _ in 0..max {
+            let Some((key, _)) = rows.next()? else { break };
+            keys.extend(K::from_bytes(key.stored()));
+        }
+        Ok(keys)
     }
-}
 
-fn get<K: Key, R: Record>(name: &'static str, raw: &Readable<'_>, key: &K) -> Result<Option<R>, Error> {
-    let key = key.to_bytes();
-    guarded(name, || match raw.raw_get(&key)? {
-        None => Ok(None),
-        Some(guard) => decode(name, &key, guard.value()).map(Some),
-    })
-}
+    /// Whether the row exists, even if it does not decode.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn has(&self, key: &K) -> Result<bool, Error> {
+        Ok(self.layers.get(self.table, &key.to_bytes())?.is_some())
+    }
 
-fn scan<K: Key, R: Record>(
-    name: &'static str,
-    raw: &Readable<'_>,
-    range: &RangeInclusive<K>,
-    mut visit: impl FnMut(K, R) -> ControlFlow<()>,
-) -> Result<(), Error> {
-    let mut rows = Rows::<K, R>::of(name, raw, range)?;
-    while let Some((key, record)) = rows.step(redb::Range::next)? {
-        if visit(key, record).is_break() {
-            break;
+    /// The record under `key`, when it decodes.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn sound(&self, key: &K) -> Result<Option<R>, Error> {
+        match self.get(key) {
+            Err(Error::Record { .. }) => Ok(None),
+            other => other,
         }
     }
-    Ok(())
 }
 
-fn first<K: Key, R: Record>(
-    name: &'static str,
-    raw: &Readable<'_>,
+fn rows<'r, K: Key>(
+    table: TableId,
+    layers: &'r Layers,
     range: &RangeInclusive<K>,
-    max: usize,
-) -> Result<Vec<(K, R)>, Error> {
-    let mut rows = Rows::of(name, raw, range)?;
-    let mut found = Vec::new();
-    while found.len() < max
-        && let Some(row) = rows.step(redb::Range::next)?
-    {
-        found.push(row);
-    }
-    Ok(found)
+    order: Order,
+) -> Result<Rows<'r>, Error> {
+    layers.rows(table, &range.start().to_bytes(), &range.end().to_bytes(), order)
 }
 
 fn last<K: Key, R: Record>(
-    name: &'static str,
-    raw: &Readable<'_>,
+    table: TableId,
+    layers: &Layers,
     range: &RangeInclusive<K>,
 ) -> Result<Option<(K, R)>, Error> {
-    Rows::of(name, raw, range)?.step(redb::Range::next_back)
-}
-
-type RawRange<'r> = redb::Range<'r, &'static [u8], &'static [u8]>;
-type RawRow<'r> = (redb::AccessGuard<'r, &'static [u8]>, redb::AccessGuard<'r, &'static [u8]>);
-
-/// The rows of a range, each checked as it is read.
-struct Rows<'r, K, R> {
-    name: &'static str,
-    range: RawRange<'r>,
-    types: PhantomData<(K, R)>,
-}
-
-impl<'r, K: Key, R: Record> Rows<'r, K, R> {
-    fn of(name: &'static str, raw: &'r Readable<'_>, range: &RangeInclusive<K>) -> Result<Self, Error> {
-        let (low, high) = (range.start().to_bytes(), range.end().to_bytes());
-        let range = guarded(name, || Ok(raw.raw_range(&low, &high)?))?;
-        Ok(Self { name, range, types: PhantomData })
-    }
-
-    fn step(
-        &mut self,
-        to: impl FnOnce(&mut RawRange<'r>) -> Option<Result<RawRow<'r>, redb::StorageError>>,
-    ) -> Result<Option<(K, R)>, Error> {
-        let Self { name, range, .. } = self;
-        guarded(name, || match to(range) {
-            None => Ok(None),
-            Some(row) => {
-                let (key, value) = row?;
-                let record = decode(name, key.value(), value.value())?;
-                Ok(Some((decode_key(name, key.value())?, record)))
-            }
-        })
+    match rows(table, layers, range, Order::Descending)?.next()? {
+        None => Ok(None),
+        Some((key, value)) => row(table, &key, &value).map(Some),
     }
 }
 
-/// Turns redb's panics on some damaged pages into an error that names the table.
-pub(super) fn guarded<T>(name: &'static str, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-        let reason = "redb cannot make sense of its pages (its own words stand above)".to_owned();
-        Err(Error::Record { table: name, reason })
-    })
+fn row<K: Key, R: Record>(table: TableId, key: &Bytes<'_>, value: &Bytes<'_>) -> Result<(K, R), Error> {
+    let record = open(table, key.stored(), value, R::decode)?;
+    Ok((decode_key(table, key.stored())?, record))
 }
 
-pub(super) fn decode<R: Record>(name: &'static str, key: &[u8], stored: &[u8]) -> Result<R, Error> {
-    let value = checksum::open(name, key, stored);
-    value.and_then(R::decode).map_err(|reason| Error::Record { table: name, reason })
+fn open<T>(
+    table: TableId,
+    key: &[u8],
+    value: &Bytes<'_>,
+    decode: impl FnOnce(&[u8]) -> Result<T, String>,
+) -> Result<T, Error> {
+    decode(value.open(table, key)?).map_err(|reason| Error::Record { table: table.name, reason })
 }
 
-pub(super) fn decode_key<K: Key>(name: &'static str, bytes: &[u8]) -> Result<K, Error> {
-    K::from_bytes(bytes).ok_or_else(|| Error::Record { table: name, reason: format!("key of {} bytes", bytes.len()) })
+/// Decodes one row; returns its key as text and what is wrong with it.
+pub(super) fn read_row<K: Key + std::fmt::Debug, R: Record>(
+    table: TableId,
+    key: &[u8],
+    value: &Bytes<'_>,
+) -> Result<(), (String, String)> {
+    let Ok(typed) = decode_key::<K>(table, key) else {
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        return Err((format!("0x{hex}"), format!("{} bytes that are no key of this table", key.len())));
+    };
+    match open(table, key, value, R::decode) {
+        Ok(_) => Ok(()),
+        Err(Error::Record { reason, .. }) => Err((format!("{typed:?}"), format!("does not decode: {reason}"))),
+        Err(error) => Err((format!("{typed:?}"), error.to_string())),
+    }
+}
+
+fn decode_key<K: Key>(table: TableId, bytes: &[u8]) -> Result<K, Error> {
+    let reason = || format!("key of {} bytes", bytes.len());
+    K::from_bytes(bytes).ok_or_else(|| Error::Record { table: table.name, reason: reason() })
 }

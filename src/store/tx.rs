@@ -2,35 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::WriteTransaction;
-
 use crate::base::Attempt;
 
+use super::changes::{Changes, Mark};
+use super::hints::Hints;
+use super::layers::{Bytes, Layers};
+use super::memtable::Memtable;
+use super::meta::{LAST_ID, LAST_QUEUE};
 use super::record::{
     Body, Counts, DedupRecord, Digest, GroupRecord, MessageState, QueueRecord, RecipientRecord, RedriveRecord,
     RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord,
 };
-use super::redo::{self, Redo};
-use super::table::{self, Raw, TableMut, TableRef, TxState};
-use super::{Error, Snapshot, check};
+use super::table::{self, TableMut, TableRef};
+use super::table_id::{self, TableId};
+use super::{Error, Snapshot};
 
-/// Declares the tables once, for transactions and for snapshots.
+/// Declares the types of the tables once, for transactions and for snapshots.
 macro_rules! tables {
     ($($(#[$doc:meta])+ $field:ident ($name:literal): $key:ty => $record:ty;)+) => {
-        /// The tables that a transaction has opened so far.
-        #[derive(Default)]
-        struct Tables<'t> {
-            $($field: Option<Raw<'t>>,)+
-        }
-
         impl<'t> Tx<'t> {
             $($(#[$doc])+
             ///
             /// # Errors
             /// A storage fault.
             pub fn $field(&mut self) -> Result<TableMut<'_, 't, $key, $record>, Error> {
-                let raw = open(self.transaction, &mut self.tables.$field, $name, &self.state)?;
-                Ok(TableMut::new($name, raw, &self.state))
+                const TABLE: TableId = table_id::table($name);
+                Ok(TableMut::new(TABLE, &mut self.changes))
             })+
         }
 
@@ -40,17 +37,15 @@ macro_rules! tables {
             /// # Errors
             /// A storage fault.
             pub fn $field(&self) -> Result<TableRef<$key, $record>, Error> {
-                Ok(TableRef::new($name, self.open($name)?))
+                const TABLE: TableId = table_id::table($name);
+                Ok(TableRef::new(TABLE, self.layers().clone()))
             })+
         }
 
-        /// The names of all tables; they are created with the file.
-        pub(super) const NAMES: &[&str] = &[$($name),+];
-
-        /// Decodes one row of the table of that name; returns its key as text and what is wrong with it.
-        pub(super) fn read_row(name: &'static str, key: &[u8], value: &[u8]) -> Result<(), (String, String)> {
-            match name {
-                $($name => check::read_row::<$key, $record>(name, key, value),)+
+        /// Decodes one row; returns its key as text and what is wrong with it.
+        pub(super) fn read_row(table: TableId, key: &[u8], value: &Bytes<'_>) -> Result<(), (String, String)> {
+            match table.name {
+                $($name => table::read_row::<$key, $record>(table, key, value),)+
                 other => unreachable!("table {other} is declared nowhere"),
             }
         }
@@ -130,16 +125,14 @@ pub mod u32_record {
 /// One write transaction, shared by the steps of a group. A step checks first and writes after, so that a refused step
 /// writes nothing; if one did, the writer rolls its writes back.
 pub struct Tx<'t> {
-    transaction: &'t WriteTransaction,
-    tables: Tables<'t>,
-    state: TxState,
-    /// Counts of the queues that this group touched; written back before the commit.
+    changes: Changes<'t>,
+    /// Counts of the queues that this group touched; written back at its end.
     touched_counts: BTreeMap<u32, Counts>,
-    /// Totals of the runs that this group touched; written back before the commit.
+    /// Totals of the runs that this group touched; written back at its end.
     touched_totals: BTreeMap<u64, RunTotals>,
-    /// The last id given out, once a step needed it; written back before the commit.
+    /// The last id given out, once a step needed it; written back at the group's end.
     last_id: Option<u64>,
-    /// Topics whose subscribers are woken after the commit.
+    /// Topics whose subscribers are woken once the group is durable.
     signals: BTreeSet<u64>,
     /// What the current step changed in memory, oldest first; emptied by [`Tx::begin_step`].
     undo: Vec<Undo>,
@@ -155,29 +148,10 @@ enum Undo {
     LastId(Option<u64>),
 }
 
-/// How much the group had written at one moment.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mark {
-    writes: u64,
-    redo_bytes: usize,
-}
-
-/// What the steps before a refused one wrote; a fresh transaction goes on from it.
-pub(super) struct Kept {
-    redo: Redo,
-    writes: u64,
-    touched_counts: BTreeMap<u32, Counts>,
-    touched_totals: BTreeMap<u64, RunTotals>,
-    last_id: Option<u64>,
-    signals: BTreeSet<u64>,
-}
-
 impl<'t> Tx<'t> {
-    pub(super) fn new(transaction: &'t WriteTransaction) -> Self {
+    pub(super) fn new(layers: &'t mut Layers, hints: &'t mut Hints) -> Self {
         Self {
-            transaction,
-            tables: Tables::default(),
-            state: TxState::default(),
+            changes: Changes::new(layers, hints),
             touched_counts: BTreeMap::new(),
             touched_totals: BTreeMap::new(),
             last_id: None,
@@ -190,17 +164,19 @@ impl<'t> Tx<'t> {
     /// Marks the point to which [`Tx::roll_back_step`] returns.
     pub(super) fn begin_step(&mut self) {
         self.undo.clear();
-        self.before_step = Mark { writes: self.state.writes.get(), redo_bytes: self.state.redo.borrow().bytes() };
+        self.before_step = self.changes.mark();
     }
 
     /// Whether the current step has written anything.
     pub(super) fn has_step_written(&self) -> bool {
-        self.state.writes.get() != self.before_step.writes
+        self.changes.mark() != self.before_step
     }
 
-    /// Ends this transaction and returns what the steps before the current one wrote. redb cannot roll back a part of a
-    /// transaction, so the caller aborts the whole and goes on with [`Tx::resume`] in a fresh one.
-    pub(super) fn roll_back_step(mut self) -> Kept {
+    /// Takes back what the current step wrote. A signal too many only makes its subscribers look once more.
+    ///
+    /// # Errors
+    /// The writes of the other steps cannot be read: a bug.
+    pub(super) fn roll_back_step(&mut self) -> Result<(), Error> {
         for undo in std::mem::take(&mut self.undo).into_iter().rev() {
             match undo {
                 Undo::Counts(queue, counts) => restore(&mut self.touched_counts, queue, counts),
@@ -208,32 +184,7 @@ impl<'t> Tx<'t> {
                 Undo::LastId(last) => self.last_id = last,
             }
         }
-        let mut redo = self.state.redo.take();
-        redo.truncate(self.before_step.redo_bytes);
-        Kept {
-            redo,
-            writes: self.before_step.writes,
-            touched_counts: self.touched_counts,
-            touched_totals: self.touched_totals,
-            last_id: self.last_id,
-            // A signal too many only makes its subscribers look once more.
-            signals: self.signals,
-        }
-    }
-
-    /// Repeats the kept writes in a fresh transaction.
-    pub(super) fn resume(transaction: &'t WriteTransaction, kept: Kept) -> Result<Self, Error> {
-        redo::replay(transaction, [kept.redo.writes()])?;
-        let tx = Self {
-            touched_counts: kept.touched_counts,
-            touched_totals: kept.touched_totals,
-            last_id: kept.last_id,
-            signals: kept.signals,
-            ..Self::new(transaction)
-        };
-        tx.state.writes.set(kept.writes);
-        tx.state.redo.replace(kept.redo);
-        Ok(tx)
+        self.changes.roll_back(self.before_step)
     }
 
     /// A number greater than every one given out before, over the whole life of the store. Sequence numbers, body ids,
@@ -246,7 +197,7 @@ impl<'t> Tx<'t> {
             Some(last) => last,
             None => self.meta()?.get(&LAST_ID.to_owned())?.unwrap_or(0),
         };
-        self.state.wrote();
+        self.changes.wrote();
         self.undo.push(Undo::LastId(self.last_id));
         self.last_id = Some(last + 1);
         Ok(last + 1)
@@ -267,8 +218,8 @@ impl<'t> Tx<'t> {
     /// the store.
     pub fn damaged(&self, table: &'static str, reason: String) -> Error {
         let fault = Error::Record { table, reason };
-        self.state.failed.get_or_init(|| fault.clone());
-        fault
+        let noted: Result<(), Error> = self.changes.note(Err(fault.clone()));
+        noted.err().unwrap_or(fault)
     }
 
     /// The counts of a queue, for reading.
@@ -288,7 +239,7 @@ impl<'t> Tx<'t> {
     /// A storage fault.
     pub fn counts_mut(&mut self, queue: u32) -> Result<&mut Counts, Error> {
         let counts = self.counts_of(queue)?;
-        self.state.wrote();
+        self.changes.wrote();
         self.undo.push(Undo::Counts(queue, self.touched_counts.get(&queue).copied()));
         Ok(self.touched_counts.entry(queue).or_insert(counts))
     }
@@ -321,7 +272,7 @@ impl<'t> Tx<'t> {
     /// A storage fault.
     pub fn totals_mut(&mut self, run: u64) -> Result<&mut RunTotals, Error> {
         let totals = self.totals_of(run)?;
-        self.state.wrote();
+        self.changes.wrote();
         self.undo.push(Undo::Totals(run, self.touched_totals.get(&run).copied()));
         Ok(self.touched_totals.entry(run).or_insert(totals))
     }
@@ -333,17 +284,24 @@ impl<'t> Tx<'t> {
 
     /// The first storage fault of this group.
     pub(super) fn failure(&self) -> Option<&Error> {
-        self.state.failed.get()
+        self.changes.failure()
     }
 
-    /// How many writes the group has made so far.
-    pub(super) fn writes(&self) -> u64 {
-        self.state.writes.get()
+    /// Whether the group has written anything so far.
+    pub(super) fn has_written(&self) -> bool {
+        self.changes.mark() != Mark::default()
     }
 
-    /// Writes back the counters kept in memory and the number of the group's record in the log. Returns that record and
-    /// the topics to signal once it is durable.
-    pub(super) fn finish(mut self, number: u64) -> Result<Finished, Error> {
+    /// The length of its writes so far, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.changes.bytes()
+    }
+
+    /// Writes back the counters kept in memory.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub(super) fn finish(mut self) -> Result<Finished, Error> {
         for (queue, counts) in std::mem::take(&mut self.touched_counts) {
             self.counts()?.insert(&queue, &counts)?;
         }
@@ -353,10 +311,8 @@ impl<'t> Tx<'t> {
         if let Some(last) = self.last_id {
             self.meta()?.insert(&LAST_ID.to_owned(), &last)?;
         }
-        let record = self.state.redo.take().into_record();
-        // The record does not contain its own number: recovery counts the records.
-        self.meta()?.insert(&APPLIED.to_owned(), &number)?;
-        Ok(Finished { record, signals: self.signals })
+        let (frame, before) = self.changes.finish();
+        Ok(Finished { frame, before, signals: self.signals })
     }
 
     /// The topics to signal after a group that wrote nothing.
@@ -367,18 +323,13 @@ impl<'t> Tx<'t> {
 
 /// The results of a group that are to be made durable.
 pub(super) struct Finished {
-    /// Its writes, after the space for the record's head.
-    pub(super) record: Vec<u8>,
-    /// Topics to signal once the record is durable.
+    /// Its writes, after the room for the frame's head.
+    pub(super) frame: Vec<u8>,
+    /// The newest rows before the group.
+    pub(super) before: Memtable,
+    /// Topics to signal once the frame is durable.
     pub(super) signals: BTreeSet<u64>,
 }
-
-/// The row of `meta` that holds the number of the last record of the log whose writes are in the tables.
-pub(super) const APPLIED: &str = "applied";
-/// The row of `meta` that holds the last id given out.
-pub(super) const LAST_ID: &str = "last-id";
-/// The row of `meta` that holds the last number given to a queue.
-const LAST_QUEUE: &str = "last-queue";
 
 /// Puts the value back that a map had before; `None` when it had none.
 fn restore<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
@@ -386,17 +337,4 @@ fn restore<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
         Some(value) => drop(map.insert(key, value)),
         None => drop(map.remove(&key)),
     }
-}
-
-fn open<'x, 't>(
-    transaction: &'t WriteTransaction,
-    slot: &'x mut Option<Raw<'t>>,
-    name: &'static str,
-    state: &TxState,
-) -> Result<&'x mut Raw<'t>, Error> {
-    if slot.is_none() {
-        let open = || Ok(transaction.open_table(redb::TableDefinition::new(name))?);
-        *slot = Some(state.note(table::guarded(name, open))?);
-    }
-    Ok(slot.as_mut().expect("the slot was filled in the line before"))
 }

@@ -2,13 +2,13 @@
 //! leaves either the old store or the new one.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use redb::{Database, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
 
-use super::open::FORMAT;
-use super::record::{Body, Counts, MessageState, QueueRecord, RedriveRecord};
-use super::{Error, Record, Tx, checksum, recover, tx};
+use super::key::Key;
+use super::record::{Body, Counts, MessageState, QueueRecord, RedriveRecord, UniqueRecord};
+use super::table_id::{self, TABLES, TableId};
+use super::{Error, Record, checksum, format};
 
 /// The suffix of a table's name while it is rewritten; it replaces the table when it is complete.
 const NEW: &str = " (new)";
@@ -48,55 +48,63 @@ fn from(db: &Database, changed: &[(&str, Convert)]) -> Result<(), Error> {
     let mut transaction = db.begin_write()?;
     transaction.set_quick_repair(true);
     let known: Vec<String> = transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
-    for name in tx::NAMES {
-        if known.iter().any(|known| known == name) {
-            let convert = changed.iter().find(|(changed, _)| changed == name).map(|(_, convert)| *convert);
-            rewrite(&transaction, name, convert.unwrap_or(as_it_is))?;
+    for table in TABLES {
+        if known.iter().any(|known| known == table.name) {
+            let convert = changed.iter().find(|(changed, _)| *changed == table.name).map(|(_, convert)| *convert);
+            rewrite(&transaction, table, convert.unwrap_or(as_it_is))?;
         } else {
-            transaction.open_table(Raw::new(name))?;
+            transaction.open_table(table.definition())?;
         }
     }
-    let mut tx = Tx::new(&transaction);
-    tx.meta()?.insert(&"format".to_owned(), &FORMAT)?;
-    recover::assign_store_number(&mut tx)?;
-    count_followers(&mut tx)?;
-    drop(tx);
+    format::begin_life(&transaction)?;
+    count_followers(&transaction)?;
     Ok(transaction.commit()?)
 }
 
 /// Adds the followers to the counts, whose version 1 did not have them.
-fn count_followers(tx: &mut Tx<'_>) -> Result<(), Error> {
+fn count_followers(transaction: &WriteTransaction) -> Result<(), Error> {
+    const UNIQUES: TableId = table_id::table("uniques");
+    const COUNTS: TableId = table_id::table("counts");
     let mut followers: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-    tx.uniques()?.scan((0, [0; 16])..=(u32::MAX, [u8::MAX; 16]), |(queue, _), row| {
-        if let Some(follower) = row.follower {
-            let (count, bytes) = followers.entry(queue).or_default();
+    let uniques = transaction.open_table(UNIQUES.definition())?;
+    for row in uniques.range::<&[u8]>(..)? {
+        let (key, value) = row?;
+        let row: UniqueRecord = decode(UNIQUES, key.value(), value.value())?;
+        if let (Some(follower), Some(queue)) = (row.follower, key.value().first_chunk()) {
+            let (count, bytes) = followers.entry(u32::from_be_bytes(*queue)).or_default();
             *count += 1;
             *bytes += u64::from(follower.size_bytes);
         }
-        ControlFlow::Continue(())
-    })?;
+    }
+    let mut counts = transaction.open_table(COUNTS.definition())?;
     for (queue, (followers, follower_bytes)) in followers {
-        let counts = tx.counts()?.get(&queue)?.unwrap_or_default();
-        tx.counts()?.insert(&queue, &Counts { followers, follower_bytes, ..counts })?;
+        let key = queue.to_bytes();
+        let old: Option<Counts> = counts.get(&*key)?.map(|row| decode(COUNTS, &key, row.value())).transpose()?;
+        let new = Counts { followers, follower_bytes, ..old.unwrap_or_default() };
+        counts.insert(&*key, checksum::seal(COUNTS, &key, new.encode()).as_slice())?;
     }
     Ok(())
 }
 
+fn decode<R: Record>(table: TableId, key: &[u8], stored: &[u8]) -> Result<R, Error> {
+    R::decode(checksum::open(table, key, stored)?).map_err(|reason| Error::Record { table: table.name, reason })
+}
+
 /// Copies a table row by row into a new one.
-fn rewrite(transaction: &WriteTransaction, name: &'static str, convert: Convert) -> Result<(), Error> {
-    let new_name = format!("{name}{NEW}");
+fn rewrite(transaction: &WriteTransaction, table: TableId, convert: Convert) -> Result<(), Error> {
+    let new_name = format!("{}{NEW}", table.name);
     {
-        let old = transaction.open_table(Raw::new(name))?;
+        let old = transaction.open_table(table.definition())?;
         let mut new = transaction.open_table(Raw::new(&new_name))?;
         for row in old.range::<&[u8]>(..)? {
             let (key, value) = row?;
             let converted = convert(key.value(), value.value());
-            let (key, value) = converted.map_err(|reason| Error::Record { table: name, reason })?;
-            new.insert(key.as_slice(), checksum::seal(name, &key, value).as_slice())?;
+            let (key, value) = converted.map_err(|reason| Error::Record { table: table.name, reason })?;
+            new.insert(key.as_slice(), checksum::seal(table, &key, value).as_slice())?;
         }
     }
-    transaction.delete_table(Raw::new(name))?;
-    Ok(transaction.rename_table(Raw::new(&new_name), Raw::new(name))?)
+    transaction.delete_table(table.definition())?;
+    Ok(transaction.rename_table(Raw::new(&new_name), table.definition())?)
 }
 
 fn as_it_is(key: &[u8], value: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {

@@ -1,5 +1,5 @@
-//! The single writer thread: takes all pending steps, runs them in one transaction, and hands the group to the log's
-//! thread, which makes it durable and completes the callers.
+//! The single writer thread: takes the pending steps, runs them as one group on the layers in memory, and hands the
+//! group over to be made durable.
 //!
 //! There is no timer: an idle writer starts with the first step, and a busy one collects the next group meanwhile. A
 //! storage fault fails the whole group and stops the store.
@@ -8,128 +8,36 @@
 //! it is logged, and the rest of the group goes on.
 
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use redb::{Database, Durability};
-use tokio::sync::{mpsc, oneshot, watch};
+use redb::Database;
+use tokio::sync::{mpsc, watch};
 
-use super::appender::{End, Group, stop};
-use super::log::{Log, Space};
-use super::{Error, Tx, recover};
+use super::checkpoint::{self, Covers, Job, Progress};
+use super::committer::{Committer, End, Group, stop};
+use super::hints::Hints;
+use super::layers::{Base, Layers};
+use super::memtable::Memtable;
+use super::segment::Space;
+use super::step::{PendingStep, Refused};
+use super::tx::Finished;
+use super::{Error, Tx, guard};
 
-/// A step in the queue, together with the caller that waits for its result.
-pub(super) trait PendingStep: Send {
-    /// The step's place in the source, for the log.
-    fn name(&self) -> &'static str;
-    /// Runs the step and keeps its result for [`PendingStep::complete`].
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Refused>;
-    /// Completes the caller: with the step's result when the group was committed, else with the fault.
-    fn complete(self: Box<Self>, commit: Result<(), Error>);
-}
-
-/// The step returned an error. It should have written nothing; what it wrote is rolled back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused;
-
-/// A step as a closure.
-pub(super) struct Step<F, T, E> {
-    /// Taken when the step runs.
-    step: Option<F>,
-    /// Set when the step has run.
-    result: Option<Result<T, E>>,
-    /// Receives the result once the commit is durable.
-    caller: oneshot::Sender<Result<T, E>>,
-}
-
-impl<F, T, E> Step<F, T, E> {
-    pub(super) fn new(step: F, caller: oneshot::Sender<Result<T, E>>) -> Self {
-        Self { step: Some(step), result: None, caller }
-    }
-}
-
-impl<F, T, E> PendingStep for Step<F, T, E>
-where
-    F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send,
-    T: Send,
-    E: From<Error> + Send,
-{
-    fn name(&self) -> &'static str {
-        std::any::type_name::<F>()
-    }
-
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Refused> {
-        let step = self.step.take().expect("a step runs once");
-        let result = step(tx);
-        let outcome = result.as_ref().map(drop).map_err(|_| Refused);
-        self.result = Some(result);
-        outcome
-    }
-
-    fn complete(self: Box<Self>, commit: Result<(), Error>) {
-        let result = match (commit, self.result) {
-            (Ok(()), Some(result)) => result,
-            (Ok(()), None) => Err(Error::Stopped("the step never ran".into()).into()),
-            (Err(error), _) => Err(error.into()),
-        };
-        // The caller may be gone (a dropped future); its step is committed all the same.
-        let _ = self.caller.send(result);
-    }
-}
-
-/// Wakes the subscribers of topics after commits.
-#[derive(Debug, Default)]
-pub(super) struct Signals {
-    topics: Mutex<Topics>,
-}
-
-/// See [`Signals`].
-#[derive(Debug, Default)]
-struct Topics {
-    /// One counter for each topic that has subscribers; it moves with each commit that signals the topic.
-    senders: HashMap<u64, watch::Sender<u64>>,
-    /// How many topics are kept before those without a subscriber go.
-    sweep_at: usize,
-}
-
-/// At least this many topics are kept before those without a subscriber go, such as the topics of removed queues.
-const TOPICS_KEPT_MIN: usize = 64;
-
-impl Topics {
-    fn subscribe(&mut self, topic: u64) -> watch::Receiver<u64> {
-        if let Some(sender) = self.senders.get(&topic) {
-            return sender.subscribe();
-        }
-        if self.senders.len() >= self.sweep_at.max(TOPICS_KEPT_MIN) {
-            // A later subscriber starts with a counter of its own and misses nothing.
-            self.senders.retain(|_, sender| sender.receiver_count() > 0);
-            // Twice those in use: a sweep costs a constant for each new topic.
-            self.sweep_at = 2 * self.senders.len();
-        }
-        let (sender, receiver) = watch::channel(0);
-        self.senders.insert(topic, sender);
-        receiver
-    }
-}
-
-impl Signals {
-    pub(super) fn subscribe(&self, topic: u64) -> watch::Receiver<u64> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).subscribe(topic)
-    }
-
-    pub(super) fn send(&self, signals: &BTreeSet<u64>) {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        // A topic without an entry never had a subscriber.
-        for sender in signals.iter().filter_map(|topic| topics.senders.get(topic)) {
-            sender.send_modify(|version| *version += 1);
-        }
-    }
-}
+/// A group is closed after the step with which its writes exceed this.
+const GROUP_BYTES: usize = 1 << 20;
+/// A checkpoint begins when this much of a segment is used, in thousandths.
+const CHECKPOINT_AT: u64 = 500;
+/// While a checkpoint is made and more than this of the segment is used, each group waits a little, in thousandths.
+const SLOW_FROM: u64 = 600;
+/// A group's wait when the segment is full.
+const SLOWEST: Duration = Duration::from_millis(4);
 
 /// What the writer thread owns.
 pub(super) struct Writer {
@@ -138,63 +46,139 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) pending: mpsc::Receiver<Box<dyn PendingStep>>,
     pub(super) group_max: usize,
+    pub(super) layers: Layers,
+    pub(super) hints: Hints,
     /// Counts the commits since the store was opened.
     pub(super) commits: Arc<AtomicU64>,
     /// Counts the refused steps whose writes were rolled back; each is a bug.
     pub(super) roll_backs: Arc<AtomicU64>,
     /// Set once, when the store stops.
     pub(super) stopped: watch::Sender<Option<Error>>,
-    /// The number of the last record.
+    /// The sequence of the last group.
     pub(super) last: u64,
-    /// The log's free space once all groups handed over so far are written. The log's thread keeps its own copy and
-    /// advances it by the same rule, so neither waits for the other.
+    /// The generation of the next frame.
+    pub(super) generation: u64,
+    /// The free space of the segment in use once all groups handed over so far are written. The log keeps its own copy
+    /// and advances it by the same rule, so neither waits for the other.
     pub(super) space: Space,
+    pub(super) progress: Arc<Progress>,
+    /// Used by the writer itself while nothing is under way.
+    pub(super) committer: Arc<Mutex<Committer>>,
+    /// How many groups are handed over and not durable yet.
+    pub(super) under_way: Arc<AtomicUsize>,
     /// To the log's thread; bounded, so that the writer cannot run far ahead of the disk.
     pub(super) ran: SyncSender<Group>,
     /// The log's thread; joined at the end.
-    pub(super) appender: JoinHandle<Option<Log>>,
+    pub(super) appender: JoinHandle<()>,
+    /// The thread of the checkpoints; joined at the end.
+    pub(super) checkpointer: JoinHandle<Result<(), Error>>,
+}
+
+/// A group that has run.
+struct Ran {
+    signals: BTreeSet<u64>,
+    end: End,
 }
 
 impl Writer {
     /// Runs until all handles are dropped or a write fails; then refuses the pending steps.
     pub(super) fn run(mut self) {
-        let mut pending: Vec<Box<dyn PendingStep>> = Vec::with_capacity(self.group_max);
-        while self.pending.blocking_recv_many(&mut pending, self.group_max) > 0 {
-            // The log's thread may have failed since the last group. Nothing more may be committed after that: a
-            // checkpoint would make groups durable whose callers were told that they failed.
+        let (mut taken, mut waiting) = (Vec::with_capacity(self.group_max), VecDeque::new());
+        loop {
+            if waiting.is_empty() {
+                if self.pending.blocking_recv_many(&mut taken, self.group_max) == 0 {
+                    return self.close();
+                }
+                waiting.extend(taken.drain(..));
+            }
+            // Another thread may have failed since the last group. Nothing more may be committed after that.
             let has_stopped = self.stopped.borrow().as_ref().map(|error| Error::Stopped(error.to_string()));
+            let mut group = Vec::new();
             let ran = match has_stopped {
-                Some(error) => Err(error),
-                None => self.run_group(&mut pending),
+                Some(error) => {
+                    group.extend(waiting.drain(..));
+                    Err(error)
+                }
+                None => self.run_group(&mut waiting, &mut group),
             };
-            let (signals, end) = ran.unwrap_or_else(|error| (BTreeSet::new(), End::Failed(error)));
-            if let End::Failed(error) = &end {
+            let Ran { signals, end } =
+                ran.unwrap_or_else(|error| Ran { signals: BTreeSet::new(), end: End::Failed(error) });
+            let failed = if let End::Failed(error) = &end { Some(error.clone()) } else { None };
+            if let Some(error) = &failed {
                 stop(&self.stopped, error);
             }
-            let has_failed = matches!(end, End::Failed(_));
-            // A failed group passes through the log's thread too, so that callers complete in the order of the groups.
-            let group = Group { pending: std::mem::take(&mut pending), signals, end };
-            self.ran.send(group).expect("the log's thread lives as long as the writer");
-            if has_failed {
-                return self.refuse();
+            let view = failed.is_none().then(|| Arc::new(self.layers.clone()));
+            self.hand_over(Group { pending: group, signals, view, end, job: None }, waiting.is_empty());
+            if failed.is_some() {
+                return self.refuse(waiting);
             }
         }
-        self.close();
     }
 
-    /// Runs the steps of a group and commits their writes to redb. A panic in a step or in redb stops the store.
-    fn run_group(&mut self, group: &mut [Box<dyn PendingStep>]) -> Result<(BTreeSet<u64>, End), Error> {
-        let ran = catch_unwind(AssertUnwindSafe(|| self.commit(group)));
+    /// Makes the group durable at once while nothing else is under way or waits, otherwise lets the log's thread do it.
+    /// A failed group passes through it too, so that callers are answered in the order of the groups.
+    fn hand_over(&self, group: Group, is_last: bool) {
+        let is_idle = is_last && self.pending.is_empty();
+        if is_idle && self.under_way.load(Ordering::Acquire) == 0 {
+            self.committer.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut vec![group], true);
+        } else {
+            self.under_way.fetch_add(1, Ordering::AcqRel);
+            self.ran.send(group).expect("the log's thread lives as long as the writer");
+        }
+    }
+
+    /// Runs the steps of a group, as many as fit. A panic in a step or in redb stops the store.
+    fn run_group(
+        &mut self,
+        waiting: &mut VecDeque<Box<dyn PendingStep>>,
+        group: &mut Vec<Box<dyn PendingStep>>,
+    ) -> Result<Ran, Error> {
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            self.prepare()?;
+            self.run_steps(waiting, group)
+        }));
         ran.unwrap_or_else(|panic| Err(Error::Stopped(format!("a step broke: {}", panic_message(&*panic)))))
     }
 
-    fn commit(&mut self, group: &mut [Box<dyn PendingStep>]) -> Result<(BTreeSet<u64>, End), Error> {
-        let mut transaction = self.guarded(|| Ok(self.db.begin_write()?))?;
-        let mut tx = Tx::new(&transaction);
-        for pending in group {
+    /// Takes a finished checkpoint, and begins the next one when it is time.
+    fn prepare(&mut self) -> Result<(), Error> {
+        if let Some(base) = self.progress.take()? {
+            self.replace_base(base);
+        }
+        let wants_one = self.progress.wants_one.swap(false, Ordering::Relaxed);
+        if self.layers.frozen.is_some() {
+            self.slow_down();
+        } else if !self.space.is_empty() && (wants_one || self.space.used_thousandths() >= CHECKPOINT_AT) {
+            let rows = std::mem::take(&mut self.layers.active);
+            let job = self.freeze(rows, self.last);
+            self.begin(job);
+        }
+        Ok(())
+    }
+
+    /// The closer the segment is to its end while a checkpoint is made, the longer a group waits: many short waits
+    /// instead of a long one at the end.
+    fn slow_down(&self) {
+        if let Some(over) = self.space.used_thousandths().checked_sub(SLOW_FROM) {
+            let share = u32::try_from(over * 1000 / (1000 - SLOW_FROM)).unwrap_or(1000);
+            std::thread::sleep(SLOWEST * share / 1000);
+        }
+    }
+
+    fn run_steps(
+        &mut self,
+        waiting: &mut VecDeque<Box<dyn PendingStep>>,
+        group: &mut Vec<Box<dyn PendingStep>>,
+    ) -> Result<Ran, Error> {
+        let mut tx = Tx::new(&mut self.layers, &mut self.hints);
+        while tx.bytes() < GROUP_BYTES
+            && let Some(pending) = waiting.pop_front()
+        {
             tx.begin_step();
+            group.push(pending);
+            let pending = group.last_mut().expect("it was added in the line before");
             let ran = pending.run(&mut tx);
-            // A step may have swallowed the fault that `Tx` saw; the group's tables are unsound either way.
+            // A step may have swallowed the fault that `Tx` saw; the group's rows are unsound either way.
             if let Some(error) = tx.failure() {
                 return Err(error.clone());
             }
@@ -203,74 +187,98 @@ impl Writer {
                 self.roll_backs.fetch_add(1, Ordering::Relaxed);
                 let step = pending.name();
                 tracing::error!(step, "bug: a step was refused after it had written; its writes are rolled back");
-                let kept = tx.roll_back_step();
-                self.guarded(|| Ok(transaction.abort()?))?;
-                transaction = self.guarded(|| Ok(self.db.begin_write()?))?;
-                tx = Tx::resume(&transaction, kept)?;
+                tx.roll_back_step()?;
             }
         }
-        // A group of reads and refusals needs no record and no sync.
-        if tx.writes() == 0 {
-            let signals = tx.into_signals();
-            self.guarded(|| Ok(transaction.abort()?))?;
-            return Ok((signals, End::Nothing));
+        // A group of reads and refusals needs no frame and no sync.
+        if !tx.has_written() {
+            return Ok(Ran { signals: tx.into_signals(), end: End::Nothing });
         }
-        let number = self.last + 1;
-        let finished = tx.finish(number)?;
-        // The usual commit is not durable in redb: the log's record makes it durable with one sync. When the log is
-        // full, the commit is a durable one instead (a checkpoint), and the log starts over.
-        let fits = self.space.take(finished.record.len());
-        if fits {
-            transaction.set_durability(Durability::None).expect("the store makes no savepoints");
-        } else {
-            // With quick repair redb stores its allocator state in the commit, so opening after a crash does not scan
-            // the whole file.
-            transaction.set_quick_repair(true);
-        }
-        self.guarded(|| Ok(transaction.commit()?))?;
-        self.last = number;
+        let finished = tx.finish()?;
         self.commits.fetch_add(1, Ordering::Relaxed);
-        let end = if fits {
-            End::Record { number, record: finished.record }
-        } else {
-            // redb now holds this group and all before it durably. This also covers a group larger than the whole log.
-            self.space.restart();
-            End::Checkpoint { number }
-        };
-        Ok((finished.signals, end))
+        self.last += 1;
+        self.progress.sequence.store(self.last, Ordering::Relaxed);
+        self.place(finished)
     }
 
-    /// Turns redb's panics on some damaged pages into an error that names the file.
-    fn guarded<T>(&self, call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-            let reason = format!("redb cannot make sense of its pages: {}", panic_message(&*panic));
-            Err(Error::Damaged { path: self.path.clone(), reason })
-        })
+    /// Finds room for the frame of a group that has run: in the segment in use, or in the other one, or in redb itself.
+    fn place(&mut self, Finished { frame, before, signals }: Finished) -> Result<Ran, Error> {
+        let sequence = self.last;
+        if self.space.take(frame.len()).is_none() {
+            if self.layers.frozen.is_some() {
+                let base = self.progress.wait()?;
+                self.replace_base(base);
+            }
+            let mut empty = self.space;
+            empty.restart();
+            if empty.take(frame.len()).is_none() {
+                let rows = std::mem::take(&mut self.layers.active);
+                let job = self.freeze(rows, sequence);
+                return Ok(Ran { signals, end: End::Checkpoint { sequence, job } });
+            }
+            // The groups before this one go to redb; its own rows are the first of the next generation.
+            self.layers.active = Memtable::default();
+            self.layers.active.replay(&frame[super::frame::HEAD_BYTES..])?;
+            let job = self.freeze(before, sequence - 1);
+            self.begin(job);
+            self.space.take(frame.len()).expect("it fits into an empty segment");
+        }
+        Ok(Ran { signals, end: End::Frame { generation: self.generation, sequence, frame } })
     }
 
-    /// Makes the checkpoint of a clean close, after which the log is empty. When it fails, the log still holds
+    /// Leaves the segment in use to a checkpoint of these rows, which cover everything up to `sequence`.
+    fn freeze(&mut self, rows: Memtable, sequence: u64) -> Job {
+        let covers = Covers { generation: self.generation, sequence, is_log_open: true };
+        let rows = Arc::new(rows);
+        self.layers.frozen = Some(rows.clone());
+        self.generation += 1;
+        self.space.restart();
+        Job { rows, covers }
+    }
+
+    /// Lets a checkpoint begin once the groups before it are durable.
+    fn begin(&self, job: Job) {
+        let group =
+            Group { pending: Vec::new(), signals: BTreeSet::new(), view: None, end: End::Nothing, job: Some(job) };
+        self.hand_over(group, true);
+    }
+
+    fn replace_base(&mut self, base: Base) {
+        self.layers.base = Arc::new(base);
+        self.layers.frozen = None;
+        self.hints.base_was_replaced();
+    }
+
+    /// Makes the checkpoint of a clean close, after which the log is not needed. When it fails, the log still holds
     /// everything.
     fn close(self) {
-        // Ends the log's thread, so that every record is on disk before the checkpoint.
+        // Ends the log's thread, so that every frame is on disk, and then that of the checkpoints.
         drop(self.ran);
-        let Ok(Some(mut log)) = self.appender.join() else { return };
-        let closed = catch_unwind(AssertUnwindSafe(|| recover::close(&self.db, self.last)));
-        if let Ok(Ok(number)) = closed {
-            // If this fails, the next start does it: the `closed` row in redb says that the log is not needed.
-            let _ = log.restart(number);
+        let _ = self.appender.join();
+        self.committer.lock().unwrap_or_else(PoisonError::into_inner).jobs = None;
+        let are_applied = matches!(self.checkpointer.join(), Ok(Ok(())));
+        if are_applied && self.stopped.borrow().is_none() {
+            let covers = Covers { generation: self.generation, sequence: self.last, is_log_open: false };
+            // If it fails, the next start does it from the log.
+            let _ = guard::file(&self.path, || checkpoint::apply(&self.db, &self.layers.active, covers));
         }
     }
 
-    fn refuse(mut self) {
+    fn refuse(mut self, waiting: VecDeque<Box<dyn PendingStep>>) {
         self.pending.close();
         let reason = self.stopped.borrow().as_ref().map(ToString::to_string).unwrap_or_default();
+        for pending in waiting {
+            pending.complete(Err(Error::Stopped(reason.clone())));
+        }
         while let Some(pending) = self.pending.blocking_recv() {
             pending.complete(Err(Error::Stopped(reason.clone())));
         }
-        // Lets the log's thread end after the groups that were already handed over.
+        // Lets the log's thread end after the groups that were already handed over: these are still made durable and
+        // answered. A panic of that thread has already failed its callers.
         drop(self.ran);
-        // Earlier groups are still made durable and completed. A panic of that thread has already failed its callers.
         let _ = self.appender.join();
+        self.committer.lock().unwrap_or_else(PoisonError::into_inner).jobs = None;
+        let _ = self.checkpointer.join();
     }
 }
 
@@ -278,23 +286,4 @@ impl Writer {
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn topics_of_queues_that_nobody_waits_on_any_more_are_given_up() {
-        let signals = Signals::default();
-        let kept: Vec<_> = (0..100).map(|topic| signals.subscribe(topic)).collect();
-        for topic in 100..10_000 {
-            drop(signals.subscribe(topic));
-        }
-        let count = signals.topics.lock().unwrap().senders.len();
-        assert!(count <= 2 * kept.len(), "{count} topics");
-        signals.send(&(0..10_000).collect());
-        assert!(kept.iter().all(|receiver| receiver.has_changed().unwrap()), "those in use still hear");
-        assert!(!signals.subscribe(5000).has_changed().unwrap());
-    }
 }

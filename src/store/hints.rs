@@ -1,0 +1,128 @@
+//! What the writer remembers of the layers, so that it does not look where there is nothing: the greatest keys in redb,
+//! and gaps that removals have left at the beginning of a scan.
+//!
+//! Without the gaps, a queue whose messages are received would be slower with each one, until the next checkpoint: the
+//! rows of all of them still lie in redb, and a scan for the next message would pass over their removals each time.
+
+use std::collections::HashMap;
+
+use super::Error;
+use super::key::KeyBytes;
+use super::layers::Base;
+use super::table_id::TableId;
+
+/// A gap is remembered from this many removals on.
+const HIDDEN_MIN: u64 = 8;
+/// At most this many bounds, and as many gaps, are remembered; then all are forgotten.
+const KEPT_MAX: usize = 4096;
+
+/// A table, and the first four bytes of a key, which are a queue's number in the tables that are scanned most.
+type Place = (u8, [u8; 4]);
+
+/// Keys from `low` up to `end`, which is not part of it: no row lies there in any layer.
+#[derive(Clone, Debug)]
+struct Gap {
+    low: KeyBytes,
+    end: KeyBytes,
+}
+
+/// See the module. Only the writer has it: it knows each change.
+#[derive(Debug, Default)]
+pub(super) struct Hints {
+    /// The greatest key of redb at a place; `None` when it has none there.
+    greatest: HashMap<Place, Option<KeyBytes>>,
+    gaps: HashMap<Place, Gap>,
+}
+
+impl Hints {
+    /// Whether redb may have a row of that key.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub(super) fn may_be_in(&mut self, base: &Base, table: TableId, key: &[u8]) -> Result<bool, Error> {
+        let Some(prefix) = key.first_chunk::<4>() else { return Ok(true) };
+        let greatest = self.greatest(base, table, *prefix)?;
+        Ok(greatest.is_some_and(|greatest| key <= greatest))
+    }
+
+    /// Whether redb may have a row in that range.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub(super) fn may_reach(&mut self, base: &Base, table: TableId, low: &[u8], high: &[u8]) -> Result<bool, Error> {
+        match (low.first_chunk::<4>(), high.first_chunk::<4>()) {
+            (Some(a), Some(b)) if a == b => self.may_be_in(base, table, low),
+            _ => Ok(true),
+        }
+    }
+
+    fn greatest(&mut self, base: &Base, table: TableId, prefix: [u8; 4]) -> Result<Option<&[u8]>, Error> {
+        let place = (table.number, prefix);
+        if !self.greatest.contains_key(&place) {
+            if self.greatest.len() >= KEPT_MAX {
+                self.greatest.clear();
+            }
+            let end = u32::from_be_bytes(prefix).checked_add(1).map(u32::to_be_bytes);
+            let greatest = base.greatest(table, &prefix, end.as_ref().map(|end| &end[..]))?;
+            self.greatest.insert(place, greatest);
+        }
+        Ok(self.greatest[&place].as_deref())
+    }
+
+    /// Redb has other rows now; the rows of all layers together are the same.
+    pub(super) fn base_was_replaced(&mut self) {
+        self.greatest.clear();
+    }
+
+    /// Rows may have come back that had been removed.
+    pub(super) fn forget_gaps(&mut self) {
+        self.gaps.clear();
+    }
+
+    /// Where a scan from `low` may begin; `None` when it is as well to begin there.
+    pub(super) fn skip(&self, table: TableId, low: &[u8]) -> Option<&KeyBytes> {
+        let gap = self.gaps.get(&(table.number, *low.first_chunk()?))?;
+        (&*gap.low <= low && low < &*gap.end).then_some(&gap.end)
+    }
+
+    /// A scan of the range from `low` to `high` passed over `hidden` removals before its first row, at `found`.
+    pub(super) fn saw(&mut self, table: TableId, low: &[u8], high: &[u8], hidden: u64, found: Option<&[u8]>) {
+        let (Some(prefix), Some(end)) = (low.first_chunk::<4>(), high.first_chunk::<4>()) else { return };
+        if prefix != end {
+            return;
+        }
+        let place = (table.number, *prefix);
+        // The end of the range belongs to the gap when nothing was found.
+        let end = found.map_or_else(|| KeyBytes::of(&[high, &[0]]), |found| KeyBytes::of(&[found]));
+        match self.gaps.get_mut(&place) {
+            // The scan began at the end of the gap, which grows.
+            Some(gap) if &*gap.low <= low && low <= &*gap.end => gap.end = gap.end.clone().max(end),
+            _ if hidden < HIDDEN_MIN => {}
+            _ => {
+                if self.gaps.len() >= KEPT_MAX {
+                    self.gaps.clear();
+                }
+                self.gaps.insert(place, Gap { low: KeyBytes::of(&[low]), end });
+            }
+        }
+    }
+
+    /// A row is written: a gap around it ends there.
+    pub(super) fn wrote(&mut self, table: TableId, key: &KeyBytes) {
+        if self.gaps.is_empty() {
+            return;
+        }
+        let Some(prefix) = key.first_chunk::<4>() else { return };
+        let place = (table.number, *prefix);
+        if let Some(gap) = self.gaps.get_mut(&place)
+            && gap.low <= *key
+            && *key < gap.end
+        {
+            if gap.low == *key {
+                self.gaps.remove(&place);
+            } else {
+                gap.end = key.clone();
+            }
+        }
+    }
+}

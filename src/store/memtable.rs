@@ -1,0 +1,59 @@
+//! What the log holds and redb does not yet: an ordered overlay for each table. Copies are made in constant time and
+//! share their rows, so that readers keep the state of a group while the next ones go on.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::Error;
+use super::frame::{self, Write};
+use super::key::KeyBytes;
+use super::table_id::{TABLES, TableId};
+
+/// A row of an overlay.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The value as it is stored, with its checksum; `None` hides the row below.
+    pub(super) value: Option<Arc<[u8]>>,
+    /// Whether a row of that key is known to lie below: in the overlay that is being applied, or in redb.
+    pub(super) is_above_row: bool,
+}
+
+/// The changed rows of one table.
+pub(super) type Overlay = OrdMap<KeyBytes, Entry>;
+
+/// The overlays of all tables.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memtable {
+    tables: [Overlay; TABLES.len()],
+}
+
+impl Memtable {
+    /// The overlay of a table.
+    pub(super) fn table(&self, table: TableId) -> &Overlay {
+        &self.tables[table.index()]
+    }
+
+    /// The overlay of a table, for writing.
+    pub(super) fn table_mut(&mut self, table: TableId) -> &mut Overlay {
+        &mut self.tables[table.index()]
+    }
+
+    /// Whether nothing was changed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tables.iter().all(Overlay::is_empty)
+    }
+
+    /// Adds the writes of a frame, without a look at what lies below: each removal leaves its mark.
+    ///
+    /// # Errors
+    /// The writes cannot be read.
+    pub(super) fn replay(&mut self, writes: &[u8]) -> Result<(), Error> {
+        for write in frame::writes(writes) {
+            let Write { table, key, value } = write?;
+            let entry = Entry { value: value.map(Arc::from), is_above_row: false };
+            self.table_mut(table).insert(KeyBytes::of(&[key]), entry);
+        }
+        Ok(())
+    }
+}
