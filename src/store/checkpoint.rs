@@ -79,7 +79,7 @@ pub(super) fn put_number(transaction: &WriteTransaction, name: &str, number: u64
 }
 
 /// A checkpoint that is to be made.
-pub(super) struct Job {
+pub(super) struct Checkpoint {
     pub(super) rows: Arc<Memtable>,
     pub(super) covers: Covers,
 }
@@ -135,6 +135,12 @@ impl Progress {
         }
     }
 
+    /// Waits for the checkpoint that is being made, but not for long.
+    pub(super) fn wait_at_most(&self, wait: Duration) {
+        let waits = |state: &mut State| state.base.is_none() && state.failed.is_none();
+        drop(self.changed.wait_timeout_while(self.lock(), wait, waits));
+    }
+
     /// Waits until redb holds everything up to a sequence.
     ///
     /// # Errors
@@ -172,7 +178,7 @@ impl Progress {
 pub(super) struct Checkpointer<W> {
     pub(super) db: Arc<Database>,
     pub(super) path: PathBuf,
-    pub(super) jobs: Receiver<Job>,
+    pub(super) checkpoints: Receiver<Checkpoint>,
     pub(super) progress: Arc<Progress>,
     /// The files, which must stay where they are.
     pub(super) present: Present,
@@ -181,7 +187,7 @@ pub(super) struct Checkpointer<W> {
 }
 
 impl<W: Fn()> Checkpointer<W> {
-    /// Runs until nobody can send a job any more, or until a fault, which it returns and which stops the store.
+    /// Runs until nobody can send a checkpoint any more, or until a fault, which it returns and which stops the store.
     pub(super) fn run(mut self) -> Result<(), Error> {
         let ended = self.work();
         if let Err(error) = &ended {
@@ -194,14 +200,14 @@ impl<W: Fn()> Checkpointer<W> {
     fn work(&mut self) -> Result<(), Error> {
         let mut seen = self.progress.sequence.load(Ordering::Relaxed);
         loop {
-            match self.jobs.recv_timeout(IDLE) {
-                Ok(job) => {
+            match self.checkpoints.recv_timeout(IDLE) {
+                Ok(checkpoint) => {
                     let base = guard::file(&self.path, || {
-                        apply(&self.db, &job.rows, job.covers)?;
+                        apply(&self.db, &checkpoint.rows, checkpoint.covers)?;
                         Base::open(&self.db)
                     })?;
                     self.present.check_after_commit()?;
-                    self.progress.done(job.covers.sequence, base);
+                    self.progress.done(checkpoint.covers.sequence, base);
                     (self.wake)();
                 }
                 Err(RecvTimeoutError::Timeout) => {

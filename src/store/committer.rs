@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, atomic::AtomicUsize,
 use tokio::sync::watch;
 
 use super::Error;
-use super::checkpoint::{Job, Progress};
+use super::checkpoint::{Checkpoint, Progress};
 use super::layers::Layers;
 use super::log::Log;
 use super::step::{PendingStep, Signals};
@@ -26,7 +26,7 @@ pub(super) struct Group {
     pub(super) view: Option<Arc<Layers>>,
     pub(super) end: End,
     /// A checkpoint that may begin once the group is durable.
-    pub(super) job: Option<Job>,
+    pub(super) checkpoint: Option<Checkpoint>,
 }
 
 /// How a group becomes durable.
@@ -37,7 +37,7 @@ pub(super) enum End {
     /// By a frame in the log.
     Frame { generation: u64, sequence: u64, frame: Vec<u8> },
     /// By a checkpoint: its frame fits into no segment.
-    Checkpoint { sequence: u64, job: Job },
+    ByCheckpoint { sequence: u64, checkpoint: Checkpoint },
     /// Not at all: it failed.
     Failed(Error),
 }
@@ -69,7 +69,7 @@ pub(super) struct Committer {
     /// Counts the syncs of the log.
     pub(super) syncs: Arc<AtomicU64>,
     /// To the thread of the checkpoints; `None` once there will be no more.
-    pub(super) jobs: Option<Sender<Job>>,
+    pub(super) checkpoints: Option<Sender<Checkpoint>>,
     pub(super) progress: Arc<Progress>,
     /// Set once, when the store stops.
     pub(super) stopped: watch::Sender<Option<Error>>,
@@ -110,9 +110,9 @@ impl Committer {
                     self.log.append(generation, sequence, frame).map_err(|error| Error::log(&error))?;
                     has_written = true;
                 }
-                End::Checkpoint { sequence, job } => {
+                End::ByCheckpoint { sequence, checkpoint } => {
                     self.sync()?;
-                    self.send(job);
+                    self.send(checkpoint);
                     self.progress.wait_for(sequence)?;
                     self.log.skip(sequence);
                 }
@@ -134,9 +134,9 @@ impl Committer {
         Ok(())
     }
 
-    fn send(&self, job: Job) {
+    fn send(&self, checkpoint: Checkpoint) {
         // That thread ends before its senders only after a failure, which has stopped the store.
-        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+        let _ = self.checkpoints.as_ref().map(|checkpoints| checkpoints.send(checkpoint));
     }
 
     fn finish(&self, group: Group, refused: Option<&Error>) {
@@ -151,8 +151,8 @@ impl Committer {
             }
             // Signals go out only once the group is durable, so that a woken reader never acts on what can be lost.
             self.signals.send(&group.signals);
-            if let Some(job) = group.job {
-                self.send(job);
+            if let Some(checkpoint) = group.checkpoint {
+                self.send(checkpoint);
             }
         }
         for pending in group.pending {

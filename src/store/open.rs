@@ -110,7 +110,7 @@ impl Store {
         let view = Arc::new(View::new(Arc::new(layers.clone())));
         let (steps, pending) = mpsc::channel::<Box<dyn PendingStep>>(options.waiting_max);
         let (ran, groups) = std::sync::mpsc::sync_channel(HANDED_OVER_MAX);
-        let (jobs_sender, jobs) = std::sync::mpsc::channel();
+        let (checkpoints_sender, checkpoints) = std::sync::mpsc::channel();
         let (stopped_sender, stopped) = watch::channel(None);
         let (signals, commits) = (Arc::<Signals>::default(), Arc::<AtomicU64>::default());
         let (roll_backs, syncs) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
@@ -121,7 +121,7 @@ impl Store {
             view: view.clone(),
             signals: signals.clone(),
             syncs: syncs.clone(),
-            jobs: Some(jobs_sender),
+            checkpoints: Some(checkpoints_sender),
             progress: progress.clone(),
             stopped: stopped_sender.clone(),
             failed: None,
@@ -138,7 +138,7 @@ impl Store {
         let checkpointer = Checkpointer {
             db: db.clone(),
             path: options.path.clone(),
-            jobs,
+            checkpoints,
             progress: progress.clone(),
             present,
             wake,

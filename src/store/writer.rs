@@ -20,7 +20,7 @@ use std::time::Duration;
 use redb::Database;
 use tokio::sync::{mpsc, watch};
 
-use super::checkpoint::{self, Covers, Job, Progress};
+use super::checkpoint::{self, Checkpoint, Covers, Progress};
 use super::committer::{Committer, End, Group, stop};
 use super::hints::Hints;
 use super::layers::{Base, Layers};
@@ -108,7 +108,7 @@ impl Writer {
                 stop(&self.stopped, error);
             }
             let view = failed.is_none().then(|| Arc::new(self.layers.clone()));
-            self.hand_over(Group { pending: group, signals, view, end, job: None }, waiting.is_empty());
+            self.hand_over(Group { pending: group, signals, view, end, checkpoint: None }, waiting.is_empty());
             if failed.is_some() {
                 return self.refuse(waiting);
             }
@@ -150,8 +150,8 @@ impl Writer {
             self.slow_down();
         } else if !self.space.is_empty() && (wants_one || self.space.used_thousandths() >= CHECKPOINT_AT) {
             let rows = std::mem::take(&mut self.layers.active);
-            let job = self.freeze(rows, self.last);
-            self.begin(job);
+            let checkpoint = self.freeze(rows, self.last);
+            self.begin(checkpoint);
         }
         Ok(())
     }
@@ -161,7 +161,7 @@ impl Writer {
     fn slow_down(&self) {
         if let Some(over) = self.space.used_thousandths().checked_sub(SLOW_FROM) {
             let share = u32::try_from(over * 1000 / (1000 - SLOW_FROM)).unwrap_or(1000);
-            std::thread::sleep(SLOWEST * share / 1000);
+            self.progress.wait_at_most(SLOWEST * share / 1000);
         }
     }
 
@@ -213,33 +213,38 @@ impl Writer {
             empty.restart();
             if empty.take(frame.len()).is_none() {
                 let rows = std::mem::take(&mut self.layers.active);
-                let job = self.freeze(rows, sequence);
-                return Ok(Ran { signals, end: End::Checkpoint { sequence, job } });
+                let checkpoint = self.freeze(rows, sequence);
+                return Ok(Ran { signals, end: End::ByCheckpoint { sequence, checkpoint } });
             }
             // The groups before this one go to redb; its own rows are the first of the next generation.
             self.layers.active = Memtable::default();
             self.layers.active.replay(&frame[super::frame::HEAD_BYTES..])?;
-            let job = self.freeze(before, sequence - 1);
-            self.begin(job);
+            let checkpoint = self.freeze(before, sequence - 1);
+            self.begin(checkpoint);
             self.space.take(frame.len()).expect("it fits into an empty segment");
         }
         Ok(Ran { signals, end: End::Frame { generation: self.generation, sequence, frame } })
     }
 
     /// Leaves the segment in use to a checkpoint of these rows, which cover everything up to `sequence`.
-    fn freeze(&mut self, rows: Memtable, sequence: u64) -> Job {
+    fn freeze(&mut self, rows: Memtable, sequence: u64) -> Checkpoint {
         let covers = Covers { generation: self.generation, sequence, is_log_open: true };
         let rows = Arc::new(rows);
         self.layers.frozen = Some(rows.clone());
         self.generation += 1;
         self.space.restart();
-        Job { rows, covers }
+        Checkpoint { rows, covers }
     }
 
     /// Lets a checkpoint begin once the groups before it are durable.
-    fn begin(&self, job: Job) {
-        let group =
-            Group { pending: Vec::new(), signals: BTreeSet::new(), view: None, end: End::Nothing, job: Some(job) };
+    fn begin(&self, checkpoint: Checkpoint) {
+        let group = Group {
+            pending: Vec::new(),
+            signals: BTreeSet::new(),
+            view: None,
+            end: End::Nothing,
+            checkpoint: Some(checkpoint),
+        };
         self.hand_over(group, true);
     }
 
@@ -255,7 +260,7 @@ impl Writer {
         // Ends the log's thread, so that every frame is on disk, and then that of the checkpoints.
         drop(self.ran);
         let _ = self.appender.join();
-        self.committer.lock().unwrap_or_else(PoisonError::into_inner).jobs = None;
+        self.committer.lock().unwrap_or_else(PoisonError::into_inner).checkpoints = None;
         let are_applied = matches!(self.checkpointer.join(), Ok(Ok(())));
         if are_applied && self.stopped.borrow().is_none() {
             let covers = Covers { generation: self.generation, sequence: self.last, is_log_open: false };
@@ -277,7 +282,7 @@ impl Writer {
         // answered. A panic of that thread has already failed its callers.
         drop(self.ran);
         let _ = self.appender.join();
-        self.committer.lock().unwrap_or_else(PoisonError::into_inner).jobs = None;
+        self.committer.lock().unwrap_or_else(PoisonError::into_inner).checkpoints = None;
         let _ = self.checkpointer.join();
     }
 }
