@@ -4,6 +4,8 @@
 //! `NIGHTMAIL_WRITE_STORE=tests/data/stores/vN.redb cargo test --test it format` writes the file of the format that
 //! this version writes, where there is none yet; a file once released is never written again.
 
+mod log;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -216,9 +218,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[test]
-fn the_hot_records_are_laid_out_as_the_format_says() {
-    let state = MessageState {
+/// A message's state with every field.
+fn state() -> MessageState {
+    MessageState {
         phase: Phase::InFlight,
         owner: Owner::Client,
         body: 0x0101_0101_0101_0101,
@@ -241,7 +243,79 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         unique: Some(UniqueRef { queue: 17, key: [0xb; 16] }),
         redriven_by: Some(RedrivenBy { redrive: 18, source: 19 }),
         suspicion: Suspicion::Alone,
+    }
+}
+
+/// A lost attempt.
+fn attempt() -> Attempt {
+    Attempt {
+        number: 300,
+        function: "fn".into(),
+        started_at: Timestamp::from_millis(1),
+        ended_at: Timestamp::from_millis(128),
+        end: AttemptEnd::Lost,
+        failure: Some(Failure { kind: "k".into(), place: "p".into(), code: "c".into(), text: "t".into() }),
+    }
+}
+
+/// A redrive that failed.
+fn redrive() -> RedriveRecord {
+    RedriveRecord {
+        id: 1,
+        from: 2,
+        to: Some(3),
+        selection: Selection {
+            fingerprint: Some(Fingerprint::from_bytes([0xab, 0, 0, 1])),
+            ids: vec![MessageId::from_bytes([4; 16])],
+            ..Selection::default()
+        },
+        as_of: 10,
+        matching: 11,
+        per_second: None,
+        canary: Some(Canary { first_permille: 12, failed_permille_max: 13, allowed: 14 }),
+        undoes: None,
+        at_queue: 2,
+        last: 5,
+        done: 6,
+        moved: 7,
+        started_at: Timestamp::from_millis(8),
+        state: RedriveState::Failed { at: Timestamp::from_millis(9), why: "w".into() },
+    }
+}
+
+/// A queue with every attribute.
+fn queue() -> QueueRecord {
+    let attributes = QueueAttributes {
+        visibility_timeout_ms: 1,
+        delay_ms: 2,
+        retention_ms: Some(3),
+        receive_wait_ms: 4,
+        message_bytes_max: 5,
+        redrive: Some(("d".into(), 6)),
+        redrive_allow: RedriveAllow::Only(vec!["s".into()]),
+        fifo: Some(Fifo {
+            content_based_deduplication: true,
+            deduplication_scope: Scope::Group,
+            throughput_limit: Scope::Queue,
+        }),
+        messages_max: Some(7),
+        bytes_max: None,
     };
+    QueueRecord {
+        id: 1,
+        name: "q".into(),
+        created_at: Timestamp::from_millis(2),
+        modified_at: Timestamp::from_millis(3),
+        attributes,
+        tags: BTreeMap::from([("k".into(), "v".into())]),
+        paused: Some(Pause { by: "p".into(), since: Timestamp::from_millis(4) }),
+        deleted_at: None,
+    }
+}
+
+#[test]
+fn the_hot_records_are_laid_out_as_the_format_says() {
+    let state = state();
     let fields = [
         "02",
         "02",
@@ -305,63 +379,11 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
 
 #[test]
 fn the_other_records_are_laid_out_as_the_format_says() {
-    let attempt = Attempt {
-        number: 300,
-        function: "fn".into(),
-        started_at: Timestamp::from_millis(1),
-        ended_at: Timestamp::from_millis(128),
-        end: AttemptEnd::Lost,
-        failure: Some(Failure { kind: "k".into(), place: "p".into(), code: "c".into(), text: "t".into() }),
-    };
+    let attempt = attempt();
     insta::assert_snapshot!(hex(&attempt.encode()), @"01ac0202666e0180010301016b017001630174");
-    let redrive = RedriveRecord {
-        id: 1,
-        from: 2,
-        to: Some(3),
-        selection: Selection {
-            fingerprint: Some(Fingerprint::from_bytes([0xab, 0, 0, 1])),
-            ids: vec![MessageId::from_bytes([4; 16])],
-            ..Selection::default()
-        },
-        as_of: 10,
-        matching: 11,
-        per_second: None,
-        canary: Some(Canary { first_permille: 12, failed_permille_max: 13, allowed: 14 }),
-        undoes: None,
-        at_queue: 2,
-        last: 5,
-        done: 6,
-        moved: 7,
-        started_at: Timestamp::from_millis(8),
-        state: RedriveState::Failed { at: Timestamp::from_millis(9), why: "w".into() },
-    };
+    let redrive = redrive();
     insta::assert_snapshot!(hex(&redrive.encode()), @"02010201030108616230303030303101100404040404040404040404040404040400000000000a0b00010c0d0e00050206070803090177");
-    let attributes = QueueAttributes {
-        visibility_timeout_ms: 1,
-        delay_ms: 2,
-        retention_ms: Some(3),
-        receive_wait_ms: 4,
-        message_bytes_max: 5,
-        redrive: Some(("d".into(), 6)),
-        redrive_allow: RedriveAllow::Only(vec!["s".into()]),
-        fifo: Some(Fifo {
-            content_based_deduplication: true,
-            deduplication_scope: Scope::Group,
-            throughput_limit: Scope::Queue,
-        }),
-        messages_max: Some(7),
-        bytes_max: None,
-    };
-    let queue = QueueRecord {
-        id: 1,
-        name: "q".into(),
-        created_at: Timestamp::from_millis(2),
-        modified_at: Timestamp::from_millis(3),
-        attributes,
-        tags: BTreeMap::from([("k".into(), "v".into())]),
-        paused: Some(Pause { by: "p".into(), since: Timestamp::from_millis(4) }),
-        deleted_at: None,
-    };
+    let queue = queue();
     insta::assert_snapshot!(hex(&queue.encode()), @"02010171020301020103040501016406020101730101010001070001016b01760101700400");
     assert_eq!(QueueRecord::decode(&queue.encode()), Ok(queue));
     let what = DedupEntry::Sent { message_id: MessageId::from_bytes([4; 16]), sequence: 5 };

@@ -164,10 +164,10 @@ fn permission_denied_is_told_as_that_and_not_as_a_missing_store() {
         assert!(said.err.contains("permission denied") && !said.err.contains("no store"), "{words}: {said:?}");
     }
     set_mode("data", 0o755);
-    set_mode("data/nightmail.log", 0o000);
+    set_mode("data/nightmail.log0", 0o000);
     set_mode("data/nightmail.lock", 0o666);
     let said = run_as_stranger(&harness, &["queues"]);
-    assert!(said.code == 77 && said.err.contains("nightmail.log: permission denied"), "{said:?}");
+    assert!(said.code == 77 && said.err.contains("nightmail.log0: permission denied"), "{said:?}");
     set_mode("config.toml", 0o000);
     let said = run_as_stranger(&harness, &["queues"]);
     assert!(said.code == 78 && said.err.contains("config.toml: permission denied"), "{said:?}");

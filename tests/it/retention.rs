@@ -33,7 +33,7 @@ fn a_backup_of_the_running_daemon_is_restored_with_what_was_there() {
 
     // The procedure of docs/operating.md.
     let data = harness.dir.path().join("data");
-    for file in ["nightmail.redb", "nightmail.log"] {
+    for file in crate::support::FILES {
         std::fs::rename(data.join(file), data.join(format!("{file}.before"))).unwrap();
     }
     std::fs::copy(harness.dir.path().join("copy.redb"), data.join("nightmail.redb")).unwrap();

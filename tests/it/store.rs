@@ -10,7 +10,7 @@ use nightmail::store::check::{self, Findings};
 use nightmail::store::{Error, Options, Store};
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-use crate::support::{World, forever, tamper};
+use crate::support::{FILES, World, forever, tamper};
 
 #[tokio::test]
 async fn many_senders_share_commits_and_each_is_on_disk_when_answered() {
@@ -198,7 +198,7 @@ async fn a_store_that_was_never_closed_opens_with_all_that_was_acknowledged() {
     // What a killed process leaves behind: the file as it is while the store is open.
     let copy = tempfile::tempdir().unwrap();
     let options = Options::at(copy.path().join("nightmail.redb"));
-    for name in ["nightmail.redb", "nightmail.log"] {
+    for name in FILES {
         std::fs::copy(world.dir.path().join(name), copy.path().join(name)).unwrap();
     }
     let store = Store::open(&options).unwrap();
@@ -211,13 +211,13 @@ async fn a_store_that_was_never_closed_opens_with_all_that_was_acknowledged() {
 #[test]
 fn the_files_and_the_lock_are_readable_by_their_owner_alone() {
     let world = World::new();
-    for name in ["nightmail.redb", "nightmail.log", "nightmail.lock"] {
+    for name in FILES.into_iter().chain(["nightmail.lock", "nightmail.store"]) {
         let mode = std::fs::metadata(world.dir.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    for name in ["nightmail.redb.new", "nightmail.log.new"] {
-        assert!(!world.dir.path().join(name).exists(), "{name}");
-    }
+    let names = std::fs::read_dir(world.dir.path()).unwrap().map(|file| file.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(names.iter().all(|name| !name.ends_with(".new")), "{names:?}");
 }
 
 /// Tries to open a store over `bytes`; returns the refusal, after checking that the file is unchanged.

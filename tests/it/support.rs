@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use nightmail::base::{Clock, Failure, LeaseTime, ManualClock, Now, Timestamp};
@@ -14,8 +14,13 @@ use nightmail::queue::{
 use nightmail::queue::{catalog, dump, stats};
 use nightmail::store::record::{Counts, GroupRecord, MessageState, Owner, Phase, QueueRecord, Suspicion};
 use nightmail::store::{self, Disk, Snapshot, Store, Tx};
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 use tempfile::TempDir;
+
+/// The files of a store that hold its content.
+pub(crate) const FILES: [&str; 3] = ["nightmail.redb", "nightmail.log0", "nightmail.log1"];
+/// The segments of the log.
+pub(crate) const LOGS: [&str; 2] = [FILES[1], FILES[2]];
 
 /// 2026-11-01T00:00:00Z, when every world begins.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_793_491_200);
@@ -426,12 +431,41 @@ fn put(db: &Database, name: &str, key: &[u8], value: &[u8]) {
     transaction.commit().unwrap();
 }
 
+/// The number in a row of `meta` that is in redb on that disk.
+pub(crate) fn meta_on(disk: Arc<dyn Disk>, row: &str) -> u64 {
+    let db = Database::builder().create_with_backend(Backend(disk)).unwrap();
+    let stored = db.begin_read().unwrap().open_table(table("meta")).unwrap().get(row.as_bytes()).unwrap().unwrap();
+    u64::from_be_bytes(*stored.value().first_chunk().unwrap())
+}
+
 /// A value with its checksum, as docs/format.md describes it.
 pub(crate) fn sealed(table: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
+    sealed_in(table_number(table), key, value)
+}
+
+/// [`sealed`] in the table of that number.
+pub(crate) fn sealed_in(table: u8, key: &[u8], value: &[u8]) -> Vec<u8> {
     let length = u32::try_from(key.len()).unwrap().to_be_bytes();
-    let checksum = crc32fast::hash(&[table.as_bytes(), key, value, &length].concat());
+    let checksum = crc32c::crc32c(&[&[table], &length[..], key, value].concat());
     [value, &checksum.to_be_bytes()].concat()
 }
+
+/// The number of a table in docs/format.md.
+pub(crate) fn table_number(name: &str) -> u8 {
+    let found = TABLES.iter().find(|(_, table)| *table == name);
+    found.unwrap_or_else(|| panic!("docs/format.md has no table {name}")).0
+}
+
+/// The tables of docs/format.md with their numbers.
+pub(crate) static TABLES: LazyLock<Vec<(u8, &str)>> = LazyLock::new(|| {
+    let tables = include_str!("../../docs/format.md").split_once("## Tables").unwrap().1;
+    let cells = tables.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    let named = cells.filter_map(|cells| Some((cells.get(1)?.parse().ok()?, cells.get(2)?.trim_matches('`'))));
+    named.take(TABLES_COUNT).collect()
+});
+
+/// How many tables a store has.
+pub(crate) const TABLES_COUNT: usize = 23;
 
 #[derive(Debug)]
 struct Backend(Arc<dyn Disk>);

@@ -4,25 +4,73 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nightmail::store::{self, Store, check};
 
-use super::disk::{Bytes, LOG, Machine, STORE, open};
-use super::workload::{Recording, whole};
+use super::disk::{Bytes, DISKS, LOGS, Machine, STORE, open};
+use super::log;
+use super::recording::Recording;
+use super::workload::whole;
 use crate::harness::{say, seed};
 use crate::support::unsound;
 
 /// The number of lengths at which a file is truncated.
 const LENGTHS: usize = 100;
+/// The number of steps before the damage.
+const STEPS: usize = 200;
+
 /// The distance between flipped bits, in bytes; odd, so that every bit position is tested.
-const STRIDE: usize = 601;
+fn stride(disk: usize) -> usize {
+    if disk == STORE { 601 } else { 37 }
+}
 
 fn open_bytes(bytes: Bytes) -> Result<Store, store::Error> {
     open(&Machine::holding(bytes))
 }
 
+fn content(bytes: Bytes) -> String {
+    whole(&open_bytes(bytes).unwrap().snapshot().unwrap())
+}
+
+/// A store's files after a kill, what they hold, and what they would hold without the last frame.
+struct Killed {
+    files: Bytes,
+    right: String,
+    before: String,
+    /// The segment that holds the last frame, and where that stands.
+    last: (usize, std::ops::Range<usize>),
+}
+
+impl Killed {
+    fn after(recording: &Recording, calls: usize) -> Self {
+        let files = recording.after(calls);
+        let right = content(files.clone());
+        let mut allowed = recording.states[recording.allowed(calls)].iter();
+        assert!(allowed.any(|state| *state == right), "the undamaged files hold another state");
+        let (disk, last) = log::last_frame(&files).unwrap();
+        let mut without = files.clone();
+        without[disk][last.at..].fill(0);
+        let last = (disk, last.at..last.end());
+        Self { before: content(without), files, right, last }
+    }
+
+    /// At the moment when the log holds most, with a mark behind its last frame.
+    fn with_a_mark(recording: &Recording) -> Self {
+        let marks = recording.calls.iter().enumerate().filter_map(|(at, call)| Some((at, log::mark_at(call)?)));
+        let (at, _) = marks.max_by_key(|(_, mark)| *mark).unwrap();
+        Self::after(recording, at + 1)
+    }
+
+    /// At the moment when the log holds most, before the mark.
+    fn without_a_mark(recording: &Recording) -> Self {
+        let frames = recording.calls.iter().enumerate().filter_map(|(at, call)| Some((at, log::frame_at(call)?)));
+        let (at, _) = frames.max_by_key(|(_, frame)| *frame).unwrap();
+        Self::after(recording, at + 1)
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_cut_off_is_refused_or_whole_and_never_an_empty_store() {
-    let recording = Recording::make(seed(), 200).await;
-    let (files, right) = (recording.end(), recording.states.last().unwrap());
-    for disk in [STORE, LOG] {
+    let recording = Recording::make(seed(), STEPS).await;
+    let Killed { files, right, .. } = Killed::with_a_mark(&recording);
+    for disk in DISKS {
         let mut refused = 0;
         for nth in 0..=LENGTHS {
             let mut cut = files.clone();
@@ -36,10 +84,12 @@ async fn a_file_that_was_cut_off_is_refused_or_whole_and_never_an_empty_store() 
                 Err(error) => panic!("{length} of {} bytes: {error:?}", files[disk].len()),
                 Ok(store) => {
                     let found = whole(&store.snapshot().unwrap());
-                    assert!(found == *right, "{length} of {} bytes open as something else", files[disk].len());
+                    assert!(found == right, "{length} of {} bytes open as something else", files[disk].len());
                 }
             }
         }
+        // A segment is never shorter than it was.
+        assert!(disk == STORE || refused == LENGTHS + 1, "disk {disk}: {refused} lengths are refused");
         say(format_args!("disk {disk}: {refused} of {} lengths are refused", LENGTHS + 1));
     }
 }
@@ -50,10 +100,12 @@ enum Became {
     Refused,
     Same,
     Told,
+    /// The last frame looks torn.
+    Torn,
     Other,
 }
 
-fn became(bytes: Bytes, right: &str) -> Became {
+fn became(bytes: Bytes, killed: &Killed) -> Became {
     let machine = Machine::holding(bytes);
     // As `nightmail store check` does, before anything writes to the file.
     let pages = check::pages(&*machine.disk(STORE));
@@ -65,34 +117,53 @@ fn became(bytes: Bytes, right: &str) -> Became {
         }
     };
     let snapshot = store.snapshot().unwrap();
-    match unsound(&snapshot) {
-        0 if whole(&snapshot) == right => Became::Same,
-        0 if pages.is_ok() => Became::Other,
-        _ => Became::Told,
+    if unsound(&snapshot) > 0 || pages.is_err() {
+        return Became::Told;
     }
+    match whole(&snapshot) {
+        found if found == killed.right => Became::Same,
+        found if found == killed.before => Became::Torn,
+        _ => Became::Other,
+    }
+}
+
+/// Flips bits of one disk, and returns the places at which the last frame looked torn.
+fn flip_bits(disk: usize, killed: &Killed) -> Vec<usize> {
+    let (mut refused, mut same, mut told, mut torn) = (0, 0, 0, Vec::new());
+    for at in (0..killed.files[disk].len()).step_by(stride(disk)) {
+        let mut bytes = killed.files.clone();
+        bytes[disk][at] ^= 1 << (at % 8);
+        match catch_unwind(AssertUnwindSafe(|| became(bytes, killed))) {
+            Ok(Became::Refused) => refused += 1,
+            Ok(Became::Same) => same += 1,
+            Ok(Became::Told) => told += 1,
+            Ok(Became::Torn) => torn.push(at),
+            Ok(Became::Other) => panic!("disk {disk}, byte {at}: other content"),
+            Err(_) => panic!("disk {disk}, byte {at}: a panic"),
+        }
+    }
+    assert!(refused + told + torn.len() > 0, "disk {disk}: no flipped bit was noticed");
+    say(format_args!(
+        "disk {disk}: of the flipped bits {refused} are refused, {told} told by a check, {same} harmless, {} look like a \
+         torn end",
+        torn.len()
+    ));
+    torn
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_anywhere_is_refused_told_by_a_check_or_harmless_and_never_other_content() {
-    let recording = Recording::make(seed(), 200).await;
-    let (files, right) = recording.with_the_fullest_log();
-    assert_eq!(check::pages(&*Machine::holding(files.clone()).disk(STORE)), Ok(()));
-    for disk in [STORE, LOG] {
-        let (mut refused, mut same, mut told) = (0, 0, 0);
-        for at in (0..files[disk].len()).step_by(STRIDE) {
-            let mut bytes = files.clone();
-            bytes[disk][at] ^= 1 << (at % 8);
-            match catch_unwind(AssertUnwindSafe(|| became(bytes, right))) {
-                Ok(Became::Refused) => refused += 1,
-                Ok(Became::Same) => same += 1,
-                Ok(Became::Told) => told += 1,
-                Ok(Became::Other) => panic!("disk {disk}, byte {at}: other content"),
-                Err(_) => panic!("disk {disk}, byte {at}: a panic"),
-            }
-        }
-        assert!(refused + told > 0, "disk {disk}: no flipped bit was noticed");
-        say(format_args!(
-            "disk {disk}: of the flipped bits {refused} are refused, {told} told by a check, {same} harmless"
-        ));
+    let recording = Recording::make(seed(), STEPS).await;
+    let killed = Killed::with_a_mark(&recording);
+    assert_eq!(check::pages(&*Machine::holding(killed.files.clone()).disk(STORE)), Ok(()));
+    for disk in DISKS {
+        assert_eq!(flip_bits(disk, &killed), [0; 0], "disk {disk}: a mark shows that the last frame was on disk");
+    }
+    let killed = Killed::without_a_mark(&recording);
+    for disk in LOGS {
+        let torn = flip_bits(disk, &killed);
+        let (last_disk, last) = &killed.last;
+        assert!(disk == *last_disk || torn.is_empty(), "disk {disk}: {torn:?}");
+        assert!(torn.iter().all(|at| last.contains(at)), "disk {disk}: {torn:?} of {last:?}");
     }
 }

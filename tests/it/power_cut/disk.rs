@@ -1,31 +1,36 @@
-//! A machine with two disks in memory, the store's and the log's, that records every call to both in one sequence.
+//! A machine with three disks in memory, redb's and the two segments of the log, that records every call to them in one
+//! sequence.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use nightmail::store::{self, Disk, Store};
+use nightmail::store::{self, Disk, Disks, Store};
 
-/// The log of these stores: so small that a workload makes many checkpoints.
-const LOG_BYTES: u64 = 64 << 10;
+use super::watch::Watch;
 
-/// Opens the store on that machine.
-pub(super) fn open(machine: &Arc<Machine>) -> Result<Store, store::Error> {
-    open_on(machine.disk(STORE), machine.disk(LOG))
-}
-
-/// Opens the store on these disks.
-pub(super) fn open_on(disk: Arc<dyn Disk>, log: Arc<dyn Disk>) -> Result<Store, store::Error> {
-    let options = store::Options { cache_bytes: 1 << 20, log_bytes: LOG_BYTES, ..store::Options::at("(disk)") };
-    Store::open_on(disk, log, &options)
-}
+/// Both segments of the log: so small that steps cross checkpoints.
+const LOG_BYTES: u64 = 2 * (16 << 10);
+/// So few steps share a group that a fourth one is in the next.
+pub(super) const GROUP_MAX: usize = 3;
 
 /// The disk of redb.
 pub(super) const STORE: usize = 0;
-/// The disk of the log.
-pub(super) const LOG: usize = 1;
+/// The disks of the log's segments.
+pub(super) const LOGS: [usize; 2] = [1, 2];
+pub(super) const DISKS: [usize; 3] = [STORE, LOGS[0], LOGS[1]];
 
-/// What both disks hold.
-pub(super) type Bytes = [Vec<u8>; 2];
+/// What the disks hold.
+pub(super) type Bytes = [Vec<u8>; 3];
+
+/// The options of a store on such disks, in groups of at most that many steps.
+pub(super) fn options(group_max: usize) -> store::Options {
+    store::Options { cache_bytes: 1 << 20, log_bytes: LOG_BYTES, group_max, ..store::Options::at("(disk)") }
+}
+
+/// Opens the store on that machine.
+pub(super) fn open(machine: &Arc<Machine>) -> Result<Store, store::Error> {
+    Store::open_on(machine.disks(), &options(GROUP_MAX))
+}
 
 /// A change of one disk.
 #[derive(Clone, Debug)]
@@ -47,10 +52,18 @@ impl Call {
         self.disk == disk && matches!(self.change, Change::Sync)
     }
 
-    /// The offset and bytes of a write to the log.
+    pub(super) fn is_of_log(&self) -> bool {
+        self.disk != STORE
+    }
+
+    pub(super) fn is_sync_of_log(&self) -> bool {
+        self.is_of_log() && matches!(self.change, Change::Sync)
+    }
+
+    /// The offset and bytes of a write to a segment of the log.
     pub(super) fn log_write(&self) -> Option<(usize, &[u8])> {
         match &self.change {
-            Change::Write { offset, data } if self.disk == LOG => Some((*offset, data)),
+            Change::Write { offset, data } if self.is_of_log() => Some((*offset, data)),
             _ => None,
         }
     }
@@ -65,31 +78,51 @@ struct Kept {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Machine(Mutex<Kept>);
+pub(super) struct Machine {
+    kept: Mutex<Kept>,
+    /// Called before each sync of the log; set once, by the workload.
+    watch: Mutex<Option<Arc<Watch>>>,
+}
 
 impl Machine {
     /// A machine whose disks hold these bytes, and no call yet.
     pub(super) fn holding(bytes: Bytes) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Kept { bytes, calls: Vec::new() })))
+        Arc::new(Self { kept: Mutex::new(Kept { bytes, calls: Vec::new() }), watch: Mutex::default() })
     }
 
     pub(super) fn disk(self: &Arc<Self>, disk: usize) -> Arc<dyn Disk> {
         Arc::new(RecordingDisk { machine: self.clone(), disk })
     }
 
+    pub(super) fn disks(self: &Arc<Self>) -> Disks {
+        Disks { store: self.disk(STORE), log: LOGS.map(|disk| self.disk(disk)) }
+    }
+
+    /// Has `watch` look at the store from now on.
+    pub(super) fn watch(&self, watch: Arc<Watch>) {
+        *self.watch.lock().unwrap() = Some(watch);
+    }
+
     /// How many calls there were.
     pub(super) fn calls(&self) -> usize {
-        self.0.lock().unwrap().calls.len()
+        self.kept.lock().unwrap().calls.len()
     }
 
     /// Takes the calls so far; counting restarts at zero.
     pub(super) fn take_calls(&self) -> Vec<Call> {
-        std::mem::take(&mut self.0.lock().unwrap().calls)
+        std::mem::take(&mut self.kept.lock().unwrap().calls)
+    }
+
+    /// What the disks hold now; counting restarts at zero.
+    pub(super) fn begin(&self) -> Bytes {
+        let mut kept = self.kept.lock().unwrap();
+        kept.calls.clear();
+        kept.bytes.clone()
     }
 
     /// What the disks hold now.
     pub(super) fn content(&self) -> Bytes {
-        self.0.lock().unwrap().bytes.clone()
+        self.kept.lock().unwrap().bytes.clone()
     }
 }
 
@@ -117,7 +150,7 @@ struct RecordingDisk {
 impl RecordingDisk {
     fn keep(&self, change: Change) {
         let call = Call { disk: self.disk, change };
-        let mut kept = self.machine.0.lock().unwrap();
+        let mut kept = self.machine.kept.lock().unwrap();
         apply(&mut kept.bytes, &call);
         kept.calls.push(call);
     }
@@ -125,11 +158,11 @@ impl RecordingDisk {
 
 impl Disk for RecordingDisk {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.machine.0.lock().unwrap().bytes[self.disk].len() as u64)
+        Ok(self.machine.kept.lock().unwrap().bytes[self.disk].len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let kept = self.machine.0.lock().unwrap();
+        let kept = self.machine.kept.lock().unwrap();
         let start = usize::try_from(offset).unwrap();
         let found = kept.bytes[self.disk].get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(found);
@@ -147,6 +180,11 @@ impl Disk for RecordingDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
+        if self.disk != STORE {
+            // Not under the lock: the store may use its disks meanwhile.
+            let watch = self.machine.watch.lock().unwrap().clone();
+            watch.iter().for_each(|watch| watch.look(&self.machine));
+        }
         self.keep(Change::Sync);
         Ok(())
     }

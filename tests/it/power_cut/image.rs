@@ -7,23 +7,30 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::disk::{Bytes, Call, Change, LOG, Machine, STORE, apply, open};
-use super::workload::{Recording, whole};
+use super::disk::{Bytes, Call, Change, DISKS, Machine, apply, open};
+use super::recording::Recording;
+use super::recovery::Meddle;
+use super::workload::whole;
 
 /// A disk writes this many bytes atomically.
 const SECTOR_BYTES: usize = 512;
 /// The disks' bytes are saved after every so many calls, so that an image starts from the nearest copy.
-const KEPT_EVERY: usize = 64;
-
-/// A faulty recovery, simulated by changing the image that the correct recovery reads.
-pub(super) type Meddle = fn(&mut Bytes);
+const KEPT_EVERY: usize = 512;
 
 /// The moments at which the power may be cut.
 pub(super) struct Cuts {
-    /// What is durable on each disk after some of the calls: their number, and the bytes.
-    safe: Vec<(usize, Bytes)>,
+    kept: Vec<Kept>,
     /// How a faulty recovery is simulated: a change of the image before it is read.
     meddle: Option<Meddle>,
+}
+
+/// The disks after some of the calls.
+struct Kept {
+    calls: usize,
+    /// What is durable.
+    bytes: Bytes,
+    /// The calls that are not, by their indices.
+    unsynced: Vec<usize>,
 }
 
 /// The result of one image.
@@ -36,19 +43,20 @@ pub(super) struct Found {
 impl Cuts {
     pub(super) fn of(recording: &Recording) -> Self {
         let mut bytes = recording.start.clone();
-        let mut waiting: [Vec<&Call>; 2] = Default::default();
-        let mut safe = vec![(0, bytes.clone())];
+        let mut unsynced: Vec<usize> = Vec::new();
+        let mut kept = vec![Kept { calls: 0, bytes: bytes.clone(), unsynced: Vec::new() }];
         for (at, call) in recording.calls.iter().enumerate() {
-            waiting[call.disk].push(call);
+            unsynced.push(at);
             if matches!(call.change, Change::Sync) {
-                waiting[call.disk].drain(..).for_each(|call| apply(&mut bytes, call));
+                let (own, others) = unsynced.into_iter().partition(|at| recording.calls[*at].disk == call.disk);
+                unsynced = others;
+                Vec::into_iter(own).for_each(|at| apply(&mut bytes, &recording.calls[at]));
             }
-            // Complete only while nothing is unsynced: unsynced writes may still be lost.
-            if waiting.iter().all(Vec::is_empty) && at + 1 >= safe.last().unwrap().0 + KEPT_EVERY {
-                safe.push((at + 1, bytes.clone()));
+            if (at + 1).is_multiple_of(KEPT_EVERY) {
+                kept.push(Kept { calls: at + 1, bytes: bytes.clone(), unsynced: unsynced.clone() });
             }
         }
-        Self { safe, meddle: None }
+        Self { kept, meddle: None }
     }
 
     /// The same cuts, with a faulty recovery.
@@ -58,16 +66,17 @@ impl Cuts {
 
     /// Cuts the power after `cut` calls, opens what the disks may hold then, and compares.
     pub(super) fn try_one(&self, recording: &Recording, cut: usize, rng: &mut StdRng) -> Result<Found, String> {
-        let nearest = self.safe.partition_point(|(at, _)| *at <= cut) - 1;
-        let (from, bytes) = &self.safe[nearest];
-        let (mut image, how) = lose(bytes.clone(), &recording.calls[*from..cut], rng);
+        let Kept { calls, bytes, unsynced } = &self.kept[self.kept.partition_point(|kept| kept.calls <= cut) - 1];
+        let waiting = unsynced.iter().map(|at| &recording.calls[*at]);
+        let waiting: Vec<&Call> = waiting.chain(&recording.calls[*calls..cut]).collect();
+        let (mut image, how) = lose(bytes.clone(), &waiting, rng);
         if let Some(meddle) = self.meddle {
             meddle(&mut image);
         }
 
-        let acknowledged = recording.acknowledged(cut);
-        let allowed = &recording.states[acknowledged..recording.states.len().min(acknowledged + 2)];
-        let phase = format!("cut after call {cut} of {}, step {acknowledged}, {how}", recording.calls.len());
+        let allowed = recording.allowed(cut);
+        let phase = format!("cut after call {cut} of {}, steps {allowed:?}, {how}", recording.calls.len());
+        let allowed = &recording.states[allowed];
         let machine = Machine::holding(image.clone());
         let (found, recovery) = content(&machine).map_err(|error| format!("{phase}: does not open: {error}"))?;
         let Some(state) = allowed.iter().find(|state| **state == found) else {
@@ -80,7 +89,7 @@ impl Cuts {
             return Ok(Found { was_cut_again: false });
         }
         let again = rng.random_range(0..=recovery.len());
-        let (image, how) = lose(image, &recovery[..again], rng);
+        let (image, how) = lose(image, &recovery[..again].iter().collect::<Vec<_>>(), rng);
         let phase = format!("{phase}, and again after call {again} of {} of the recovery, {how}", recovery.len());
         let (found, _) = content(&Machine::holding(image)).map_err(|error| format!("{phase}: {error}"))?;
         if found == *state {
@@ -101,18 +110,18 @@ fn content(machine: &Arc<Machine>) -> Result<(String, Vec<Call>), store::Error> 
 
 /// What the disks may hold when the power is cut after these calls: on each disk all that was synced, and any part of
 /// what was not.
-fn lose(mut bytes: Bytes, calls: &[Call], rng: &mut StdRng) -> (Bytes, String) {
+pub(super) fn lose(mut bytes: Bytes, calls: &[&Call], rng: &mut StdRng) -> (Bytes, String) {
     let mut hows = Vec::new();
-    for disk in [STORE, LOG] {
-        let synced = calls.iter().rposition(|call| call.is_sync_of(disk)).map_or(0, |at| at + 1);
-        let (safe, unsynced) = calls.split_at(synced);
-        safe.iter().filter(|call| call.disk == disk).for_each(|call| apply(&mut bytes, call));
-        let unsynced = unsynced.iter().filter(|call| call.disk == disk).cloned().collect();
-        let (kept, how) = survive(unsynced, rng);
+    for disk in DISKS {
+        let own: Vec<&Call> = calls.iter().copied().filter(|call| call.disk == disk).collect();
+        let synced = own.iter().rposition(|call| call.is_sync_of(disk)).map_or(0, |at| at + 1);
+        let (safe, unsynced) = own.split_at(synced);
+        safe.iter().for_each(|call| apply(&mut bytes, call));
+        let (kept, how) = survive(unsynced.iter().copied().cloned().collect(), rng);
         kept.iter().for_each(|call| apply(&mut bytes, call));
-        hows.push(how);
+        hows.push(format!("disk {disk}: {how}"));
     }
-    (bytes, hows.join("; of the log "))
+    (bytes, hows.join(", "))
 }
 
 /// Which of the unsynced calls reach the disk.

@@ -1,143 +1,169 @@
-//! Reads the log's bytes as `docs/format.md` describes them, and changes them to simulate a faulty recovery.
+//! Reads and writes the log's bytes as `docs/format.md` describes them.
 
-use super::disk::{Bytes, LOG, STORE};
+use super::disk::{Bytes, Call, LOGS};
 
 const SECTOR_BYTES: usize = 512;
-const START: usize = 8192;
-const HEAD_BYTES: usize = 48;
+/// The offset of a segment's first frame.
+pub(super) const START: usize = 4096;
+pub(super) const HEAD_BYTES: usize = 40;
+/// In place of a value's length: the row is removed.
+const REMOVED: u32 = u32::MAX;
 
 fn number(bytes: &[u8], at: usize) -> u64 {
-    u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap())
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// The header of a record or mark.
-#[derive(Clone, Copy)]
-struct Head {
-    at: usize,
-    lap: u64,
-    number: u64,
-    length: usize,
-    is_whole: bool,
+fn length(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes(bytes[..4].try_into().unwrap())
 }
 
-fn checksum(record: &[u8]) -> [u8; 4] {
-    crc32fast::hash(&[&record[..44], &record[HEAD_BYTES..]].concat()).to_be_bytes()
+/// The head of a frame or mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) at: usize,
+    pub(crate) store: u64,
+    pub(crate) generation: u64,
+    pub(crate) sequence: u64,
+    pub(crate) synced_through: u64,
+    /// The length of the writes.
+    pub(crate) length: usize,
+    pub(crate) is_whole: bool,
 }
 
-fn head(log: &[u8], at: usize) -> Option<Head> {
-    let head = log.get(at..at + HEAD_BYTES).filter(|head| head.starts_with(b"nm-rec"))?;
-    let length = u32::from_be_bytes(head[40..44].try_into().unwrap()) as usize;
-    let is_whole = log.get(at..at + HEAD_BYTES + length).is_some_and(|record| checksum(record) == head[44..]);
-    Some(Head { at, lap: number(head, 16), number: number(head, 24), length, is_whole })
+impl Head {
+    /// What stands at that place of a segment, if that can be a frame of that store.
+    pub(crate) fn read(segment: &[u8], at: usize) -> Option<Self> {
+        let head = segment.get(at..at + HEAD_BYTES)?;
+        let [store, generation, sequence, synced_through] = [8, 16, 24, 32].map(|field| number(head, field));
+        let length = length(head) as usize;
+        let frame = segment.get(at..at + HEAD_BYTES + length)?;
+        let is_whole = checksum(frame) == frame[4..8];
+        (generation > 0).then_some(Self { at, store, generation, sequence, synced_through, length, is_whole })
+    }
+
+    pub(crate) fn is_mark(&self) -> bool {
+        self.sequence == self.synced_through
+    }
+
+    /// Where the next frame begins.
+    pub(crate) fn end(&self) -> usize {
+        (self.at + HEAD_BYTES + self.length).next_multiple_of(SECTOR_BYTES)
+    }
+
+    pub(crate) fn writes<'s>(&self, segment: &'s [u8]) -> &'s [u8] {
+        &segment[self.at + HEAD_BYTES..][..self.length]
+    }
+
+    /// Writes the head, with a checksum that fits what stands behind it.
+    pub(super) fn forge(&self, segment: &mut [u8]) {
+        let frame = &mut segment[self.at..self.at + HEAD_BYTES + self.length];
+        frame[..4].copy_from_slice(&u32::try_from(self.length).unwrap().to_le_bytes());
+        let numbers = [self.store, self.generation, self.sequence, self.synced_through];
+        for (field, number) in frame[8..HEAD_BYTES].chunks_exact_mut(8).zip(numbers) {
+            field.copy_from_slice(&number.to_le_bytes());
+        }
+        let checksum = checksum(frame);
+        frame[4..8].copy_from_slice(&checksum);
+    }
 }
 
-/// The checkpoint of the newest header.
-fn lap(log: &[u8]) -> u64 {
-    let is_header = |at: &usize| crc32fast::hash(&log[*at..at + 32]).to_be_bytes() == log[at + 32..at + 36];
-    [0, 4096].into_iter().filter(is_header).map(|at| number(log, at + 16)).max().unwrap()
+fn checksum(frame: &[u8]) -> [u8; 4] {
+    crc32c::crc32c_append(crc32c::crc32c(&frame[..4]), &frame[8..]).to_le_bytes()
 }
 
-/// The records of this lap, and the offset of the next one.
-fn records(log: &[u8]) -> (Vec<Head>, usize) {
-    let (lap, mut found, mut at) = (lap(log), Vec::new(), START);
-    let mut next = lap + 1;
-    while let Some(head) = head(log, at).filter(|head| head.is_whole && head.lap == lap && head.number == next) {
+/// The frames of a segment from its beginning on, as recovery takes them, and the offset behind the last one.
+pub(crate) fn run(segment: &[u8]) -> (Vec<Head>, usize) {
+    let (mut found, mut at) = (Vec::<Head>::new(), START);
+    while let Some(head) = Head::read(segment, at).filter(|head| head.is_whole && !head.is_mark()) {
+        let follows = |last: &Head| (last.generation, last.sequence + 1) == (head.generation, head.sequence);
+        if !found.last().is_none_or(follows) {
+            break;
+        }
+        at = head.end();
         found.push(head);
-        at += (HEAD_BYTES + head.length).next_multiple_of(SECTOR_BYTES);
-        next += 1;
     }
     (found, at)
 }
 
-/// Gives a record these numbers and a matching checksum.
-fn forge(log: &mut [u8], head: Head, lap: u64, number: u64) {
-    let end = (head.at + HEAD_BYTES + head.length).min(log.len());
-    log[head.at + 16..head.at + 24].copy_from_slice(&lap.to_be_bytes());
-    log[head.at + 24..head.at + 32].copy_from_slice(&number.to_be_bytes());
-    let checksum = checksum(&log[head.at..end]);
-    log[head.at + 44..head.at + 48].copy_from_slice(&checksum);
+/// The disk whose segment holds the last frame of all, and that frame.
+pub(super) fn last_frame(bytes: &Bytes) -> Option<(usize, Head)> {
+    let last = LOGS.into_iter().filter_map(|disk| Some((disk, *run(&bytes[disk]).0.last()?)));
+    last.max_by_key(|(_, head)| head.sequence)
 }
 
-/// A replay that omits the last record.
-pub(super) fn forget_last(bytes: &mut Bytes) {
-    let log = &mut bytes[LOG];
-    let (found, end) = records(log);
-    if let Some(last) = found.last() {
-        log[last.at..].fill(0);
-        assert!(end <= log.len());
+/// One write of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Write {
+    pub(crate) table: u8,
+    pub(crate) key: Vec<u8>,
+    /// As it is stored, with its checksum; `None` when the row is removed.
+    pub(crate) stored: Option<Vec<u8>>,
+}
+
+impl Write {
+    /// Whether the value is the one that was written.
+    pub(super) fn is_sound(&self) -> bool {
+        self.stored.as_ref().is_none_or(|stored| {
+            let value = stored.split_last_chunk::<4>().map(|(value, _)| value);
+            value.is_some_and(|value| crate::support::sealed_in(self.table, &self.key, value) == *stored)
+        })
     }
-}
 
-/// A replay that ignores lap and number: it also takes old records behind the last one.
-pub(super) fn take_earlier_laps(bytes: &mut Bytes) {
-    let log = &mut bytes[LOG];
-    let (found, end) = records(log);
-    let lap = lap(log);
-    if let Some(stale) = head(log, end).filter(|head| head.is_whole && head.length > 0) {
-        forge(log, stale, lap, lap + found.len() as u64 + 1);
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![self.table];
+        out.extend(u16::try_from(self.key.len()).unwrap().to_le_bytes());
+        let stored = self.stored.as_deref();
+        let length = stored.map_or(REMOVED, |stored| u32::try_from(stored.len()).unwrap());
+        out.extend(length.to_le_bytes());
+        out.extend_from_slice(&self.key);
+        out.extend_from_slice(stored.unwrap_or_default());
+        out
     }
-}
 
-/// A replay that ignores checksums.
-pub(super) fn believe_torn(bytes: &mut Bytes) {
-    let log = &mut bytes[LOG];
-    let (found, end) = records(log);
-    let (lap, next) = (lap(log), lap(log) + found.len() as u64 + 1);
-    let torn = head(log, end).filter(|head| !head.is_whole && head.lap == lap && head.number == next);
-    if let Some(torn) = torn.filter(|torn| torn.at + HEAD_BYTES + torn.length <= log.len()) {
-        forge(log, torn, lap, next);
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, rest) = bytes.split_first_chunk::<7>()?;
+        let (key, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([head[1], head[2]])))?;
+        let value = |length| rest.split_at_checked(length as usize).map(|(value, rest)| (Some(value), rest));
+        let (stored, rest) = match length(&head[3..]) {
+            REMOVED => (None, rest),
+            length => value(length)?,
+        };
+        Some((Self { table: head[0], key: key.to_vec(), stored: stored.map(<[u8]>::to_vec) }, rest))
     }
-}
 
-/// Records without the rows that the group keeps in memory until its end.
-pub(super) fn lack_counts(bytes: &mut Bytes) {
-    let log = &mut bytes[LOG];
-    let (found, _) = records(log);
-    for head in found {
-        let begin = head.at + HEAD_BYTES;
-        let kept = without(&log[begin..begin + head.length], "counts");
-        // The length stays the same: a second write of the last row fills the gap.
-        let missing = head.length - kept.len();
-        if missing == 0 {
-            continue;
+    /// The writes of a frame, up to the first that is none.
+    pub(crate) fn all(mut writes: &[u8]) -> Vec<Self> {
+        let mut found = Vec::new();
+        while let Some((write, rest)) = Self::decode(writes) {
+            found.push(write);
+            writes = rest;
         }
-        log[begin..begin + kept.len()].copy_from_slice(&kept);
-        let filler = filler(missing);
-        log[begin + kept.len()..begin + head.length].copy_from_slice(&filler);
-        forge(log, head, head.lap, head.number);
+        found
     }
 }
 
-/// A write of exactly that many bytes to a table that nobody reads.
-fn filler(bytes: usize) -> Vec<u8> {
-    let value = bytes - 1 - 1 - 4 - 4;
-    let mut out = vec![1, b'x', 0, 0, 0, 0];
-    out.extend(u32::try_from(value).unwrap().to_be_bytes());
-    out.resize(bytes, 0);
-    out
+/// The frame or mark that the call writes, and its place.
+fn written(call: &Call) -> Option<(usize, Head)> {
+    let (offset, data) = call.log_write().filter(|(offset, _)| *offset >= START)?;
+    Head::read(data, 0).filter(|head| head.is_whole).map(|head| (offset, head))
 }
 
-fn without(writes: &[u8], table: &str) -> Vec<u8> {
-    let length = |at: usize| u32::from_be_bytes(writes[at..at + 4].try_into().unwrap());
-    let (mut out, mut at) = (Vec::new(), 0);
-    while at < writes.len() {
-        let name = at + 1..at + 1 + writes[at] as usize;
-        let key_at = name.end + 4;
-        let value_at = key_at + length(name.end) as usize + 4;
-        let value = length(value_at - 4);
-        let end = value_at + if value == u32::MAX { 0 } else { value as usize };
-        if &writes[name] != table.as_bytes() {
-            out.extend_from_slice(&writes[at..end]);
-        }
-        at = end;
-    }
-    out
+/// Where the frame stands that the call writes.
+pub(super) fn frame_at(call: &Call) -> Option<usize> {
+    written(call).filter(|(_, head)| !head.is_mark()).map(|(offset, _)| offset)
 }
 
-/// A store whose commits lack the number of the record that they contain.
-pub(super) fn lack_numbers(bytes: &mut Bytes) {
-    let machine = super::disk::Machine::holding(bytes.clone());
-    let disk = machine.disk(STORE);
-    crate::support::tamper_on(disk, "meta", b"applied", &1_u64.to_be_bytes());
-    *bytes = machine.content();
+/// Whether the call writes a frame.
+pub(super) fn is_frame(call: &Call) -> bool {
+    frame_at(call).is_some()
+}
+
+/// Whether the call writes the first frame of a generation.
+pub(super) fn is_first_frame(call: &Call) -> bool {
+    frame_at(call) == Some(START)
+}
+
+/// Where the mark stands that the call writes.
+pub(super) fn mark_at(call: &Call) -> Option<usize> {
+    written(call).filter(|(_, head)| head.is_mark()).map(|(offset, _)| offset)
 }

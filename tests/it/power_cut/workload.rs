@@ -2,165 +2,31 @@
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::unique::{Mode, Unique};
 use nightmail::queue::{Options, ReceiptHandle, Receive, Send, settle};
-use nightmail::store::Snapshot;
 use nightmail::store::record::{Fifo, Owner, RunRecord};
+use nightmail::store::{Snapshot, Store};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::disk::{Bytes, Call, Change, LOG, Machine, STORE, apply};
+use super::disk::Machine;
+use super::watch::{Sight, Viewer, Watch};
 use crate::slices::{commit_from, make_queues, malformed, page, start_run, user};
 use crate::support::{World, forever};
 
 const FIFO: &str = "steps.fifo";
 
-/// The calls to the disks, and what the store held after each step.
-#[derive(Clone, Debug)]
-pub(super) struct Recording {
-    /// The disks before the first step.
-    pub(super) start: Bytes,
-    pub(super) calls: Vec<Call>,
-    /// The store's whole content: before the first step, and after each.
-    pub(super) states: Vec<String>,
-    /// The number of calls made when each step was answered.
-    answered: Vec<usize>,
-}
-
-impl Recording {
-    /// Runs a workload of at least that many steps, and of as many as make that many checkpoints: some faults are those
-    /// of a checkpoint.
-    pub(super) async fn make_with_checkpoints(seed: u64, steps: usize, checkpoints: usize) -> Self {
-        for steps in (steps..20 * steps).step_by(steps) {
-            let made = Self::make(seed, steps).await;
-            if made.checkpoints() >= checkpoints {
-                return made;
-            }
-        }
-        panic!("the log never fills")
-    }
-
-    /// Runs a workload of that many steps.
-    pub(super) async fn make(seed: u64, steps: usize) -> Self {
-        let machine = Machine::holding(Bytes::default());
-        let world = World::around(super::disk::open(&machine).unwrap());
-        world.make_orders().await;
-        let fifo = Some(Fifo { content_based_deduplication: true, ..Fifo::default() });
-        world.queues().ensure(FIFO, &Options { fifo, ..forever() }).await.unwrap();
-        make_queues(world.queues(), Options { messages_max: Some(12), ..forever() }, forever()).await;
-        let start = machine.content();
-        machine.take_calls();
-        let rng = StdRng::seed_from_u64(seed);
-        let (handles, taken) = (Vec::new(), Vec::new());
-        let mut workload = Workload { rng, world, handles, redrive: None, run: None, runs: 0, taken };
-        let (mut states, mut answered) = (vec![whole(&workload.world.snapshot())], Vec::new());
-        for _ in 0..steps {
-            workload.step().await;
-            answered.push(machine.calls());
-            states.push(whole(&workload.world.snapshot()));
-        }
-        workload.world.check();
-        Self { start, calls: machine.take_calls(), states, answered }
-    }
-
-    /// The disks after the last step.
-    pub(super) fn end(&self) -> Bytes {
-        let mut bytes = self.start.clone();
-        self.calls.iter().for_each(|call| apply(&mut bytes, call));
-        bytes
-    }
-
-    /// The disks at the moment when the log holds most, and what the store held then.
-    pub(super) fn with_the_fullest_log(&self) -> (Bytes, &str) {
-        let log_bytes = |calls: usize| {
-            let lap = self.calls[..calls].iter().rev().take_while(|call| !is_header(call));
-            lap.filter_map(Call::log_write).map(|(offset, data)| offset + data.len()).max()
-        };
-        let step = (0..self.answered.len()).max_by_key(|step| log_bytes(self.answered[*step])).unwrap();
-        let mut bytes = self.start.clone();
-        self.calls[..self.answered[step]].iter().for_each(|call| apply(&mut bytes, call));
-        (bytes, &self.states[step + 1])
-    }
-
-    /// How often the log started over.
-    pub(super) fn checkpoints(&self) -> usize {
-        self.calls.iter().filter(|call| is_header(call)).count()
-    }
-
-    /// How many steps were answered within the first calls.
-    pub(super) fn acknowledged(&self, calls: usize) -> usize {
-        self.answered.partition_point(|answered| *answered <= calls)
-    }
-
-    /// A fault: the log's disk claims to have synced, but has not.
-    pub(super) fn forget_syncs(&mut self) {
-        self.without_syncs(LOG, |_| false);
-    }
-
-    /// A fault: every second commit lacks its sync.
-    pub(super) fn skip_syncs(&mut self) {
-        self.without_syncs(LOG, |nth| nth % 4 >= 2);
-    }
-
-    /// A fault: the log starts over before what redb holds is durable.
-    pub(super) fn restart_before_durable(&mut self) {
-        self.without_syncs(STORE, |_| false);
-    }
-
-    fn without_syncs(&mut self, disk: usize, is_kept: impl Fn(usize) -> bool) {
-        let mut syncs = 0;
-        for call in self.calls.iter_mut().filter(|call| call.is_sync_of(disk)) {
-            syncs += 1;
-            if !is_kept(syncs) {
-                // It changes nothing and makes nothing durable.
-                call.change = Change::Write { offset: 0, data: Vec::new() };
-            }
-        }
-    }
-
-    /// A fault: the log's header is durable before redb's checkpoint is.
-    pub(super) fn header_first(&mut self) {
-        let headers: Vec<usize> = (0..self.calls.len()).filter(|at| is_header(&self.calls[*at])).collect();
-        for header in headers {
-            let begin = self.calls[..header].iter().rposition(|call| call.disk == LOG).map_or(0, |at| at + 1);
-            // Swap the header and its sync with the whole checkpoint.
-            self.calls[begin..header + 2].rotate_right(2);
-        }
-    }
-
-    /// A fault: a step is answered when its commit begins.
-    pub(super) fn answer_early(&mut self) {
-        let begins: Vec<usize> = std::iter::once(0).chain(self.answered.iter().copied()).collect();
-        self.answered = begins[..begins.len() - 1].iter().map(|begin| begin + 1).collect();
-    }
-
-    /// A fault: a step is answered when its record is written but not yet synced.
-    pub(super) fn answer_unsynced(&mut self) {
-        let calls = &self.calls;
-        let written =
-            |answered: usize| calls[..answered].iter().rposition(|call| call.is_sync_of(LOG)).unwrap_or(answered);
-        self.answered = self.answered.iter().map(|answered| written(*answered)).collect();
-    }
-
-    /// A fault: one step is split into two commits.
-    pub(super) fn split_steps(&mut self) {
-        let odd = |at: &usize| at % 2 == 1;
-        self.answered = (0..self.answered.len()).filter(odd).map(|at| self.answered[at]).collect();
-        self.states = (0..self.states.len()).filter(|at| !odd(at)).map(|at| self.states[at].clone()).collect();
-    }
-}
-
-/// Whether the call writes one of the log's headers.
-fn is_header(call: &Call) -> bool {
-    call.log_write().is_some_and(|(offset, _)| offset < 8192)
-}
-
-struct Workload {
+pub(super) struct Workload {
     rng: StdRng,
-    world: World,
+    pub(super) world: World,
+    machine: Arc<Machine>,
+    watch: Arc<Watch>,
+    /// No text is longer than 60 times this.
+    length_max: usize,
     handles: Vec<ReceiptHandle>,
     redrive: Option<u64>,
     /// The run whose users are fetched.
@@ -172,6 +38,35 @@ struct Workload {
 }
 
 impl Workload {
+    /// Makes the queues that the steps use.
+    pub(super) async fn around(machine: &Arc<Machine>, store: Store, seed: u64, length_max: usize) -> Self {
+        let watch = Arc::new(Watch::over(store.clone()));
+        let world = World::around(store);
+        world.make_orders().await;
+        let fifo = Some(Fifo { content_based_deduplication: true, ..Fifo::default() });
+        world.queues().ensure(FIFO, &Options { fifo, ..forever() }).await.unwrap();
+        make_queues(world.queues(), Options { messages_max: Some(12), ..forever() }, forever()).await;
+        machine.watch(watch.clone());
+        let (rng, machine) = (StdRng::seed_from_u64(seed), machine.clone());
+        let (handles, taken) = (Vec::new(), Vec::new());
+        Self { rng, world, machine, watch, length_max, handles, redrive: None, run: None, runs: 0, taken }
+    }
+
+    /// Runs a step; every fourth one is watched.
+    pub(super) async fn run_step(&mut self) {
+        if self.rng.random_ratio(1, 4) {
+            self.watch.start();
+        }
+        self.step().await;
+        self.watch.answer();
+        self.watch.stop();
+    }
+
+    /// Ends the watch; returns what was seen.
+    pub(super) fn end(&self) -> Vec<Sight> {
+        self.watch.end()
+    }
+
     async fn step(&mut self) {
         match self.rng.random_range(0..100) {
             0..8 => self.send_to_fifo().await,
@@ -194,7 +89,7 @@ impl Workload {
     }
 
     fn text(&mut self) -> String {
-        let length = self.rng.random_range(1..60) * self.rng.random_range(1..60);
+        let length = self.rng.random_range(1..=self.length_max) * self.rng.random_range(1..60);
         let word = self.rng.random_range(b'a'..=b'z');
         String::from_utf8(vec![word; length]).unwrap()
     }
@@ -227,8 +122,10 @@ impl Workload {
         self.world.queues().send("orders", message).await.unwrap();
     }
 
-    /// Three steps of different callers that share a commit, because they wait for the writer together.
+    /// Three steps of different callers that share a commit, because they wait for the writer together, and one that only
+    /// reads what they wrote: in the next group, since theirs is full.
     async fn send_in_one_group(&mut self) {
+        self.watch.start();
         let (begin, has_begun) = tokio::sync::oneshot::channel();
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let queues = self.world.queues();
@@ -240,20 +137,28 @@ impl Workload {
         let texts = [self.rng.random::<u32>(), self.rng.random(), self.rng.random()].map(|number| number.to_string());
         let [a, b, c] = texts.map(|text| queues.send("orders", Send::text(text)));
         let sends = async {
-            // The writer takes what waits before it runs a group. So the three may come only once it is at work: none
+            // The writer takes what waits before it runs a group. So the others may come only once it is at work: none
             // of them can then be in the group of the first step.
             has_begun.await.unwrap();
             let open = async {
                 tokio::task::yield_now().await;
                 drop(open);
             };
-            tokio::join!(biased; a, b, c, open)
+            tokio::join!(biased; a, b, c, self.read(), open)
         };
-        let (closed, (a, b, c, ())) = tokio::join!(closed, sends);
+        let (closed, (a, b, c, (), ())) = tokio::join!(closed, sends);
         closed.unwrap();
         for sent in [a, b, c] {
             sent.unwrap();
         }
+    }
+
+    /// A step that only reads; its answer shows the last id.
+    async fn read(&self) {
+        let last = self.world.step(|tx| Ok(tx.meta()?.get(&LAST_ID.to_owned())?)).await.unwrap();
+        let content = meta_line(LAST_ID, last.unwrap());
+        self.watch.keep(Sight { calls: self.machine.calls(), content, by: Viewer::ReadingStep });
+        self.watch.answer();
     }
 
     /// A slice of a users page: its users, a letter, rows and the cursor in one commit. The target holds 12 messages;
@@ -325,6 +230,13 @@ impl Workload {
     }
 }
 
+/// The row of `meta` that moves with nearly every step.
+const LAST_ID: &str = "last-id";
+
+fn meta_line(row: &str, number: u64) -> String {
+    format!("meta {row:?} {number:?}\n")
+}
+
 /// Everything that the store holds, as text. The rows of `meta` about the log itself move with each opening.
 pub(super) fn whole(snapshot: &Snapshot) -> String {
     let mut out = String::new();
@@ -342,8 +254,8 @@ pub(super) fn whole(snapshot: &Snapshot) -> String {
         .meta()
         .unwrap()
         .scan(words(), |key, number| {
-            if !["applied", "closed"].contains(&key.as_str()) {
-                let _ = writeln!(out, "meta {key:?} {number:?}");
+            if !["generation", "sequence", "log-open"].contains(&key.as_str()) {
+                out.push_str(&meta_line(&key, number));
             }
             ControlFlow::Continue(())
         })
