@@ -119,7 +119,7 @@ impl Hand<'_> {
 
     fn remove(&self, table: &str, key: &impl Key) {
         let mut table = self.0.open_table(definition(table)).unwrap();
-        assert!(table.remove(key.to_bytes().as_slice()).unwrap().is_some(), "there is no such row");
+        assert!(table.remove(&*key.to_bytes()).unwrap().is_some(), "there is no such row");
     }
 }
 

@@ -153,7 +153,7 @@ async fn a_store_that_was_there_and_is_gone_is_refused_with_the_remedy() {
     FILES.iter().for_each(|name| copy.remove(name));
     let refused = copy.refusal(&[MARKER]);
     assert!(refused.contains("nightmail.redb") && refused.contains(MARKER), "{refused}");
-    assert!(refused.contains("restore a backup") && refused.contains("remove"), "{refused}");
+    assert!(refused.contains("restore a backup") && refused.contains("move these files away"), "{refused}");
     // As it says.
     copy.remove(MARKER);
     drop(copy.open().unwrap());

@@ -10,8 +10,6 @@ use super::watch::Watch;
 
 /// Both segments of the log: so small that steps cross checkpoints.
 const LOG_BYTES: u64 = 2 * (16 << 10);
-/// So few steps share a group that a fourth one is in the next.
-pub(super) const GROUP_MAX: usize = 3;
 
 /// The disk of redb.
 pub(super) const STORE: usize = 0;
@@ -22,14 +20,14 @@ pub(super) const DISKS: [usize; 3] = [STORE, LOGS[0], LOGS[1]];
 /// What the disks hold.
 pub(super) type Bytes = [Vec<u8>; 3];
 
-/// The options of a store on such disks, in groups of at most that many steps.
-pub(super) fn options(group_max: usize) -> store::Options {
-    store::Options { cache_bytes: 1 << 20, log_bytes: LOG_BYTES, group_max, ..store::Options::at("(disk)") }
+/// The options of a store on such disks.
+pub(super) fn options() -> store::Options {
+    store::Options { cache_bytes: 1 << 20, log_bytes: LOG_BYTES, ..store::Options::at("(disk)") }
 }
 
 /// Opens the store on that machine.
 pub(super) fn open(machine: &Arc<Machine>) -> Result<Store, store::Error> {
-    Store::open_on(machine.disks(), &options(GROUP_MAX))
+    Store::open_on(machine.disks(), &options())
 }
 
 /// A change of one disk.

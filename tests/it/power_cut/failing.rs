@@ -12,7 +12,7 @@ use nightmail::queue::{Error, Queues, Receive, Send, peek};
 use nightmail::run::Ledger;
 use nightmail::store::{Disk, Disks, Store};
 
-use super::disk::{Bytes, GROUP_MAX, LOGS, Machine, STORE, open, options};
+use super::disk::{Bytes, LOGS, Machine, STORE, open, options};
 use crate::harness::{say, size};
 use crate::support::{START, START_NOW, World};
 
@@ -165,7 +165,7 @@ async fn live(start: &Bytes, fault: Fault, fails_at: usize) -> bool {
         |disk| -> Arc<dyn Disk> { Arc::new(FailingDisk { inner: machine.disk(disk), failing: failing.clone() }) };
     let mut client = Client::default();
     let disks = Disks { store: disk(STORE), log: LOGS.map(disk) };
-    if let Ok(store) = Store::open_on(disks, &options(GROUP_MAX)) {
+    if let Ok(store) = Store::open_on(disks, &options()) {
         let queues = queues(store);
         let failed = client.work(&queues).await;
         assert!(failed.is_none() || failing.has_failed(), "{phase}: {failed:?} without a fault");

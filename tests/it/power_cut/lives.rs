@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nightmail::base::ManualClock;
 use nightmail::queue::{Queues, Send, catalog, peek};
 use nightmail::run::Ledger;
-use nightmail::store::Store;
+use nightmail::store::{Options, Store};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -60,7 +60,8 @@ impl Lives {
         }
         let machine = Machine::holding(self.disks.clone());
         // Each message is a frame of its own.
-        let store = Store::open_on(machine.disks(), &options(1)).map_err(|error| format!("does not open: {error}"))?;
+        let options = Options { group_max: 1, ..options() };
+        let store = Store::open_on(machine.disks(), &options).map_err(|error| format!("does not open: {error}"))?;
         self.acknowledged = self.compare(&store)?;
         let queues = Queues::new(store, ManualClock::new(START), Arc::new(Ledger));
         let (texts, answered) = self.send(&machine, &queues).await;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use nightmail::queue::redrive::{self, Redrive};
@@ -12,6 +12,7 @@ use nightmail::store::record::{Fifo, Owner, RunRecord};
 use nightmail::store::{Snapshot, Store};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::oneshot;
 
 use super::disk::Machine;
 use super::watch::{Sight, Viewer, Watch};
@@ -123,34 +124,38 @@ impl Workload {
     }
 
     /// Three steps of different callers that share a commit, because they wait for the writer together, and one that only
-    /// reads what they wrote: in the next group, since theirs is full.
+    /// reads what they wrote: it is in the next group, which runs while theirs is being made durable.
     async fn send_in_one_group(&mut self) {
         self.watch.start();
-        let (begin, has_begun) = tokio::sync::oneshot::channel();
-        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let texts = [self.rng.random::<u32>(), self.rng.random(), self.rng.random()].map(|number| number.to_string());
         let queues = self.world.queues();
-        let closed = self.world.step(move |_| {
+        let [a, b, c] = texts.map(|text| queues.send("orders", Send::text(text)));
+        let ((first, first_runs, first_ends), (last, last_runs, last_ends)) = (self.gate(), self.gate());
+        let group = async {
+            // The writer takes what waits before it runs a group. So the others may come only once it is at work: none
+            // of them can then be in the group of the first step.
+            first_runs.await.unwrap();
+            tokio::join!(biased; a, b, c, last, release(first_ends))
+        };
+        let next = async {
+            last_runs.await.unwrap();
+            tokio::join!(biased; self.read(), release(last_ends))
+        };
+        let (_, (a, b, c, ..), _) = tokio::join!(first, group, next);
+        for sent in [a, b, c] {
+            sent.unwrap();
+        }
+    }
+
+    /// A step that holds the writer: the step, the news that it runs, and what ends it when it is dropped.
+    fn gate(&self) -> (impl Future<Output = ()>, oneshot::Receiver<()>, mpsc::Sender<()>) {
+        let ((begin, runs), (end, gate)) = (oneshot::channel(), mpsc::channel());
+        let held = self.world.step(move |_| {
             let _ = begin.send(());
             let _ = gate.recv();
             Ok(())
         });
-        let texts = [self.rng.random::<u32>(), self.rng.random(), self.rng.random()].map(|number| number.to_string());
-        let [a, b, c] = texts.map(|text| queues.send("orders", Send::text(text)));
-        let sends = async {
-            // The writer takes what waits before it runs a group. So the others may come only once it is at work: none
-            // of them can then be in the group of the first step.
-            has_begun.await.unwrap();
-            let open = async {
-                tokio::task::yield_now().await;
-                drop(open);
-            };
-            tokio::join!(biased; a, b, c, self.read(), open)
-        };
-        let (closed, (a, b, c, (), ())) = tokio::join!(closed, sends);
-        closed.unwrap();
-        for sent in [a, b, c] {
-            sent.unwrap();
-        }
+        (async { held.await.unwrap() }, runs, end)
     }
 
     /// A step that only reads; its answer shows the last id.
@@ -232,6 +237,12 @@ impl Workload {
 
 /// The row of `meta` that moves with nearly every step.
 const LAST_ID: &str = "last-id";
+
+/// Ends a gate, once the steps that were polled before wait for the writer.
+async fn release(gate: mpsc::Sender<()>) {
+    tokio::task::yield_now().await;
+    drop(gate);
+}
 
 fn meta_line(row: &str, number: u64) -> String {
     format!("meta {row:?} {number:?}\n")
