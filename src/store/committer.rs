@@ -97,7 +97,6 @@ impl Committer {
     }
 
     fn make_safe(&mut self, batch: &mut [Group], is_last: bool) -> Result<(), Error> {
-        let mut has_written = false;
         for group in batch {
             match std::mem::replace(&mut group.end, End::Nothing) {
                 End::Nothing => {}
@@ -108,7 +107,6 @@ impl Committer {
                         self.sync()?;
                     }
                     self.log.append(generation, sequence, frame).map_err(|error| Error::log(&error))?;
-                    has_written = true;
                 }
                 End::ByCheckpoint { sequence, checkpoint } => {
                     self.sync()?;
@@ -119,8 +117,9 @@ impl Committer {
             }
         }
         self.sync()?;
-        if has_written && is_last {
-            // Without the mark, losing the last frame could not be told from its never having been written.
+        if is_last {
+            // Without the mark, losing the last frame could not be told from its never having been written. That frame
+            // may be one of an earlier batch, when this one wrote nothing.
             self.log.mark().map_err(|error| Error::log(&error))?;
         }
         Ok(())

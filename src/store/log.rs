@@ -18,6 +18,8 @@ pub(super) struct Log {
     written: u64,
     /// The last sequence that is known to be on disk.
     synced: u64,
+    /// Whether a mark stands behind the last frame, or none is needed.
+    is_marked: bool,
 }
 
 impl Log {
@@ -25,7 +27,15 @@ impl Log {
     /// segments have the same length.
     pub(super) fn after(segments: [Segment; 2], generation: u64, sequence: u64) -> Self {
         let space = Space::empty(segments[0].bytes());
-        Self { segments, current: 0, generation: generation + 1, space, written: sequence, synced: sequence }
+        Self {
+            segments,
+            current: 0,
+            generation: generation + 1,
+            space,
+            written: sequence,
+            synced: sequence,
+            is_marked: true,
+        }
     }
 
     /// The free space of the segment in use.
@@ -64,7 +74,7 @@ impl Log {
         // Whole sectors are written, so that the disk does not have to read one first.
         frame.resize(usize::try_from(self.space.at() - at).expect("a frame fits into memory"), 0);
         self.disk().write(at, &frame)?;
-        self.written = sequence;
+        (self.written, self.is_marked) = (sequence, false);
         Ok(())
     }
 
@@ -85,15 +95,20 @@ impl Log {
         (self.written, self.synced) = (sequence, sequence);
     }
 
-    /// Writes a mark behind the last frame that says that it is on disk, so that its loss is noticed. The mark needs no
-    /// sync of its own; the next frame overwrites it.
+    /// Writes a mark behind the last frame that says that it is on disk, so that its loss is noticed, unless there is one.
+    /// The mark needs no sync of its own; the next frame overwrites it.
     ///
     /// # Errors
     /// The disk fails.
-    pub(super) fn mark(&self) -> io::Result<()> {
+    pub(super) fn mark(&mut self) -> io::Result<()> {
+        if self.is_marked {
+            return Ok(());
+        }
         let mut mark = vec![0; usize::try_from(SECTOR_BYTES).expect("a sector is small")];
         self.head(self.written, 0).write(&mut mark);
-        self.disk().write(self.space.at(), &mark)
+        self.disk().write(self.space.at(), &mark)?;
+        self.is_marked = true;
+        Ok(())
     }
 
     fn head(&self, sequence: u64, length: usize) -> Head {
