@@ -55,13 +55,15 @@ async fn no_power_cut_loses_what_was_acknowledged_or_brings_anything_back() {
     let nested = nested.into_inner();
     assert!(nested > 0, "no power cut came while a store was recovering");
     let (steps, calls, generations) = (recording.states.len() - 1, recording.calls.len(), recording.generations());
-    assert!(generations >= 50, "{generations} generations are too few");
+    let large = recording.larger_than_a_segment();
+    assert!(generations >= 50 && large > 0, "{generations} generations and {large} large groups are too few");
     let seen = |by| recording.seen.iter().filter(|seen| seen.by == by).count();
     let (snapshots, readers) = (seen(Viewer::Snapshot), seen(Viewer::ReadingStep));
     assert!(snapshots >= 100 && readers >= 10, "{snapshots} snapshots and {readers} reading steps are too few");
     say(format_args!(
-        "{images} images of {steps} steps, {calls} storage calls and {generations} generations, {nested} of them cut \
-         again in recovery; {snapshots} snapshots and {readers} reading steps during syncs"
+        "{images} images of {steps} steps, {large} of them larger than a segment, {calls} storage calls and {generations} \
+         generations, {nested} of them cut again in recovery; {snapshots} snapshots and {readers} reading steps during \
+         syncs"
     ));
 }
 

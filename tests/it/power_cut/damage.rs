@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use nightmail::store::{self, Store, check};
 
 use super::disk::{Bytes, DISKS, LOGS, Machine, STORE, open};
+use super::faults::Begin;
 use super::log;
 use super::recording::Recording;
 use super::workload::whole;
@@ -56,6 +57,18 @@ impl Killed {
         let marks = recording.calls.iter().enumerate().filter_map(|(at, call)| Some((at, log::mark_at(call)?)));
         let (at, _) = marks.max_by_key(|(_, mark)| *mark).unwrap();
         Self::after(recording, at + 1)
+    }
+
+    /// While a checkpoint is being made, so that both segments hold what redb lacks; with a mark behind the last frame.
+    fn amid_a_checkpoint(recording: &Recording) -> Self {
+        let calls = &recording.calls;
+        let marked = Begin::all(calls).filter_map(|Begin { last_before, sync, .. }| {
+            let mark = sync + calls[sync..].iter().position(|call| log::mark_at(call).is_some())?;
+            let is_under_way = !calls[last_before..mark].iter().any(|call| call.is_sync_of(STORE));
+            is_under_way.then_some(mark)
+        });
+        let mark = marked.last().expect("a generation begins while the checkpoint of the one before is being made");
+        Self::after(recording, mark + 1)
     }
 
     /// At the moment when the log holds most, before the mark.
@@ -157,6 +170,10 @@ async fn a_flipped_bit_anywhere_is_refused_told_by_a_check_or_harmless_and_never
     let killed = Killed::with_a_mark(&recording);
     assert_eq!(check::pages(&*Machine::holding(killed.files.clone()).disk(STORE)), Ok(()));
     for disk in DISKS {
+        assert_eq!(flip_bits(disk, &killed), [0; 0], "disk {disk}: a mark shows that the last frame was on disk");
+    }
+    let killed = Killed::amid_a_checkpoint(&recording);
+    for disk in LOGS {
         assert_eq!(flip_bits(disk, &killed), [0; 0], "disk {disk}: a mark shows that the last frame was on disk");
     }
     let killed = Killed::without_a_mark(&recording);

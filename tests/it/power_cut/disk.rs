@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use nightmail::store::{self, Disk, Disks, Store};
 
+use super::log;
 use super::watch::Watch;
 
 /// Both segments of the log: so small that steps cross checkpoints.
@@ -109,6 +110,13 @@ impl Machine {
     /// Takes the calls so far; counting restarts at zero.
     pub(super) fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.kept.lock().unwrap().calls)
+    }
+
+    /// Whether the last write to the log, if there was one, was a mark.
+    pub(super) fn is_marked(&self) -> bool {
+        let kept = self.kept.lock().unwrap();
+        let last = kept.calls.iter().rev().find(|call| call.log_write().is_some());
+        last.is_none_or(|call| log::mark_at(call).is_some())
     }
 
     /// What the disks hold now; counting restarts at zero.

@@ -111,17 +111,17 @@ pub(super) fn begin_early(recording: &mut Recording) {
 }
 
 /// The calls with which a generation begins, by their indices.
-struct Begin {
+pub(super) struct Begin {
     /// The last frame of the generation before.
-    last_before: usize,
+    pub(super) last_before: usize,
     /// Its first frame.
-    first: usize,
+    pub(super) first: usize,
     /// The sync of that.
-    sync: usize,
+    pub(super) sync: usize,
 }
 
 impl Begin {
-    fn all(calls: &[Call]) -> impl Iterator<Item = Self> {
+    pub(super) fn all(calls: &[Call]) -> impl Iterator<Item = Self> {
         (0..calls.len()).filter(|at| log::is_first_frame(&calls[*at])).filter_map(|first| {
             let last_before = calls[..first].iter().rposition(log::is_frame)?;
             let after = calls[first..].iter().position(|call| call.is_sync_of(calls[first].disk))?;

@@ -10,6 +10,7 @@ use nightmail::queue::{Queues, Send, catalog, peek};
 use nightmail::run::Ledger;
 use nightmail::store::{Options, Store};
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::disk::{Bytes, Call, Machine, open, options};
@@ -20,8 +21,8 @@ use crate::support::{START, START_NOW, World, unsound};
 
 /// After so many lives the next one begins with an empty queue.
 const LIVES_MAX: u32 = 30;
-/// A life sends at most so many messages.
-const SENDS_MAX: usize = 6;
+/// Longer than a segment: its group is made durable by a checkpoint, while those behind it wait for one sync.
+const LARGE_BYTES: usize = 13_000;
 
 /// The disks between two lives, and what they must hold.
 struct Lives {
@@ -83,16 +84,32 @@ impl Lives {
         if is_allowed && ids.len() == found.len() && unsound(&snapshot) == 0 {
             Ok(found)
         } else {
-            let (acknowledged, in_doubt) = (&self.acknowledged, &self.in_doubt);
+            let short = |texts: &[String]| texts.iter().map(|text| text[..8].to_owned()).collect::<Vec<_>>();
+            let [found, acknowledged, in_doubt] =
+                [&found, &self.acknowledged, &self.in_doubt].map(|texts| short(texts));
             Err(format!("found {found:?}, acknowledged {acknowledged:?}, in doubt {in_doubt:?}"))
         }
     }
 
+    /// The texts of a life: a few messages of equal size; or so many that the log goes on in its second segment, then a
+    /// large one, with which it comes back to the first, and some that share a sync there.
+    fn texts(&mut self) -> Vec<String> {
+        let before = self.rng.random_range(1..=6);
+        let mut lengths = vec![8; before];
+        if self.rng.random_ratio(1, 3) {
+            lengths.resize(before + self.rng.random_range(3..=9), 8);
+            lengths.push(LARGE_BYTES);
+            lengths.resize(lengths.len() + self.rng.random_range(1..=3), 8);
+        }
+        let texts = lengths.iter().zip(self.sent..).map(|(length, sent)| format!("{sent:08}").repeat(length / 8));
+        let texts: Vec<String> = texts.collect();
+        self.sent += u32::try_from(texts.len()).unwrap();
+        texts
+    }
+
     /// Sends messages that wait for the writer together; returns their texts and after how many calls each was answered.
     async fn send(&mut self, machine: &Machine, queues: &Queues) -> (Vec<String>, Vec<usize>) {
-        let count = self.rng.random_range(1..=SENDS_MAX);
-        let texts: Vec<String> = (0..count as u32).map(|nth| format!("{:08}", self.sent + nth)).collect();
-        self.sent += count as u32;
+        let texts = self.texts();
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let closed = queues.store().write::<_, nightmail::store::Error, _>(move |_| {
             let _ = gate.recv();
@@ -111,11 +128,13 @@ impl Lives {
         (texts, answered)
     }
 
-    /// Cuts the power, mostly after the first message is on its way.
+    /// Cuts the power: at any moment, or before a sync of the log.
     fn cut(&mut self, calls: &[Call], texts: Vec<String>, answered: &[usize]) {
-        let first = calls.iter().position(super::log::is_frame).unwrap_or(0);
-        let from = if self.rng.random_bool(0.9) { first } else { 0 };
-        let cut = self.rng.random_range(from..=calls.len());
+        let syncs: Vec<usize> = (0..calls.len()).filter(|at| calls[*at].is_sync_of_log()).collect();
+        let cut = match syncs.choose(&mut self.rng) {
+            Some(sync) if self.rng.random_bool(0.5) => *sync,
+            _ => self.rng.random_range(0..=calls.len()),
+        };
         let before: Vec<&Call> = calls[..cut].iter().collect();
         self.disks = lose(std::mem::take(&mut self.disks), &before, &mut self.rng).0;
         let safe = answered.iter().take_while(|answered| **answered <= cut).count();
@@ -134,7 +153,7 @@ async fn no_power_cut_in_any_of_many_lives_brings_a_message_of_an_earlier_one_ba
     }
     say(format_args!("{lives_max} lives with {} messages", lives.sent));
     let mut faulty = Lives::new(seed).await;
-    for life in 0..10_000 {
+    for life in 0..50_000 {
         if let Err(why) = faulty.live(Some(take_other_generations)).await {
             say(format_args!("recovery looks at no generation: found by life {life}: {why}"));
             return;

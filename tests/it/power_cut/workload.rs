@@ -21,13 +21,26 @@ use crate::support::{World, forever};
 
 const FIFO: &str = "steps.fifo";
 
+/// Chooses the length of a text.
+pub(super) type Length = fn(&mut StdRng) -> usize;
+
+/// Any length; one text in fifty makes a group that is larger than a segment of the log.
+pub(super) fn any_length(rng: &mut StdRng) -> usize {
+    let large = rng.random_ratio(1, 50).then(|| rng.random_range(12_000..16_000));
+    large.unwrap_or_else(|| rng.random_range(1..60) * rng.random_range(1..60))
+}
+
+/// Such a length that every group fits into a segment.
+pub(super) fn short_length(rng: &mut StdRng) -> usize {
+    rng.random_range(1..20) * rng.random_range(1..60)
+}
+
 pub(super) struct Workload {
     rng: StdRng,
     pub(super) world: World,
     machine: Arc<Machine>,
     watch: Arc<Watch>,
-    /// No text is longer than 60 times this.
-    length_max: usize,
+    length: Length,
     handles: Vec<ReceiptHandle>,
     redrive: Option<u64>,
     /// The run whose users are fetched.
@@ -40,7 +53,7 @@ pub(super) struct Workload {
 
 impl Workload {
     /// Makes the queues that the steps use.
-    pub(super) async fn around(machine: &Arc<Machine>, store: Store, seed: u64, length_max: usize) -> Self {
+    pub(super) async fn around(machine: &Arc<Machine>, store: Store, seed: u64, length: Length) -> Self {
         let watch = Arc::new(Watch::over(store.clone()));
         let world = World::around(store);
         world.make_orders().await;
@@ -50,7 +63,7 @@ impl Workload {
         machine.watch(watch.clone());
         let (rng, machine) = (StdRng::seed_from_u64(seed), machine.clone());
         let (handles, taken) = (Vec::new(), Vec::new());
-        Self { rng, world, machine, watch, length_max, handles, redrive: None, run: None, runs: 0, taken }
+        Self { rng, world, machine, watch, length, handles, redrive: None, run: None, runs: 0, taken }
     }
 
     /// Runs a step; every fourth one is watched.
@@ -90,7 +103,7 @@ impl Workload {
     }
 
     fn text(&mut self) -> String {
-        let length = self.rng.random_range(1..=self.length_max) * self.rng.random_range(1..60);
+        let length = (self.length)(&mut self.rng);
         let word = self.rng.random_range(b'a'..=b'z');
         String::from_utf8(vec![word; length]).unwrap()
     }
