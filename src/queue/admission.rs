@@ -123,7 +123,7 @@ impl<'q> LetterAdmission<'q> {
     /// # Errors
     /// A storage fault.
     pub fn to(tx: &mut Tx<'_>, queue: &'q QueueRecord) -> Result<Self, Error> {
-        let dead_letter_queue = catalog::dead_letter_queue(tx, queue)?.map(Arc::new);
+        let dead_letter_queue = catalog::dead_letter_queue(tx, queue)?;
         let left = Left::of(tx, dead_letter_queue.as_deref().unwrap_or(queue))?;
         Ok(Self { admission: Admission { queue, left, keys: HashSet::new() }, dead_letter_queue })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{LeaseTime, Now, limit};
@@ -21,8 +22,8 @@ const LAST_NAME: &str = "\u{10FFFF}";
 /// (FIFO or standard), [`Error::Kinds`] and [`Error::NotAllowed`] when its dead-letter queue cannot take its letters.
 pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Now) -> Result<u32, Error> {
     check_name(name, options)?;
-    let known = match tx.queue_names()?.get(&name.to_owned())? {
-        Some(U32(id)) => tx.queues()?.get(&id)?,
+    let known = match tx.queue_id(name)? {
+        Some(id) => tx.queue(id)?,
         None => None,
     };
     if known.as_ref().is_some_and(|queue| queue.attributes.fifo.is_some() != options.fifo.is_some()) {
@@ -30,7 +31,7 @@ pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Now) -> Resul
     }
     check_dead_letter_queue(tx, name, options)?;
     match known {
-        Some(queue) => change(tx, queue, options, now),
+        Some(queue) => change(tx, &queue, options, now),
         None => make(tx, name, options, &BTreeMap::new(), now),
     }
 }
@@ -48,7 +49,7 @@ pub fn create(
     now: Now,
 ) -> Result<u32, Error> {
     check_name(name, options)?;
-    if let Some(U32(id)) = tx.queue_names()?.get(&name.to_owned())? {
+    if let Some(id) = tx.queue_id(name)? {
         let queue = by_id(tx, id)?;
         return match difference(&queue.attributes, &attributes(options)) {
             None => Ok(id),
@@ -86,7 +87,7 @@ fn make(
     Ok(id)
 }
 
-fn change(tx: &mut Tx<'_>, queue: QueueRecord, options: &Options, now: Now) -> Result<u32, Error> {
+fn change(tx: &mut Tx<'_>, queue: &QueueRecord, options: &Options, now: Now) -> Result<u32, Error> {
     let attributes = attributes(options);
     if queue.attributes != attributes {
         tx.queues()?.insert(&queue.id, &QueueRecord { attributes, modified_at: now.wall, ..queue.clone() })?;
@@ -101,14 +102,14 @@ fn check_dead_letter_queue(tx: &mut Tx<'_>, name: &str, options: &Options) -> Re
     let Some(U32(id)) = tx.queue_names()?.get(&redrive.dead_letter_queue)? else { return Ok(()) };
     let to = by_id(tx, id)?;
     if to.attributes.fifo.is_some() != options.fifo.is_some() {
-        return Err(Error::Kinds { from: name.to_owned(), to: to.name });
+        return Err(Error::Kinds { from: name.to_owned(), to: to.name.clone() });
     }
     let is_allowed = match &to.attributes.redrive_allow {
         RedriveAllow::All => true,
         RedriveAllow::Nobody => false,
         RedriveAllow::Only(sources) => sources.iter().any(|source| source == name),
     };
-    if is_allowed { Ok(()) } else { Err(Error::NotAllowed { from: name.to_owned(), to: to.name }) }
+    if is_allowed { Ok(()) } else { Err(Error::NotAllowed { from: name.to_owned(), to: to.name.clone() }) }
 }
 
 /// Stops receives from the queue until [`resume`]; sends continue. A second pause keeps the first one's name and
@@ -121,7 +122,7 @@ pub fn pause(tx: &mut Tx<'_>, name: &str, by: &str, now: Now) -> Result<(), Erro
     if queue.paused.is_none() {
         let by = by.chars().take(PAUSED_BY_CHARS_MAX).collect();
         let paused = Some(Pause { by, since: now.wall });
-        tx.queues()?.insert(&queue.id, &QueueRecord { paused, ..queue.clone() })?;
+        tx.queues()?.insert(&queue.id, &QueueRecord { paused, ..(*queue).clone() })?;
     }
     Ok(())
 }
@@ -132,7 +133,7 @@ pub fn pause(tx: &mut Tx<'_>, name: &str, by: &str, now: Now) -> Result<(), Erro
 /// The queue does not exist.
 pub fn resume(tx: &mut Tx<'_>, name: &str) -> Result<(), Error> {
     let queue = find(tx, name)?;
-    tx.queues()?.insert(&queue.id, &QueueRecord { paused: None, ..queue.clone() })?;
+    tx.queues()?.insert(&queue.id, &QueueRecord { paused: None, ..(*queue).clone() })?;
     tx.signal(u64::from(queue.id));
     Ok(())
 }
@@ -142,7 +143,7 @@ pub fn resume(tx: &mut Tx<'_>, name: &str) -> Result<(), Error> {
 /// # Errors
 /// The queue does not exist or would have more than 50 tags, or a tag exceeds SQS's limits.
 pub fn tag(tx: &mut Tx<'_>, name: &str, tags: BTreeMap<String, String>) -> Result<(), Error> {
-    let mut queue = find(tx, name)?;
+    let mut queue = (*find(tx, name)?).clone();
     queue.tags.extend(tags);
     check_tags(&queue.tags)?;
     tx.queues()?.insert(&queue.id, &queue)?;
@@ -154,7 +155,7 @@ pub fn tag(tx: &mut Tx<'_>, name: &str, tags: BTreeMap<String, String>) -> Resul
 /// # Errors
 /// The queue does not exist.
 pub fn untag(tx: &mut Tx<'_>, name: &str, keys: &[String]) -> Result<(), Error> {
-    let mut queue = find(tx, name)?;
+    let mut queue = (*find(tx, name)?).clone();
     queue.tags.retain(|key, _| !keys.contains(key));
     tx.queues()?.insert(&queue.id, &queue)?;
     Ok(())
@@ -168,7 +169,7 @@ pub fn untag(tx: &mut Tx<'_>, name: &str, keys: &[String]) -> Result<(), Error> 
 pub fn delete(tx: &mut Tx<'_>, name: &str, now: Now) -> Result<u32, Error> {
     let queue = find(tx, name)?;
     tx.queue_names()?.remove(&queue.name)?;
-    tx.queues()?.insert(&queue.id, &QueueRecord { deleted_at: Some(now.wall), ..queue.clone() })?;
+    tx.queues()?.insert(&queue.id, &QueueRecord { deleted_at: Some(now.wall), ..(*queue).clone() })?;
     let record = DedupRecord { until: now.lease.after(NAME_KEPT), what: DedupEntry::Deleted };
     dedup::insert(tx, NO_QUEUE, deleted(name), &record, now.lease)?;
     tx.signal(u64::from(queue.id));
@@ -242,8 +243,8 @@ fn difference(a: &QueueAttributes, b: &QueueAttributes) -> Option<&'static str> 
 ///
 /// # Errors
 /// [`Error::NotFound`] lists the existing queues.
-pub fn find(tx: &mut Tx<'_>, name: &str) -> Result<QueueRecord, Error> {
-    if let Some(U32(id)) = tx.queue_names()?.get(&name.to_owned())? {
+pub fn find(tx: &mut Tx<'_>, name: &str) -> Result<Arc<QueueRecord>, Error> {
+    if let Some(id) = tx.queue_id(name)? {
         return by_id(tx, id);
     }
     let known = tx.queue_names()?.first(String::new()..=LAST_NAME.to_owned(), KNOWN_SHOWN_MAX)?;
@@ -254,18 +255,18 @@ pub fn find(tx: &mut Tx<'_>, name: &str) -> Result<QueueRecord, Error> {
 ///
 /// # Errors
 /// [`Error::Gone`] when it was deleted.
-pub fn by_id(tx: &mut Tx<'_>, id: u32) -> Result<QueueRecord, Error> {
-    tx.queues()?.get(&id)?.ok_or(Error::Gone(id))
+pub fn by_id(tx: &mut Tx<'_>, id: u32) -> Result<Arc<QueueRecord>, Error> {
+    tx.queue(id)?.ok_or(Error::Gone(id))
 }
 
 /// The dead-letter queue that `queue` names, if there is one.
 ///
 /// # Errors
 /// A storage fault.
-pub fn dead_letter_queue(tx: &mut Tx<'_>, queue: &QueueRecord) -> Result<Option<QueueRecord>, Error> {
+pub fn dead_letter_queue(tx: &mut Tx<'_>, queue: &QueueRecord) -> Result<Option<Arc<QueueRecord>>, Error> {
     let Some((name, _)) = &queue.attributes.redrive else { return Ok(None) };
-    match tx.queue_names()?.get(name)? {
-        Some(U32(id)) => Ok(tx.queues()?.get(&id)?),
+    match tx.queue_id(name)? {
+        Some(id) => Ok(tx.queue(id)?),
         None => Ok(None),
     }
 }

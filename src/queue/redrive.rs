@@ -79,7 +79,7 @@ pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, plan: &Plan, now: Timestamp) ->
     let from = catalog::find(tx, &redrive.from)?;
     let to = redrive.to.as_deref().map(|name| catalog::find(tx, name)).transpose()?;
     if let Some(to) = to.as_ref().filter(|to| to.attributes.fifo.is_some() != from.attributes.fifo.is_some()) {
-        return Err(Error::Kinds { from: from.name, to: to.name.clone() });
+        return Err(Error::Kinds { from: from.name.clone(), to: to.name.clone() });
     }
     let queues: Vec<QueueRecord> = tx.queues()?.first(0..=u32::MAX, usize::MAX)?.into_iter().map(|(_, q)| q).collect();
     check_source(redrive, &queues)?;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::frame::Redo;
-use super::hints::Hints;
+use super::hints::{Hints, Queues};
 use super::key::KeyBytes;
 use super::layers::{Bytes, Layers, Order, Rows};
 use super::memtable::{Entry, Memtable};
@@ -42,6 +42,11 @@ impl<'t> Changes<'t> {
     /// The rows that the group sees.
     pub(super) fn layers(&self) -> &Layers {
         self.layers
+    }
+
+    /// The queues that were read.
+    pub(super) fn queues(&mut self) -> &mut Queues {
+        &mut self.hints.get_mut().queues
     }
 
     /// The first storage fault.
@@ -82,7 +87,7 @@ impl<'t> Changes<'t> {
         self.layers.active = self.before.clone();
         self.layers.active.replay(self.redo.writes())?;
         // A row that the step had removed is there again.
-        self.hints.get_mut().forget_gaps();
+        self.hints.get_mut().were_rolled_back();
         Ok(())
     }
 
@@ -130,6 +135,7 @@ impl<'t> Changes<'t> {
     pub(super) fn remove(&mut self, table: TableId, key: &KeyBytes) -> Result<bool, Error> {
         self.count += 1;
         self.redo.remove(table, key);
+        self.hints.get_mut().changes(table);
         let newest = self.layers.active.table(table).get(&**key);
         let was_there = newest.map(|entry| entry.value.is_some());
         let lies_below = newest.is_some_and(|entry| entry.is_above_row) || self.lies_below(table, key)?;

@@ -1,15 +1,17 @@
-//! What the writer remembers of the layers, so that it does not look where there is nothing: the greatest keys in redb,
-//! and gaps that removals have left at the beginning of a scan.
+//! What the writer remembers of the layers, so that it does not look where there is nothing, or for the same thing again:
+//! the greatest keys in redb, gaps that removals have left at the beginning of a scan, and the queues.
 //!
 //! Without the gaps, a queue whose messages are received would be slower with each one, until the next checkpoint: the
 //! rows of all of them still lie in redb, and a scan for the next message would pass over their removals each time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Error;
 use super::key::KeyBytes;
 use super::layers::Base;
-use super::table_id::TableId;
+use super::record::QueueRecord;
+use super::table_id::{self, TableId};
 
 /// A gap is remembered from this many removals on.
 const HIDDEN_MIN: u64 = 8;
@@ -32,7 +34,48 @@ pub(super) struct Hints {
     /// The greatest key of redb at a place; `None` when it has none there.
     greatest: HashMap<Place, Option<KeyBytes>>,
     gaps: HashMap<Place, Gap>,
+    /// Every step needs the record of its queue, which hardly ever changes.
+    pub(super) queues: Queues,
 }
+
+/// Queues that were read, until one of them changes.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    by_id: HashMap<u32, Arc<QueueRecord>>,
+    ids: HashMap<String, u32>,
+}
+
+impl Queues {
+    pub(super) fn get(&self, id: u32) -> Option<Arc<QueueRecord>> {
+        self.by_id.get(&id).cloned()
+    }
+
+    pub(super) fn id(&self, name: &str) -> Option<u32> {
+        self.ids.get(name).copied()
+    }
+
+    pub(super) fn keep(&mut self, id: u32, record: Arc<QueueRecord>) {
+        if self.by_id.len() >= KEPT_MAX {
+            self.forget();
+        }
+        self.by_id.insert(id, record);
+    }
+
+    pub(super) fn keep_id(&mut self, name: &str, id: u32) {
+        if self.ids.len() >= KEPT_MAX {
+            self.forget();
+        }
+        self.ids.insert(name.to_owned(), id);
+    }
+
+    fn forget(&mut self) {
+        self.by_id.clear();
+        self.ids.clear();
+    }
+}
+
+const QUEUES: TableId = table_id::table("queues");
+const QUEUE_NAMES: TableId = table_id::table("queue_names");
 
 impl Hints {
     /// Whether redb may have a row of that key.
@@ -74,9 +117,10 @@ impl Hints {
         self.greatest.clear();
     }
 
-    /// Rows may have come back that had been removed.
-    pub(super) fn forget_gaps(&mut self) {
+    /// Writes were taken back: rows that had been removed are there again.
+    pub(super) fn were_rolled_back(&mut self) {
         self.gaps.clear();
+        self.queues.forget();
     }
 
     /// Where a scan from `low` may begin; `None` when it is as well to begin there.
@@ -107,8 +151,16 @@ impl Hints {
         }
     }
 
+    /// A row of the table is written or removed.
+    pub(super) fn changes(&mut self, table: TableId) {
+        if table == QUEUES || table == QUEUE_NAMES {
+            self.queues.forget();
+        }
+    }
+
     /// A row is written: a gap around it ends there.
     pub(super) fn wrote(&mut self, table: TableId, key: &KeyBytes) {
+        self.changes(table);
         if self.gaps.is_empty() {
             return;
         }

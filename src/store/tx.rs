@@ -1,6 +1,7 @@
 //! The transaction that the steps of a group share: its tables, counters and signals.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::base::Attempt;
 
@@ -212,6 +213,36 @@ impl<'t> Tx<'t> {
         let last = self.meta()?.get(&LAST_QUEUE.to_owned())?.unwrap_or(0);
         self.meta()?.insert(&LAST_QUEUE.to_owned(), &(last + 1))?;
         Ok(u32::try_from(last + 1).expect("no store makes four thousand million queues"))
+    }
+
+    /// The queue of that number.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn queue(&mut self, id: u32) -> Result<Option<Arc<QueueRecord>>, Error> {
+        if let Some(known) = self.changes.queues().get(id) {
+            return Ok(Some(known));
+        }
+        let found = self.queues()?.get(&id)?.map(Arc::new);
+        if let Some(queue) = &found {
+            self.changes.queues().keep(id, queue.clone());
+        }
+        Ok(found)
+    }
+
+    /// The number of the queue of that name.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn queue_id(&mut self, name: &str) -> Result<Option<u32>, Error> {
+        if let Some(known) = self.changes.queues().id(name) {
+            return Ok(Some(known));
+        }
+        let found = self.queue_names()?.get(&name.to_owned())?.map(|number| number.0);
+        if let Some(id) = found {
+            self.changes.queues().keep_id(name, id);
+        }
+        Ok(found)
     }
 
     /// The error for a record that contradicts another one. Like one that does not decode, it ends the group and stops
