@@ -1,7 +1,7 @@
 //! A short and a long queue: throughput of both in the same rounds; memory and disk of the longest; whether its space
 //! is reused.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::ensure;
@@ -19,10 +19,10 @@ const CALLERS: usize = 32;
 const ROUNDS: usize = 5;
 /// The least that a long queue's throughput may be of a short one's.
 const RATIO_MIN: f64 = 0.8;
+/// Sends to a long queue are fast enough at this rate, whatever the short one's.
+const SENDS_PER_SECOND_MIN: f64 = 100_000.0;
 /// The most memory that the longest queue may take, in MB.
 const RESIDENT_MB_MAX: f64 = 100.0;
-/// The most that the disk may hold, as a multiple of all bodies.
-const DISK_RATIO_MAX: f64 = 1.5;
 /// The most that the files may have grown after a second fill, as a multiple of their lengths after the first.
 const GROWTH_MAX: f64 = 1.0;
 
@@ -33,10 +33,13 @@ struct Sizes {
     longest: u64,
     /// Sent and taken in one round.
     round: u64,
+    /// The most that the disk may hold for the longest queue at rest, as a multiple of all bodies.
+    disk_ratio_max: f64,
 }
 
-const SMALL: Sizes = Sizes { short: 200, long: 20_000, longest: 100_000, round: 5_000 };
-const FULL: Sizes = Sizes { short: 10_000, long: 1_000_000, longest: 5_000_000, round: 20_000 };
+/// The log's 16 MiB are a sixth of this longest queue, which is why its disk ratio may be greater.
+const SMALL: Sizes = Sizes { short: 200, long: 20_000, longest: 100_000, round: 5_000, disk_ratio_max: 1.7 };
+const FULL: Sizes = Sizes { short: 10_000, long: 1_000_000, longest: 5_000_000, round: 100_000, disk_ratio_max: 1.5 };
 
 /// The process that fills a queue.
 #[derive(Debug, Args)]
@@ -52,7 +55,7 @@ pub(crate) struct Arguments {
 pub(crate) struct Held {
     resident_mb: f64,
     peak_mb: f64,
-    /// When full the first time, when drained, when full again, and when drained and full once more.
+    /// At rest: when full the first time, when drained, when full again, and when drained and full once more.
     disk: [Taken; 4],
 }
 
@@ -65,11 +68,23 @@ struct Rates {
 
 type Rate = fn(&Rates) -> f64;
 
+/// A row of the table: what is done, and the rate at which a long queue is fast enough, if there is one.
+struct Work {
+    name: &'static str,
+    rate: Rate,
+    enough: Option<f64>,
+}
+
+const WORKS: [Work; 2] = [
+    Work { name: "send, 32 senders", rate: |rates| rates.send, enough: Some(SENDS_PER_SECOND_MIN) },
+    Work { name: "receive 10 + delete, 32 receivers", rate: |rates| rates.take, enough: None },
+];
+
 /// Measures all and prints it; an error when a limit is passed.
 pub(crate) async fn run(full: bool) -> anyhow::Result<()> {
     let sizes = if full { FULL } else { SMALL };
     let mut passed = throughput(&sizes).await?;
-    passed.extend(held(sizes.longest).await?);
+    passed.extend(held(&sizes).await?);
     ensure!(passed.is_empty(), "{}", passed.join("; "));
     Ok(())
 }
@@ -81,6 +96,8 @@ async fn throughput(sizes: &Sizes) -> anyhow::Result<Vec<String>> {
     let long = Engine::open(long_dir.path(), &clock).await?;
     short.fill(sizes.short, BODY_BYTES).await?;
     long.fill(sizes.long, BODY_BYTES).await?;
+    short.rest().await;
+    long.rest().await;
     note(format_args!("depth: {} and {} messages are queued", sizes.short, sizes.long));
     let (mut shorts, mut longs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -91,16 +108,14 @@ async fn throughput(sizes: &Sizes) -> anyhow::Result<Vec<String>> {
         ensure!(engine.messages()? == messages, "{} messages are left, not {messages}", engine.messages()?);
     }
     let (mut rows, mut passed) = (Vec::new(), Vec::new());
-    let works: [(_, Rate); 2] =
-        [("send, 32 senders", |rates| rates.send), ("receive 10 + delete, 32 receivers", |rates| rates.take)];
-    for (name, rate) in works {
+    for Work { name, rate, enough } in &WORKS {
         let ratio = median(shorts.iter().zip(&longs).map(|(short, long)| rate(long) / rate(short)));
-        let rates = [&shorts, &longs].map(|rounds| count(median(rounds.iter().map(rate))));
-        rows.push(
-            [vec![name.to_owned()], rates.to_vec(), vec![format!("{ratio:.2}"), format!("{RATIO_MIN}")]].concat(),
-        );
-        if ratio < RATIO_MIN {
-            passed.push(format!("{name}: {ratio:.2} of the short queue's throughput; at least {RATIO_MIN}"));
+        let rates = [&shorts, &longs].map(|rounds| median(rounds.iter().map(rate)));
+        let or = enough.map_or_else(String::new, |enough| format!(" or {}/s", count(enough)));
+        let figures = vec![count(rates[0]), count(rates[1]), format!("{ratio:.2}"), format!("{RATIO_MIN}{or}")];
+        rows.push([vec![(*name).to_owned()], figures].concat());
+        if ratio < RATIO_MIN && enough.is_none_or(|enough| rates[1] < enough) {
+            passed.push(format!("{name}: {ratio:.2} of the short queue's throughput; at least {RATIO_MIN}{or}"));
         }
     }
     let queued = [sizes.short, sizes.long].map(|messages| format!("at {} queued", count(messages as f64)));
@@ -120,7 +135,8 @@ async fn round(clock: &Arc<dyn Clock>, engine: &Engine, messages: u64) -> anyhow
     Ok(Rates { send: messages as f64 / sent.as_secs_f64(), take: messages as f64 / taken.as_secs_f64() })
 }
 
-async fn held(messages: u64) -> anyhow::Result<Vec<String>> {
+async fn held(sizes: &Sizes) -> anyhow::Result<Vec<String>> {
+    let messages = sizes.longest;
     let dir = tempfile::tempdir()?;
     let arguments = vec![format!("--dir={}", dir.path().display()), format!("--messages={messages}")];
     let held: Held = child::measure("run-depth", arguments).await?;
@@ -130,7 +146,7 @@ async fn held(messages: u64) -> anyhow::Result<Vec<String>> {
     let rows = [
         ("memory when full, MB", held.resident_mb, RESIDENT_MB_MAX),
         ("memory at its peak, drained and filled again, MB", held.peak_mb, f64::INFINITY),
-        ("blocks when full / payload", first, DISK_RATIO_MAX),
+        ("blocks when full / payload", first, sizes.disk_ratio_max),
         ("blocks when drained / payload", drained, f64::INFINITY),
         ("blocks at the second fill / payload", second, f64::INFINITY),
         ("blocks at the third fill / payload", third, f64::INFINITY),
@@ -140,24 +156,30 @@ async fn held(messages: u64) -> anyhow::Result<Vec<String>> {
     let cell = |value: f64| if value >= 10.0 { format!("{value:.0}") } else { format!("{value:.2}") };
     let limit = |limit: f64| if limit.is_finite() { cell(limit) } else { "-".into() };
     let lines = rows.map(|(name, value, most)| vec![name.to_owned(), cell(value), limit(most)]);
-    table(&format!("depth: {} messages of 1 KiB queued", count(messages as f64)), &["", "value", "limit"], &lines)?;
+    let title = format!("depth: {} messages of 1 KiB queued, disk at rest, all files", count(messages as f64));
+    table(&title, &["", "value", "limit"], &lines)?;
     let is_passed = |(_, value, most): &&(&str, f64, f64)| value > most;
     Ok(rows.iter().filter(is_passed).map(|(name, value, most)| format!("{name}: {value:.2}; at most {most}")).collect())
 }
 
-/// Fills a queue, drains it and fills it again, twice.
+/// Fills a queue, drains it and fills it again, twice. The memory is that under load, the disk that at rest.
 pub(crate) async fn fill(Arguments { dir, messages }: Arguments) -> anyhow::Result<Held> {
     let engine = Engine::open(&dir, &SystemClock::shared()).await?;
     engine.fill(messages, BODY_BYTES).await?;
-    let first = disk::taken(&dir)?;
     let resident_mb = child::resident_mb()?;
+    let first = at_rest(&engine, &dir).await?;
     engine.take(CALLERS, messages).await?;
-    let drained = disk::taken(&dir)?;
+    let drained = at_rest(&engine, &dir).await?;
     engine.fill(messages, BODY_BYTES).await?;
-    let second = disk::taken(&dir)?;
+    let second = at_rest(&engine, &dir).await?;
     engine.take(CALLERS, messages).await?;
     engine.fill(messages, BODY_BYTES).await?;
     ensure!(engine.messages()? == messages, "{} messages are queued, not {messages}", engine.messages()?);
-    let disk = [first, drained, second, disk::taken(&dir)?];
+    let disk = [first, drained, second, at_rest(&engine, &dir).await?];
     Ok(Held { resident_mb, peak_mb: child::peak_mb()?, disk })
+}
+
+async fn at_rest(engine: &Engine, dir: &Path) -> anyhow::Result<Taken> {
+    engine.rest().await;
+    disk::taken(dir)
 }

@@ -15,14 +15,18 @@ use nightmail::store::{self, Store};
 use crate::load;
 
 const QUEUE: &str = "bench";
-/// The syncs of one commit: two-phase, for a quick start after a crash.
-const SYNCS_PER_COMMIT: u64 = 2;
+/// The syncs of redb's file for one checkpoint: two-phase, for a quick start after a crash.
+const SYNCS_PER_CHECKPOINT: u64 = 2;
 /// The most messages of one receive.
 const RECEIVE_MAX: usize = 10;
 /// The messages of one call when a queue is filled, which is not measured.
 const FILL_BATCH: u64 = 1_000;
 /// Callers that fill a queue.
 const FILLERS: usize = 4;
+/// A store that makes no checkpoint for this long has made its last one: it makes one after a second without work.
+const NO_CHECKPOINT_FOR: Duration = Duration::from_millis(3_500);
+/// How often it is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// An open store with one queue. Clones share it.
 #[derive(Clone)]
@@ -76,9 +80,26 @@ impl Engine {
         Ok(stats::stats(&snapshot, &queue, self.queues.now())?.total())
     }
 
-    /// The number of syncs of all commits so far.
+    /// The number of syncs so far, of the log and of redb's file.
     pub(crate) fn syncs(&self) -> u64 {
-        self.queues.store().commits() * SYNCS_PER_COMMIT
+        self.queues.store().syncs() + self.checkpoints() * SYNCS_PER_CHECKPOINT
+    }
+
+    /// The number of checkpoints so far.
+    pub(crate) fn checkpoints(&self) -> u64 {
+        self.queues.store().checkpoints()
+    }
+
+    /// Waits until a store without work has made its last checkpoint, so that all its messages are in redb's file.
+    pub(crate) async fn rest(&self) {
+        let (mut seen, mut since) = (self.checkpoints(), self.clock.monotonic());
+        while self.clock.monotonic() - since < NO_CHECKPOINT_FOR {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = self.checkpoints();
+            if now != seen {
+                (seen, since) = (now, self.clock.monotonic());
+            }
+        }
     }
 
     /// Sends so many messages in large batches.

@@ -14,7 +14,9 @@ mod harness;
 mod latency;
 mod load;
 mod log;
+mod log_fill;
 mod output;
+mod paced;
 mod pdf;
 mod pipeline;
 mod recovery;
@@ -38,7 +40,7 @@ struct Cli {
 enum Bench {
     /// The daemon's whole pipeline next to a bare loop over the same users
     Pipeline,
-    /// Durable sends, receive and delete, next to two append-only logs
+    /// Durable sends, receive and delete, paced senders, next to append-only logs
     Send,
     /// Throughput, memory and disk with few and with many messages queued
     Depth,
