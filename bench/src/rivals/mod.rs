@@ -13,8 +13,10 @@ mod ours;
 mod postgres;
 mod rabbitmq;
 mod redis;
+mod rust_queue;
 mod server;
 mod side;
 mod syncs;
+mod verdict;
 
 pub(crate) use compare::run;
