@@ -15,6 +15,8 @@ pub mod error;
 mod exclusive;
 pub mod format;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod hints;
 pub mod holder;

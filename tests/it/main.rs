@@ -18,6 +18,8 @@ mod drain;
 #[cfg(test)]
 mod format;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
