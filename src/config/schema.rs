@@ -38,7 +38,7 @@ const fn key(
 #[rustfmt::skip] // One key, one entry: path, scope, shape and fallback on the first line, its meaning on the second.
 pub(super) const KEYS: &[Key] = &[
     key("data_dir", All, ValueType::Path, Told("$STATE_DIRECTORY, else /var/lib/nightmail for a file in /etc/nightmail, else ./data"),
-        "The directory of the store, `nightmail.redb` and `nightmail.log`."),
+        "The directory of the store: `nightmail.redb` and its log, `nightmail.log0` and `nightmail.log1`."),
     key("log.level", All, ValueType::LogFilter, Toml("\"info\""),
         "What is logged: a level, or a filter such as `info,nightmail::work=debug`."),
     key("log.format", All, ValueType::Choice(&["auto", "text", "json"]), Toml("\"auto\""),
@@ -47,10 +47,10 @@ pub(super) const KEYS: &[Key] = &[
         "At shutdown, messages in work have this long to end."),
     key("control.socket", All, ValueType::Path, Told("control.sock in $RUNTIME_DIRECTORY, else in /run/nightmail for a file in /etc/nightmail, else in data_dir"),
         "The Unix socket of the command line; at most 107 bytes."),
-    key("store.cache", All, ValueType::Size(MIB, 64 * GIB), Toml("\"64MiB\""),
+    key("store.cache", All, ValueType::Size(MIB, 64 * GIB), Toml("\"32MiB\""),
         "The page cache of the store."),
-    key("store.log", All, ValueType::Size(MIB, GIB), Toml("\"16MiB\""),
-        "The log beside the store. When it is full, the store makes a checkpoint: the longer the log, the rarer and longer those are, and the longer the start after a crash."),
+    key("store.log", All, ValueType::Size(MIB, GIB), Toml("\"32MiB\""),
+        "The two segments of the log beside the store, together. A checkpoint begins when half of one is full: the longer the log, the rarer and longer those are, the more memory it takes (about as much again), and the longer the start after a crash."),
     key("store.group_max", All, ValueType::Count(1, 65_536), Toml("1024"),
         "At most this many steps share one commit."),
     key("store.waiting_max", All, ValueType::Count(1, 1_048_576), Toml("4096"),

@@ -24,12 +24,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults for a file: 16 MiB of log, 64 MiB of cache, groups of 1024, 4096 waiting, for a daemon.
+    /// The defaults for a file: 32 MiB of log, 32 MiB of cache, groups of 1024, 4096 waiting, for a daemon.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            log_bytes: 16 << 20,
-            cache_bytes: 64 << 20,
+            log_bytes: 32 << 20,
+            cache_bytes: 32 << 20,
             group_max: 1024,
             waiting_max: 4096,
             purpose: Purpose::Serve,
