@@ -112,16 +112,16 @@ impl<'t> Changes<'t> {
         self.hints.borrow_mut().may_be_in(&self.layers.base, table, key)
     }
 
-    /// Writes a value.
-    pub(super) fn insert(&mut self, table: TableId, key: KeyBytes, value: &[u8]) {
+    /// Writes the value that `encode` appends.
+    pub(super) fn insert(&mut self, table: TableId, key: KeyBytes, encode: impl FnOnce(&mut Vec<u8>)) {
         self.count += 1;
-        let stored: Arc<[u8]> = self
-            .redo
-            .put(table, &key, |out| {
-                out.extend_from_slice(value);
-                out.extend_from_slice(&checksum::of(table, &key, value));
-            })
-            .into();
+        let put = self.redo.put(table, &key, |out| {
+            let begin = out.len();
+            encode(out);
+            let checksum = checksum::of(table, &key, &out[begin..]);
+            out.extend_from_slice(&checksum);
+        });
+        let stored: Arc<[u8]> = put.into();
         self.hints.get_mut().wrote(table, &key);
         let overlay = self.layers.active.table_mut(table);
         let is_above_row = overlay.get(&*key).is_some_and(|entry| entry.is_above_row);

@@ -56,7 +56,7 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault.
     pub fn insert(&mut self, key: &K, record: &R) -> Result<(), Error> {
-        self.changes.insert(self.table, key.to_bytes(), &record.encode());
+        self.changes.insert(self.table, key.to_bytes(), |out| record.encode_into(out));
         Ok(())
     }
 

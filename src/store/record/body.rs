@@ -104,20 +104,24 @@ const HEAD_BYTES_1: usize = HEAD_BYTES - 4;
 
 impl Record for Body {
     fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEAD_BYTES + self.bytes.len());
+        self.encode_into(&mut out);
+        out
+    }
+
+    fn encode_into(&self, out: &mut Vec<u8>) {
         let envelope = if self.envelope == Envelope::default() {
             Vec::new()
         } else {
             postcard::to_stdvec(&self.envelope).expect("an envelope holds nothing that postcard cannot write")
         };
         let length = u32::try_from(envelope.len()).expect("an envelope is smaller than a message may be");
-        let mut out = Vec::with_capacity(HEAD_BYTES + envelope.len() + self.bytes.len());
         out.push(VERSION);
         out.extend(self.run.to_be_bytes());
         out.extend(self.recipient);
         out.extend(length.to_be_bytes());
         out.extend(envelope);
-        out.extend(&self.bytes);
-        out
+        out.extend_from_slice(&self.bytes);
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {

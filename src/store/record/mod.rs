@@ -31,6 +31,11 @@ pub trait Record: Sized {
     /// The record's bytes, version first.
     fn encode(&self) -> Vec<u8>;
 
+    /// Appends the record's bytes. Hot records do without the copy.
+    fn encode_into(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.encode());
+    }
+
     /// The record from its bytes.
     ///
     /// # Errors

@@ -174,9 +174,13 @@ impl MessageState {
 
 impl Record for MessageState {
     fn encode(&self) -> Vec<u8> {
-        let flags = self.flags();
-        let mut out = Vec::with_capacity(BYTES + extra_bytes(flags));
-        out.extend([VERSION, self.phase as u8, self.owner as u8, flags]);
+        let mut out = Vec::with_capacity(BYTES + extra_bytes(self.flags()));
+        self.encode_into(&mut out);
+        out
+    }
+
+    fn encode_into(&self, out: &mut Vec<u8>) {
+        out.extend([VERSION, self.phase as u8, self.owner as u8, self.flags()]);
         out.extend(self.body.to_be_bytes());
         out.extend(self.message_id.as_bytes());
         for ms in [
@@ -195,8 +199,7 @@ impl Record for MessageState {
         out.extend(self.arrival_seq.to_be_bytes());
         out.extend(self.size_bytes.to_be_bytes());
         out.extend(self.source.to_be_bytes());
-        self.encode_extras(&mut out);
-        out
+        self.encode_extras(out);
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
