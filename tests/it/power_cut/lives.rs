@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nightmail::base::ManualClock;
 use nightmail::queue::{Queues, Send, catalog, peek};
 use nightmail::run::Ledger;
-use nightmail::store::{Options, Store};
+use nightmail::store::{Options, Store, Tx};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -16,6 +16,7 @@ use rand::{RngExt, SeedableRng};
 use super::disk::{Bytes, Call, Machine, open, options};
 use super::image::lose;
 use super::recovery::{Meddle, take_other_generations};
+use super::watch::Watch;
 use crate::harness::{say, seed, size};
 use crate::support::{START, START_NOW, World, unsound};
 
@@ -60,6 +61,7 @@ impl Lives {
             meddle(&mut self.disks);
         }
         let machine = Machine::holding(self.disks.clone());
+        machine.watch(Arc::new(Watch::slow()));
         // Each message is a frame of its own.
         let options = Options { group_max: 1, ..options() };
         let store = Store::open_on(machine.disks(), &options).map_err(|error| format!("does not open: {error}"))?;
@@ -160,4 +162,34 @@ async fn no_power_cut_in_any_of_many_lives_brings_a_message_of_an_earlier_one_ba
         }
     }
     panic!("recovery looks at no generation: not found");
+}
+
+/// Writes a row that is another one in each life, and rows that are the same and fill a second sector.
+fn rows(tx: &mut Tx<'_>, number: u64) -> Result<(), nightmail::store::Error> {
+    tx.meta()?.insert(&"number".into(), &number)?;
+    for same in 0..20 {
+        tx.meta()?.insert(&format!("same-{same:02}"), &7)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_frame_that_one_life_left_torn_is_not_completed_by_the_next() {
+    let made = Machine::holding(Bytes::default());
+    drop(open(&made).unwrap());
+    let mut disks = made.content();
+    // The first life leaves the first sector of its frame, the second one the second.
+    for sector in 0..2 {
+        let machine = Machine::holding(disks);
+        let store = open(&machine).unwrap();
+        disks = machine.begin();
+        store.write(move |tx| rows(tx, sector as u64)).await.unwrap();
+        let calls = machine.take_calls();
+        let frame = calls.iter().find(|call| super::log::is_frame(call)).unwrap();
+        let (offset, data) = frame.log_write().unwrap();
+        assert_eq!(data.len(), 1024);
+        disks[frame.disk][offset + 512 * sector..][..512].copy_from_slice(&data[512 * sector..][..512]);
+    }
+    let found = open(&Machine::holding(disks)).unwrap().snapshot().unwrap().meta().unwrap().get(&"number".into());
+    assert_eq!(found, Ok(None), "neither was ever answered");
 }

@@ -1,12 +1,16 @@
 //! A workload as the disks see it: every call to them, and what the store must hold after a power cut behind any of them.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::disk::{Bytes, Call, Machine, apply, open};
 use super::log;
 use super::watch::{Sight, Viewer};
 use super::workload::{Length, Workload, any_length, short_length, whole};
 use crate::harness::until;
+
+/// The last frame of a group gets its mark within this time, however busy the machine is.
+const MARK_MAX: Duration = Duration::from_secs(20);
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -63,7 +67,8 @@ impl Recording {
             answered.push(machine.calls());
             states.push(whole(&workload.world.snapshot()));
             // Otherwise the loss of the last frame could not be noticed.
-            until("a mark behind the last frame", async || machine.is_marked().then_some(())).await;
+            let marked = until("a mark behind the last frame", async || machine.is_marked().then_some(()));
+            tokio::time::timeout(MARK_MAX, marked).await.expect("the last frame gets its mark at once");
         }
         let sights = workload.end();
         workload.world.check();

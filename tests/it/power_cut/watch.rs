@@ -9,8 +9,10 @@ use nightmail::store::Store;
 use super::disk::Machine;
 use super::workload::whole;
 
-/// A sync of the log waits this long for an answer that must not come before its end.
+/// A sync that is looked at waits this long for an answer that must not come before its end.
 const PAUSE: Duration = Duration::from_millis(2);
+/// A disk on which every sync of the log takes so long that the groups behind it share one.
+const SLOW: Duration = Duration::from_micros(200);
 
 /// Who saw the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +32,12 @@ pub(super) struct Sight {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Taken at the end, since the store itself holds the machine that holds the watch.
     store: Mutex<Option<Store>>,
+    /// How long a sync that is looked at takes.
+    pause: Duration,
     /// Whether the syncs of the step that runs now are looked at.
     is_looking: AtomicBool,
     /// How many steps were answered.
@@ -44,13 +48,12 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn over(store: Store) -> Self {
-        Self {
-            store: Mutex::new(Some(store)),
-            is_looking: AtomicBool::default(),
-            answers: Mutex::default(),
-            has_answered: Condvar::new(),
-            sights: Mutex::default(),
-        }
+        Self { store: Mutex::new(Some(store)), pause: PAUSE, ..Self::default() }
+    }
+
+    /// Only makes every sync of the log slow.
+    pub(super) fn slow() -> Self {
+        Self { pause: SLOW, is_looking: true.into(), ..Self::default() }
     }
 
     /// Looks at each sync of the log from now on.
@@ -93,6 +96,6 @@ impl Watch {
         let answers = self.answers.lock().unwrap();
         let before = *answers;
         // In vain, unless an answer comes too early: then it is recorded before this sync.
-        drop(self.has_answered.wait_timeout_while(answers, PAUSE, |answers| *answers == before).unwrap());
+        drop(self.has_answered.wait_timeout_while(answers, self.pause, |answers| *answers == before).unwrap());
     }
 }
