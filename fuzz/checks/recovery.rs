@@ -12,7 +12,10 @@ use super::input::Input;
 use super::log::{self, SECTOR_BYTES, START};
 use super::memory::{Files, Machine};
 
-const EDITS_MAX: usize = 12;
+/// At most so many edits, of so many kinds; the first kinds are what a disk can do.
+const EDITS_MAX: u8 = 8;
+const KINDS: u8 = 8;
+const KINDS_OF_DAMAGE: u8 = 3;
 /// CRC-32C detects this many flipped bits, wherever they are.
 const FLIPS_MAX: u32 = 3;
 /// The row that is written after a recovery.
@@ -38,18 +41,21 @@ struct Edited {
     touched: [Vec<bool>; 3],
 }
 
-/// Edits one of the images as the bytes say, and opens it.
-pub(crate) fn check(data: &[u8]) {
+/// Edits one of the images as the bytes say, and opens it; returns whether it opens.
+pub(crate) fn check(data: &[u8]) -> bool {
     static IMAGES: OnceLock<[Image; 3]> = OnceLock::new();
     let images = IMAGES.get_or_init(image::all);
     let mut input = Input::of(data);
     let image = &images[usize::from(input.byte()) % images.len()];
     let edited = edit(image, &mut input);
     let machine = Machine::of(edited.files.clone());
-    match machine.open() {
+    let result = machine.open();
+    let is_open = result.is_ok();
+    match result {
         Ok(store) => opened(image, &edited, &machine, store),
         Err(error) => refused(image, &edited, &machine, &error),
     }
+    is_open
 }
 
 /// The segments are as they were, and with the sound ones the store opens and has every row.
@@ -107,15 +113,16 @@ fn edit(image: &Image, input: &mut Input<'_>) -> Edited {
     let files = image.files.clone();
     let touched = files.clone().map(|file| vec![false; file.len()]);
     let mut edited = Edited { files, kind: Kind::Damaged, flips: 0, touched };
-    for _ in 0..EDITS_MAX {
-        if input.is_empty() {
-            break;
-        }
+    let choice = input.byte();
+    let kinds = if choice >= 128 { KINDS } else { KINDS_OF_DAMAGE };
+    for _ in 0..=choice % EDITS_MAX {
         let (choice, file) = (input.byte(), 1 + usize::from(input.byte() % 2));
         let bytes = edited.files[file].len();
-        match choice % 8 {
+        match choice % kinds {
             0 => edited.flip(file, input.below(bytes), input.byte() % 8),
             1 => edited.lose(file, input.below(bytes / SECTOR_BYTES), usize::from(input.byte() % 8)),
+            // A lost end decides what comes of the store, whatever else happens to it.
+            2 if input.byte() % 8 > 0 => edited.lose(file, place(input, bytes) / SECTOR_BYTES, 0),
             2 => edited.truncate(file, input.below(bytes)),
             3 => {
                 let (at, length) = (input.below(bytes), usize::from(input.byte()));
@@ -190,14 +197,16 @@ impl Edited {
 
 /// Generation, sequence and synced through, near those of the newest frame.
 fn numbers(image: &Image, input: &mut Input<'_>) -> [u64; 3] {
-    let mut near = |number: u64| number.saturating_add(4).saturating_sub(u64::from(input.byte() % 32));
+    let mut near = |number: u64| number.saturating_add(4).saturating_sub(u64::from(input.byte() % 8));
     [near(image.generation), near(image.sequence), near(image.sequence)]
 }
 
 /// Where a frame goes: mostly where one could be.
 fn place(input: &mut Input<'_>, bytes: usize) -> usize {
-    let at = START + input.below(32) * SECTOR_BYTES;
-    if input.byte() % 16 == 0 { input.below(bytes) } else { at.min(bytes) }
+    let choice = input.byte();
+    let sectors = if choice < 128 { 4 } else { 32 };
+    let at = START + input.below(sectors) * SECTOR_BYTES;
+    if choice % 16 == 0 { input.below(bytes) } else { at.min(bytes) }
 }
 
 /// Rows as a store could have written them.

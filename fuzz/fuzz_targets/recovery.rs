@@ -13,4 +13,6 @@ mod memory;
 #[path = "../checks/recovery.rs"]
 mod recovery;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| recovery::check(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    recovery::check(data);
+});
