@@ -123,7 +123,7 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use super::super::disk::{Disk, FileDisk};
     use super::super::segment::Content;
@@ -151,5 +151,59 @@ mod tests {
             disks[0].write(at, &[0]).unwrap();
         }
         assert_eq!(log.space.at() + SECTOR_BYTES, segments[0].bytes(), "the segment is full");
+    }
+
+    /// A segment's disk that tells its writes and syncs.
+    #[derive(Debug)]
+    struct Telling {
+        file: FileDisk,
+        segment: usize,
+        told: Arc<Mutex<Vec<(usize, &'static str)>>>,
+    }
+
+    impl Telling {
+        fn tell(&self, what: &'static str) {
+            self.told.lock().unwrap().push((self.segment, what));
+        }
+    }
+
+    impl Disk for Telling {
+        fn bytes(&self) -> io::Result<u64> {
+            self.file.bytes()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.file.read(offset, out)
+        }
+
+        fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+            self.file.set_bytes(bytes)
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.tell("write");
+            self.file.write(offset, data)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.tell("sync");
+            self.file.sync()
+        }
+    }
+
+    #[test]
+    fn the_first_frame_of_a_generation_waits_for_the_sync_of_the_last_one_before() {
+        let told = Arc::<Mutex<Vec<_>>>::default();
+        let segments = [0, 1].map(|segment| {
+            let disk = Telling { file: FileDisk(tempfile::tempfile().unwrap()), segment, told: told.clone() };
+            Segment::make(Arc::new(disk), "log".into(), 7, 16 << 10).unwrap()
+        });
+        let mut log = Log::after(segments, 0, 0);
+        told.lock().unwrap().clear();
+        for (generation, sequence) in [(1, 1), (1, 2), (2, 3), (3, 4)] {
+            log.append(generation, sequence, vec![0; HEAD_BYTES]).unwrap();
+        }
+        let expected = [(0, "write"), (0, "write"), (0, "sync"), (1, "write"), (1, "sync"), (0, "write")];
+        assert_eq!(*told.lock().unwrap(), expected);
     }
 }
