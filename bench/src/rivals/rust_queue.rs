@@ -17,7 +17,7 @@ use super::side::Started;
 use crate::load;
 
 const QUEUE: &str = "bench";
-/// Every job has a name there.
+/// Every message has a name there.
 const JOB: &str = "message";
 /// What a client waits when nothing is there.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -31,7 +31,7 @@ pub(crate) struct Embedded {
 pub(crate) async fn start(clock: &Arc<dyn Clock>) -> anyhow::Result<Started<ByClients<Embedded>>> {
     let dir = server::dir()?;
     // A redb storage without write coalescing is the durability that its configuration calls `immediate`.
-    let queue = RustQueue::redb(dir.path().join("jobs.redb"))?.build()?;
+    let queue = RustQueue::redb(dir.path().join("rustqueue.redb"))?.build()?;
     let side = ByClients::new(Embedded { queue, _dir: dir }, clock.clone());
     Ok(Started { version: "0.3, in process".into(), side })
 }
@@ -60,12 +60,12 @@ impl Client for RustQueue {
     }
 
     async fn take(&mut self) -> anyhow::Result<Option<u64>> {
-        let Some(job) = self.pull(QUEUE, 1).await?.pop() else {
+        let Some(taken) = self.pull(QUEUE, 1).await?.pop() else {
             tokio::time::sleep(PAUSE).await;
             return Ok(None);
         };
-        self.ack(job.id, None).await?;
-        let text = job.data.as_str().context("a message is not text")?;
+        self.ack(taken.id, None).await?;
+        let text = taken.data.as_str().context("a message is not text")?;
         Ok(Some(load::number(text.as_bytes())?))
     }
 }
