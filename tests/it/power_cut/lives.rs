@@ -62,8 +62,9 @@ impl Lives {
         }
         let machine = Machine::holding(self.disks.clone());
         machine.watch(Arc::new(Watch::slow()));
-        // Each message is a frame of its own.
-        let options = Options { group_max: 1, ..options() };
+        // Each message is a frame of its own. Now and then the log has another size in a life.
+        let factor = if self.rng.random_ratio(1, 10) { 2 } else { 1 };
+        let options = Options { group_max: 1, log_bytes: options().log_bytes * factor, ..options() };
         let store = Store::open_on(machine.disks(), &options).map_err(|error| format!("does not open: {error}"))?;
         self.acknowledged = self.compare(&store)?;
         let queues = Queues::new(store, ManualClock::new(START), Arc::new(Ledger));
