@@ -136,15 +136,14 @@ impl Recording {
     fn reorder(&mut self, order: &[usize]) {
         let mut place = vec![0; order.len()];
         order.iter().enumerate().for_each(|(new, old)| place[*old] = new);
-        let log = |at: &usize| self.calls[*at].is_of_log();
         let (mut after, mut before) = (vec![0], vec![order.len()]);
-        for at in 0..order.len() {
+        for (call, place) in self.calls.iter().zip(&place) {
             let last = *after.last().expect("it begins with one");
-            after.push(if log(&at) { last.max(place[at] + 1) } else { last });
+            after.push(if call.is_of_log() { last.max(place + 1) } else { last });
         }
-        for at in (0..order.len()).rev() {
+        for (call, place) in self.calls.iter().zip(&place).rev() {
             let last = *before.last().expect("it begins with one");
-            before.push(if log(&at) { last.min(place[at]) } else { last });
+            before.push(if call.is_of_log() { last.min(*place) } else { last });
         }
         before.reverse();
         self.begun.iter_mut().for_each(|begun| *begun = before[*begun]);
