@@ -2,6 +2,7 @@
 //! frame that makes them durable.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -20,11 +21,16 @@ pub(super) struct Changes<'t> {
     /// The newest rows before the group, to which a refused step returns.
     before: Memtable,
     redo: Redo,
+    /// Rows that the group has read from redb: their removal needs no second search.
+    seen_in_base: RefCell<HashSet<(u8, KeyBytes)>>,
     /// Counts the writes.
     count: u64,
     /// The first storage fault; set once, it ends the group.
     failed: OnceCell<Error>,
 }
+
+/// At most this many rows that were read from redb are remembered for the rest of the group.
+const SEEN_MAX: usize = 4096;
 
 /// How much a group had written at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +42,15 @@ pub(super) struct Mark {
 impl<'t> Changes<'t> {
     pub(super) fn new(layers: &'t mut Layers, hints: &'t mut Hints) -> Self {
         let before = layers.active.clone();
-        Self { layers, hints: RefCell::new(hints), before, redo: Redo::default(), count: 0, failed: OnceCell::new() }
+        Self {
+            layers,
+            hints: RefCell::new(hints),
+            before,
+            redo: Redo::default(),
+            seen_in_base: RefCell::default(),
+            count: 0,
+            failed: OnceCell::new(),
+        }
     }
 
     /// The rows that the group sees.
@@ -103,8 +117,21 @@ impl<'t> Changes<'t> {
     pub(super) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Bytes<'_>>, Error> {
         match self.layers.in_memory(table, key) {
             Some(entry) => Ok(entry.value.as_deref().map(Bytes::Memory)),
-            None if self.may_be_in_base(table, key)? => Ok(self.layers.base.get(table, key)?.map(Bytes::Disk)),
+            None if self.may_be_in_base(table, key)? => {
+                let found = self.layers.base.get(table, key)?.map(Bytes::Disk);
+                if found.is_some() {
+                    self.saw_in_base(table, key);
+                }
+                Ok(found)
+            }
             None => Ok(None),
+        }
+    }
+
+    fn saw_in_base(&self, table: TableId, key: &[u8]) {
+        let mut seen = self.seen_in_base.borrow_mut();
+        if seen.len() < SEEN_MAX {
+            seen.insert((table.number, KeyBytes::of(&[key])));
         }
     }
 
@@ -124,7 +151,10 @@ impl<'t> Changes<'t> {
         let stored: Arc<[u8]> = put.into();
         self.hints.get_mut().wrote(table, &key);
         let overlay = self.layers.active.table_mut(table);
-        let is_above_row = overlay.get(&*key).is_some_and(|entry| entry.is_above_row);
+        let is_above_row = match overlay.get(&*key) {
+            Some(entry) => entry.is_above_row,
+            None => self.seen_in_base.get_mut().contains(&(table.number, key.clone())),
+        };
         overlay.insert(key, Entry { value: Some(stored), is_above_row });
     }
 
@@ -149,9 +179,12 @@ impl<'t> Changes<'t> {
     }
 
     /// Whether a row lies under the newest rows.
-    fn lies_below(&self, table: TableId, key: &[u8]) -> Result<bool, Error> {
-        if let Some(entry) = self.layers.frozen.as_ref().and_then(|frozen| frozen.table(table).get(key)) {
+    fn lies_below(&self, table: TableId, key: &KeyBytes) -> Result<bool, Error> {
+        if let Some(entry) = self.layers.frozen.as_ref().and_then(|frozen| frozen.table(table).get(&**key)) {
             return Ok(entry.value.is_some());
+        }
+        if self.seen_in_base.borrow().contains(&(table.number, key.clone())) {
+            return Ok(true);
         }
         Ok(self.may_be_in_base(table, key)? && self.layers.base.get(table, key)?.is_some())
     }
@@ -177,6 +210,9 @@ impl<'t> Changes<'t> {
         let found = next.as_ref().map(|(key, _)| key.stored());
         self.hints.borrow_mut().saw(table, low, high, rows.hidden, found);
         while let Some((key, value)) = next {
+            if let Bytes::Disk(_) = key {
+                self.saw_in_base(table, key.stored());
+            }
             if visit(&key, &value)?.is_break() {
                 break;
             }

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -202,6 +203,12 @@ impl PartialOrd for KeyBytes {
 impl Ord for KeyBytes {
     fn cmp(&self, other: &Self) -> Ordering {
         (**self).cmp(&**other)
+    }
+}
+
+impl Hash for KeyBytes {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }
 
