@@ -52,7 +52,7 @@ fn segment(input: &mut Input<'_>) -> (Vec<u8>, Vec<Written>) {
     while !input.is_empty() {
         let choice = input.byte();
         let [generation, sequence, synced_through] = &mut numbers;
-        *generation += u64::from(choice % 16 == 0);
+        *generation += u64::from(choice.is_multiple_of(16));
         *sequence = sequence.wrapping_add(if choice % 16 == 1 { u64::from(input.byte()) } else { 1 });
         *synced_through = sequence.saturating_sub(u64::from(choice >> 6));
         let are_writes = choice & 32 == 0;

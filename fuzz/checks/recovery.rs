@@ -122,7 +122,7 @@ fn edit(image: &Image, input: &mut Input<'_>) -> Edited {
             0 => edited.flip(file, input.below(bytes), input.byte() % 8),
             1 => edited.lose(file, input.below(bytes / SECTOR_BYTES), usize::from(input.byte() % 8)),
             // A lost end decides what comes of the store, whatever else happens to it.
-            2 if input.byte() % 8 > 0 => edited.lose(file, place(input, bytes) / SECTOR_BYTES, 0),
+            2 if !input.byte().is_multiple_of(8) => edited.lose(file, place(input, bytes) / SECTOR_BYTES, 0),
             2 => edited.truncate(file, input.below(bytes)),
             3 => {
                 let (at, length) = (input.below(bytes), usize::from(input.byte()));
@@ -139,8 +139,8 @@ fn edit(image: &Image, input: &mut Input<'_>) -> Edited {
             }
             6 => edited.copy(file, input),
             _ => {
-                let store = if input.byte() % 4 == 0 { 1 } else { image.store };
-                let length = if input.byte() % 4 == 0 { u64::MAX } else { input.below(1 << 16) as u64 };
+                let store = if input.byte().is_multiple_of(4) { 1 } else { image.store };
+                let length = if input.byte().is_multiple_of(4) { u64::MAX } else { input.below(1 << 16) as u64 };
                 edited.put(Kind::MadeUp, file, 0, &header(store, length));
             }
         }
@@ -206,7 +206,7 @@ fn place(input: &mut Input<'_>, bytes: usize) -> usize {
     let choice = input.byte();
     let sectors = if choice < 128 { 4 } else { 32 };
     let at = START + input.below(sectors) * SECTOR_BYTES;
-    if choice % 16 == 0 { input.below(bytes) } else { at.min(bytes) }
+    if choice.is_multiple_of(16) { input.below(bytes) } else { at.min(bytes) }
 }
 
 /// Rows as a store could have written them.
@@ -217,7 +217,7 @@ fn writes(input: &mut Input<'_>) -> Vec<Write> {
 
 fn made_up(number: u64, choice: u8) -> Write {
     let key = image::name(number).into_bytes();
-    let value = (choice % 4 > 0).then(|| seal(RUN_KEYS, &key, &number.to_be_bytes()));
+    let value = (!choice.is_multiple_of(4)).then(|| seal(RUN_KEYS, &key, &number.to_be_bytes()));
     (RUN_KEYS, key, value)
 }
 
