@@ -49,7 +49,7 @@ pub(crate) fn check(data: &[u8]) {
 fn segment(input: &mut Input<'_>) -> (Vec<u8>, Vec<Written>) {
     let (mut content, mut written) = (vec![0; SEGMENT_BYTES], Vec::new());
     let (mut at, mut numbers) = (START, [1, 0, 0]);
-    while !input.is_empty() {
+    for _ in 0..input.byte() {
         let choice = input.byte();
         let [generation, sequence, synced_through] = &mut numbers;
         *generation += u64::from(choice.is_multiple_of(16));
