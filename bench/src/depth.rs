@@ -37,8 +37,8 @@ struct Sizes {
     disk_ratio_max: f64,
 }
 
-/// The log's 16 MiB are a sixth of this longest queue, which is why its disk ratio may be greater.
-const SMALL: Sizes = Sizes { short: 200, long: 20_000, longest: 100_000, round: 5_000, disk_ratio_max: 1.7 };
+/// The log's 32 MiB are a sixth of this longest queue, which is why its disk ratio may be greater.
+const SMALL: Sizes = Sizes { short: 200, long: 20_000, longest: 200_000, round: 5_000, disk_ratio_max: 1.7 };
 const FULL: Sizes = Sizes { short: 10_000, long: 1_000_000, longest: 5_000_000, round: 100_000, disk_ratio_max: 1.5 };
 
 /// The process that fills a queue.
@@ -54,6 +54,8 @@ pub(crate) struct Arguments {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Held {
     resident_mb: f64,
+    /// The same once the last checkpoint is made.
+    rest_mb: f64,
     peak_mb: f64,
     /// At rest: when full the first time, when drained, when full again, and when drained and full once more.
     disk: [Taken; 4],
@@ -145,6 +147,7 @@ async fn held(sizes: &Sizes) -> anyhow::Result<Vec<String>> {
     let [length, _, grown, once_more] = held.disk.map(|taken| taken.length as f64);
     let rows = [
         ("memory when full, MB", held.resident_mb, RESIDENT_MB_MAX),
+        ("memory at rest, MB", held.rest_mb, f64::INFINITY),
         ("memory at its peak, drained and filled again, MB", held.peak_mb, f64::INFINITY),
         ("blocks when full / payload", first, sizes.disk_ratio_max),
         ("blocks when drained / payload", drained, f64::INFINITY),
@@ -168,6 +171,7 @@ pub(crate) async fn fill(Arguments { dir, messages }: Arguments) -> anyhow::Resu
     engine.fill(messages, BODY_BYTES).await?;
     let resident_mb = child::resident_mb()?;
     let first = at_rest(&engine, &dir).await?;
+    let rest_mb = child::resident_mb()?;
     engine.take(CALLERS, messages).await?;
     let drained = at_rest(&engine, &dir).await?;
     engine.fill(messages, BODY_BYTES).await?;
@@ -176,7 +180,7 @@ pub(crate) async fn fill(Arguments { dir, messages }: Arguments) -> anyhow::Resu
     engine.fill(messages, BODY_BYTES).await?;
     ensure!(engine.messages()? == messages, "{} messages are queued, not {messages}", engine.messages()?);
     let disk = [first, drained, second, at_rest(&engine, &dir).await?];
-    Ok(Held { resident_mb, peak_mb: child::peak_mb()?, disk })
+    Ok(Held { resident_mb, rest_mb, peak_mb: child::peak_mb()?, disk })
 }
 
 async fn at_rest(engine: &Engine, dir: &Path) -> anyhow::Result<Taken> {

@@ -24,7 +24,7 @@ const FILL_BATCH: u64 = 1_000;
 /// Callers that fill a queue.
 const FILLERS: usize = 4;
 /// A store that makes no checkpoint for this long has made its last one: it makes one after a second without work.
-const NO_CHECKPOINT_FOR: Duration = Duration::from_millis(3_500);
+const NO_CHECKPOINT_FOR: Duration = Duration::from_secs(3);
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 

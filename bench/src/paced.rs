@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
 use bytes::Bytes;
 use nightmail::base::Clock;
 use tokio::task::JoinSet;
@@ -18,8 +17,8 @@ use crate::log::{Kind, Log};
 use crate::output::{count, median, note, percentile, table};
 
 const SENDERS: u32 = 32;
-/// Between two calls of a sender: 4,000 messages a second by all of them.
-const EVERY: Duration = Duration::from_millis(8);
+/// Between two calls of a sender: 8,000 messages a second by all of them.
+const EVERY: Duration = Duration::from_millis(4);
 /// The longest wait may be this many times the plain log's 99.9th percentile of the same round.
 const RATIO_MAX: f64 = 2.0;
 /// A round must cross this many checkpoints.
@@ -41,22 +40,29 @@ impl Round {
     }
 }
 
-/// Measures and prints it; returns the limit that was passed, if it was.
-pub(crate) async fn run(clock: &Arc<dyn Clock>, full: bool) -> anyhow::Result<Option<String>> {
-    let calls = if full { 2_500 } else { 500 };
+/// Measures and prints it; returns the limits that were passed.
+pub(crate) async fn run(clock: &Arc<dyn Clock>, full: bool) -> anyhow::Result<Vec<String>> {
+    let calls = if full { 5_000 } else { 1_000 };
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let plain = log(clock, calls).await?;
         let (ours, checkpoints) = engine(clock, calls).await?;
-        ensure!(checkpoints >= CHECKPOINTS_MIN, "{checkpoints} checkpoints in a round; at least {CHECKPOINTS_MIN}");
         rounds.push(Round { ours, plain, checkpoints });
     }
     note(format_args!("send: {SENDERS} paced senders measured"));
     let ratio = median(rounds.iter().map(Round::ratio));
     show(calls, ratio, &rounds)?;
-    let text =
-        || format!("{SENDERS} paced senders: the longest wait is {ratio:.1} p99.9 of the log; at most {RATIO_MAX}");
-    Ok((ratio > RATIO_MAX).then(text))
+    let mut passed = Vec::new();
+    if ratio > RATIO_MAX {
+        let longest = format!("the longest wait is {ratio:.1} p99.9 of the log; at most {RATIO_MAX}");
+        passed.push(format!("{SENDERS} paced senders: {longest}"));
+    }
+    let checkpoints = rounds.iter().map(|round| round.checkpoints).min().unwrap_or(0);
+    if checkpoints < CHECKPOINTS_MIN {
+        passed
+            .push(format!("{SENDERS} paced senders: {checkpoints} checkpoints in a round; at least {CHECKPOINTS_MIN}"));
+    }
+    Ok(passed)
 }
 
 fn show(calls: u64, ratio: f64, rounds: &[Round]) -> anyhow::Result<()> {
