@@ -79,6 +79,9 @@ pub(super) struct Missing {
     pub(super) generation: u64,
 }
 
+/// A greater generation cannot be counted on from.
+const GENERATION_MAX: u64 = u64::MAX - 2;
+
 /// Finds the frames that redb lacks. Changes nothing.
 ///
 /// # Errors
@@ -98,7 +101,12 @@ pub(super) fn missing(standing: Standing, segments: &[Segment], options: &Option
         run.chain(content.later.iter().copied()).collect::<Vec<Head>>()
     };
     let all: Vec<Head> = found.iter().flat_map(|(_, content)| heads(content)).collect();
-    let generation = all.iter().map(|head| head.generation).fold(standing.generation, u64::max) + 1;
+    let last = all.iter().map(|head| head.generation).fold(standing.generation, u64::max);
+    if last > GENERATION_MAX {
+        let reason = format!("it or its log names generation {last}, which no store reaches");
+        return Err(Error::Damaged { path: options.path.clone(), reason });
+    }
+    let generation = last + 1;
     let newer: Vec<Head> = all.into_iter().filter(|head| head.generation > standing.generation).collect();
     let first = |content: &Content| content.run.first().map(|(head, _)| *head);
     found.retain(|(_, content)| first(content).is_some_and(|head| head.generation > standing.generation));

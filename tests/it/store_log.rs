@@ -285,3 +285,13 @@ async fn a_running_store_whose_file_is_moved_removed_replaced_or_cut_off_stops_a
     });
     futures_util::future::join_all(lives).await;
 }
+
+#[tokio::test]
+async fn a_generation_that_cannot_be_counted_on_from_is_refused() {
+    let mut world = World::with_orders().await;
+    world.close();
+    let copy = Copy::of(&world);
+    crate::support::tamper(&copy.path("nightmail.redb"), "meta", b"generation", &u64::MAX.to_be_bytes());
+    let refused = copy.refusal(&LOGS);
+    assert!(refused.contains("names generation 18446744073709551615"), "{refused}");
+}
