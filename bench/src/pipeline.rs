@@ -10,6 +10,8 @@ use crate::output::{count, median, note, table};
 const RATIO_MIN: f64 = 0.85;
 /// Pairs of runs: loop, daemon, loop, daemon, …
 const PAIRS: usize = 5;
+/// The same with `--full`.
+const PAIRS_FULL: usize = 9;
 
 /// The loop's run and the daemon's after it.
 struct Pair {
@@ -25,10 +27,10 @@ impl Pair {
 
 /// Runs the pairs and prints them.
 pub(crate) async fn run(full: bool) -> anyhow::Result<()> {
-    let users = if full { 10_000 } else { 2_000 };
+    let (users, count) = if full { (10_000, PAIRS_FULL) } else { (2_000, PAIRS) };
     let mut harness = Harness::set(users).await?;
-    let mut pairs = Vec::with_capacity(PAIRS);
-    for pair in 1..=PAIRS {
+    let mut pairs = Vec::with_capacity(count);
+    for pair in 1..=count {
         let bare = side(&mut harness, users, "run-loop").await?;
         let daemon = side(&mut harness, users, "run-daemon").await?;
         note(format_args!(
