@@ -1,6 +1,7 @@
 //! The promises of the shared breakers: one probe for all pools, wake-ups, one log line per change, views.
 
 use std::io;
+use std::sync::OnceLock;
 
 use super::*;
 use crate::base::{ManualClock, MessageId, Verdict};
@@ -261,6 +262,10 @@ impl io::Write for Log {
 
 /// What `work` logs at the levels INFO and above, one line per entry.
 pub(in crate::work) fn logged(work: impl FnOnce()) -> Vec<String> {
+    // With one dispatcher in the process, tracing asks only the thread that meets an event first whether anybody wants it:
+    // another test, which has no subscriber, would turn it off for this one. With two it asks them all.
+    static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| tracing_subscriber::fmt().with_writer(io::sink).into());
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
