@@ -111,6 +111,8 @@ impl Store {
     /// See [`Error`].
     pub fn backup(&self, order: &Order, stop: &CancellationToken) -> Result<Backup, Error> {
         let target = Target::check(order, self.path())?;
+        // Between the steps of a backup its file is not locked: a second one to the same name would take it away.
+        let Ok(_alone) = self.backups().try_lock() else { return Err(Error::Busy(order.file.clone())) };
         let store_bytes = || self.disk_bytes().map_err(|reason| target.failed(self.path(), reason));
         let store_bytes_before = store_bytes()?;
         target.make()?;

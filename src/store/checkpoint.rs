@@ -219,7 +219,8 @@ impl<W: Fn()> Checkpointer<W> {
                     }
                     seen = now;
                 }
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                // The store is about to be closed, which must not be done to files that are not its own any more.
+                Err(RecvTimeoutError::Disconnected) => return self.present.check(),
             }
         }
     }

@@ -182,7 +182,9 @@ fn find(options: &Options, nth: usize) -> Result<Option<Segment>, Error> {
 fn make_segment(standing: Standing, options: &Options, nth: usize) -> Result<Segment, Error> {
     let path = segment::path(&options.path, nth);
     if path.exists() {
-        let aside = renamed(&path, ".foreign");
+        // An earlier one may be the only copy of what another store acknowledged.
+        let names = std::iter::once(".foreign".to_owned()).chain((2..).map(|nth| format!(".foreign{nth}")));
+        let aside = names.map(|suffix| renamed(&path, &suffix)).find(|name| !name.exists()).expect("some name is free");
         std::fs::rename(&path, &aside).map_err(|error| Error::of_open(&path, &error))?;
         tracing::warn!(
             file = %path.display(),

@@ -53,6 +53,8 @@ struct Open {
     db: Option<Arc<Database>>,
     /// The file, as its options name it.
     path: PathBuf,
+    /// Held by the backup that is being made.
+    backups: tokio::sync::Mutex<()>,
     /// Released last, after the file is closed; `None` on a [`Disk`] that was passed in.
     _lock: Option<Lock>,
 }
@@ -165,7 +167,9 @@ impl Store {
         };
         let writer = thread("store-writer", move || writer.run());
         let path = options.path.clone();
-        let open = Arc::new(Open { writer: Some(writer), appender: appender_id, db: Some(db), path, _lock: lock });
+        let backups = tokio::sync::Mutex::default();
+        let writer = Some(writer);
+        let open = Arc::new(Open { writer, appender: appender_id, db: Some(db), path, backups, _lock: lock });
         Ok(Self { steps, signals, commits, roll_backs, syncs, progress, stopped, view, open })
     }
 
@@ -220,6 +224,11 @@ impl Store {
     /// The store's file, as its options name it.
     pub fn path(&self) -> &Path {
         &self.open.path
+    }
+
+    /// Held by the backup that is being made.
+    pub(super) fn backups(&self) -> &tokio::sync::Mutex<()> {
+        &self.open.backups
     }
 
     /// How many commits this store has made since it was opened.

@@ -261,7 +261,13 @@ impl Writer {
         drop(self.ran);
         let _ = self.appender.join();
         self.committer.lock().unwrap_or_else(PoisonError::into_inner).checkpoints = None;
-        let are_applied = matches!(self.checkpointer.join(), Ok(Ok(())));
+        let are_applied = match self.checkpointer.join() {
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the store was not closed cleanly");
+                false
+            }
+            ended => ended.is_ok(),
+        };
         if are_applied && self.stopped.borrow().is_none() {
             let covers = Covers { generation: self.generation, sequence: self.last, is_log_open: false };
             // If it fails, the next start does it from the log.
