@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exclusive::ExclusiveStore;
 use super::pages::{self, Scope};
+use super::table::hex;
 use super::table_id::{TABLES, TableId};
 use super::{Disk, Error, Options, Snapshot, guard, tx};
 
@@ -72,8 +73,8 @@ impl Findings {
     }
 }
 
-/// Checks redb's own pages, their checksums before anything else is done with them. Offline: no daemon may hold the store. When redb can repair the file, it does, and the
-/// repair is a finding.
+/// Checks redb's own pages, their checksums before anything else is done with them. Offline: no daemon may hold the
+/// store. When redb can repair the file, it does, and the repair is a finding.
 ///
 /// # Errors
 /// [`Error::Locked`] names the daemon that holds the store; [`Error::Damaged`] when redb cannot repair the file.
@@ -128,8 +129,7 @@ fn records_of(table: TableId, snapshot: &Snapshot, findings: &mut Findings) -> R
         let wrong = tx::read_row(table, key.stored(), &value).err();
         // A damaged branch page leads a search elsewhere than a walk over all rows.
         let is_there = layers.get(table, key.stored())?.is_some_and(|again| again.stored() == value.stored());
-        let lost =
-            (!is_there).then(|| (format!("{:?}", key.stored()), "a search by its key does not find it".to_owned()));
+        let lost = (!is_there).then(|| (hex(key.stored()), "a search by its key does not find it".to_owned()));
         for (key, what) in [wrong, lost].into_iter().flatten() {
             findings.note(Finding { table: table.name.to_owned(), key, what });
         }

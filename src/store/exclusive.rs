@@ -91,7 +91,7 @@ impl ExclusiveStore {
             if bytes == 0 {
                 format::make_tables(&db)?;
             }
-            bring(check(&db, found.iter().any(Option::is_some), options)?, &db)?;
+            bring(check(&db, &found, options)?, &db)?;
             let standing = Standing::of(&db, path)?;
             let make = |nth: usize| {
                 let made = Segment::make(log[nth].clone(), log_path(nth), standing.store, segment_bytes(options));
@@ -221,25 +221,25 @@ fn without_store(options: &Options) -> Error {
 /// redb has to repair a file that was not closed cleanly before it can be read.
 fn open_known(options: &Options, found: &[Option<Segment>; 2], scope: Scope) -> Result<Database, Error> {
     let path = &options.path;
-    let has_log = found.iter().any(Option::is_some);
     match builder(options).open_read_only(path) {
-        Ok(seen) => drop(check(&seen, has_log, options)?),
+        Ok(seen) => drop(check(&seen, found, options)?),
         Err(redb::DatabaseError::RepairAborted) => {}
         Err(error) => return Err(refused(path, error)),
     }
     let file = File::open(path).map_err(|error| Error::of_open(path, &error))?;
     verify_pages(&FileDisk(file), scope, options)?;
     let db = builder(options).open(path).map_err(|error| refused(path, error))?;
-    let known = check(&db, has_log, options)?;
+    let known = check(&db, found, options)?;
     bring(known, &db)?;
     Ok(db)
 }
 
-fn check(db: &impl ReadableDatabase, has_log: bool, options: &Options) -> Result<Format, Error> {
+fn check(db: &impl ReadableDatabase, found: &[Option<Segment>; 2], options: &Options) -> Result<Format, Error> {
     let known = format::check(&db.begin_read()?, options)?;
-    if known != Format::Current && has_log {
-        let log = segment::path(&options.path, 0);
-        let reason = format!("its format is one that had no log, and older than {}", log.display());
+    if known != Format::Current
+        && let Some(segment) = found.iter().flatten().next()
+    {
+        let reason = format!("its format is one that had no log, and older than {}", segment.path.display());
         return Err(damaged(&options.path, reason));
     }
     Ok(known)

@@ -259,6 +259,11 @@ fn open<T>(
     decode(value.open(table, key)?).map_err(|reason| Error::Record { table: table.name, reason })
 }
 
+/// Bytes as people read them.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold("0x".to_owned(), |hex, byte| format!("{hex}{byte:02x}"))
+}
+
 /// Decodes one row; returns its key as text and what is wrong with it.
 pub(super) fn read_row<K: Key + std::fmt::Debug, R: Record>(
     table: TableId,
@@ -266,8 +271,7 @@ pub(super) fn read_row<K: Key + std::fmt::Debug, R: Record>(
     value: &Bytes<'_>,
 ) -> Result<(), (String, String)> {
     let Ok(typed) = decode_key::<K>(table, key) else {
-        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        return Err((format!("0x{hex}"), format!("{} bytes that are no key of this table", key.len())));
+        return Err((hex(key), format!("{} bytes that are no key of this table", key.len())));
     };
     match open(table, key, value, R::decode) {
         Ok(_) => Ok(()),
