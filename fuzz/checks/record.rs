@@ -4,8 +4,8 @@ use nightmail::base::Attempt;
 use nightmail::store::Record;
 use nightmail::store::fuzzing::{self, TABLE_COUNT};
 use nightmail::store::record::{
-    Body, Counts, DedupRecord, GroupRecord, Headed, MessageState, QueueRecord, RecipientRecord, RedriveRecord,
-    RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord,
+    Body, Counts, DedupRecord, EffectRecord, GroupRecord, Headed, IntentRecord, MessageState, QueueRecord,
+    RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord, UserText,
 };
 use nightmail::store::tx::u32_record::U32;
 
@@ -32,7 +32,9 @@ fn round_trips(value: &[u8]) {
     round_trip::<Body>(value);
     round_trip::<Counts>(value);
     round_trip::<DedupRecord>(value);
+    round_trip::<EffectRecord>(value);
     round_trip::<GroupRecord>(value);
+    round_trip::<IntentRecord>(value);
     round_trip::<MessageState>(value);
     round_trip::<QueueRecord>(value);
     round_trip::<RecipientRecord>(value);
@@ -42,6 +44,7 @@ fn round_trips(value: &[u8]) {
     round_trip::<RunTotals>(value);
     round_trip::<TickRecord>(value);
     round_trip::<UniqueRecord>(value);
+    round_trip::<UserText>(value);
 }
 
 /// An older version of a record is written as the newest one, which then stays the same.

@@ -126,6 +126,8 @@ pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) 
         address: address.into(),
         account: account.map(str::to_owned),
         reason: String::new(),
+        body: 0,
+        copies: 0,
     };
     tx.recipients()?.insert(&(run, key), &row)?;
     tx.totals_mut(run)?.fetched += 1;
@@ -229,6 +231,9 @@ fn slot<'a>(totals: &'a mut RunTotals, state: &RecipientState) -> Option<&'a mut
         RecipientState::Sent(_) => Some(&mut totals.sent),
         RecipientState::Dead(_) => Some(&mut totals.dead),
         RecipientState::Withdrawn(_) => Some(&mut totals.withdrawn),
+        RecipientState::Unknown(_) => Some(&mut totals.unknown),
+        RecipientState::Skipped(_) => Some(&mut totals.skipped),
+        RecipientState::Suppressed(_) => Some(&mut totals.suppressed),
     }
 }
 

@@ -249,11 +249,15 @@ pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> 
     snapshot.recipients()?.scan((id, [0; 16])..=(id, [0xff; 16]), |_, row| {
         totals.fetched += 1;
         totals.interrupted += u64::from(row.interrupted);
+        totals.copies += u64::from(row.copies);
         match row.state {
             RecipientState::Open => {}
             RecipientState::Sent(_) => totals.sent += 1,
             RecipientState::Dead(_) => totals.dead += 1,
             RecipientState::Withdrawn(_) => totals.withdrawn += 1,
+            RecipientState::Unknown(_) => totals.unknown += 1,
+            RecipientState::Skipped(_) => totals.skipped += 1,
+            RecipientState::Suppressed(_) => totals.suppressed += 1,
         }
         ControlFlow::Continue(())
     })?;
@@ -282,7 +286,7 @@ pub fn rows(snapshot: &Snapshot, id: u64, filter: &Filter, after: Option<&str>) 
 }
 
 fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
-    let RecipientRecord { user, state, updated_at, interrupted, page: _, address, account, reason } = recipient;
+    let RecipientRecord { user, state, updated_at, interrupted, address, account, reason, .. } = recipient;
     let detail = detail(&state);
     let name = state.name().into();
     let (mut reply, mut message_id, mut fingerprint) = (None, None, None);
@@ -296,7 +300,11 @@ fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
             fingerprint = Some(class.to_string());
             Some(reason).filter(|reason| !reason.is_empty())
         }
-        RecipientState::Withdrawn(why) => Some(why),
+        RecipientState::Unknown(id) => {
+            message_id = id;
+            Some(reason).filter(|reason| !reason.is_empty())
+        }
+        RecipientState::Withdrawn(why) | RecipientState::Skipped(why) | RecipientState::Suppressed(why) => Some(why),
     };
     let key = format!("{:032x}", u128::from_be_bytes(key));
     let state = name;
@@ -305,9 +313,9 @@ fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
 
 fn detail(state: &RecipientState) -> String {
     match state {
-        RecipientState::Open => String::new(),
+        RecipientState::Open | RecipientState::Unknown(_) => String::new(),
         RecipientState::Sent(proof) => proof.reply.clone().unwrap_or_default(),
         RecipientState::Dead(fingerprint) => fingerprint.to_string(),
-        RecipientState::Withdrawn(why) => why.clone(),
+        RecipientState::Withdrawn(why) | RecipientState::Skipped(why) | RecipientState::Suppressed(why) => why.clone(),
     }
 }

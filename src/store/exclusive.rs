@@ -236,7 +236,7 @@ fn open_known(options: &Options, found: &[Option<Segment>; 2], scope: Scope) -> 
 
 fn check(db: &impl ReadableDatabase, found: &[Option<Segment>; 2], options: &Options) -> Result<Format, Error> {
     let known = format::check(&db.begin_read()?, options)?;
-    if known != Format::Current
+    if matches!(known, Format::One | Format::Two)
         && let Some(segment) = found.iter().flatten().next()
     {
         let reason = format!("its format is one that had no log, and older than {}", segment.path.display());
@@ -250,6 +250,7 @@ fn bring(known: Format, db: &Database) -> Result<(), Error> {
     match known {
         Format::One => upgrade::from_1(db),
         Format::Two => upgrade::from_2(db),
+        Format::Three => upgrade::from_3(db),
         Format::Current => Ok(()),
     }
 }

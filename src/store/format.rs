@@ -8,7 +8,7 @@ use super::table_id::{META, TABLES};
 use super::{Error, Options, checksum, guard};
 
 /// The format that this version writes, and the newest that it reads. See `docs/format.md`.
-pub const FORMAT: u64 = 3;
+pub const FORMAT: u64 = 4;
 
 /// Creates the tables of a new store.
 ///
@@ -38,6 +38,7 @@ pub(super) fn begin_life(transaction: &redb::WriteTransaction) -> Result<(), Err
 pub(super) enum Format {
     One,
     Two,
+    Three,
     Current,
 }
 
@@ -63,7 +64,8 @@ pub(super) fn check(transaction: &ReadTransaction, options: &Options) -> Result<
         0 => Err(damaged("it names format 0, which never was".into())),
         1 => Ok(Format::One),
         2 => Ok(Format::Two),
-        FORMAT if row.len() == 8 => Err(damaged("its format has no checksum".into())),
+        3 | FORMAT if row.len() == 8 => Err(damaged("its format has no checksum".into())),
+        3 => Ok(Format::Three),
         FORMAT => Ok(Format::Current),
         newer => Err(Error::Newer {
             path: path.clone(),

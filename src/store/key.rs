@@ -117,6 +117,17 @@ impl Key for (u64, [u8; 16]) {
     }
 }
 
+impl Key for (u64, [u8; 16], [u8; 16]) {
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1, &self.2])
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, tail) = bytes.split_first_chunk::<8>()?;
+        let (middle, last) = tail.split_first_chunk::<16>()?;
+        Some((u64::from_be_bytes(*head), *middle, last.try_into().ok()?))
+    }
+}
+
 impl Key for String {
     fn to_bytes(&self) -> KeyBytes {
         KeyBytes::of(&[self.as_bytes()])
@@ -138,7 +149,7 @@ impl Key for (String, u64) {
     }
 }
 
-/// Keys up to this length are kept in place. The longest key of fixed length has 32 bytes.
+/// Keys up to this length are kept in place. The longest key of fixed length that hot steps use has 32 bytes.
 const SHORT_BYTES: usize = 38;
 
 /// A key's bytes; cheap to make and to copy.
@@ -238,6 +249,8 @@ mod tests {
         assert_eq!(&*long.to_bytes(), long.as_bytes());
         let dedup = (1_u32, 2_u64, [3; 16]);
         assert_eq!(Key::from_bytes(&dedup.to_bytes()), Some(dedup));
+        let effect = (1_u64, [2; 16], [3; 16]);
+        assert_eq!(Key::from_bytes(&effect.to_bytes()), Some(effect));
         let ready = (1_u32, 2_u32, 3_u64);
         assert_eq!(Key::from_bytes(&ready.to_bytes()), Some(ready));
     }

@@ -37,7 +37,7 @@ pub(super) const TABLES: [TableId; NAMES.len()] = {
     tables
 };
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 26] = [
     "meta",
     "queues",
     "queue_names",
@@ -61,6 +61,9 @@ const NAMES: [&str; 23] = [
     "ticks",
     "redrives",
     "redrive_totals",
+    "intents",
+    "effects",
+    "user_records",
 ];
 
 /// The table of that name.

@@ -11,8 +11,8 @@ use super::layers::{Bytes, Layers};
 use super::memtable::Memtable;
 use super::meta::{LAST_ID, LAST_QUEUE};
 use super::record::{
-    Body, Counts, DedupRecord, Digest, GroupRecord, MessageState, QueueRecord, RecipientRecord, RedriveRecord,
-    RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord,
+    Body, Counts, DedupRecord, Digest, EffectRecord, GroupRecord, IntentRecord, MessageState, QueueRecord,
+    RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord, UserText,
 };
 use super::table::{self, TableMut, TableRef};
 use super::table_id::{self, TableId};
@@ -101,6 +101,12 @@ tables! {
     redrives ("redrives"): u64 => RedriveRecord;
     /// Outcomes of redriven letters, by redrive.
     redrive_totals ("redrive_totals"): u64 => RedriveTotals;
+    /// Effects that attempts are about to have, by run and recipient; those with a purpose of their own by a hash of both.
+    intents ("intents"): (u64, [u8; 16]) => IntentRecord;
+    /// Effects beyond the first of a recipient, by run, recipient and digest of the purpose.
+    effects ("effects"): (u64, [u8; 16], Digest) => EffectRecord;
+    /// The recipients' user records, by run and hash of the user's id.
+    user_records ("user_records"): (u64, [u8; 16]) => UserText;
 }
 
 /// The number stored under a queue's name.

@@ -8,7 +8,7 @@ use redb::{Database, ReadableTable, TableDefinition, TableHandle, WriteTransacti
 use super::key::Key;
 use super::record::{Body, Counts, MessageState, QueueRecord, RedriveRecord, UniqueRecord};
 use super::table_id::{self, TABLES, TableId};
-use super::{Error, Record, checksum, format};
+use super::{Error, Record, checkpoint, checksum, format, meta};
 
 /// The suffix of a table's name while it is rewritten; it replaces the table when it is complete.
 const NEW: &str = " (new)";
@@ -42,6 +42,20 @@ pub(super) fn from_1(db: &Database) -> Result<(), Error> {
 /// A storage fault, or a row that cannot be read; then the file stays as it was.
 pub(super) fn from_2(db: &Database) -> Result<(), Error> {
     from(db, &[])
+}
+
+/// Upgrades a store of format 3, which lacks only tables. Its log stays as it is: its frames name none of them.
+///
+/// # Errors
+/// A storage fault.
+pub(super) fn from_3(db: &Database) -> Result<(), Error> {
+    let mut transaction = db.begin_write()?;
+    transaction.set_quick_repair(true);
+    for table in TABLES {
+        transaction.open_table(table.definition())?;
+    }
+    checkpoint::put_number(&transaction, meta::FORMAT, format::FORMAT)?;
+    Ok(transaction.commit()?)
 }
 
 fn from(db: &Database, changed: &[(&str, Convert)]) -> Result<(), Error> {

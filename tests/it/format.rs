@@ -18,21 +18,22 @@ use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::{Options, Queues, Receive, Send, dump, settle};
 use nightmail::store::check::{self, Findings};
 use nightmail::store::record::{
-    Body, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, Envelope, FanOutLetter, FanOutProgress, Fifo, Follower,
-    Group, GroupRecord, MessageState, Owner, Pause, Phase, QueueAttributes, QueueRecord, RecipientRecord,
-    RecipientState, Record, RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, RunRecord, RunTotals,
-    Scope, Selection, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef,
+    Body, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, EffectRecord, Envelope, FanOutLetter, FanOutProgress,
+    Fifo, Follower, Group, GroupRecord, IntentRecord, MessageState, Owner, Pause, Phase, QueueAttributes, QueueRecord,
+    RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy,
+    RunRecord, RunTotals, Scope, Selection, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{START, START_NOW, dying_after, failure, forever};
+use crate::support::{FILES, START, START_NOW, dying_after, failure, forever};
 
 /// Files of each format, written by the first version that had it.
-const STORED: [&str; 3] = [
+const STORED: [&str; 4] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stores/v1.redb"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stores/v2.redb"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stores/v3.redb"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stores/v4.redb"),
 ];
 
 /// Opens a store with a clock that shows `now`.
@@ -82,6 +83,7 @@ fn books(tx: &mut store::Tx<'_>) -> Result<(), Error> {
     for (n, recipient) in (0..).zip(recipients()) {
         tx.recipients()?.insert(&(7, [n; 16]), &recipient)?;
     }
+    tx.user_records()?.insert(&(7, [0; 16]), &UserText("{}".into()))?;
     for (n, tick) in (0..).zip(ticks()) {
         tx.ticks()?.insert(&("monthly".into(), n), &tick)?;
     }
@@ -116,7 +118,7 @@ fn run_in_full() -> RunRecord {
 }
 
 fn totals() -> RunTotals {
-    RunTotals { fetched: 6, sent: 1, dead: 1, withdrawn: 1, repeated: 2, interrupted: 3 }
+    RunTotals { fetched: 6, sent: 1, dead: 1, withdrawn: 1, repeated: 2, interrupted: 3, ..RunTotals::default() }
 }
 
 /// One in each state, the open one first.
@@ -141,6 +143,8 @@ pub(crate) fn recipients() -> Vec<RecipientRecord> {
         address: String::new(),
         account: None,
         reason: String::new(),
+        body: 0,
+        copies: 0,
     };
     (0..).zip(states).map(record).collect()
 }
@@ -372,9 +376,17 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
     assert_eq!(hex(&counts.encode()), format!("02{numbers}"));
     let older = Counts { followers: 0, follower_bytes: 0, ..counts };
     assert_eq!(Counts::decode(&[&[1], &counts.encode()[1..33]].concat()), Ok(older), "version 1");
-    let totals = RunTotals { fetched: 1, sent: 2, dead: 3, withdrawn: 4, repeated: 5, interrupted: 6 };
-    let numbers = (1..=6).map(|n| format!("{n:016x}")).collect::<String>();
-    assert_eq!(hex(&totals.encode()), format!("01{numbers}"));
+    let totals =
+        RunTotals { fetched: 1, sent: 2, dead: 3, withdrawn: 4, repeated: 5, interrupted: 6, ..RunTotals::default() };
+    let all = RunTotals { unknown: 7, skipped: 8, suppressed: 9, copies: 10, ..totals };
+    let numbers = (1..=10).map(|n| format!("{n:016x}")).collect::<String>();
+    assert_eq!(hex(&all.encode()), format!("02{numbers}"));
+    assert_eq!(RunTotals::decode(&[&[1], &all.encode()[1..49]].concat()), Ok(totals), "version 1");
+    let (at, purpose) = (Timestamp::from_millis(5), "p".to_owned());
+    let intent = IntentRecord { queue: 1, sequence: 2, lease: 3, body: 4, at, recipient: [6; 16], purpose };
+    let fields = ["01", "00000001", "0000000000000002", "0000000000000003", "0000000000000004", "0000000000000005"];
+    assert_eq!(hex(&intent.encode()), format!("{}{}70", fields.concat(), "06".repeat(16)));
+    assert_eq!(hex(&UserText("{}".into()).encode()), "017b7d");
 }
 
 #[test]
@@ -456,10 +468,17 @@ fn runs_recipients_and_ticks_are_laid_out_as_the_format_says_and_their_version_1
     insta::assert_snapshot!(hex(&run.encode()), @"02080173016601016b0176010202010d2f75736572733f706167653d3300090106060606060606060606060606060606070801100404040404040404040404040404040401640163017405");
     assert_eq!(RunRecord::decode(&run.encode()), Ok(run));
     let recipient = RecipientRecord { page: 300, ..recipients().remove(0) };
-    let in_full = RecipientRecord { address: "a@b".into(), account: Some("c".into()), reason: "d".into(), ..recipient };
-    insta::assert_snapshot!(hex(&in_full.encode()), @"0206757365722d300080d09fa3993400ac02036140620101630164");
+    let (account, reason) = (Some("c".into()), "d".into());
+    let in_full = RecipientRecord { address: "a@b".into(), account, reason, body: 301, copies: 5, ..recipient };
+    insta::assert_snapshot!(hex(&in_full.encode()), @"0306757365722d300080d09fa3993400ac02036140620101630164ad0205");
+    let older = RecipientRecord { body: 0, copies: 0, ..in_full.clone() };
+    let bytes = [&[2], &older.encode()[1..older.encode().len() - 2]].concat();
+    assert_eq!(RecipientRecord::decode(&bytes), Ok(older), "version 2");
+    let unknown = RecipientState::Unknown(Some("i".into()));
+    let effect = EffectRecord { purpose: "p".into(), state: unknown, updated_at: START, body: 1, interrupted: 2 };
+    insta::assert_snapshot!(hex(&effect.encode()), @"0101700401016980d09fa399340102");
     let recipient = recipients().remove(0);
-    let older = [&[1], &recipient.encode()[1..recipient.encode().len() - 4]].concat();
+    let older = [&[1], &recipient.encode()[1..recipient.encode().len() - 6]].concat();
     assert_eq!(RecipientRecord::decode(&older), Ok(recipient));
     let tick = TickRecord { decided_at: Timestamp::from_millis(1), verdict: TickVerdict::Waiting };
     insta::assert_snapshot!(hex(&tick.encode()), @"020103");
@@ -494,4 +513,31 @@ async fn the_upgrade_counts_the_followers_that_earlier_counts_did_not_have() {
     let orders = counts.get(&2).unwrap().unwrap();
     assert_eq!((orders.total(), orders.followers, orders.follower_bytes), (5, 2, 42));
     assert_eq!(counts.get(&1).unwrap().unwrap().followers, 0);
+}
+
+#[tokio::test]
+async fn a_store_of_format_3_that_was_killed_keeps_what_its_log_holds() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let killed = {
+        let queues = queues(&dir.path().join(FILES[0]), START);
+        queues.ensure("orders", &forever()).await.unwrap();
+        queues.send("orders", Send::text("in the log")).await.unwrap();
+        for name in FILES {
+            std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+        }
+        copy.path().join(FILES[0])
+    };
+    // Format 3 lacked the newest tables, and nothing else.
+    let db = redb::Database::open(&killed).unwrap();
+    let transaction = db.begin_write().unwrap();
+    for name in ["intents", "effects", "user_records"] {
+        assert!(transaction.delete_table(crate::support::table(name)).unwrap());
+    }
+    transaction.commit().unwrap();
+    drop(db);
+    crate::support::tamper(&killed, "meta", b"format", &3_u64.to_be_bytes());
+    let queues = queues(&killed, START);
+    let found = queues.receive("orders", Receive::for_client(1), Duration::ZERO).await.unwrap();
+    assert_eq!(&found[0].body[..], b"in the log");
+    assert_eq!(crate::support::unsound(&queues.store().snapshot().unwrap()), 0);
 }

@@ -296,6 +296,8 @@ async fn runs_whose_books_do_not_balance_are_named() {
             address: "ada@example.com".into(),
             account: None,
             reason: String::new(),
+            body: 0,
+            copies: 0,
         };
         tables.put("recipients", &(1_u64, [1; 16]), &row);
         tables.put("recipients", &(8_u64, [1; 16]), &row);
@@ -305,7 +307,7 @@ async fn runs_whose_books_do_not_balance_are_named() {
     })
     .await;
     insta::assert_snapshot!(found.join("\n"), @r#"
-    totals 1: says RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 0, repeated: 0, interrupted: 0 }, a recount RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 1, repeated: 0, interrupted: 0 }
+    totals 1: says RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 0, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0 }, a recount RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 1, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0 }
     runs 2: its identity does not lead to it
     totals 2: the run has no totals
     run_keys "nothing": run 7 is not there

@@ -81,7 +81,7 @@ pub struct RecipientRecord {
     pub state: RecipientState,
     /// When the state last changed.
     pub updated_at: Timestamp,
-    /// Attempts that did not finish: each may have sent its mail.
+    /// Attempts that may have sent their mail although that was never answered.
     pub interrupted: u32,
     /// The page that named it, counted from 1; zero when an earlier version wrote the row.
     pub page: u32,
@@ -89,8 +89,12 @@ pub struct RecipientRecord {
     pub address: String,
     /// The account, when it is not the user's id.
     pub account: Option<String>,
-    /// Why its message died last, shortened: class and text. Empty unless it is dead.
+    /// Why it is dead or unknown, shortened: class and text; who settled a doubt by hand. Otherwise empty.
     pub reason: String,
+    /// The inner id of its message; zero when it has none, and when an earlier version wrote the row.
+    pub body: u64,
+    /// Messages of this recipient that were deleted without a mail, because its mail was sent or is unknown already.
+    pub copies: u32,
 }
 
 /// The state of a recipient.
@@ -102,8 +106,15 @@ pub enum RecipientState {
     Sent(DeliveryProof),
     /// The message is in a dead-letter queue.
     Dead(Fingerprint),
-    /// The message was purged, expired or deleted without an outcome.
+    /// The message was purged, expired, deleted or abandoned without an outcome.
     Withdrawn(String),
+    /// The relay may have accepted the mail; nobody mails the recipient unless told to. The Message-ID of that mail, when
+    /// it is known.
+    Unknown(Option<String>),
+    /// A rule left the recipient out; why.
+    Skipped(String),
+    /// The address is on the suppression list; why.
+    Suppressed(String),
 }
 
 impl RecipientState {
@@ -114,6 +125,9 @@ impl RecipientState {
             Self::Sent(_) => "sent",
             Self::Dead(_) => "dead",
             Self::Withdrawn(_) => "withdrawn",
+            Self::Unknown(_) => "unknown",
+            Self::Skipped(_) => "skipped",
+            Self::Suppressed(_) => "suppressed",
         }
     }
 }
@@ -149,7 +163,7 @@ pub enum TickVerdict {
 postcard_records!(1: Attempt);
 
 const RUN_VERSION: u8 = 2;
-const RECIPIENT_VERSION: u8 = 2;
+const RECIPIENT_VERSION: u8 = 3;
 const TICK_VERSION: u8 = 2;
 
 /// The run of version 1: its fan-out committed whole pages.
@@ -198,6 +212,26 @@ impl Record for RunRecord {
     }
 }
 
+/// The recipient of version 2: neither its message nor copies of it were known.
+#[derive(Deserialize)]
+struct RecipientRecord2 {
+    user: String,
+    state: RecipientState,
+    updated_at: Timestamp,
+    interrupted: u32,
+    page: u32,
+    address: String,
+    account: Option<String>,
+    reason: String,
+}
+
+impl From<RecipientRecord2> for RecipientRecord {
+    fn from(old: RecipientRecord2) -> Self {
+        let RecipientRecord2 { user, state, updated_at, interrupted, page, address, account, reason } = old;
+        Self { user, state, updated_at, interrupted, page, address, account, reason, body: 0, copies: 0 }
+    }
+}
+
 /// The recipient of version 1: neither its page nor its address was known.
 #[derive(Deserialize)]
 struct RecipientRecord1 {
@@ -217,8 +251,9 @@ impl Record for RecipientRecord {
             Some(1) => {
                 let RecipientRecord1 { user, state, updated_at, interrupted } = decode(1, bytes)?;
                 let (page, address, account, reason) = (0, String::new(), None, String::new());
-                Ok(Self { user, state, updated_at, interrupted, page, address, account, reason })
+                Ok(RecipientRecord2 { user, state, updated_at, interrupted, page, address, account, reason }.into())
             }
+            Some(2) => decode::<RecipientRecord2>(2, bytes).map(Self::from),
             _ => decode(RECIPIENT_VERSION, bytes),
         }
     }

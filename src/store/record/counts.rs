@@ -72,36 +72,58 @@ pub struct RunTotals {
     pub withdrawn: u64,
     /// Records that named a recipient again; not in `fetched`.
     pub repeated: u64,
-    /// Attempts that did not finish: each may have sent its mail.
+    /// Attempts that may have sent their mail although that was never answered.
     pub interrupted: u64,
+    /// Recipients of whom it is unknown whether the relay took their mail; nobody mails them unless told to.
+    pub unknown: u64,
+    /// Recipients whom a rule left out.
+    pub skipped: u64,
+    /// Recipients on the suppression list.
+    pub suppressed: u64,
+    /// Messages that were deleted without a mail, because their recipient's mail was sent or is unknown already.
+    pub copies: u64,
 }
 
 impl RunTotals {
     /// Recipients whose message has not ended.
     pub const fn open(&self) -> u64 {
-        self.fetched.saturating_sub(self.sent + self.dead + self.withdrawn)
+        let ended = self.sent + self.dead + self.withdrawn + self.unknown + self.skipped + self.suppressed;
+        self.fetched.saturating_sub(ended)
     }
 }
 
-const TOTALS_VERSION: u8 = 1;
-const TOTALS_BYTES: usize = 1 + 6 * 8;
+const TOTALS_VERSION: u8 = 2;
+const TOTALS_BYTES: usize = 1 + 10 * 8;
+/// Version 1 knew neither doubts that are held, nor recipients that are left out, nor copies.
+const TOTALS_BYTES_1: usize = 1 + 6 * 8;
 
 impl Record for RunTotals {
     fn encode(&self) -> Vec<u8> {
-        let numbers = [self.fetched, self.sent, self.dead, self.withdrawn, self.repeated, self.interrupted];
-        encode_numbers(TOTALS_VERSION, &numbers)
+        let ended = [self.fetched, self.sent, self.dead, self.withdrawn, self.repeated, self.interrupted];
+        let others = [self.unknown, self.skipped, self.suppressed, self.copies];
+        encode_numbers(TOTALS_VERSION, &[&ended[..], &others].concat())
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut read = Reader::new(bytes, TOTALS_VERSION, TOTALS_BYTES)?;
-        Ok(Self {
+        let is_1 = bytes.first() == Some(&1);
+        let mut read = match is_1 {
+            true => Reader::of(bytes, TOTALS_BYTES_1)?,
+            false => Reader::new(bytes, TOTALS_VERSION, TOTALS_BYTES)?,
+        };
+        let mut totals = Self {
             fetched: read.u64(),
             sent: read.u64(),
             dead: read.u64(),
             withdrawn: read.u64(),
             repeated: read.u64(),
             interrupted: read.u64(),
-        })
+            ..Self::default()
+        };
+        if !is_1 {
+            (totals.unknown, totals.skipped) = (read.u64(), read.u64());
+            (totals.suppressed, totals.copies) = (read.u64(), read.u64());
+        }
+        Ok(totals)
     }
 }
 
@@ -149,12 +171,17 @@ mod tests {
     fn every_sum_reads_back_as_it_was_written() {
         let counts = Counts { ready: 1, delayed: 2, in_flight: 3, bytes: 4, followers: 5, follower_bytes: 6 };
         assert_eq!(Counts::decode(&counts.encode()), Ok(counts));
-        let totals = RunTotals { fetched: 9, sent: 1, dead: 2, withdrawn: 3, repeated: 4, interrupted: 5 };
+        let totals = RunTotals { fetched: 19, sent: 1, dead: 2, withdrawn: 3, repeated: 4, interrupted: 5, ..rest() };
         assert_eq!(RunTotals::decode(&totals.encode()), Ok(totals));
-        assert_eq!(totals.open(), 3);
+        assert_eq!(totals.open(), 19 - (1 + 2 + 3 + 6 + 1 + 2));
         let totals = RedriveTotals { succeeded: 1, failed: 2, withdrawn: 3, undone: 4 };
         assert_eq!(RedriveTotals::decode(&totals.encode()), Ok(totals));
         assert_eq!(totals.ended(), 10);
+    }
+
+    /// What version 1 of the totals did not have.
+    fn rest() -> RunTotals {
+        RunTotals { unknown: 6, skipped: 1, suppressed: 2, copies: 8, ..RunTotals::default() }
     }
 
     proptest! {

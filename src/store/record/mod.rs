@@ -6,6 +6,7 @@
 mod body;
 mod cold;
 mod counts;
+mod effect;
 mod group;
 mod layout;
 mod postcard;
@@ -18,6 +19,7 @@ pub use cold::{
     CursorCycle, FanOutLetter, FanOutProgress, RecipientRecord, RecipientState, RunRecord, TickRecord, TickVerdict,
 };
 pub use counts::{Counts, RedriveTotals, RunTotals};
+pub use effect::{EffectRecord, IntentRecord, UserText};
 pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
 pub use queue::{Fifo, Pause, QueueAttributes, QueueRecord, RedriveAllow, Scope};
 pub use redrive::{Canary, RedriveRecord, RedriveState, Selection};
