@@ -116,7 +116,9 @@ async fn an_account_api_that_goes_away_in_the_middle_of_a_run_costs_nobody_anyth
     assert_all_mailed(&harness, child, run).await;
     let lines = lines(&harness);
     assert_eq!(lines.iter().filter(|line| line.contains("is away")).count(), 1, "{lines:#?}");
-    assert!(lines.len() <= 12, "{lines:#?}");
+    // The other seven attempts in work may have been answered before, and report it between the refusals: each takes
+    // back at most four votes.
+    assert!(lines.len() <= 7 * 4 + 8, "{lines:#?}");
     assert!(accounts.connections() > 0);
 }
 
