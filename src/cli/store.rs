@@ -82,30 +82,57 @@ pub(super) async fn run(context: &Context, command: &Command) -> anyhow::Result<
 
 async fn check(context: &Context) -> anyhow::Result<()> {
     let settings = context.settings_without_secrets()?;
-    let mut pages = Findings::new(CancellationToken::new());
-    if !context.client(&settings).is_there().await {
-        must_be_there(&settings)?;
-        let purpose = Purpose::Write("store check");
-        let options = crate::store::Options { purpose, ..settings.store.clone() };
-        when_free(purpose, context.timeout, || check::integrity(&options, &mut pages)).await?;
-    }
-    let mut checked = match ask_with(context, &settings, Request::CheckStore).await? {
-        Answer::Checked(checked) => checked,
-        other => return Err(strange(&other)),
-    };
-    checked.total += pages.total;
-    checked.findings.splice(..0, pages.shown);
-    context.output.show(&checked, |checked| checked_text(context.output, checked))?;
+    let is_online = context.client(&settings).is_there().await;
+    let checked =
+        if is_online { check_rows(context, &settings).await } else { check_offline(context, &settings).await };
+    let checked = checked.or_else(damage)?;
+    context.output.show(&checked, |checked| checked_text(context.output, checked, is_online))?;
     match checked.total {
         0 => Ok(()),
         total => Err(Unsound { faults: units::count(total, "fault") }.into()),
     }
 }
 
-fn checked_text(output: Output, checked: &Checked) -> String {
+async fn check_offline(context: &Context, settings: &Settings) -> anyhow::Result<Checked> {
+    must_be_there(settings)?;
+    let mut pages = Findings::new(CancellationToken::new());
+    let purpose = Purpose::Write("store check");
+    let options = crate::store::Options { purpose, ..settings.store.clone() };
+    when_free(purpose, context.timeout, || check::integrity(&options, &mut pages)).await?;
+    let mut checked = check_rows(context, settings).await?;
+    checked.total += pages.total;
+    checked.findings.splice(..0, pages.shown);
+    Ok(checked)
+}
+
+async fn check_rows(context: &Context, settings: &Settings) -> anyhow::Result<Checked> {
+    match ask_with(context, settings, Request::CheckStore).await? {
+        Answer::Checked(checked) => Ok(checked),
+        other => Err(strange(&other)),
+    }
+}
+
+/// A store that is too damaged to be opened: that is what the check found.
+fn damage(error: anyhow::Error) -> anyhow::Result<Checked> {
+    let finding = match error.downcast_ref::<crate::store::Error>() {
+        Some(crate::store::Error::Damaged { path, reason }) => {
+            check::Finding { table: "(file)".into(), key: path.display().to_string(), what: reason.clone() }
+        }
+        Some(crate::store::Error::Record { table, reason }) => {
+            check::Finding { table: (*table).into(), key: "(table)".into(), what: reason.clone() }
+        }
+        _ => return Err(error),
+    };
+    Ok(Checked { rows: 0, total: 1, findings: vec![finding] })
+}
+
+fn checked_text(output: Output, checked: &Checked, is_online: bool) -> String {
     let rows = units::count(checked.rows, "row");
     if checked.total == 0 {
-        return output.good(format!("{rows}, nothing wrong"));
+        let text = output.good(format!("{rows}, nothing wrong"));
+        let note = "what the daemon has in its cache was not read from disk again: it is checked when the daemon \
+                    starts next, or by `nightmail store check` while it is stopped";
+        return if is_online { format!("{text}\n{note}") } else { text };
     }
     let cells =
         |finding: &check::Finding| vec![finding.table.clone(), tame(&finding.key, 80), tame(&finding.what, 300)];

@@ -54,6 +54,9 @@ impl Daemon {
     pub async fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         // Before the store: on a full disk it deletes the ballast, without which the store could not open.
         let mut watch = Watch::new(&settings);
+        let opened = CancellationToken::new();
+        tokio::spawn(notify::extend_start(settings.store.upgraded_rows.clone(), opened.clone()));
+        let _opened = opened.drop_guard();
         let store = Store::open_when_free(&settings.store).await?;
         let queues = Queues::new(store, clock.clone(), Arc::new(Ledger)).with_space(watch.space());
         watch.check();

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::holder::Holder;
+use crate::base::units;
 
 /// A fault of the store. After a failed write the store refuses all further work and the daemon restarts from disk.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -49,6 +50,21 @@ pub enum Error {
         found: u32,
         /// The newest format that this version knows.
         known: u32,
+    },
+    /// The disk has no room for the upgrade to this version's format.
+    #[error(
+        "{path}: an upgrade to this version's format needs {} free on its disk, and {} are free (free some, or move \
+         data_dir to a larger disk; the file was left as it is)",
+        units::show_size(*needed_bytes),
+        units::show_size(*free_bytes)
+    )]
+    NoRoomToUpgrade {
+        /// The file.
+        path: PathBuf,
+        /// As much as the file has.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
     },
     /// A record does not decode.
     #[error("record in table {table} does not decode: {reason} (the file is damaged; restore a backup)")]

@@ -58,6 +58,8 @@ impl ExclusiveStore {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => make(options, &found),
                 Err(error) => Err(Error::of_open(&options.path, &error)),
             }?;
+            // The store's name first: a marker alone would be the trace of a store that is gone.
+            sync_dir()?;
             write_marker(options)?;
             sync_dir()?;
             let standing = Standing::of(&db, &options.path)?;
@@ -91,7 +93,7 @@ impl ExclusiveStore {
             if bytes == 0 {
                 format::make_tables(&db)?;
             }
-            bring(check(&db, &found, options)?, &db)?;
+            bring(check(&db, &found, options)?, &db, options)?;
             let standing = Standing::of(&db, path)?;
             let make = |nth: usize| {
                 let made = Segment::make(log[nth].clone(), log_path(nth), standing.store, segment_bytes(options));
@@ -230,7 +232,10 @@ fn open_known(options: &Options, found: &[Option<Segment>; 2], scope: Scope) -> 
     verify_pages(&FileDisk(file), scope, options)?;
     let db = builder(options).open(path).map_err(|error| refused(path, error))?;
     let known = check(&db, found, options)?;
-    bring(known, &db)?;
+    if matches!(known, Format::One | Format::Two) {
+        upgrade::check_room(options)?;
+    }
+    bring(known, &db, options)?;
     Ok(db)
 }
 
@@ -246,10 +251,10 @@ fn check(db: &impl ReadableDatabase, found: &[Option<Segment>; 2], options: &Opt
 }
 
 /// Brings the store to this version's format.
-fn bring(known: Format, db: &Database) -> Result<(), Error> {
+fn bring(known: Format, db: &Database, options: &Options) -> Result<(), Error> {
     match known {
-        Format::One => upgrade::from_1(db),
-        Format::Two => upgrade::from_2(db),
+        Format::One => upgrade::from_1(db, &options.upgraded_rows),
+        Format::Two => upgrade::from_2(db, &options.upgraded_rows),
         Format::Three => upgrade::from_3(db),
         Format::Current => Ok(()),
     }

@@ -1,6 +1,6 @@
 //! The handle of the open store that the modules share.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use redb::Database;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checkpoint::{Checkpointer, Progress};
-use super::committer::{Appender, Committer, HANDED_OVER_MAX, View};
+use super::committer::{Appender, Committer, HANDED_OVER_MAX, View, stop};
 use super::disk::Disks;
 use super::exclusive::ExclusiveStore;
 use super::hints::Hints;
@@ -129,7 +129,8 @@ impl Store {
             failed: None,
         }));
         let appender = Appender { groups, committer: committer.clone(), under_way: under_way.clone() };
-        let appender = thread("store-log", move || appender.run());
+        let end = Ending { stopped: stopped_sender.clone(), progress: progress.clone() };
+        let appender = thread("store-log", end.clone(), move || appender.run());
         let appender_id = appender.thread().id();
         // Not a sender of its own: the writer ends when the last handle is gone.
         let weak = steps.downgrade();
@@ -163,9 +164,9 @@ impl Store {
             under_way,
             ran,
             appender,
-            checkpointer: thread("store-checkpoint", move || checkpointer.run()),
+            checkpointer: thread("store-checkpoint", end.clone(), move || checkpointer.run()),
         };
-        let writer = thread("store-writer", move || writer.run());
+        let writer = thread("store-writer", end, move || writer.run());
         let path = options.path.clone();
         let backups = tokio::sync::Mutex::default();
         let writer = Some(writer);
@@ -274,7 +275,47 @@ impl Store {
     }
 }
 
-fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+/// What tells the store's other threads, and its callers, that it has stopped.
+#[derive(Clone)]
+struct Ending {
+    stopped: watch::Sender<Option<Error>>,
+    progress: Arc<Progress>,
+}
+
+/// Starts one of the store's threads. Should it panic, the store stops, and no other thread goes on waiting for it.
+fn thread<T: Send + 'static>(
+    name: &'static str,
+    end: Ending,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let run = move || {
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let error = Error::Stopped(format!("the thread {name} ended by a panic"));
+            stop(&end.stopped, &error);
+            end.progress.fail(&error);
+            resume_unwind(panic)
+        })
+    };
     let thread = std::thread::Builder::new().name(name.into()).spawn(run);
     thread.expect("the system starts one more thread at start-up")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_one_thread_stops_the_store_and_ends_every_wait() {
+        let (stopped, seen) = watch::channel(None);
+        let progress = Arc::new(Progress::starting_at(0));
+        let waiting = std::thread::spawn({
+            let progress = progress.clone();
+            move || (progress.wait().err(), progress.wait_for(1).err())
+        });
+        let broken = thread("store-log", Ending { stopped, progress }, || panic!("broken on purpose"));
+        broken.join().unwrap_err();
+        let reason = Some(Error::Stopped("the thread store-log ended by a panic".into()));
+        assert_eq!(waiting.join().unwrap(), (reason.clone(), reason.clone()));
+        assert_eq!(*seen.borrow(), reason);
+    }
 }

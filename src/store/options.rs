@@ -1,6 +1,8 @@
 //! The store's options.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::holder::Purpose;
 use super::segment;
@@ -21,6 +23,8 @@ pub struct Options {
     pub waiting_max: usize,
     /// What the store is opened for: the lock names it to whoever finds it taken.
     pub purpose: Purpose,
+    /// Counts the rows that an upgrade from an earlier format has rewritten, for whoever watches a long start.
+    pub upgraded_rows: Arc<AtomicU64>,
 }
 
 impl Options {
@@ -33,6 +37,7 @@ impl Options {
             group_max: 1024,
             waiting_max: 4096,
             purpose: Purpose::Serve,
+            upgraded_rows: Arc::default(),
         }
     }
 

@@ -108,6 +108,7 @@ pub(super) fn missing(standing: Standing, segments: &[Segment], options: &Option
     }
     let generation = last + 1;
     let newer: Vec<Head> = all.into_iter().filter(|head| head.generation > standing.generation).collect();
+    let ends: Vec<End> = found.iter().map(|(path, content)| End::of(path, content)).collect();
     let first = |content: &Content| content.run.first().map(|(head, _)| *head);
     found.retain(|(_, content)| first(content).is_some_and(|head| head.generation > standing.generation));
     found.sort_by_key(|(_, content)| first(content).map(|head| head.generation));
@@ -120,7 +121,8 @@ pub(super) fn missing(standing: Standing, segments: &[Segment], options: &Option
             break;
         }
         for (head, writes) in &content.run {
-            rows.replay(&content.bytes[writes.clone()])?;
+            let replayed = rows.replay(&content.bytes[writes.clone()]);
+            replayed.map_err(|error| Error::Damaged { path: path.to_path_buf(), reason: error.to_string() })?;
             sequence = head.sequence;
         }
         place = format!("{} at byte {}", path.display(), content.end);
@@ -138,10 +140,32 @@ pub(super) fn missing(standing: Standing, segments: &[Segment], options: &Option
     // A torn end is normal after a crash. But a frame that was on disk must not be lost: what was written after it says
     // that it was.
     if newer.iter().any(|head| head.synced_through > sequence) {
+        let place = ends.into_iter().find(|end| end.is_before(sequence + 1, standing)).map_or(place, |end| end.place);
         let reason = format!("frame {} was on disk and cannot be read: {place}", sequence + 1);
         return Err(Error::Damaged { path: options.path.clone(), reason });
     }
     Ok(Missing { rows, sequence, generation })
+}
+
+/// Where the frames of a segment end, and what is whole behind that place.
+struct End {
+    place: String,
+    /// The last sequence before it; `None` when it is the segment's beginning.
+    last: Option<u64>,
+    behind: Vec<Head>,
+}
+
+impl End {
+    fn of(path: &Path, content: &Content) -> Self {
+        let place = format!("{} at byte {}", path.display(), content.end);
+        Self { place, last: content.run.last().map(|(head, _)| head.sequence), behind: content.later.clone() }
+    }
+
+    /// Whether the frame of that sequence stood here: it comes next, and what was written behind it is there.
+    fn is_before(&self, sequence: u64, standing: Standing) -> bool {
+        let is_later = |head: &Head| head.generation > standing.generation && head.sequence >= sequence;
+        self.last.is_none_or(|last| last + 1 == sequence) && self.behind.iter().any(is_later)
+    }
 }
 
 /// Applies the missing frames in one durable commit, after which the log belongs to the store.
@@ -151,4 +175,57 @@ pub(super) fn missing(standing: Standing, segments: &[Segment], options: &Option
 pub(super) fn apply(db: &Database, missing: &Missing) -> Result<(), Error> {
     let covers = checkpoint::Covers { generation: missing.generation, sequence: missing.sequence, is_log_open: true };
     checkpoint::apply(db, &missing.rows, covers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::disk::FileDisk;
+    use super::super::frame::HEAD_BYTES;
+    use super::super::log::Log;
+    use super::*;
+
+    /// The segments of store 7 after frames with these writes, each in its generation and each synced.
+    fn segments_after(frames: &[(u64, &[u8])]) -> [Segment; 2] {
+        let segments = [0, 1].map(|nth| {
+            let disk = Arc::new(FileDisk(tempfile::tempfile().unwrap()));
+            Segment::make(disk, segment::path(Path::new("nightmail.redb"), nth), 7, 16 << 10).unwrap()
+        });
+        let mut log = Log::after(segments.clone(), 0, 0);
+        for ((generation, writes), sequence) in frames.iter().zip(1..) {
+            let frame = [&[0; HEAD_BYTES], *writes].concat();
+            log.append(*generation, sequence, frame).unwrap();
+            log.sync().unwrap();
+        }
+        log.mark().unwrap();
+        segments
+    }
+
+    fn refusal(segments: &[Segment]) -> (String, String) {
+        let standing = Standing { store: 7, generation: 0, sequence: 0, is_log_open: true };
+        match missing(standing, segments, &Options::at("nightmail.redb")).unwrap_err() {
+            Error::Damaged { path, reason } => (path.display().to_string(), reason),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn the_refusal_of_a_lost_frame_names_the_bytes_that_are_damaged() {
+        let places = [(0, 512, 2), (0, 1024, 3), (1, 0, 4), (1, 512, 5)];
+        for (segment, offset, lost) in places {
+            let removal = &[0, 1, 0, 255, 255, 255, 255, b'x'][..];
+            let segments = segments_after(&[1, 1, 1, 2, 2].map(|generation| (generation, removal)));
+            segments[segment].disk.write(segment::START + offset, &[7; 8]).unwrap();
+            let (_, reason) = refusal(&segments);
+            let place = format!("nightmail.log{segment} at byte {}", segment::START + offset);
+            assert!(reason.contains(&format!("frame {lost} was on disk")) && reason.ends_with(&place), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_refusal_of_writes_that_cannot_be_read_names_their_segment() {
+        let (path, reason) = refusal(&segments_after(&[(1, &[]), (2, &[255, 1])]));
+        assert_eq!(path, "nightmail.log1", "{reason}");
+    }
 }

@@ -100,3 +100,20 @@ fn a_check_finds_nothing_in_a_sound_store_and_names_what_contradicts_itself_with
     found(harness.run(&["store", "check"]));
     daemon.stop();
 }
+
+#[test]
+fn a_check_of_a_store_that_is_too_damaged_to_open_names_the_damage_with_code_65() {
+    let harness = harness();
+    harness.serve().stop();
+    let path = harness.dir.path().join("data/nightmail.redb");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(5).rposition(|word| word == b"notes").expect("the queue's name is in the file");
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let said = harness.run(&["store", "check", "--json"]);
+    assert_eq!(said.code, 65, "{said:?}");
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&found["total"], &found["findings"][0]["key"]), (&1.into(), &"data/nightmail.redb".into()));
+    let said = harness.run(&["store", "check"]);
+    assert!(said.code == 65 && said.out.contains("(file)") && said.err.contains("restore a backup"), "{said:?}");
+}
