@@ -7,6 +7,9 @@ use super::group;
 use super::room::Room;
 use super::state::{self, Key};
 
+/// At most this many messages of a queue are in flight, as in SQS.
+pub const IN_FLIGHT_MAX: u64 = 120_000;
+
 /// Adds a message to its queue, which has `room` for it.
 pub(super) fn insert(tx: &mut Tx<'_>, key: Key, state: &MessageState, room: Room) -> Result<(), store::Error> {
     room.take_up();
@@ -29,8 +32,13 @@ pub(super) fn remove(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<
     tx.states()?.remove(&key)?;
     group::update(tx, key, Some(state), None)?;
     let counts = tx.counts_mut(key.0)?;
+    let is_at_limit = state.phase == Phase::InFlight && counts.in_flight == IN_FLIGHT_MAX;
     let is_covered =
         uncount(state::slot(counts, state.phase), 1) && uncount(&mut counts.bytes, u64::from(state.size_bytes));
+    if is_at_limit {
+        // Long polls wait for it: there is room for one more in flight.
+        tx.signal(u64::from(key.0));
+    }
     if is_covered { Ok(()) } else { Err(not_counted(tx, key)) }
 }
 

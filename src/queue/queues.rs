@@ -9,10 +9,11 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Clock, LeaseTime, Now};
+use crate::base::{Clock, Now};
 use crate::store::record::{Owner, RedriveState};
 use crate::store::{self, Store, Tx};
 
+use super::line::Lines;
 use super::receive::{Position, Receiving};
 use super::recover::Served;
 use super::redrive::{self, Redrive};
@@ -29,12 +30,14 @@ pub struct Queues {
     observer: Arc<dyn Observer>,
     /// The free disk space that sends check; shared with the loop that measures it.
     space: Arc<Space>,
+    /// Where long polls wait.
+    lines: Arc<Lines>,
 }
 
 impl Queues {
     /// The queues of `store`. `observer` is notified of the transitions of messages that belong to runs.
     pub fn new(store: Store, clock: Arc<dyn Clock>, observer: Arc<dyn Observer>) -> Self {
-        Self { store, clock, observer, space: Arc::new(Space::unlimited()) }
+        Self { store, clock, observer, space: Arc::new(Space::unlimited()), lines: Arc::default() }
     }
 
     /// The same queues; sends are refused when `space` has no room for them.
@@ -56,6 +59,11 @@ impl Queues {
     /// The observer, for callers whose own steps change messages.
     pub fn observer(&self) -> Arc<dyn Observer> {
         self.observer.clone()
+    }
+
+    /// Where long polls wait.
+    pub(super) fn lines(&self) -> &Lines {
+        &self.lines
     }
 
     /// The present on both clocks: what the steps of this module take.
@@ -266,45 +274,6 @@ impl Queues {
             receive::receive_attempt(tx, &*observer, &queue, what, &attempt, now)
         };
         self.store.write(step).await
-    }
-
-    /// Receives, waiting up to `wait` for the first message (a long poll). A send ends the wait at once.
-    ///
-    /// # Errors
-    /// As [`Queues::receive_now`]; SQS's limit of messages in flight is reached.
-    pub async fn receive(&self, queue: &str, what: Receive, wait: Duration) -> Result<Vec<Received>, Error> {
-        let name = queue;
-        let queue = catalog::look_up(&self.store.snapshot()?, queue)?.id;
-        let deadline = tokio::time::sleep(wait);
-        tokio::pin!(deadline);
-        loop {
-            // Subscribe before the receive: a send that commits between the two is then seen, and no wake-up is lost.
-            let mut changed = self.store.subscribe(u64::from(queue));
-            let found = self.receive_now(queue, what).await?;
-            if found.is_over_limit {
-                return Err(Error::OverLimit { queue: name.to_owned(), max: receive::IN_FLIGHT_MAX });
-            }
-            if !found.messages.is_empty() || wait.is_zero() {
-                return Ok(found.messages);
-            }
-            tokio::select! {
-                () = &mut deadline => return Ok(Vec::new()),
-                _ = changed.changed() => {}
-                () = self.until(found.next_visible_at) => {}
-            }
-        }
-    }
-
-    /// Sleeps until that moment by [`Queues::now`], for ever when there is none. One sleep lasts a minute at most, so
-    /// that a clock change has no long effect; callers check the queue again after each.
-    pub async fn until(&self, moment: Option<LeaseTime>) {
-        match moment {
-            Some(moment) => {
-                let span = moment.since(self.clock.lease()).clamp(Duration::from_millis(1), Duration::from_secs(60));
-                tokio::time::sleep(span).await;
-            }
-            None => std::future::pending().await,
-        }
     }
 
     /// Deletes the message of that receive; false when the handle is stale.

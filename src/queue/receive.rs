@@ -15,12 +15,12 @@ use crate::store::{self, Tx};
 
 use super::ending::{self, Withdrawal};
 use super::state::Key;
+use super::undo::Undo;
 use super::{Error, Observer, ReceiptHandle, catalog, dedup, group, messages, recover, settle, state};
 
 /// The longest visibility timeout, as in SQS.
 pub const VISIBILITY_MAX: Duration = Duration::from_secs(43_200);
-/// At most this many messages of a queue are in flight, as in SQS.
-pub const IN_FLIGHT_MAX: u64 = 120_000;
+pub use super::messages::IN_FLIGHT_MAX;
 /// One receive examines at most this many messages that became visible, expired or died, which bounds the length of a
 /// step.
 const SCAN_MAX: usize = 256;
@@ -89,6 +89,10 @@ pub struct Receiving {
     pub next_visible_at: Option<LeaseTime>,
     /// Set when nothing was returned because [`IN_FLIGHT_MAX`] messages are in flight.
     pub is_over_limit: bool,
+    /// Set when another receive would find messages now.
+    pub has_more: bool,
+    /// How to undo the receive of each message.
+    pub undo: Vec<Undo>,
 }
 
 /// Receives messages: lower priority values first, and equal priorities in roughly the order of sending; a FIFO queue's
@@ -143,19 +147,21 @@ fn receive_from(
     let in_flight = tx.counts_of(queue.id)?.in_flight;
     let capacity = usize::try_from(IN_FLIGHT_MAX.saturating_sub(in_flight)).unwrap_or(usize::MAX);
     let what = Receive { max: what.max.min(capacity), ..what };
-    let mut step = ReceiveStep { tx, observer, queue, what, visibility, now, messages: Vec::new(), scanned: 0 };
+    let mut step =
+        ReceiveStep { tx, observer, queue, what, visibility, now, messages: Vec::new(), undo: Vec::new(), scanned: 0 };
     match after {
         None => step.run()?,
         Some(after) => step.run_after(after)?,
     }
-    let messages = step.messages;
+    let ReceiveStep { messages, undo, .. } = step;
+    let has_more = capacity > 0 && !tx.ready()?.first(all(queue), 1)?.is_empty();
     // The step may stop at `SCAN_MAX` with ready messages left. Callers that want more must then receive again at once.
-    let left_some = messages.len() < what.max && !tx.ready()?.first(all(queue), 1)?.is_empty();
+    let left_some = messages.len() < what.max && has_more;
     // `timed` is sorted by time, so its first entry is the next message to become visible.
     let next = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, u64::MAX, u64::MAX), 1)?;
     let next_visible_at = next.first().map(|((_, at, _), ())| LeaseTime::from_millis(*at));
     let next_visible_at = if left_some { Some(now.lease) } else { next_visible_at };
-    Ok(Receiving { messages, next_visible_at, is_over_limit: capacity == 0 })
+    Ok(Receiving { messages, next_visible_at, is_over_limit: capacity == 0, has_more, undo })
 }
 
 /// Receives the next suspect of the queue for a worker and marks it as alone in the process: the one charged least, then
@@ -281,6 +287,8 @@ struct ReceiveStep<'a, 't> {
     now: Now,
     /// Messages received so far.
     messages: Vec<Received>,
+    /// How to undo the receive of each of them.
+    undo: Vec<Undo>,
     /// How many messages were examined, received or not; at [`SCAN_MAX`] the step ends.
     scanned: usize,
 }
@@ -355,6 +363,7 @@ impl ReceiveStep<'_, '_> {
         if !remove_if_ended(self.tx, self.observer, self.queue, key, state, self.now)? {
             let hold = Hold { owner: self.what.owner, visibility: self.visibility, suspicion: Suspicion::None };
             let message = hand_out(self.tx, key, state, hold, self.now)?;
+            self.undo.push(Undo::of(key, state, message.handle.lease));
             self.messages.push(message);
         }
         Ok(())

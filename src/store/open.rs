@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, ThreadId};
 
 use redb::Database;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::checkpoint::{Checkpointer, Progress};
 use super::committer::{Appender, Committer, HANDED_OVER_MAX, View, stop};
@@ -174,8 +174,8 @@ impl Store {
         Ok(Self { steps, signals, commits, roll_backs, syncs, progress, stopped, view, open })
     }
 
-    /// Runs a step in the next group and returns its result once it is on disk. The step runs even when the caller's
-    /// future is dropped.
+    /// Runs a step in the next group and returns its result once it is on disk. A step whose caller is gone by then (a
+    /// dropped future) is skipped; one that has run stays when its caller goes away before the answer.
     ///
     /// # Errors
     /// The step's own error, or a storage fault: then the store has stopped, and whether the step was committed is
@@ -255,6 +255,11 @@ impl Store {
     /// A counter that changes after each commit that signalled `topic`.
     pub fn subscribe(&self, topic: u64) -> watch::Receiver<u64> {
         self.signals.subscribe(topic)
+    }
+
+    /// Where those wait of whom each commit that signals `topic` wakes one, the one that has waited longest.
+    pub fn subscribe_one(&self, topic: u64) -> Arc<Notify> {
+        self.signals.subscribe_one(topic)
     }
 
     /// Waits until the store has stopped and returns the reason. Never ends while the store works.

@@ -1,9 +1,9 @@
 //! A step that waits for the writer, and the signals that it gives.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::{Error, Tx};
 
@@ -49,6 +49,10 @@ where
 
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Refused> {
         let step = self.step.take().expect("a step runs once");
+        // Nobody could learn of what it does, so it does nothing.
+        if self.caller.is_closed() {
+            return Ok(());
+        }
         let result = step(tx);
         let outcome = result.as_ref().map(drop).map_err(|_| Refused);
         self.result = Some(result);
@@ -61,7 +65,7 @@ where
             (Ok(()), None) => Err(Error::Stopped("the step never ran".into()).into()),
             (Err(error), _) => Err(error.into()),
         };
-        // The caller may be gone (a dropped future); its step is committed all the same.
+        // A caller that goes away after its step has run (a dropped future) does not undo the step.
         let _ = self.caller.send(result);
     }
 }
@@ -90,42 +94,57 @@ pub(super) struct Signals {
 /// See [`Signals`].
 #[derive(Debug, Default)]
 struct Topics {
-    /// One counter for each topic that has subscribers; it moves with each commit that signals the topic.
-    senders: HashMap<u64, watch::Sender<u64>>,
+    /// The topics that have subscribers.
+    known: HashMap<u64, Topic>,
     /// How many topics are kept before those without a subscriber go.
     sweep_at: usize,
+}
+
+/// One topic.
+#[derive(Debug, Default)]
+struct Topic {
+    /// Moves with each commit that signals the topic, and wakes all subscribers.
+    counter: watch::Sender<u64>,
+    /// Of those that wait here, each such commit wakes the one that has waited longest.
+    one: Arc<Notify>,
+}
+
+impl Topic {
+    fn is_in_use(&self) -> bool {
+        self.counter.receiver_count() > 0 || Arc::strong_count(&self.one) > 1
+    }
 }
 
 /// At least this many topics are kept before those without a subscriber go, such as the topics of removed queues.
 const TOPICS_KEPT_MIN: usize = 64;
 
 impl Topics {
-    fn subscribe(&mut self, topic: u64) -> watch::Receiver<u64> {
-        if let Some(sender) = self.senders.get(&topic) {
-            return sender.subscribe();
-        }
-        if self.senders.len() >= self.sweep_at.max(TOPICS_KEPT_MIN) {
+    fn of(&mut self, topic: u64) -> &Topic {
+        if !self.known.contains_key(&topic) && self.known.len() >= self.sweep_at.max(TOPICS_KEPT_MIN) {
             // A later subscriber starts with a counter of its own and misses nothing.
-            self.senders.retain(|_, sender| sender.receiver_count() > 0);
+            self.known.retain(|_, topic| topic.is_in_use());
             // Twice those in use: a sweep costs a constant for each new topic.
-            self.sweep_at = 2 * self.senders.len();
+            self.sweep_at = 2 * self.known.len();
         }
-        let (sender, receiver) = watch::channel(0);
-        self.senders.insert(topic, sender);
-        receiver
+        self.known.entry(topic).or_default()
     }
 }
 
 impl Signals {
     pub(super) fn subscribe(&self, topic: u64) -> watch::Receiver<u64> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).subscribe(topic)
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).of(topic).counter.subscribe()
+    }
+
+    pub(super) fn subscribe_one(&self, topic: u64) -> Arc<Notify> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).of(topic).one.clone()
     }
 
     pub(super) fn send(&self, signals: &BTreeSet<u64>) {
         let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         // A topic without an entry never had a subscriber.
-        for sender in signals.iter().filter_map(|topic| topics.senders.get(topic)) {
-            sender.send_modify(|version| *version += 1);
+        for topic in signals.iter().filter_map(|topic| topics.known.get(topic)) {
+            topic.counter.send_modify(|version| *version += 1);
+            topic.one.notify_one();
         }
     }
 }
@@ -141,10 +160,21 @@ mod tests {
         for topic in 100..10_000 {
             drop(signals.subscribe(topic));
         }
-        let count = signals.topics.lock().unwrap().senders.len();
+        let count = signals.topics.lock().unwrap().known.len();
         assert!(count <= 2 * kept.len(), "{count} topics");
         signals.send(&(0..10_000).collect());
         assert!(kept.iter().all(|receiver| receiver.has_changed().unwrap()), "those in use still hear");
         assert!(!signals.subscribe(5000).has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_signal_wakes_one_of_those_that_wait_for_a_turn_the_first_one() {
+        let signals = Signals::default();
+        let line = signals.subscribe_one(7);
+        let mut waits: Vec<_> = (0..3).map(|_| Box::pin(line.notified())).collect();
+        waits.iter_mut().for_each(|wait| assert!(!wait.as_mut().enable()));
+        signals.send(&BTreeSet::from([7]));
+        let woken: Vec<bool> = waits.iter_mut().map(|wait| wait.as_mut().enable()).collect();
+        assert_eq!(woken, [true, false, false]);
     }
 }

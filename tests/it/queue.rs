@@ -6,6 +6,7 @@ mod fifo;
 mod groups;
 mod life;
 mod limits;
+mod polls;
 mod redrive;
 mod settle;
 mod unique;
