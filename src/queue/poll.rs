@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::LeaseTime;
 use crate::store::Tx;
 
-use super::line::Watch;
+use super::line::{Turn, Watch};
 use super::receive::{self, Receiving};
 use super::undo::{self, Undo};
 use super::{Error, Queues, Receive, Received, catalog};
@@ -57,7 +57,7 @@ impl Queues {
         let line = self.lines().of(self.store(), queue.id);
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
-        let (mut turn, mut watch): (_, Option<Watch>) = (None, None);
+        let (mut turn, mut watch): (Option<Turn>, Option<Watch>) = (None, None);
         loop {
             // In the line before the receive: a send that commits between the two is then seen, and no turn is lost.
             // Dropped without being waited for, a turn that came meanwhile goes to the next one.
@@ -69,8 +69,8 @@ impl Queues {
             if found.is_over_limit && is_standard && wait.is_zero() {
                 return Err(Error::OverLimit { queue: name.to_owned(), max: receive::IN_FLIGHT_MAX });
             }
-            if !found.has_more {
-                turn.take().map(super::line::Turn::use_up);
+            if let Some(turn) = turn.take_if(|_| !found.has_more) {
+                turn.use_up();
             }
             if !found.messages.is_empty() || wait.is_zero() {
                 return Ok(unanswered);
