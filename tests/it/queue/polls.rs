@@ -56,23 +56,19 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 /// Own choice, in DESIGN's words: a receive whose answer was not begun is undone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_cancelled_long_polls_hold_nothing_count_nothing_and_kill_nothing() {
-    let seed = rand::rng().random();
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(7);
     let mut world = World::new();
     world.queues().ensure("dead", &forever()).await.unwrap();
     world.queues().ensure("orders", &dying_after(1)).await.unwrap();
     world.queues().send_all("orders", (0..20).map(|n| Send::text(n.to_string())).collect()).await.unwrap();
     let queues = living(&mut world);
     let before = states(&queues);
-    let mut complete = 0;
     for _ in 0..300 {
         // Cut off before the step, between its commit and the answer, or when the answer was there and never begun.
         let poll = queues.poll("orders", Receive::for_client(rng.random_range(1..=10)), POLL);
         let at_most = Duration::from_micros(rng.random_range(0..2_000));
-        complete += usize::from(tokio::time::timeout(at_most, poll).await.is_ok());
+        drop(tokio::time::timeout(at_most, poll).await);
     }
-    println!("{complete} of 300 had an answer");
     until("every receive is undone", || states(&queues) == before).await;
     let counts = queues.store().snapshot().unwrap().counts().unwrap().first(0..=u32::MAX, 9).unwrap();
     let counts: Vec<_> = counts.into_iter().map(|(_, counts)| (counts.ready, counts.in_flight)).collect();
