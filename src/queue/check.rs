@@ -137,8 +137,8 @@ fn show(counts: Counts) -> String {
 
 fn check_ready(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
     let states = snapshot.states()?;
-    snapshot.ready()?.each_sound(|row, ()| {
-        let key = (row.0, row.2);
+    snapshot.ready()?.each_sound(|row, shown| {
+        let key = (row.0, shown.0.unwrap_or(row.2));
         match states.sound(&key)? {
             Some(state) if state.phase != Phase::Ready => findings.add("ready", row, "its message is not ready"),
             Some(state) if state.priority != row.1 => {

@@ -34,8 +34,17 @@ pub(super) fn get(
     digest: Digest,
     now: LeaseTime,
 ) -> Result<Option<DedupEntry>, store::Error> {
-    let record = tx.dedup()?.get(&(queue, digest))?;
-    Ok(record.filter(|record| record.until > now).map(|record| record.what))
+    Ok(get_record(tx, queue, digest, now)?.map(|record| record.what))
+}
+
+/// As [`get`], with the moment at which it expires.
+pub(super) fn get_record(
+    tx: &mut Tx<'_>,
+    queue: u32,
+    digest: Digest,
+    now: LeaseTime,
+) -> Result<Option<DedupRecord>, store::Error> {
+    Ok(tx.dedup()?.get(&(queue, digest))?.filter(|record| record.until > now))
 }
 
 /// Writes the entry, and replaces an earlier one.

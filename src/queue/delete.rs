@@ -2,7 +2,7 @@
 
 use crate::base::Now;
 use crate::store::Tx;
-use crate::store::record::{MessageState, Phase};
+use crate::store::record::Phase;
 
 use super::ending::{self, Withdrawal};
 use super::{Error, Observer, ReceiptHandle};
@@ -12,24 +12,19 @@ use super::{Error, Observer, ReceiptHandle};
 /// there.
 ///
 /// # Errors
-/// [`Error::HandleExpired`] on FIFO queues when the visibility timeout has run out: another receiver may hold the
-/// message.
+/// [`Error::HandleExpired`] on FIFO queues when the visibility timeout has run out, or the message was received again:
+/// another receiver may hold the message.
 pub fn delete(tx: &mut Tx<'_>, observer: &dyn Observer, handle: ReceiptHandle, now: Now) -> Result<bool, Error> {
     let key = (handle.queue, handle.sequence);
-    match tx.states()?.get(&key)? {
-        Some(state) if state.lease == handle.lease && handle.lease != 0 && has_run_out(&state, now) => {
-            Err(Error::HandleExpired(handle.to_string()))
-        }
-        Some(state) if state.lease == handle.lease && handle.lease != 0 => {
-            ending::withdraw(tx, observer, key, &state, Withdrawal::Deleted, now.wall)?;
-            Ok(true)
-        }
-        _ => Ok(false),
+    let Some(state) = tx.states()?.get(&key)?.filter(|_| handle.lease != 0) else { return Ok(false) };
+    let is_latest = state.lease == handle.lease;
+    let is_ordered = state.group.is_some_and(|group| group.is_ordered);
+    let has_run_out = state.phase != Phase::InFlight || state.visible_at <= now.lease;
+    if is_ordered && (has_run_out || !is_latest) {
+        return Err(Error::HandleExpired(handle.to_string()));
     }
-}
-
-/// Whether a FIFO queue's receive no longer holds the message.
-fn has_run_out(state: &MessageState, now: Now) -> bool {
-    state.group.is_some_and(|group| group.is_ordered)
-        && (state.phase != Phase::InFlight || state.visible_at <= now.lease)
+    if is_latest {
+        ending::withdraw(tx, observer, key, &state, Withdrawal::Deleted, now.wall)?;
+    }
+    Ok(is_latest)
 }

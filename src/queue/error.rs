@@ -176,8 +176,11 @@ pub enum Error {
     #[error("receipt handle {0:?} is invalid (use the one of the latest receive of the message)")]
     ReceiptHandle(String),
     /// The message is not in flight.
-    #[error("message is not in flight (its visibility timeout ran out, or it was deleted)")]
+    #[error("message is not in flight (it was given back or is held by a worker; receive it again)")]
     NotInFlight,
+    /// The message of a receipt handle is not there any more.
+    #[error("receipt handle {0:?}: its message does not exist any more (it was deleted, or moved to another queue)")]
+    NotThere(String),
     /// The source of a redrive is not a dead-letter queue.
     #[error("queue {0:?} is not a dead-letter queue (no queue names it in dead_letter_queue)")]
     NotDeadLetterQueue(String),

@@ -18,14 +18,26 @@ const STEP_MAX: usize = 500;
 /// A storage fault.
 pub fn expire(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Now) -> Result<usize, Error> {
     dedup::remove_expired(tx, queue.id, now.lease, STEP_MAX)?;
-    Ok(outlived(tx, observer, queue, now.wall)? + too_late(tx, observer, queue, now.wall)?)
+    Ok(outlived(tx, observer, queue, now.wall, STEP_MAX)? + too_late(tx, observer, queue, now.wall)?)
 }
 
-fn outlived(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Timestamp) -> Result<usize, Error> {
+/// Deletes up to `max` messages that are past the queue's retention, oldest first, those in flight included.
+pub(super) fn outlived(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    queue: &QueueRecord,
+    now: Timestamp,
+    max: usize,
+) -> Result<usize, Error> {
     if queue.attributes.retention_ms.is_none() {
         return Ok(0);
     }
-    let oldest = tx.states()?.first((queue.id, 0)..=(queue.id, u64::MAX), STEP_MAX)?;
+    // Most often nothing is: then one row is read.
+    let all = (queue.id, 0)..=(queue.id, u64::MAX);
+    if tx.states()?.first(all.clone(), 1)?.first().is_none_or(|(_, state)| !state::outlived(state, queue, now)) {
+        return Ok(0);
+    }
+    let oldest = tx.states()?.first(all, max)?;
     let mut removed = 0;
     for (key, state) in oldest.into_iter().take_while(|(_, state)| state::outlived(state, queue, now)) {
         ending::withdraw(tx, observer, key, &state, Withdrawal::Expired, now)?;

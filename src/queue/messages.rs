@@ -1,6 +1,6 @@
 //! Phase changes of messages. All writes of states, indexes and counts go through here, so that they stay consistent.
 
-use crate::store::record::{MessageState, Phase, Suspicion};
+use crate::store::record::{MessageState, Phase, Shown, Suspicion};
 use crate::store::{self, Tx};
 
 use super::group;
@@ -67,7 +67,7 @@ fn link(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Er
             tx.suspects()?.insert(&state::suspect_key(key, state), &())?;
         }
         Phase::Ready if state.group.is_some() => {}
-        Phase::Ready => drop(tx.ready()?.insert(&state::ready_key(key, state), &())?),
+        Phase::Ready => drop(tx.ready()?.insert(&state::ready_key(key, state), &Shown::default())?),
         Phase::Delayed | Phase::InFlight => drop(tx.timed()?.insert(&state::timed_key(key, state), &())?),
     }
     if state::expires_while_waiting(state) {

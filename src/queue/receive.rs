@@ -9,14 +9,14 @@ use bytes::Bytes;
 
 use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, MessageId, Now, Timestamp};
 use crate::store::record::{
-    Body, DedupEntry, DedupRecord, Envelope, Group, MessageState, Owner, Phase, QueueRecord, Suspicion,
+    Body, DedupEntry, DedupRecord, Envelope, Group, MessageState, Owner, Phase, QueueRecord, Shown, Suspicion,
 };
 use crate::store::{self, Tx};
 
 use super::ending::{self, Withdrawal};
 use super::state::Key;
 use super::undo::Undo;
-use super::{Error, Observer, ReceiptHandle, catalog, dedup, group, messages, recover, settle, state};
+use super::{Error, Observer, ReceiptHandle, catalog, dedup, expire, group, messages, recover, settle, state, valid};
 
 /// The longest visibility timeout, as in SQS.
 pub const VISIBILITY_MAX: Duration = Duration::from_secs(43_200);
@@ -144,6 +144,10 @@ fn receive_from(
     }
     // Make due messages ready first: this returns expired leases to the queue and lowers the in-flight count below.
     show_due(tx, observer, queue, now)?;
+    if queue.attributes.fifo.is_some() {
+        // Those that others hold would block their groups until the next sweep.
+        expire::outlived(tx, observer, queue, now.wall, SCAN_MAX)?;
+    }
     let in_flight = tx.counts_of(queue.id)?.in_flight;
     let capacity = usize::try_from(IN_FLIGHT_MAX.saturating_sub(in_flight)).unwrap_or(usize::MAX);
     let what = Receive { max: what.max.min(capacity), ..what };
@@ -194,10 +198,10 @@ pub fn receive_suspect(
 
 /// Receives from a FIFO queue with SQS's ReceiveRequestAttemptId. A repeated call with the same id within five minutes
 /// returns the same messages with a new visibility timeout, as long as all of them are still in flight under the first
-/// receive.
+/// receive and the visibility of none was changed. After that the id is void, and the call is a receive like any other.
 ///
 /// # Errors
-/// As [`receive`].
+/// As [`receive`]; the id does not have 1 to 128 characters.
 pub fn receive_attempt(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
@@ -209,20 +213,26 @@ pub fn receive_attempt(
     if queue.attributes.fifo.is_none() {
         return Err(Error::OnlyOnFifo { queue: queue.name.clone(), what: "ReceiveRequestAttemptId" });
     }
+    valid::identifier("ReceiveRequestAttemptId", Some(attempt))?;
     let visibility = visibility(queue, what)?;
     let digest = dedup::digest(&["attempt", attempt]);
-    if let Some(DedupEntry::Received { leases }) = dedup::get(tx, queue.id, digest, now.lease)?
-        && let Some(held) = still_held(tx, queue, &leases, now)?
+    let visible_at = now.lease.after(visibility);
+    if let Some(DedupRecord { until, what: DedupEntry::Attempt { leases, visible_at: expected } }) =
+        dedup::get_record(tx, queue.id, digest, now.lease)?
+        && let Some(held) = still_held(tx, queue, &leases, expected, now)?
     {
-        let messages = held.into_iter().map(|(key, state)| renew(tx, key, &state, visibility, now));
+        let messages = held.into_iter().map(|(key, state)| renew(tx, key, &state, visible_at));
         let messages = messages.collect::<Result<_, store::Error>>()?;
+        let record = DedupRecord { until, what: DedupEntry::Attempt { leases, visible_at } };
+        dedup::insert(tx, queue.id, digest, &record, now.lease)?;
         return Ok(Receiving { messages, ..Receiving::default() });
     }
     let receiving = receive(tx, observer, queue, what, now)?;
     // An empty receive is not remembered: a repeat should look for new messages.
     if !receiving.messages.is_empty() {
         let leases = receiving.messages.iter().map(|message| (message.handle.sequence, message.handle.lease)).collect();
-        let record = DedupRecord { until: now.lease.after(dedup::REMEMBERED), what: DedupEntry::Received { leases } };
+        let what = DedupEntry::Attempt { leases, visible_at };
+        let record = DedupRecord { until: now.lease.after(dedup::REMEMBERED), what };
         dedup::insert(tx, queue.id, digest, &record, now.lease)?;
     }
     Ok(receiving)
@@ -237,18 +247,23 @@ fn visibility(queue: &QueueRecord, what: Receive) -> Result<Duration, Error> {
     Ok(visibility)
 }
 
-/// The messages of an earlier receive, or `None` unless that receive still holds every one of them.
+/// The messages of an earlier receive, or `None` unless that receive still holds every one of them until `visible_at`.
 fn still_held(
     tx: &mut Tx<'_>,
     queue: &QueueRecord,
     leases: &[(u64, u64)],
+    visible_at: LeaseTime,
     now: Now,
 ) -> Result<Option<Vec<(Key, MessageState)>>, store::Error> {
+    if visible_at <= now.lease {
+        return Ok(None);
+    }
     let mut held = Vec::new();
     for (sequence, lease) in leases {
         let key = (queue.id, *sequence);
         match tx.states()?.get(&key)? {
-            Some(state) if state.lease == *lease && state.phase == Phase::InFlight && state.visible_at > now.lease => {
+            // A visibility that was changed shows in the moment; the lease stays.
+            Some(state) if (state.lease, state.phase, state.visible_at) == (*lease, Phase::InFlight, visible_at) => {
                 held.push((key, state));
             }
             _ => return Ok(None),
@@ -259,14 +274,12 @@ fn still_held(
 
 /// Returns a message in flight again and restarts its visibility timeout. It counts as the same receive: the lease and
 /// the receive count stay.
-fn renew(
-    tx: &mut Tx<'_>,
-    key: Key,
-    state: &MessageState,
-    visibility: Duration,
-    now: Now,
-) -> Result<Received, store::Error> {
-    let held = MessageState { visible_at: now.lease.after(visibility), ..state.clone() };
+fn renew(tx: &mut Tx<'_>, key: Key, state: &MessageState, visible_at: LeaseTime) -> Result<Received, store::Error> {
+    let held = MessageState { visible_at, ..state.clone() };
+    if visible_at < state.visible_at {
+        // Long polls sleep until the old moment; wake them so that they see the earlier one.
+        tx.signal(u64::from(key.0));
+    }
     messages::update(tx, key, state, &held)?;
     let body = state::body(tx, state)?;
     Ok(received(key, &held, body))
@@ -275,6 +288,11 @@ fn renew(
 /// The queue's whole range in the ready index.
 fn all(queue: &QueueRecord) -> RangeInclusive<(u32, u32, u64)> {
     (queue.id, 0, 0)..=(queue.id, u32::MAX, u64::MAX)
+}
+
+/// The message that a row of the ready index stands for.
+fn shown_key((queue, _, place): (u32, u32, u64), Shown(sequence): Shown) -> Key {
+    (queue, sequence.unwrap_or(place))
 }
 
 /// The state of one receive.
@@ -301,20 +319,21 @@ impl ReceiveStep<'_, '_> {
         while self.goes_on() {
             let wanted = self.wanted() + noisy_heads.len();
             let mut found = self.tx.ready()?.first(all(self.queue), wanted)?;
-            found.retain(|(key, ())| !noisy_heads.contains(key));
+            found.retain(|(row, _)| !noisy_heads.contains(row));
             found.truncate(self.wanted());
             if found.is_empty() {
                 break;
             }
-            for (key, ()) in found {
-                let state = state::get(self.tx, (key.0, key.2))?;
+            for (row, shown) in found {
+                let key = shown_key(row, shown);
+                let state = state::get(self.tx, key)?;
                 match state.group {
-                    None => self.offer((key.0, key.2), &state)?,
+                    None => self.offer(key, &state)?,
                     Some(group) if !group.is_ordered && group::is_noisy(self.tx, key.0, group.id)? => {
-                        noisy_heads.insert(key);
+                        noisy_heads.insert(row);
                     }
                     Some(group) => {
-                        self.offer_group((key.0, key.2), &state, group)?;
+                        self.offer_group(key, &state, group)?;
                         // The index changed: it now shows the group's next message, so `found` is stale.
                         break;
                     }
@@ -324,9 +343,10 @@ impl ReceiveStep<'_, '_> {
         // Second pass: only noisy groups are left, so they get the remaining places. Skipping them would leave capacity
         // unused, and fairness only decides who goes first.
         while self.goes_on() {
-            let Some(((queue, _, sequence), ())) = self.tx.ready()?.first(all(self.queue), 1)?.pop() else { break };
-            let state = state::get(self.tx, (queue, sequence))?;
-            self.offer((queue, sequence), &state)?;
+            let Some((row, shown)) = self.tx.ready()?.first(all(self.queue), 1)?.pop() else { break };
+            let key = shown_key(row, shown);
+            let state = state::get(self.tx, key)?;
+            self.offer(key, &state)?;
         }
         Ok(())
     }
@@ -338,11 +358,12 @@ impl ReceiveStep<'_, '_> {
         let start = (self.queue.id, after.0, after.1.saturating_add(1));
         for range in [start..=end, front..=start] {
             while self.goes_on() {
-                let Some((key, ())) = self.tx.ready()?.first(range.clone(), 1)?.pop() else { break };
-                let state = state::get(self.tx, (key.0, key.2))?;
+                let Some((row, shown)) = self.tx.ready()?.first(range.clone(), 1)?.pop() else { break };
+                let key = shown_key(row, shown);
+                let state = state::get(self.tx, key)?;
                 match state.group {
-                    None => self.offer((key.0, key.2), &state)?,
-                    Some(group) => self.offer_group((key.0, key.2), &state, group)?,
+                    None => self.offer(key, &state)?,
+                    Some(group) => self.offer_group(key, &state, group)?,
                 }
             }
         }
@@ -362,15 +383,20 @@ impl ReceiveStep<'_, '_> {
         self.scanned += 1;
         if !remove_if_ended(self.tx, self.observer, self.queue, key, state, self.now)? {
             let hold = Hold { owner: self.what.owner, visibility: self.visibility, suspicion: Suspicion::None };
+            let turn = match state.group.filter(|group| group.is_ordered) {
+                Some(group) => group::turn(self.tx, key.0, group.id)?,
+                None => 0,
+            };
             let message = hand_out(self.tx, key, state, hold, self.now)?;
-            self.undo.push(Undo::of(key, state, message.handle.lease));
+            self.undo.push(Undo::of(key, state, message.handle.lease, turn));
             self.messages.push(message);
         }
         Ok(())
     }
 
     /// Receives the first message of a group. On a FIFO queue a client also gets the messages behind it, up to the
-    /// number it wants. Workers run in parallel and would break the order, so they get one.
+    /// number it wants and to the first one that is held. Workers run in parallel and would break the order, so they get
+    /// one.
     fn offer_group(&mut self, key: Key, state: &MessageState, group: Group) -> Result<(), Error> {
         if !group.is_ordered || self.what.owner == Owner::Worker {
             return self.offer(key, state);
@@ -398,12 +424,8 @@ fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: 
         if state.phase == Phase::InFlight && state.owner == Owner::Worker {
             recover::lose_overdue(tx, observer, key, &state, now)?;
         } else {
-            let shown = MessageState {
-                phase: Phase::Ready,
-                owner: Owner::Nobody,
-                visible_at: LeaseTime::ZERO,
-                ..state.clone()
-            };
+            // A client stays the owner until the next receive: its handle may still change the visibility.
+            let shown = MessageState { phase: Phase::Ready, visible_at: LeaseTime::ZERO, ..state.clone() };
             messages::update(tx, key, &state, &shown)?;
         }
     }
@@ -478,11 +500,16 @@ fn hand_out(tx: &mut Tx<'_>, key: Key, state: &MessageState, hold: Hold, now: No
 }
 
 fn received(key: Key, held: &MessageState, body: Body) -> Received {
+    let mut envelope = body.envelope;
+    if held.source != 0 && held.group.is_some_and(|group| group.is_ordered) {
+        // In a FIFO queue's dead-letter queue a message's id is its deduplication id, as in SQS.
+        envelope.deduplication_id = Some(held.message_id.to_string());
+    }
     Received {
         handle: ReceiptHandle { queue: key.0, sequence: key.1, lease: held.lease },
         message_id: held.message_id,
         body: body.bytes,
-        envelope: body.envelope,
+        envelope,
         run: body.run,
         recipient: body.recipient,
         sent_at: held.sent_at,

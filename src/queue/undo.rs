@@ -5,8 +5,8 @@ use crate::base::{LeaseTime, Timestamp};
 use crate::store::record::{MessageState, Owner, Phase};
 use crate::store::{self, Tx};
 
-use super::messages;
 use super::state::Key;
+use super::{group, messages};
 
 /// A message as it was before a receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Undo {
     /// The lease of the receive.
     lease: u64,
     before: Before,
+    /// The turn of its FIFO queue's group.
+    turn: u64,
 }
 
 /// What a receive changes, beside phase and visibility.
@@ -30,8 +32,8 @@ struct Before {
 }
 
 impl Undo {
-    /// How to undo the receive that took the message from the state `old` under `lease`.
-    pub(super) fn of(key: Key, old: &MessageState, lease: u64) -> Self {
+    /// How to undo the receive that took the message from the state `old` under `lease`, when its group had that turn.
+    pub(super) fn of(key: Key, old: &MessageState, lease: u64, turn: u64) -> Self {
         let before = Before {
             owner: old.owner,
             first_received_at: old.first_received_at,
@@ -41,7 +43,7 @@ impl Undo {
             attempts: old.attempts,
             lease: old.lease,
         };
-        Self { key, lease, before }
+        Self { key, lease, before, turn }
     }
 }
 
@@ -50,7 +52,7 @@ impl Undo {
 /// # Errors
 /// A storage fault.
 pub(super) fn undo(tx: &mut Tx<'_>, receives: &[Undo]) -> Result<(), store::Error> {
-    for Undo { key, lease, before } in receives.iter().rev() {
+    for Undo { key, lease, before, turn } in receives.iter().rev() {
         let Some(state) = tx.states()?.get(key)?.filter(|state| state.lease == *lease) else { continue };
         let back = MessageState {
             phase: Phase::Ready,
@@ -65,6 +67,9 @@ pub(super) fn undo(tx: &mut Tx<'_>, receives: &[Undo]) -> Result<(), store::Erro
             ..state.clone()
         };
         messages::update(tx, *key, &state, &back)?;
+        if let Some(group) = state.group {
+            group::restore_turn(tx, (key.0, group), *lease, *turn)?;
+        }
     }
     Ok(())
 }

@@ -107,7 +107,7 @@ fn unique(message: &Send) -> Result<(), Error> {
 }
 
 /// 1 to 128 letters, digits and punctuation marks.
-fn identifier(what: &'static str, id: Option<&str>) -> Result<(), Error> {
+pub(super) fn identifier(what: &'static str, id: Option<&str>) -> Result<(), Error> {
     match id {
         Some(id) if !(1..=IDENTIFIER_CHARS_MAX).contains(&id.len()) || !id.bytes().all(|b| b.is_ascii_graphic()) => {
             Err(Error::Identifier { what, got: id.chars().take(140).collect() })

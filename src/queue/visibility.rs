@@ -10,17 +10,16 @@ use super::receive::VISIBILITY_MAX;
 use super::{Error, ReceiptHandle, messages};
 
 /// Makes the message visible `timeout` from now; zero makes it ready at once. A receive can hold a message for 12 hours
-/// in total, as in SQS.
+/// in total, as in SQS. As there, it also works after the timeout ran out, while nobody received the message since, and
+/// on standard queues with the handle of an older receive; not so on messages that our own workers hold.
 ///
 /// # Errors
-/// [`Error::NotInFlight`] when the handle's receive no longer holds the message.
+/// [`Error::NotThere`] when the message was deleted, [`Error::NotInFlight`] when it is not in flight or a worker holds
+/// it, [`Error::HandleExpired`] for an older handle on a FIFO queue.
 pub fn change(tx: &mut Tx<'_>, handle: ReceiptHandle, timeout: Duration, now: Now) -> Result<(), Error> {
     let key = (handle.queue, handle.sequence);
-    let state = tx
-        .states()?
-        .get(&key)?
-        .filter(|state| state.phase == Phase::InFlight && state.lease == handle.lease && state.visible_at > now.lease);
-    let state = state.ok_or(Error::NotInFlight)?;
+    let state = tx.states()?.get(&key)?.ok_or_else(|| Error::NotThere(handle.to_string()))?;
+    check(&state, handle)?;
     let max = VISIBILITY_MAX.saturating_sub(now.lease.since(state.received_at));
     if timeout > max {
         let (max, got) = (max.as_secs(), timeout.as_secs());
@@ -31,11 +30,26 @@ pub fn change(tx: &mut Tx<'_>, handle: ReceiptHandle, timeout: Duration, now: No
     let changed = if timeout.is_zero() {
         MessageState { phase: Phase::Ready, owner: Owner::Nobody, visible_at: LeaseTime::ZERO, ..state.clone() }
     } else {
-        MessageState { visible_at: now.lease.after(timeout), ..state.clone() }
+        MessageState { phase: Phase::InFlight, visible_at: now.lease.after(timeout), ..state.clone() }
     };
     if changed.visible_at < state.visible_at {
         // Long polls sleep until the old moment; wake them so that they see the earlier one.
         tx.signal(u64::from(key.0));
     }
     Ok(messages::update(tx, key, &state, &changed)?)
+}
+
+/// Whether the handle may change the visibility of the message.
+fn check(state: &MessageState, handle: ReceiptHandle) -> Result<(), Error> {
+    let is_latest = state.lease == handle.lease && handle.lease != 0;
+    let is_ordered = state.group.is_some_and(|group| group.is_ordered);
+    match (state.phase, state.owner) {
+        // Our own workers are fenced: nobody else changes what they hold.
+        (Phase::InFlight, Owner::Worker) if is_latest => Ok(()),
+        // Ready and a client's: its timeout ran out, and nobody received it since.
+        (Phase::InFlight | Phase::Ready, Owner::Client) if is_latest => Ok(()),
+        (Phase::InFlight | Phase::Ready, Owner::Client) if is_ordered => Err(Error::HandleExpired(handle.to_string())),
+        (Phase::InFlight | Phase::Ready, Owner::Client) if (1..state.lease).contains(&handle.lease) => Ok(()),
+        _ => Err(Error::NotInFlight),
+    }
 }

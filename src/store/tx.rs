@@ -12,7 +12,7 @@ use super::memtable::Memtable;
 use super::meta::{LAST_ID, LAST_QUEUE};
 use super::record::{
     Body, Counts, DedupRecord, Digest, EffectRecord, GroupRecord, IntentRecord, MessageState, QueueRecord,
-    RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, TickRecord, UniqueRecord, UserText,
+    RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, Shown, TickRecord, UniqueRecord, UserText,
 };
 use super::table::{self, TableMut, TableRef};
 use super::table_id::{self, TableId};
@@ -66,9 +66,9 @@ tables! {
     bodies ("bodies"): u64 => Body;
     /// States by queue and sequence number, which is the order of sending.
     states ("states"): (u32, u64) => MessageState;
-    /// Messages that can be received, by queue, priority and sequence number: those without a group, and one of each
-    /// group.
-    ready ("ready"): (u32, u32, u64) => ();
+    /// Messages that can be received, by queue, priority and place: those without a group, and one of each group. The
+    /// place is the sequence number, or the turn of a FIFO queue's group.
+    ready ("ready"): (u32, u32, u64) => Shown;
     /// Delayed messages and messages in flight by queue, moment of becoming visible, and sequence number.
     timed ("timed"): (u32, u64, u64) => ();
     /// Suspects that wait to be tried alone, by queue, attempts charged and sequence number.

@@ -21,7 +21,8 @@ use nightmail::store::record::{
     Body, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, EffectRecord, Envelope, FanOutLetter, FanOutProgress,
     Fifo, Follower, Group, GroupRecord, IntentRecord, MessageState, Owner, Pause, Phase, QueueAttributes, QueueRecord,
     RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy,
-    RunRecord, RunTotals, Scope, Selection, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
+    RunRecord, RunTotals, Scope, Selection, Shown, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef,
+    UserText,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
@@ -366,8 +367,12 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         hex(&grouped.encode()),
         "020000000000000001020202020202020202020202020202020000000800000001016700006869"
     );
-    let group = GroupRecord { in_flight: 1, held: 2, waiting: 3, head: (4, 5) };
-    assert_eq!(hex(&group.encode()), "01000000000000000100000000000000020000000000000003000000040000000000000005");
+    let group = GroupRecord { in_flight: 1, held: 2, held_known: vec![7], waiting: 3, head: (4, 5), turn: 6 };
+    let numbers = "000000000000000100000000000000020000000000000003000000040000000000000005";
+    assert_eq!(hex(&group.encode()), format!("02{numbers}000000000000000600010000000000000007"));
+    let older = GroupRecord { held_known: Vec::new(), turn: 0, ..group.clone() };
+    assert_eq!(GroupRecord::decode(&[&[1], &group.encode()[1..37]].concat()), Ok(older), "version 1");
+    assert_eq!((hex(&Shown(None).encode()), hex(&Shown(Some(7)).encode())), (String::new(), format!("{:016x}", 7)));
     let list_with_outcomes = RedriveTotals { succeeded: 1, failed: 2, withdrawn: 3, undone: 4 };
     let numbers = (1..=4).map(|n| format!("{n:016x}")).collect::<String>();
     assert_eq!(hex(&list_with_outcomes.encode()), format!("01{numbers}"));

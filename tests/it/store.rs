@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use nightmail::queue::{Queues, Receive, Send};
 use nightmail::store::check::{self, Findings};
-use nightmail::store::{Error, Options, Store};
+use nightmail::store::{Error, Options, Store, Tx};
 use redb::{Database, ReadableDatabase, TableDefinition};
 
 use crate::support::{FILES, World, forever, tamper};
@@ -176,15 +176,29 @@ async fn a_second_opener_learns_who_holds_the_directory() {
 }
 
 #[tokio::test]
-async fn dropping_the_last_handle_commits_what_waits() {
-    let mut world = World::with_orders().await;
+async fn a_step_whose_caller_is_gone_before_it_runs_is_skipped() {
+    let world = World::with_orders().await;
+    let (began, has_begun) = tokio::sync::oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let store = world.queues().store().clone();
+    let holds = tokio::spawn(async move {
+        let step = move |_: &mut Tx<'_>| {
+            let _ = (began.send(()), released.recv());
+            Ok::<_, Error>(())
+        };
+        store.write(step).await
+    });
+    has_begun.await.unwrap();
     for n in 0..100 {
-        // The caller goes away once its step is queued; the step still runs.
-        let _ = world.queues().send("orders", Send::text(format!("{n}"))).now_or_never();
+        assert!(world.queues().send("orders", Send::text(format!("gone {n}"))).now_or_never().is_none());
     }
-    world.reopen().await;
+    let mut kept = Box::pin(world.queues().send("orders", Send::text("waits for its answer")));
+    assert!((&mut kept).now_or_never().is_none());
+    release.send(()).unwrap();
+    kept.await.unwrap();
+    holds.await.unwrap().unwrap();
     world.check();
-    assert!(world.dump("orders").starts_with("orders: 100 ready"));
+    assert!(world.dump("orders").starts_with("orders: 1 ready"));
 }
 
 #[tokio::test]

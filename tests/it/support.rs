@@ -265,13 +265,16 @@ fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), Message
         match state.phase {
             Phase::Ready if is_suspect(state) => suspects.push((queue, state.attempts_charged, *sequence)),
             Phase::Ready if state.group.is_some() => {}
-            Phase::Ready => ready.push((queue, state.priority, *sequence)),
+            Phase::Ready => ready.push(((queue, state.priority, *sequence), *sequence)),
             Phase::Delayed | Phase::InFlight => timed.push((queue, state.visible_at.as_millis(), *sequence)),
         }
         if state.expires_at != Timestamp::ZERO && state.phase != Phase::InFlight && state.source == 0 {
             expiries.push((queue, state.expires_at.as_millis(), *sequence));
         }
-        assert_eq!(state.owner != Owner::Nobody, state.phase == Phase::InFlight, "an owner is of a message in flight");
+        let is_owned = state.owner != Owner::Nobody;
+        // A client stays the owner of what ran out of time, until the next receive.
+        let ran_out = state.phase == Phase::Ready && state.owner == Owner::Client;
+        assert_eq!(is_owned && !ran_out, state.phase == Phase::InFlight, "an owner is of a message in flight");
     }
     ready.extend(groups(snapshot, queue, states));
     ready.sort_unstable();
@@ -282,7 +285,8 @@ fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), Message
     let index = snapshot.suspects().unwrap().first(all, usize::MAX).unwrap();
     assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), suspects, "the suspects are out of step");
     let index = snapshot.ready().unwrap().first((queue, 0, 0)..=(queue, u32::MAX, u64::MAX), usize::MAX).unwrap();
-    assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), ready, "the ready index is out of step");
+    let index: Vec<_> = index.into_iter().map(|(row, shown)| (row, shown.0.unwrap_or(row.2))).collect();
+    assert_eq!(index, ready, "the ready index is out of step");
     let all = (queue, 0, 0)..=(queue, u64::MAX, u64::MAX);
     let index = snapshot.timed().unwrap().first(all, usize::MAX).unwrap();
     assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), timed, "the timed index is out of step");
@@ -291,10 +295,13 @@ fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), Message
     assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), expiries, "the expiries are out of step");
 }
 
+/// A row of the ready index and the message that it stands for.
+type Shown = ((u32, u32, u64), u64);
+
 /// Checks the groups of a queue against its states; returns what each has in the ready index: its first message,
-/// unless it is a FIFO queue's group with a held message. A group has a row unless there is nothing to count: a
+/// unless it is a FIFO queue's group with a held message before it. A group has a row unless there is nothing to count: a
 /// standard queue's delayed messages are not counted.
-fn groups(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]) -> Vec<(u32, u32, u64)> {
+fn groups(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]) -> Vec<Shown> {
     let mut members: BTreeMap<[u8; 16], Vec<(u64, &MessageState)>> = BTreeMap::new();
     for ((_, sequence), state) in states {
         if let Some(group) = state.group {
@@ -314,22 +321,25 @@ fn groups(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]
         };
         let mut waiting: Vec<_> = members.iter().filter(|(_, state)| waits(state)).collect();
         waiting.sort_by_key(|(sequence, state)| (state.priority, *sequence));
-        let held = members.iter().filter(|(_, state)| is_held(state)).count() as u64;
-        let head = waiting.first().filter(|(_, state)| held == 0 && state.phase == Phase::Ready);
+        let held: Vec<u64> =
+            members.iter().filter(|(_, state)| is_held(state)).map(|(sequence, _)| *sequence).collect();
+        let is_free = |sequence: u64| held.first().is_none_or(|first| sequence < *first);
+        let head = waiting.first().filter(|(sequence, state)| is_free(*sequence) && state.phase == Phase::Ready);
         let row = snapshot.groups().unwrap().get(&(queue, *id)).unwrap();
         counted += usize::from(row.is_some());
         assert_ne!(row, Some(GroupRecord::default()), "a group's row counts something");
         let row = row.unwrap_or_default();
         let in_flight = members.iter().filter(|(_, state)| state.phase == Phase::InFlight).count() as u64;
         let head = head.map(|(sequence, state)| (state.priority, *sequence)).unwrap_or_default();
-        let expected = (in_flight, held, waiting.len() as u64, head);
+        let expected = (in_flight, held.len() as u64, waiting.len() as u64, head);
         assert_eq!((row.in_flight, row.held, row.waiting, row.head), expected, "a group's row");
+        assert_eq!(row.held_known, held, "the held messages of a group");
         let all = (queue, *id, 0, 0)..=(queue, *id, u32::MAX, u64::MAX);
         let index = snapshot.grouped().unwrap().first(all, usize::MAX).unwrap();
         let index: Vec<_> = index.into_iter().map(|((_, _, priority, sequence), ())| (priority, sequence)).collect();
         let waiting: Vec<_> = waiting.iter().map(|(sequence, state)| (state.priority, *sequence)).collect();
         assert_eq!(index, waiting, "a group's index is out of step");
-        shown.extend((head.1 != 0).then_some((queue, head.0, head.1)));
+        shown.extend((head.1 != 0).then_some(((queue, head.0, head.1.max(row.turn)), head.1)));
     }
     let rows = snapshot.groups().unwrap().first((queue, [0; 16])..=(queue, [u8::MAX; 16]), usize::MAX).unwrap();
     assert_eq!(rows.len(), counted, "a group without messages has no row");

@@ -9,36 +9,74 @@ use super::layout::Reader;
 use super::postcard::postcard_records;
 
 /// A message group of a queue; the row exists while the group has messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupRecord {
     /// Its messages in flight.
     pub in_flight: u64,
-    /// Its messages that were received before and are not ready: on a FIFO queue they lock the group.
+    /// On a FIFO queue, its messages that were received before and are not ready: those behind the first of them wait.
     pub held: u64,
+    /// The sequence numbers of the held ones, ascending; without those that a store of format 3 counted.
+    pub held_known: Vec<u64>,
     /// Its messages that wait: ready ones, and on a FIFO queue those in their first delay.
     pub waiting: u64,
     /// The group's message in the ready index, by priority and sequence number; zeros when there is none.
     pub head: (u32, u64),
+    /// On a FIFO queue, the lease of the latest receive of one of its messages: the group goes behind those that were
+    /// handed out or sent before it.
+    pub turn: u64,
 }
 
-const VERSION: u8 = 1;
-const BYTES: usize = 1 + 3 * 8 + 4 + 8;
+impl GroupRecord {
+    /// Whether nothing is counted: such a group has no row.
+    pub const fn is_empty(&self) -> bool {
+        self.in_flight == 0 && self.held == 0 && self.waiting == 0
+    }
+}
+
+const VERSION: u8 = 2;
+/// Without the sequence numbers of the held messages, and their number.
+const BYTES: usize = 1 + 3 * 8 + 4 + 8 + 8 + 2;
+/// Version 1 ended with the head.
+const BYTES_1: usize = 1 + 3 * 8 + 4 + 8;
 
 impl Record for GroupRecord {
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(BYTES);
+        let mut out = Vec::with_capacity(BYTES + 8 * self.held_known.len());
         out.push(VERSION);
         for count in [self.in_flight, self.held, self.waiting] {
             out.extend(count.to_be_bytes());
         }
         out.extend(self.head.0.to_be_bytes());
         out.extend(self.head.1.to_be_bytes());
+        out.extend(self.turn.to_be_bytes());
+        let held =
+            u16::try_from(self.held_known.len()).expect("a group has no more in flight than one receive gives out");
+        out.extend(held.to_be_bytes());
+        out.extend(self.held_known.iter().flat_map(|sequence| sequence.to_be_bytes()));
         out
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut read = Reader::new(bytes, VERSION, BYTES)?;
-        Ok(Self { in_flight: read.u64(), held: read.u64(), waiting: read.u64(), head: (read.u32(), read.u64()) })
+        let is_1 = bytes.first() == Some(&1);
+        let held =
+            bytes.get(BYTES - 2..BYTES).and_then(|held| held.first_chunk()).map_or(0, |held| u16::from_be_bytes(*held));
+        let mut read = match is_1 {
+            true => Reader::of(bytes, BYTES_1)?,
+            false => Reader::new(bytes, VERSION, BYTES + 8 * usize::from(held))?,
+        };
+        let mut group = Self {
+            in_flight: read.u64(),
+            held: read.u64(),
+            waiting: read.u64(),
+            head: (read.u32(), read.u64()),
+            ..Self::default()
+        };
+        if !is_1 {
+            group.turn = read.u64();
+            let _: [u8; 2] = read.array();
+            group.held_known = (0..held).map(|_| read.u64()).collect();
+        }
+        Ok(group)
     }
 }
 
@@ -61,13 +99,20 @@ pub enum DedupEntry {
         /// Its sequence number.
         sequence: u64,
     },
-    /// A receive with this attempt id took these messages.
+    /// A receive with this attempt id took these messages; as a store of format 3 had it, and void.
     Received {
         /// Sequence number and lease of each.
         leases: Vec<(u64, u64)>,
     },
     /// A queue of this name was deleted.
     Deleted,
+    /// A receive with this attempt id took these messages.
+    Attempt {
+        /// Sequence number and lease of each.
+        leases: Vec<(u64, u64)>,
+        /// When they become visible again: void as soon as this does not hold for one of them.
+        visible_at: LeaseTime,
+    },
 }
 
 /// A unique key; the row exists while a message holds the key.
@@ -106,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_group_reads_back_as_it_was_written() {
-        let group = GroupRecord { in_flight: 1, held: 2, waiting: 3, head: (4, 5) };
-        assert_eq!(GroupRecord::decode(&group.encode()), Ok(group));
+        let group = GroupRecord { in_flight: 1, held: 2, held_known: vec![7, 8], waiting: 3, head: (4, 5), turn: 6 };
+        assert_eq!(GroupRecord::decode(&group.encode()), Ok(group.clone()));
+        assert!(GroupRecord::decode(&group.encode()[..60]).is_err(), "the number of the held ones tells the length");
     }
 }

@@ -68,6 +68,21 @@ impl Record for () {
     }
 }
 
+/// The message that a row of the ready index stands for, when its sequence number is not in the row's key: the first
+/// message of a FIFO queue's group that was handed out before. No bytes, or the sequence number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown(pub Option<u64>);
+
+impl Record for Shown {
+    fn encode(&self) -> Vec<u8> {
+        self.0.map(|sequence| sequence.to_be_bytes().to_vec()).unwrap_or_default()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.is_empty() { Ok(Self(None)) } else { u64::decode(bytes).map(|sequence| Self(Some(sequence))) }
+    }
+}
+
 /// A number on its own, big-endian: ids behind names and counters of the store.
 impl Record for u64 {
     fn encode(&self) -> Vec<u8> {

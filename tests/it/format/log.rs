@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use nightmail::base::{LeaseTime, Timestamp};
 use nightmail::store;
 use nightmail::store::record::{
-    Body, DedupEntry, DedupRecord, GroupRecord, RedriveTotals, TickRecord, TickVerdict, UniqueRecord,
+    Body, DedupEntry, DedupRecord, GroupRecord, RedriveTotals, Shown, TickRecord, TickVerdict, UniqueRecord,
 };
 use redb::ReadableDatabase;
 
@@ -84,7 +84,7 @@ fn one_row_each(tx: &mut store::Tx<'_>) -> Result<(), nightmail::queue::Error> {
     tx.counts_mut(1)?.ready = 1;
     tx.bodies()?.insert(&1, &Body::default())?;
     tx.states()?.insert(&(1, 2), &state())?;
-    tx.ready()?.insert(&(1, 2, 3), &())?;
+    tx.ready()?.insert(&(1, 2, 3), &Shown(None))?;
     tx.timed()?.insert(&(1, 2, 3), &())?;
     tx.suspects()?.insert(&(1, 2, 3), &())?;
     tx.groups()?.insert(&(1, [2; 16]), &GroupRecord::default())?;

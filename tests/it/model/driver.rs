@@ -114,20 +114,29 @@ impl Driver {
 
     async fn change(&mut self, handle: usize, timeout: u64) {
         let (now, span) = (self.world.now().wall, Duration::from_secs(timeout));
-        let held = self.model.held(handle).map(|index| &mut self.model.messages[index]);
-        let in_flight = held.filter(|message| matches!(message.phase, Where::InFlight(at, _) if at > now));
-        let expected = match in_flight {
-            None => Err(Error::NotInFlight),
-            Some(message) if now.since(message.received_at) + span > Duration::from_secs(43_200) => {
-                let max = 43_200 - now.since(message.received_at).as_secs();
-                Err(Error::OutOfRange { what: "VisibilityTimeout", min: 0, max, got: timeout })
-            }
+        let gone = Error::NotThere(self.handles[handle].to_string());
+        let expected = match self.model.of_handle(handle) {
+            None => Err(gone),
             Some(message) => {
-                message.phase = match message.phase {
-                    Where::InFlight(_, owner) if timeout > 0 => Where::InFlight(now.after(span), owner),
-                    _ => Where::Ready,
+                let is_latest = message.handle == Some(handle);
+                let elapsed = now.since(message.received_at).as_secs();
+                let owner = match message.phase {
+                    Where::InFlight(_, owner) => Some(owner),
+                    Where::RanOut => Some(Owner::Client),
+                    _ => None,
                 };
-                Ok(())
+                match owner.filter(|owner| is_latest || *owner == Owner::Client) {
+                    None => Err(Error::NotInFlight),
+                    Some(_) if elapsed + timeout > 43_200 && timeout > 43_200_u64.saturating_sub(elapsed) => {
+                        let max = 43_200_u64.saturating_sub(elapsed);
+                        Err(Error::OutOfRange { what: "VisibilityTimeout", min: 0, max, got: timeout })
+                    }
+                    Some(owner) => {
+                        let held = Where::InFlight(now.after(span), owner);
+                        message.phase = if timeout == 0 { Where::Ready } else { held };
+                        Ok(())
+                    }
+                }
             }
         };
         let changed = self.world.queues().change_visibility(self.handles[handle], span).await;
@@ -212,6 +221,7 @@ impl Driver {
         let message = &self.model.messages[index];
         let (phase, owner) = match message.phase {
             Where::Ready => (Phase::Ready, Owner::Nobody),
+            Where::RanOut => (Phase::Ready, Owner::Client),
             Where::Delayed(_) => (Phase::Delayed, Owner::Nobody),
             Where::InFlight(_, owner) => (Phase::InFlight, owner),
         };

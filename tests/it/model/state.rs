@@ -19,6 +19,8 @@ pub(super) const DEFERRAL_MAX_S: u64 = 120;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Where {
     Ready,
+    /// Ready since a client's timeout ran out: its handle may still change the visibility.
+    RanOut,
     Delayed(Timestamp),
     InFlight(Timestamp, Owner),
 }
@@ -27,7 +29,7 @@ impl Where {
     /// When it becomes visible; `None` when it is.
     pub(super) fn until(self) -> Option<Timestamp> {
         match self {
-            Self::Ready => None,
+            Self::Ready | Self::RanOut => None,
             Self::Delayed(at) | Self::InFlight(at, _) => Some(at),
         }
     }
@@ -62,6 +64,8 @@ pub(super) struct Model {
     pub(super) messages: Vec<Message>,
     pub(super) heard: Vec<String>,
     pub(super) counter: u64,
+    /// Queue and sequence of the message that each handle is of.
+    pub(super) given: Vec<(usize, u64)>,
 }
 
 impl Model {
@@ -102,6 +106,12 @@ impl Model {
     /// The message that the handle holds.
     pub(super) fn held(&mut self, handle: usize) -> Option<usize> {
         self.messages.iter().position(|message| message.handle == Some(handle))
+    }
+
+    /// The message that the handle is of, whoever holds it now.
+    pub(super) fn of_handle(&mut self, handle: usize) -> Option<&mut Message> {
+        let of = self.given[handle];
+        self.messages.iter_mut().find(|message| (message.queue, message.sequence) == of)
     }
 
     pub(super) fn hear(&mut self, index: usize, news: &str) {
@@ -163,7 +173,8 @@ impl Model {
         for index in self.of(queue) {
             match self.messages[index].phase {
                 Where::InFlight(at, Owner::Worker) if at <= now => self.lose(index),
-                Where::InFlight(at, _) | Where::Delayed(at) if at <= now => self.messages[index].phase = Where::Ready,
+                Where::InFlight(at, _) if at <= now => self.messages[index].phase = Where::RanOut,
+                Where::Delayed(at) if at <= now => self.messages[index].phase = Where::Ready,
                 _ => {}
             }
         }
@@ -172,7 +183,7 @@ impl Model {
             if texts.len() == max {
                 break;
             }
-            if self.messages[index].phase != Where::Ready {
+            if !matches!(self.messages[index].phase, Where::Ready | Where::RanOut) {
                 continue;
             }
             if self.is_expired(index, now) {
@@ -194,6 +205,7 @@ impl Model {
 
     fn hand_out(&mut self, index: usize, phase: Where, handle: usize, now: Timestamp) -> String {
         let message = &mut self.messages[index];
+        self.given.push((message.queue, message.sequence));
         message.phase = phase;
         message.handle = Some(handle);
         message.received_at = now;

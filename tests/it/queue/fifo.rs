@@ -33,17 +33,87 @@ async fn send(world: &World, names: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_group_goes_out_in_order_and_is_locked_until_its_messages_are_gone() {
+async fn a_group_goes_out_in_order_and_what_stands_behind_one_in_flight_waits() {
     let world = world(fifo()).await;
     send(&world, &["a1", "a2", "b1", "a3"]).await;
     let first = world.take(QUEUE, 2).await;
     assert_eq!(texts(&first), ["a1", "a2"], "one receive takes what is next of a group");
-    assert_eq!(texts(&world.take(QUEUE, 10).await), ["b1"], "group a is locked");
+    assert_eq!(texts(&world.take(QUEUE, 10).await), ["b1"], "a3 waits");
     world.queues().delete(first[0].handle).await.unwrap();
     world.check();
-    assert_eq!(texts(&world.take(QUEUE, 10).await), [""; 0], "a2 still holds the lock");
+    assert_eq!(texts(&world.take(QUEUE, 10).await), [""; 0], "a2 is still in flight");
     world.queues().delete(first[1].handle).await.unwrap();
     assert_eq!(texts(&world.take(QUEUE, 10).await), ["a3"]);
+    world.check();
+}
+
+/// Recorded: what stands before the first message in flight is handed out, what stands behind it waits.
+#[tokio::test]
+async fn messages_before_the_first_one_in_flight_are_handed_out_and_those_behind_it_wait() {
+    let world = world(fifo()).await;
+    send(&world, &["a1", "a2", "a3", "a4"]).await;
+    let held = world.take(QUEUE, 3).await;
+    assert_eq!(texts(&held), ["a1", "a2", "a3"]);
+    for message in &held[..2] {
+        world.queues().change_visibility(message.handle, Duration::ZERO).await.unwrap();
+        world.check();
+    }
+    assert_eq!(texts(&world.take(QUEUE, 10).await), ["a1", "a2"], "a3 is in flight, and a4 waits behind it");
+    assert_eq!(texts(&world.take(QUEUE, 10).await), [""; 0]);
+    world.queues().change_visibility(held[2].handle, Duration::ZERO).await.unwrap();
+    assert_eq!(texts(&world.take(QUEUE, 10).await), [""; 0], "a3 is back behind a1 and a2, which are in flight");
+    world.check();
+}
+
+/// Recorded: a group that was handed out goes behind the others.
+#[tokio::test]
+async fn a_group_that_was_handed_out_goes_behind_the_others() {
+    let world = world(fifo()).await;
+    send(&world, &["a1", "a2", "a3", "b1", "c1", "b2"]).await;
+    let mut seen = Vec::new();
+    for n in 0..6 {
+        let received = world.take_one(QUEUE).await;
+        seen.extend(texts(std::slice::from_ref(&received)));
+        world.queues().delete(received.handle).await.unwrap();
+        if n == 1 {
+            send(&world, &["d1"]).await;
+        }
+        world.check();
+    }
+    assert_eq!(seen, ["a1", "b1", "c1", "a2", "b2", "d1"], "d came after a and b had their turn");
+}
+
+/// Own choice: a receive that is undone leaves the order of the groups as it was.
+#[tokio::test]
+async fn a_cancelled_receive_gives_its_groups_their_places_back() {
+    let world = world(fifo()).await;
+    send(&world, &["a1", "a2", "b1"]).await;
+    let first = world.take_one(QUEUE).await;
+    world.queues().delete(first.handle).await.unwrap();
+    // Group b is next; then a.
+    let unanswered = world.queues().poll(QUEUE, Receive::for_client(1), Duration::ZERO).await.unwrap();
+    drop(unanswered);
+    tokio::task::yield_now().await;
+    world.step(|_| Ok(())).await.unwrap();
+    world.check();
+    let received = world.take(QUEUE, 10).await;
+    assert_eq!(texts(&received), ["b1", "a2"]);
+    assert_eq!(received[0].receive_count, 1);
+}
+
+/// AWS, "ReceiveMessage": retention deletes a message whatever holds it.
+#[tokio::test]
+async fn an_expired_message_in_flight_does_not_block_its_group() {
+    let minute = Some(Duration::from_secs(60));
+    let world = world(Options { retention: minute, ..fifo() }).await;
+    send(&world, &["a1"]).await;
+    let hour = Receive { visibility: Some(Duration::from_secs(3600)), ..Receive::for_client(1) };
+    assert_eq!(texts(&world.receive(QUEUE, hour).await.unwrap().messages), ["a1"]);
+    world.pass(30);
+    send(&world, &["a2"]).await;
+    assert_eq!(texts(&world.take(QUEUE, 10).await), [""; 0]);
+    world.pass(30);
+    assert_eq!(texts(&world.take(QUEUE, 10).await), ["a2"], "before any sweep");
     world.check();
 }
 
@@ -156,7 +226,75 @@ async fn an_old_handle_is_refused_once_the_timeout_ran_out() {
     let handle = world.take(QUEUE, 1).await[0].handle;
     world.pass(30);
     assert_eq!(world.queues().delete(handle).await, Err(Error::HandleExpired(handle.to_string())));
-    assert_eq!(texts(&world.take(QUEUE, 1).await), ["a1"]);
+    let again = world.take_one(QUEUE).await.handle;
+    // Recorded: the handle of an older receive has expired too.
+    assert_eq!(world.queues().delete(handle).await, Err(Error::HandleExpired(handle.to_string())));
+    let hour = Duration::from_secs(3600);
+    assert_eq!(world.queues().change_visibility(handle, hour).await, Err(Error::HandleExpired(handle.to_string())));
+    assert_eq!(world.queues().delete(again).await, Ok(true));
+    assert_eq!(world.queues().delete(again).await, Ok(false), "deleting twice is no error");
+}
+
+/// AWS, "ChangeMessageVisibility"; recorded for the time after the time-out.
+#[tokio::test]
+async fn visibility_can_be_changed_after_the_timeout_ran_out_while_nobody_received_the_message() {
+    let world = world(fifo()).await;
+    send(&world, &["a1", "a2"]).await;
+    let handle = world.take_one(QUEUE).await.handle;
+    world.pass(31);
+    world.queues().change_visibility(handle, Duration::from_secs(60)).await.unwrap();
+    world.check();
+    assert_eq!(texts(&world.take(QUEUE, 10).await), [""; 0], "a1 is in flight again, and a2 waits behind it");
+    assert_eq!(world.queues().delete(handle).await, Ok(true));
+    assert_eq!(texts(&world.take(QUEUE, 10).await), ["a2"]);
+    world.check();
+}
+
+/// AWS, "ReceiveMessage", ReceiveRequestAttemptId: at most 128 characters.
+#[tokio::test]
+async fn an_attempt_id_has_1_to_128_characters() {
+    let world = world(fifo()).await;
+    let queue = world.queue(QUEUE).id;
+    for length in [0, 1, 128, 129] {
+        let id = "i".repeat(length);
+        let answer = world.queues().receive_attempt(queue, Receive::for_client(1), &id).await;
+        match length {
+            1..=128 => assert!(answer.is_ok()),
+            _ => assert!(matches!(answer, Err(Error::Identifier { what: "ReceiveRequestAttemptId", .. })), "{length}"),
+        }
+    }
+}
+
+/// AWS, "ReceiveMessage", ReceiveRequestAttemptId: void once a message of it was deleted or its visibility changed.
+#[tokio::test]
+async fn an_attempt_id_is_void_once_the_visibility_of_one_of_its_messages_was_changed() {
+    let world = world(fifo()).await;
+    send(&world, &["a1", "b1", "c1"]).await;
+    let queue = world.queue(QUEUE).id;
+    let attempt = || world.queues().receive_attempt(queue, Receive::for_client(2), "try");
+    let first = attempt().await.unwrap().messages;
+    assert_eq!(texts(&first), ["a1", "b1"]);
+    world.pass(5);
+    assert_eq!(texts(&attempt().await.unwrap().messages), ["a1", "b1"], "a replay");
+    world.queues().change_visibility(first[0].handle, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(texts(&attempt().await.unwrap().messages), ["c1"], "a receive like any other");
+    world.check();
+}
+
+/// Own choice: a long poll never sleeps past the moment at which a message becomes visible.
+#[tokio::test]
+async fn a_replay_that_shortens_a_visibility_wakes_the_waiting_polls() {
+    let world = world(fifo()).await;
+    send(&world, &["a1"]).await;
+    let queue = world.queue(QUEUE).id;
+    let with = |seconds| Receive { visibility: Some(Duration::from_secs(seconds)), ..Receive::for_client(1) };
+    world.queues().receive_attempt(queue, with(600), "try").await.unwrap();
+    let mut signals = world.queues().store().subscribe(u64::from(queue));
+    signals.mark_unchanged();
+    world.queues().receive_attempt(queue, with(700), "try").await.unwrap();
+    assert!(!signals.has_changed().unwrap(), "a longer one wakes nobody");
+    world.queues().receive_attempt(queue, with(1), "try").await.unwrap();
+    assert!(signals.has_changed().unwrap());
 }
 
 #[tokio::test]
@@ -194,6 +332,8 @@ async fn a_message_that_dies_lets_its_group_go_on_and_starts_anew_among_the_lett
     let letter = world.take_one("dead.fifo").await;
     assert_eq!(texts(std::slice::from_ref(&letter)), ["a1"]);
     assert_eq!(letter.sent_at, world.now().wall, "a FIFO queue's retention starts anew");
+    // AWS, "Using dead-letter queues": the message's id is its deduplication id there.
+    assert_eq!(letter.envelope.deduplication_id, Some(letter.message_id.to_string()));
     world.check();
 }
 

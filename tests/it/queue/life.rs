@@ -123,14 +123,13 @@ async fn a_message_is_redelivered_after_its_visibility_timeout() {
 }
 
 #[tokio::test]
-async fn an_old_handle_changes_nothing_after_another_receive() {
+async fn an_old_handle_deletes_nothing_after_another_receive() {
     let world = World::with_orders().await;
     world.send("orders", "hello").await;
     let old = world.take_one("orders").await.handle;
     world.pass(30);
     let new = world.take_one("orders").await.handle;
     assert_eq!(world.queues().delete(old).await, Ok(false));
-    assert_eq!(world.queues().change_visibility(old, Duration::ZERO).await, Err(Error::NotInFlight));
     let forged = ReceiptHandle { lease: 0, ..new };
     assert_eq!(world.queues().delete(forged).await, Ok(false));
     insta::assert_snapshot!(world.dump("orders"), @r"
@@ -138,6 +137,48 @@ async fn an_old_handle_changes_nothing_after_another_receive() {
       in flight 30s | received 2 charged 2 | hello
     ");
     assert_eq!(world.queues().delete(new).await, Ok(true));
+}
+
+/// Recorded: on standard queues the handle of an older receive changes the visibility too.
+#[tokio::test]
+async fn an_older_handle_changes_the_visibility_on_a_standard_queue_but_not_of_what_a_worker_holds() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let old = world.take_one("orders").await.handle;
+    world.pass(30);
+    let new = world.take_one("orders").await.handle;
+    world.queues().change_visibility(old, Duration::from_secs(90)).await.unwrap();
+    insta::assert_snapshot!(world.dump("orders"), @r"
+    orders: 0 ready, 0 delayed, 1 in flight
+      in flight 90s | received 2 charged 2 | hello
+    ");
+    let forged = ReceiptHandle { lease: new.lease + 1, ..new };
+    assert_eq!(world.queues().change_visibility(forged, Duration::ZERO).await, Err(Error::NotInFlight));
+    world.queues().change_visibility(old, Duration::ZERO).await.unwrap();
+    let worker = world.work("orders").await.handle;
+    for client in [old, new] {
+        let fenced = world.queues().change_visibility(client, Duration::ZERO).await;
+        assert_eq!(fenced, Err(Error::NotInFlight), "a worker holds it");
+    }
+    world.queues().change_visibility(worker, Duration::from_secs(90)).await.unwrap();
+    world.check();
+}
+
+/// AWS, "ChangeMessageVisibility": MessageNotInflight; recorded: InvalidParameterValue for a deleted message.
+#[tokio::test]
+async fn a_deleted_message_is_told_from_one_that_is_not_in_flight() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let handle = world.take_one("orders").await.handle;
+    let change = |seconds| world.queues().change_visibility(handle, Duration::from_secs(seconds));
+    world.pass(31);
+    change(10).await.unwrap();
+    world.check();
+    world.pass(11);
+    change(0).await.unwrap();
+    assert_eq!(change(10).await, Err(Error::NotInFlight), "it was given back");
+    assert_eq!(world.queues().delete(handle).await, Ok(true));
+    assert_eq!(change(10).await, Err(Error::NotThere(handle.to_string())));
 }
 
 #[tokio::test]
@@ -172,7 +213,9 @@ async fn visibility_can_be_ended_at_once_and_extended_to_twelve_hours_in_total()
       in flight 43190s | received 2 charged 2 | hello
     ");
     world.pass(43_190);
-    assert_eq!(world.queues().change_visibility(handle, Duration::ZERO).await, Err(Error::NotInFlight));
+    let one = Duration::from_secs(1);
+    let used_up = world.queues().change_visibility(handle, one).await;
+    assert_eq!(used_up, Err(Error::OutOfRange { what: "VisibilityTimeout", min: 0, max: 0, got: 1 }));
     let too_long = Receive { visibility: Some(Duration::from_secs(43_201)), ..Receive::for_client(1) };
     assert!(matches!(world.receive("orders", too_long).await, Err(Error::OutOfRange { got: 43_201, .. })));
     assert_eq!(world.take_one("orders").await.receive_count, 3);
