@@ -137,7 +137,11 @@ impl<'a> Shown<'a> {
 
 fn down(overview: &Overview) -> String {
     let waiting: u64 = overview.queues.iter().map(Stats::total).sum();
-    let waiting = if waiting == 0 { "its store is empty".into() } else { units::count(waiting, "message") + " wait" };
+    let waiting = match waiting {
+        0 => "its store is empty".into(),
+        1 => "1 message waits".into(),
+        more => units::count(more, "message") + " wait",
+    };
     format!("down: no daemon runs, and {waiting} (`nightmail serve` or `systemctl start nightmail` starts it)")
 }
 
