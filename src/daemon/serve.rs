@@ -60,9 +60,7 @@ impl Daemon {
         let store = Store::open_when_free(&settings.store).await?;
         let queues = Queues::new(store, clock.clone(), Arc::new(Ledger)).with_space(watch.space());
         watch.check();
-        for (name, options) in &settings.queues {
-            queues.ensure(name, options).await?;
-        }
+        queues.ensure_all(&settings.queues).await?;
         queues.finish_deletions().await?;
         // Workers live in this process, so no lease of an earlier one can still be in use.
         queues.end_worker_leases(&settings.served_queues()).await?;

@@ -10,7 +10,7 @@ use crate::store::record::{DedupEntry, DedupRecord, Digest, Pause, QueueAttribut
 use crate::store::tx::u32_record::U32;
 use crate::store::{Snapshot, Tx};
 
-use super::{Error, Options, RedrivePolicy, dedup, holder};
+use super::{Error, Options, RedrivePolicy, dedup, holder, options};
 
 /// Sorts after every queue name.
 const LAST_NAME: &str = "\u{10FFFF}";
@@ -19,9 +19,11 @@ const LAST_NAME: &str = "\u{10FFFF}";
 ///
 /// # Errors
 /// [`Error::Name`] when the name does not fit SQS's grammar, [`Error::Exists`] when the queue is of the other kind
-/// (FIFO or standard), [`Error::Kinds`] and [`Error::NotAllowed`] when its dead-letter queue cannot take its letters.
+/// (FIFO or standard), [`Error::DeadLetterQueue`], [`Error::Kinds`] and [`Error::NotAllowed`] when its dead-letter queue
+/// cannot take its letters, [`Error::OutOfRange`] and [`Error::Throughput`] for the attributes.
 pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Now) -> Result<u32, Error> {
     check_name(name, options)?;
+    options::check(options)?;
     let known = match tx.queue_id(name)? {
         Some(id) => tx.queue(id)?,
         None => None,
@@ -34,6 +36,15 @@ pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Now) -> Resul
         Some(queue) => change(tx, &queue, options, now),
         None => make(tx, name, options, &BTreeMap::new(), now),
     }
+}
+
+/// The names of the queues, each dead-letter queue before its sources.
+pub(super) fn by_depth(queues: &BTreeMap<String, Options>) -> Vec<&String> {
+    let next = |name: &String| queues.get(name)?.redrive.as_ref().map(|to| &to.dead_letter_queue);
+    let depth = |name: &String| std::iter::successors(next(name), |at| next(at)).take(queues.len()).count();
+    let mut names: Vec<&String> = queues.keys().collect();
+    names.sort_by_cached_key(|name| depth(name));
+    names
 }
 
 /// Creates a queue as SQS's CreateQueue does: returns the existing one when its attributes are the same.
@@ -49,6 +60,7 @@ pub fn create(
     now: Now,
 ) -> Result<u32, Error> {
     check_name(name, options)?;
+    options::check(options)?;
     if let Some(id) = tx.queue_id(name)? {
         let queue = by_id(tx, id)?;
         return match difference(&queue.attributes, &attributes(options)) {
@@ -71,6 +83,7 @@ fn make(
     tags: &BTreeMap<String, String>,
     now: Now,
 ) -> Result<u32, Error> {
+    check_sources(tx, name, options)?;
     let id = tx.fresh_queue()?;
     let record = QueueRecord {
         id,
@@ -95,21 +108,63 @@ fn change(tx: &mut Tx<'_>, queue: &QueueRecord, options: &Options, now: Now) -> 
     Ok(queue.id)
 }
 
-/// Checks the dead-letter queue. It need not exist yet; when it does, it must be of the same kind and allow this
-/// source.
+/// Checks the dead-letter queue: it exists, is another queue of the same kind that allows this source, and no letter
+/// comes back by way of further ones.
 fn check_dead_letter_queue(tx: &mut Tx<'_>, name: &str, options: &Options) -> Result<(), Error> {
     let Some(redrive) = &options.redrive else { return Ok(()) };
-    let Some(U32(id)) = tx.queue_names()?.get(&redrive.dead_letter_queue)? else { return Ok(()) };
-    let to = by_id(tx, id)?;
-    if to.attributes.fifo.is_some() != options.fifo.is_some() {
-        return Err(Error::Kinds { from: name.to_owned(), to: to.name.clone() });
+    let to = &redrive.dead_letter_queue;
+    let refused = |why| Err(Error::DeadLetterQueue { from: name.to_owned(), to: to.clone(), why });
+    if to == name {
+        return refused("it is the same queue (name another one)");
     }
-    let is_allowed = match &to.attributes.redrive_allow {
+    let Some(id) = tx.queue_id(to)? else { return refused("there is no such queue (make it first)") };
+    let target = by_id(tx, id)?;
+    if target.attributes.fifo.is_some() != options.fifo.is_some() {
+        return Err(Error::Kinds { from: name.to_owned(), to: to.clone() });
+    }
+    if !allows(&target.attributes.redrive_allow, name) {
+        return Err(Error::NotAllowed { from: name.to_owned(), to: to.clone() });
+    }
+    let mut at = target;
+    for _ in 0..CHAIN_MAX {
+        let Some((next, _)) = &at.attributes.redrive else { return Ok(()) };
+        if next == name {
+            return refused("letters would come back in a circle (break it)");
+        }
+        match dead_letter_queue(tx, &at)? {
+            Some(next) => at = next,
+            None => return Ok(()),
+        }
+    }
+    refused("the chain of dead-letter queues behind it is too long")
+}
+
+/// Checks a queue that is to be made against those that name it as their dead-letter queue already: theirs was deleted.
+fn check_sources(tx: &mut Tx<'_>, name: &str, options: &Options) -> Result<(), Error> {
+    let queues = tx.queues()?.first(0..=u32::MAX, usize::MAX)?;
+    let names_it = |queue: &QueueRecord| {
+        queue.deleted_at.is_none() && queue.attributes.redrive.as_ref().is_some_and(|(to, _)| to == name)
+    };
+    for (_, source) in queues.into_iter().filter(|(_, queue)| names_it(queue)) {
+        if source.attributes.fifo.is_some() != options.fifo.is_some() {
+            return Err(Error::Kinds { from: source.name, to: name.to_owned() });
+        }
+        if !allows(&options.redrive_allow, &source.name) {
+            return Err(Error::NotAllowed { from: source.name, to: name.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// The longest chain of dead-letter queues.
+const CHAIN_MAX: usize = 100;
+
+fn allows(allow: &RedriveAllow, source: &str) -> bool {
+    match allow {
         RedriveAllow::All => true,
         RedriveAllow::Nobody => false,
-        RedriveAllow::Only(sources) => sources.iter().any(|source| source == name),
-    };
-    if is_allowed { Ok(()) } else { Err(Error::NotAllowed { from: name.to_owned(), to: to.name.clone() }) }
+        RedriveAllow::Only(sources) => sources.iter().any(|allowed| allowed == source),
+    }
 }
 
 /// Stops receives from the queue until [`resume`]; sends continue. A second pause keeps the first one's name and
@@ -196,9 +251,10 @@ pub fn remove_record(tx: &mut Tx<'_>, id: u32) -> Result<bool, Error> {
 /// A deleted queue's name cannot be reused for this long, as in SQS.
 const NAME_KEPT: Duration = Duration::from_secs(60);
 /// No queue has this number; entries that belong to no queue are stored under it.
-const NO_QUEUE: u32 = 0;
+pub(super) const NO_QUEUE: u32 = 0;
 const PAUSED_BY_CHARS_MAX: usize = 200;
-const REMOVED_PER_STEP: usize = 1000;
+/// Each has two rows.
+const REMOVED_PER_STEP: usize = 250;
 /// SQS's limits for tags.
 const TAGS_MAX: usize = 50;
 const TAG_KEY_CHARS: RangeInclusive<usize> = 1..=128;

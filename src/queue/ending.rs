@@ -82,6 +82,8 @@ pub(super) fn move_to_dlq(
         arrival_seq,
         sent_at: if is_ordered { now } else { state.sent_at },
         redriven_by: None,
+        // Each queue charges what it handed out itself.
+        attempts_charged: 0,
         ..state::unleased(state, Phase::Ready, LeaseTime::ZERO)
     };
     // Sequence numbers are unique across the whole store, so the old one is free in `to`.

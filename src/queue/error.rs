@@ -140,6 +140,19 @@ pub enum Error {
         /// Where they would go.
         to: String,
     },
+    /// A queue's dead letters cannot go there.
+    #[error("queue {from:?} cannot send its dead letters to {to:?}: {why}")]
+    DeadLetterQueue {
+        /// The source.
+        from: String,
+        /// The dead-letter queue that it names.
+        to: String,
+        /// The rule.
+        why: &'static str,
+    },
+    /// A FIFO queue's attributes contradict each other.
+    #[error("FifoThroughputLimit perMessageGroupId needs DeduplicationScope messageGroup (set that too, or perQueue)")]
+    Throughput,
     /// The dead-letter queue does not allow that source.
     #[error("queue {to:?} takes no dead letters of queue {from:?} (see its redrive_allow)")]
     NotAllowed {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::record::{Fifo, RedriveAllow};
+use crate::base::limit;
+use crate::store::record::{Fifo, RedriveAllow, Scope};
+
+use super::Error;
 
 /// The options of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,4 +59,46 @@ pub struct RedrivePolicy {
     pub dead_letter_queue: String,
     /// A message goes there at the receive that would exceed this count: 1 to 1000.
     pub max_receive_count: u32,
+}
+
+/// The least `message_bytes_max`, in bytes.
+const MESSAGE_BYTES_MIN: u64 = 1024;
+/// The most queues that a `redrive_allow` names.
+const ALLOWED_MAX: usize = 10;
+
+/// Checks every attribute against SQS's limits.
+///
+/// # Errors
+/// [`Error::OutOfRange`] with the first one that is out of its range; [`Error::Throughput`].
+pub(super) fn check(options: &Options) -> Result<(), Error> {
+    let seconds = |what, min: u64, max: u64, span: Duration| match span {
+        span if span < Duration::from_secs(min) || span > Duration::from_secs(max) => {
+            Err(Error::OutOfRange { what, min, max, got: span.as_secs() })
+        }
+        _ => Ok(()),
+    };
+    let number = |what, min: u64, max: u64, got: u64| match (min..=max).contains(&got) {
+        true => Ok(()),
+        false => Err(Error::OutOfRange { what, min, max, got }),
+    };
+    seconds("VisibilityTimeout", 0, 43_200, options.visibility_timeout)?;
+    seconds("DelaySeconds", 0, 900, options.delay)?;
+    seconds("ReceiveMessageWaitTimeSeconds", 0, 20, options.receive_wait)?;
+    if let Some(retention) = options.retention {
+        seconds("MessageRetentionPeriod", 60, 1_209_600, retention)?;
+    }
+    let bytes_max = limit::BODY_BYTES_MAX as u64;
+    number("MaximumMessageSize", MESSAGE_BYTES_MIN, bytes_max, u64::from(options.message_bytes_max))?;
+    if let Some(redrive) = &options.redrive {
+        number("maxReceiveCount", 1, 1000, u64::from(redrive.max_receive_count))?;
+    }
+    if let RedriveAllow::Only(sources) = &options.redrive_allow {
+        number("sourceQueueArns", 0, ALLOWED_MAX as u64, sources.len() as u64)?;
+    }
+    match options.fifo {
+        Some(fifo) if fifo.throughput_limit == Scope::Group && fifo.deduplication_scope != Scope::Group => {
+            Err(Error::Throughput)
+        }
+        _ => Ok(()),
+    }
 }

@@ -7,7 +7,7 @@ use super::ending::{self, Withdrawal};
 use super::{Error, Observer, holder};
 
 /// One step examines at most this many messages.
-pub const STEP_MAX: usize = 500;
+pub const STEP_MAX: usize = 100;
 
 /// The rest of a purge's range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Clock, Now};
-use crate::store::record::{Owner, RedriveState};
+use crate::base::{Clock, LeaseTime, Now};
+use crate::store::record::{Owner, RedriveRecord, RedriveState};
 use crate::store::{self, Store, Tx};
 
 use super::line::Lines;
@@ -78,6 +78,17 @@ impl Queues {
     pub async fn ensure(&self, name: &str, options: &Options) -> Result<u32, Error> {
         let (name, options, now) = (name.to_owned(), options.clone(), self.now());
         self.store.write(move |tx| catalog::ensure(tx, &name, &options, now)).await
+    }
+
+    /// As [`Queues::ensure`] for several queues: a dead-letter queue is made before its sources.
+    ///
+    /// # Errors
+    /// As [`Queues::ensure`].
+    pub async fn ensure_all(&self, queues: &BTreeMap<String, Options>) -> Result<(), Error> {
+        for name in catalog::by_depth(queues) {
+            self.ensure(name, &queues[name]).await?;
+        }
+        Ok(())
     }
 
     /// Sends one message.
@@ -365,14 +376,20 @@ impl Queues {
     /// The store failed.
     pub async fn expire(&self) -> Result<u64, Error> {
         let mut removed = 0;
+        let forget = |queue: u32| {
+            let now = self.now().lease;
+            self.store.write(move |tx: &mut Tx<'_>| Ok::<_, Error>(expire::forget(tx, queue, now)?))
+        };
+        while forget(catalog::NO_QUEUE).await? {}
         for queue in self.store.read(catalog::list).await? {
-            loop {
+            while forget(queue.id).await? {}
+            let mut from = Some(0);
+            while let Some(start) = from {
                 let (now, observer, queue) = (self.now(), self.observer.clone(), queue.clone());
-                let step = move |tx: &mut Tx<'_>| expire::expire(tx, &*observer, &queue, now);
-                match self.store.write(step).await? {
-                    0 => break,
-                    count => removed += count as u64,
-                }
+                let step = move |tx: &mut Tx<'_>| expire::expire(tx, &*observer, &queue, start, now);
+                let swept = self.store.write(step).await?;
+                removed += swept.removed as u64;
+                from = swept.next;
             }
         }
         Ok(removed)
@@ -429,10 +446,10 @@ impl Queues {
     pub async fn drive(&self, id: u64, shutdown: &CancellationToken) -> Result<(), Error> {
         // The rate is known only from the record, so the first step moves a single letter.
         let mut budget = 1;
-        let (mut before, mut is_blocked) = (None, false);
+        let (mut before, mut is_blocked, mut due): (Option<RedriveRecord>, _, _) = (None, false, None);
         while !shutdown.is_cancelled() {
             let (now, observer) = (self.now(), self.observer.clone());
-            let step = move |tx: &mut Tx<'_>| redrive::step(tx, &*observer, id, budget, now.wall);
+            let step = move |tx: &mut Tx<'_>| redrive::step(tx, &*observer, id, budget, now);
             let record = match self.store.write(step).await {
                 // It was cancelled and its record was pruned while this loop slept.
                 Err(Error::RedriveNotFound(_)) => return Ok(()),
@@ -448,14 +465,18 @@ impl Queues {
             if is_blocked && !was_blocked {
                 tracing::warn!(redrive = id, "the redrive waits: the queue that its next letter goes to is full");
             }
-            let mut pause = Duration::ZERO;
             budget = redrive::SCAN_MAX;
             if let Some(rate) = record.per_second {
-                // Ten steps a second. A rate below ten letters a second moves one letter a step and sleeps longer.
-                let per_step = (rate / 10).max(1);
-                budget = per_step as usize;
-                pause = Duration::from_secs(1).mul_f64(f64::from(per_step) / f64::from(rate));
+                // Ten steps a second, or as many more as the rate needs. What a step only passed over costs no time.
+                budget = ((rate / 10).max(1) as usize).min(redrive::SCAN_MAX);
+                let moved = before.as_ref().map_or(1, |before| record.moved - before.moved);
+                let now = self.now().lease;
+                // A driver that is late catches up for at most a second.
+                let earliest = LeaseTime::from_millis(now.as_millis().saturating_sub(CAUGHT_UP_MAX_MS));
+                let since = due.map_or(now, |due: LeaseTime| due.clamp(earliest, now));
+                due = Some(since.after(Duration::from_millis(moved.saturating_mul(1000).div_ceil(u64::from(rate)))));
             }
+            let mut pause = due.map_or(Duration::ZERO, |due| due.since(self.now().lease));
             if is_judging || is_blocked {
                 pause = pause.max(LOOK_EVERY);
             }
@@ -502,6 +523,8 @@ impl Receive {
     }
 }
 
+/// A redrive that is behind its rate catches up on no more than this.
+const CAUGHT_UP_MAX_MS: u64 = 1000;
 /// How often a redrive that waits looks again: a canary for the outcomes of its last step, any for room in a full queue.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The most entries of a batch, as in SQS.

@@ -25,6 +25,9 @@ pub use super::messages::IN_FLIGHT_MAX;
 /// step.
 const SCAN_MAX: usize = 256;
 
+/// A receive reads this many rows of the ready index at a time.
+const LOOKED_AHEAD: usize = 10;
+
 /// Parameters of a receive.
 #[derive(Clone, Copy, Debug)]
 pub struct Receive {
@@ -317,7 +320,8 @@ impl ReceiveStep<'_, '_> {
         // than a tenth of the messages in flight, so asking for that many more rows is cheap.
         let mut noisy_heads = BTreeSet::new();
         while self.goes_on() {
-            let wanted = self.wanted() + noisy_heads.len();
+            // A few at a time: the first one of a group makes the rest of them stale.
+            let wanted = self.wanted().min(LOOKED_AHEAD) + noisy_heads.len();
             let mut found = self.tx.ready()?.first(all(self.queue), wanted)?;
             found.retain(|(row, _)| !noisy_heads.contains(row));
             found.truncate(self.wanted());
@@ -449,7 +453,8 @@ fn remove_if_ended(
     let Some(max) = max.filter(|max| state.attempts_charged >= *max) else { return Ok(false) };
     // Without an existing dead-letter queue the message stays receivable: nothing is dropped.
     let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, queue)? else { return Ok(false) };
-    if state::last_failure(tx, state)?.is_none() {
+    // A worker has recorded its attempt; a client's receives leave no record, so this death needs one of its own.
+    if state::last_attempt(tx, state)?.is_none_or(|last| last.number < state.attempts) {
         settle::record_attempt(tx, state, &never_deleted(state, max, now))?;
     }
     ending::move_to_dlq(tx, observer, key, state, &dead_letter_queue, now.wall)?;

@@ -8,7 +8,7 @@ use super::state::Key;
 use super::{Observer, Transition, messages, observer, settle, state};
 
 /// One step of [`end_worker_leases`] examines at most this many messages.
-const STEP_MAX: usize = 500;
+const STEP_MAX: usize = 100;
 
 /// What [`end_worker_leases`] does with a queue's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub fn end_worker_leases(
     Ok(held.last().filter(|_| more).map(|((_, at, sequence), ())| (*at, sequence + 1)))
 }
 
-/// Clears up to 500 suspects of a queue that no function works on any more, so that clients can receive them. Returns
+/// Clears some suspects of a queue that no function works on any more, so that clients can receive them. Returns
 /// whether there may be more.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Failure, LeaseTime, MessageId, Timestamp};
+use crate::base::{Attempt, Failure, LeaseTime, MessageId, Timestamp};
 use crate::store::record::{Body, BodyHead, Counts, MessageState, Owner, Phase, QueueRecord, Suspicion};
 use crate::store::{self, Tx};
 
@@ -36,8 +36,13 @@ fn without_body(tx: &Tx<'_>, state: &MessageState) -> store::Error {
 
 /// The message's last failure.
 pub(super) fn last_failure(tx: &mut Tx<'_>, state: &MessageState) -> Result<Option<Failure>, store::Error> {
+    Ok(last_attempt(tx, state)?.and_then(|attempt| attempt.failure))
+}
+
+/// The message's last attempt on record.
+pub(super) fn last_attempt(tx: &mut Tx<'_>, state: &MessageState) -> Result<Option<Attempt>, store::Error> {
     let last = tx.history()?.last((state.body, 0)..=(state.body, u32::MAX))?;
-    Ok(last.and_then(|(_, attempt)| attempt.failure))
+    Ok(last.map(|(_, attempt)| attempt))
 }
 
 /// The state of a message that is sent or redriven; `arrival_seq` is its new sequence number.

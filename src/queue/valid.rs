@@ -20,6 +20,8 @@ const DATA_TYPE_BYTES_MAX: usize = 256;
 const NUMBER_DIGITS_MAX: usize = 38;
 /// MessageGroupId and MessageDeduplicationId, in characters, as in SQS.
 const IDENTIFIER_CHARS_MAX: usize = 128;
+/// AWSTraceHeader and SenderId, in bytes; AWS names no limit.
+const SYSTEM_BYTES_MAX: usize = 1024;
 const UNIQUE_KEY_BYTES_MAX: usize = 256;
 const THROTTLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(14 * 86_400));
 
@@ -33,6 +35,7 @@ pub fn check(queue: &QueueRecord, message: &Send) -> Result<(), Error> {
     }
     characters("body", &message.body)?;
     attributes(message)?;
+    system(message)?;
     let bytes = new_message::size(message);
     if bytes > message_max(queue) as usize {
         return Err(too_large(queue, bytes));
@@ -130,6 +133,18 @@ fn characters(what: &'static str, text: &[u8]) -> Result<(), Error> {
         Some(at) => Err(Error::Characters { what, at }),
         None => Ok(()),
     }
+}
+
+/// The system attributes, which do not count towards the size.
+fn system(message: &Send) -> Result<(), Error> {
+    let texts = [("AWSTraceHeader", &message.trace_header), ("SenderId", &message.sender)];
+    texts.into_iter().try_for_each(|(what, text)| match text {
+        Some(text) if !(1..=SYSTEM_BYTES_MAX).contains(&text.len()) => {
+            Err(range(what, 1, SYSTEM_BYTES_MAX as u64, text.len() as u64))
+        }
+        Some(text) => characters(what, text.as_bytes()),
+        None => Ok(()),
+    })
 }
 
 fn attributes(message: &Send) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! The promises of the queue module, one test each.
 
+mod attributes;
 mod books;
 mod dead;
 mod fifo;

@@ -1,6 +1,6 @@
 //! One bounded step of a redrive or of an undo. The cursor and the moves are one commit.
 
-use crate::base::{LeaseTime, Timestamp};
+use crate::base::{LeaseTime, Now, Timestamp};
 use crate::store::record::{
     Canary, MessageState, Phase, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy,
 };
@@ -22,7 +22,7 @@ pub fn step(
     observer: &dyn Observer,
     id: u64,
     budget: usize,
-    now: Timestamp,
+    now: Now,
 ) -> Result<RedriveRecord, Error> {
     let stored = tx.redrives()?.get(&id)?.ok_or(Error::RedriveNotFound(id))?;
     let mut record = stored.clone();
@@ -30,12 +30,12 @@ pub fn step(
         return Ok(record);
     }
     if record.undoes.is_some() {
-        undo(tx, observer, &mut record, budget, now)?;
+        undo(tx, observer, &mut record, budget, now.wall)?;
     } else {
         let totals = tx.redrive_totals()?.get(&id)?.unwrap_or_default();
         match check_canary(&record, totals) {
             CanaryVerdict::Wait => return Ok(record),
-            CanaryVerdict::Stop(why) => record.state = RedriveState::Failed { at: now, why },
+            CanaryVerdict::Stop(why) => record.state = RedriveState::Failed { at: now.wall, why },
             CanaryVerdict::GoOn(allowed) => {
                 record.canary = record.canary.map(|canary| Canary { allowed, ..canary });
                 // A step must not pass the canary's limit: the letters beyond it wait for the next verdict.
@@ -90,7 +90,7 @@ fn forward(
     observer: &dyn Observer,
     record: &mut RedriveRecord,
     budget: usize,
-    now: Timestamp,
+    now: Now,
 ) -> Result<(), Error> {
     // The cursor is a sequence number, so letters that are removed meanwhile do not disturb it.
     let from = record.done + 1;
@@ -108,10 +108,12 @@ fn forward(
         }
         // Sequence numbers alone cannot tell: a message sent early keeps its low number when it dies after the start.
         // `arrival_seq` says when it entered this queue.
-        if state.arrival_seq <= record.as_of && select::matches(tx, &record.selection, &state)? {
+        // As in SQS, what a consumer holds stays with it.
+        let is_held = state.phase == Phase::InFlight && state.visible_at > now.lease;
+        if !is_held && state.arrival_seq <= record.as_of && select::matches(tx, &record.selection, &state)? {
             let to = record.to.unwrap_or(state.source);
             let Some(queue) = tx.queues()?.get(&to)?.filter(|queue| queue.deleted_at.is_none()) else {
-                record.state = RedriveState::Failed { at: now, why: no_destination(&state, to) };
+                record.state = RedriveState::Failed { at: now.wall, why: no_destination(&state, to) };
                 return Ok(());
             };
             let room = match Room::for_redriven(tx, &queue, state.size_bytes) {
@@ -121,18 +123,18 @@ fn forward(
                 Err(Error::Full { .. }) => return Ok(()),
                 Err(why) => {
                     let why = format!("letter {}: {why}", state.message_id);
-                    record.state = RedriveState::Failed { at: now, why };
+                    record.state = RedriveState::Failed { at: now.wall, why };
                     return Ok(());
                 }
             };
-            move_back(tx, observer, key, &state, (record.id, to), room, now)?;
+            move_back(tx, observer, key, &state, (record.id, to), room, now.wall)?;
             record.moved += 1;
             left -= 1;
         }
         record.done = key.1;
     }
     if seen_all {
-        record.state = RedriveState::Completed { at: now };
+        record.state = RedriveState::Completed { at: now.wall };
     }
     Ok(())
 }
@@ -153,7 +155,8 @@ fn move_back(
         attempts: state.attempts,
         group: state.group,
         priority: state.priority,
-        expires_at: state.expires_at,
+        // It was driven back to be processed: an expiry that has passed meanwhile would drop it.
+        expires_at: if state.expires_at <= now { Timestamp::ZERO } else { state.expires_at },
         unique: state.unique,
         redriven_by: Some(RedrivenBy { redrive, source: state.source }),
         ..fresh

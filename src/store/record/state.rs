@@ -93,7 +93,7 @@ pub struct MessageState {
     pub deferred_since: LeaseTime,
     /// SQS's receive count; never falls.
     pub receive_count: u32,
-    /// Attempts charged: what is compared with `max_receive_count`. A redrive sets it to zero.
+    /// Attempts charged by its present queue: what is compared with `max_receive_count`. Death and redrive set it to zero.
     pub attempts_charged: u32,
     /// Attempts over the whole life of the message; numbers the history entries.
     pub attempts: u32,

@@ -187,15 +187,17 @@ impl Driver {
 
     async fn step_redrive(&mut self, budget: usize) {
         let Some(drive) = self.drive.clone() else { return };
+        let at = self.world.now();
         let (observer, now) = (self.world.observer.clone(), self.world.now().wall);
         let before = redrive::list(&self.world.snapshot()).unwrap().remove(0).moved;
-        let record = self.world.step(move |tx| redrive::step(tx, &*observer, drive.id, budget, now)).await.unwrap();
+        let record = self.world.step(move |tx| redrive::step(tx, &*observer, drive.id, budget, at)).await.unwrap();
         let mut drive = self.drive.clone().expect("it runs");
         let moved = self.model.drive(&mut drive, budget, now);
         self.drive = Some(drive.clone());
         self.same(record.moved - before, moved);
         if record.state != RedriveState::Running {
-            let left = self.model.waiting(&drive);
+            let mut left = self.model.waiting(&drive);
+            left.retain(|letter| !self.model.is_held(*letter, now));
             let is_stuck = left.first().is_some_and(|letter| self.model.messages[*letter].source.is_none());
             self.same(matches!(record.state, RedriveState::Failed { .. }), is_stuck && drive.to.is_none());
             self.same(left.is_empty() || is_stuck, true);

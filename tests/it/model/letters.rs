@@ -101,7 +101,7 @@ impl Model {
             if moved == budget {
                 break;
             }
-            if meant.contains(&index) {
+            if meant.contains(&index) && !self.is_held(index, now) {
                 let Some(to) = drive.to.or(self.messages[index].source) else { break };
                 self.revive(index, to, now);
                 moved += 1;
@@ -109,6 +109,11 @@ impl Model {
             drive.done = sequence;
         }
         moved as u64
+    }
+
+    /// Whether a consumer holds the letter: a redrive leaves it.
+    pub(super) fn is_held(&self, index: usize, now: Timestamp) -> bool {
+        matches!(self.messages[index].phase, Where::InFlight(at, _) if at > now)
     }
 
     fn revive(&mut self, index: usize, to: usize, now: Timestamp) {

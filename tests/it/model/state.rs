@@ -155,6 +155,7 @@ impl Model {
         let arrival_seq = self.next();
         let message = &mut self.messages[index];
         message.source = Some(message.queue);
+        message.attempts_charged = 0;
         message.queue = DEAD;
         message.arrival_seq = arrival_seq;
         message.phase = Where::Ready;
@@ -190,7 +191,7 @@ impl Model {
                 expired.push(index);
             } else if queue == ORDERS && self.messages[index].attempts_charged >= MAX_RECEIVE_COUNT {
                 let message = &mut self.messages[index];
-                if message.history.is_empty() {
+                if message.history.last().is_none_or(|(number, ..)| *number < message.attempts) {
                     message.history.push((message.attempts, "Dead", "max-receive-count"));
                 }
                 self.move_to_dlq(index);

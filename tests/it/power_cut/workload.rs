@@ -241,7 +241,7 @@ impl Workload {
     async fn carry_redrive_on(&mut self) {
         let Some(id) = self.redrive else { return };
         let (now, observer) = (self.world.now(), self.world.observer.clone());
-        let carried = self.world.step(move |tx| redrive::step(tx, &*observer, id, 2, now.wall)).await;
+        let carried = self.world.step(move |tx| redrive::step(tx, &*observer, id, 2, now)).await;
         if carried.is_err() {
             self.redrive = None;
         }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use nightmail::base::Fingerprint;
-use nightmail::queue::{Options, Send, dead};
+use nightmail::queue::redrive::Redrive;
+use nightmail::queue::{Options, RedrivePolicy, Send, dead};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{START, World, dying_after, forever, texts};
 
@@ -23,7 +25,7 @@ async fn a_client_gets_a_message_max_receive_count_times_and_then_it_is_dead() {
     insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 3 charged 3 | hello
+      ready | received 3 charged 0 | hello
         #3 Dead receive client max-receive-count
     ");
     assert_eq!(world.observer.take(), ["hello died"]);
@@ -98,7 +100,7 @@ async fn a_letter_keeps_its_sent_time_for_the_retention_of_the_dead_letter_queue
     assert_eq!(world.queues().expire().await, Ok(1), "sent an hour ago, dead for forty minutes");
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 charged 1 | dies early
+      ready | received 1 charged 0 | dies early
         #1 Dead http account 404
     ");
 }
@@ -149,4 +151,74 @@ async fn a_new_limit_of_attempts_buries_what_is_beyond_it_at_the_next_receive() 
     world.queues().ensure("orders", &dying_after(1)).await.unwrap();
     assert!(world.take("orders", 1).await.is_empty());
     assert_eq!(texts(&world.take("dead", 1).await), ["hello"]);
+}
+
+/// AWS, "Using dead-letter queues"; own choice for chains: each queue charges what it handed out itself.
+#[tokio::test]
+async fn in_a_chain_each_queue_charges_what_it_handed_out_and_the_receive_count_goes_on() {
+    let world = World::new();
+    let dying = |name: &str| {
+        let redrive = Some(RedrivePolicy { dead_letter_queue: name.into(), max_receive_count: 2 });
+        Options { redrive, ..forever() }
+    };
+    world.queues().ensure("last", &forever()).await.unwrap();
+    world.queues().ensure("dead", &dying("last")).await.unwrap();
+    world.queues().ensure("orders", &dying("dead")).await.unwrap();
+    world.send("orders", "hello").await;
+    let mut counts = Vec::new();
+    for queue in ["orders", "dead", "last"] {
+        for _ in 0..2 {
+            let received = world.take_one(queue).await;
+            counts.push((received.receive_count, received.attempts_charged));
+            world.pass(31);
+        }
+        assert_eq!(world.take(queue, 1).await.len(), usize::from(queue == "last"), "{queue}");
+        world.check();
+    }
+    assert_eq!(counts, [(1, 1), (2, 2), (3, 1), (4, 2), (5, 1), (6, 2)]);
+    world.pass(31);
+    // Each death stands in the history, and the latest is what groups see.
+    insta::assert_snapshot!(world.dump("last"), @r"
+    last: 1 ready, 0 delayed, 0 in flight
+      ready | received 7 charged 3 | hello
+        #2 Dead receive client max-receive-count
+        #4 Dead receive client max-receive-count
+    ");
+}
+
+/// Own choice: a letter that dies again is grouped and selected by its second death.
+#[tokio::test]
+async fn a_second_death_at_a_clients_hands_is_what_groups_see() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let handle = world.work("orders").await.handle;
+    world.move_to_dlq(handle, "404").await;
+    let back = Redrive { from: "dead".into(), ..Redrive::default() };
+    let id = world.queues().start_redrive(back).await.unwrap();
+    world.queues().drive(id, &CancellationToken::new()).await.unwrap();
+    for _ in 0..3 {
+        world.take_one("orders").await;
+        world.pass(31);
+    }
+    assert!(world.take("orders", 1).await.is_empty(), "it dies");
+    let groups = dead::groups(&world.snapshot(), &world.queue("dead")).unwrap();
+    let classes: Vec<&str> = groups.iter().map(|group| group.class.as_str()).collect();
+    assert_eq!(classes, ["receive client max-receive-count"]);
+}
+
+/// Own choice: a clock that was ahead keeps nobody's message beyond its retention.
+#[tokio::test]
+async fn a_clock_set_back_over_a_restart_does_not_stop_the_sweep() {
+    let mut world = World::new();
+    let minute = Options { retention: Some(Duration::from_secs(60)), ..forever() };
+    world.queues().ensure("orders", &minute).await.unwrap();
+    world.pass(864_000);
+    let ahead = (0..250).map(|n| Send::text(format!("ahead {n}"))).collect();
+    world.queues().send_all("orders", ahead).await.unwrap();
+    world.clock.set(START);
+    world.reopen().await;
+    world.send("orders", "in time").await;
+    world.pass(60);
+    assert_eq!(world.queues().expire().await, Ok(1), "behind 250 messages that nobody has sent yet");
+    world.check();
 }

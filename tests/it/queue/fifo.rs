@@ -47,6 +47,20 @@ async fn a_group_goes_out_in_order_and_what_stands_behind_one_in_flight_waits() 
     world.check();
 }
 
+/// Own choice: what is due goes in the sweep, however much it is and whoever sends.
+#[tokio::test]
+async fn what_a_queue_remembers_goes_when_it_is_due_also_when_nobody_sends() {
+    let world = world(fifo()).await;
+    let messages = (0..1_200).map(|n| message("a", &n.to_string())).collect();
+    world.queues().send_all(QUEUE, messages).await.unwrap();
+    world.queues().delete_queue("dead.fifo").await.unwrap();
+    world.pass(300);
+    world.queues().expire().await.unwrap();
+    let all = (0, [0; 16])..=(u32::MAX, [u8::MAX; 16]);
+    assert_eq!(world.snapshot().dedup().unwrap().first(all, usize::MAX).unwrap().len(), 0);
+    world.check();
+}
+
 /// Recorded: what stands before the first message in flight is handed out, what stands behind it waits.
 #[tokio::test]
 async fn messages_before_the_first_one_in_flight_are_handed_out_and_those_behind_it_wait() {

@@ -174,7 +174,7 @@ async fn with_letters() -> World {
 
 async fn step(world: &World, id: u64) -> RedriveRecord {
     let (observer, now) = (world.observer.clone(), world.now());
-    let record = world.step(move |tx| redrive::step(tx, &*observer, id, 500, now.wall)).await.unwrap();
+    let record = world.step(move |tx| redrive::step(tx, &*observer, id, 500, now)).await.unwrap();
     world.check();
     record
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nightmail::base::{Fingerprint, MessageId};
 use nightmail::queue::redrive::{self, CanaryOptions, Preview, Redrive};
-use nightmail::queue::{Error, Options, RedrivePolicy, Send, peek};
+use nightmail::queue::{Error, Options, Receive, RedrivePolicy, Send, peek};
 use nightmail::store::record::{Attribute, AttributeValue, RedriveRecord, RedriveState, Selection};
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +43,7 @@ fn ids(world: &World, queue: &str) -> Vec<MessageId> {
 /// Moves up to `budget` letters.
 async fn step(world: &World, id: u64, budget: usize) -> RedriveRecord {
     let (observer, now) = (world.observer.clone(), world.now());
-    let record = world.step(move |tx| redrive::step(tx, &*observer, id, budget, now.wall)).await.unwrap();
+    let record = world.step(move |tx| redrive::step(tx, &*observer, id, budget, now)).await.unwrap();
     world.check();
     record
 }
@@ -92,7 +92,7 @@ async fn all_letters_go_back_to_their_sources_with_a_fresh_start_and_their_histo
     world.move_to_dlq(received.handle, "503").await;
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 charged 1 | 1
+      ready | received 1 charged 0 | 1
         #1 Dead http account 404
         #2 Dead http account 503
     ");
@@ -534,4 +534,68 @@ async fn an_undo_takes_back_no_more_than_its_budget_in_a_step_and_all_of_them_in
     assert_eq!(moved, [0, 2, 4, 5]);
     assert_eq!(redrive::list(&world.snapshot()).unwrap()[0].state, RedriveState::Completed { at: world.now().wall });
     assert_eq!(ids(&world, "dead").len(), before.len());
+}
+
+/// AWS, "StartMessageMoveTask": messages in flight are not moved.
+#[tokio::test]
+async fn a_redrive_leaves_letters_that_a_consumer_holds() {
+    let world = World::with_orders().await;
+    for text in ["held", "ran out", "free"] {
+        world.send("orders", text).await;
+        let handle = world.work("orders").await.handle;
+        world.move_to_dlq(handle, "404").await;
+    }
+    let hour = Receive { visibility: Some(Duration::from_secs(3600)), ..Receive::for_client(1) };
+    let held = world.receive("dead", hour).await.unwrap().messages;
+    assert_eq!(texts(&world.take("dead", 1).await), ["ran out"]);
+    world.pass(30);
+    let back = Redrive { from: "dead".into(), ..Redrive::default() };
+    let id = world.queues().start_redrive(back).await.unwrap();
+    world.queues().drive(id, &CancellationToken::new()).await.unwrap();
+    assert_eq!(texts(&world.take("orders", 10).await), ["ran out", "free"]);
+    assert_eq!(world.queues().delete(held[0].handle).await, Ok(true), "its consumer still holds it");
+    world.check();
+}
+
+/// Own choice: what an operator drives back is processed, however old it is.
+#[tokio::test]
+async fn a_redriven_letter_whose_expiry_has_passed_is_received() {
+    let world = World::with_orders().await;
+    let expires_at = Some(world.now().wall.after(Duration::from_secs(60)));
+    world.queues().send("orders", Send { expires_at, ..Send::text("late") }).await.unwrap();
+    let handle = world.work("orders").await.handle;
+    world.move_to_dlq(handle, "404").await;
+    world.pass(61);
+    let back = Redrive { from: "dead".into(), ..Redrive::default() };
+    let id = world.queues().start_redrive(back).await.unwrap();
+    world.queues().drive(id, &CancellationToken::new()).await.unwrap();
+    world.queues().expire().await.unwrap();
+    assert_eq!(texts(&world.take("orders", 1).await), ["late"]);
+    world.check();
+}
+
+/// A rate counts the letters that move: those that a selection passes over cost no time.
+#[tokio::test]
+async fn a_rate_of_20_000_a_second_is_reached_and_a_sparse_selection_is_not_slower() {
+    let world = World::with_orders().await;
+    let mut rare = Vec::new();
+    for n in 0..2_500 {
+        let sent = world.queues().send("dead", Send::text(n.to_string())).await.unwrap();
+        rare.extend((n % 500 == 499).then_some(sent.message_id));
+    }
+    let drive = |per_second, ids| {
+        let selection = Selection { ids, ..Selection::default() };
+        let to = Some("orders".to_owned());
+        Redrive { from: "dead".into(), to, selection, per_second: Some(per_second), ..Redrive::default() }
+    };
+    // Five letters among 2,500, at 50 a second: a tenth of a second, not one step of 5 letters for each 500 passed over.
+    let id = world.queues().start_redrive(drive(50, rare)).await.unwrap();
+    let within = Duration::from_secs(5);
+    tokio::time::timeout(within, world.queues().drive(id, &CancellationToken::new())).await.unwrap().unwrap();
+    let commits = world.queues().store().commits();
+    let id = world.queues().start_redrive(drive(20_000, Vec::new())).await.unwrap();
+    tokio::time::timeout(within, world.queues().drive(id, &CancellationToken::new())).await.unwrap().unwrap();
+    let steps = world.queues().store().commits() - commits;
+    assert!((5..=9).contains(&steps), "{steps} steps for 2,495 letters: up to 500 each, 25 ms apart");
+    world.check();
 }

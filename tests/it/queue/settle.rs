@@ -45,7 +45,7 @@ async fn a_worker_buries_the_message_at_the_failure_that_uses_up_its_attempts() 
     insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 3 charged 3 | hello
+      ready | received 3 charged 0 | hello
         #1 Retry http account 500
         #2 Retry http account 500
         #3 Dead http account 500
@@ -61,7 +61,7 @@ async fn a_hopeless_message_is_buried_at_its_first_failure() {
     assert_eq!(world.move_to_dlq(handle, "404").await, Settled::Fenced);
     insta::assert_snapshot!(world.dump("dead"), @r"
     dead: 1 ready, 0 delayed, 0 in flight
-      ready | received 1 charged 1 | hello
+      ready | received 1 charged 0 | hello
         #1 Dead http account 404
     ");
     assert_eq!(world.observer.take(), ["hello died"]);
@@ -72,7 +72,9 @@ async fn without_a_dead_letter_queue_nothing_is_ever_dropped() {
     let world = World::new();
     let nowhere = Options { redrive: dying_after(1).redrive, ..forever() };
     world.queues().ensure("alone", &forever()).await.unwrap();
+    world.queues().ensure("dead", &forever()).await.unwrap();
     world.queues().ensure("missing", &nowhere).await.unwrap();
+    world.queues().delete_queue("dead").await.unwrap();
     for queue in ["alone", "missing"] {
         world.send(queue, queue).await;
         let handle = world.work(queue).await.handle;
@@ -238,7 +240,7 @@ async fn a_message_that_crashes_the_daemon_while_it_is_alone_dies_after_max_rece
         }
     }
     assert_eq!(crashes, 3, "max_receive_count of orders");
-    assert!(world.dump("dead").contains("ready | received 4 charged 3 | killer"), "{}", world.dump("dead"));
+    assert!(world.dump("dead").contains("ready | received 4 charged 0 | killer"), "{}", world.dump("dead"));
     assert!(world.dump("orders").starts_with("orders: 0 ready, 0 delayed, 0 in flight"), "{}", world.dump("orders"));
 }
 
