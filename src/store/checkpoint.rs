@@ -10,6 +10,7 @@ use std::time::Duration;
 use redb::{Database, WriteTransaction};
 
 use super::layers::Base;
+use super::log::Position;
 use super::memtable::Memtable;
 use super::meta::{GENERATION, LOG_OPEN, SEQUENCE};
 use super::present::Present;
@@ -22,10 +23,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// What redb holds after a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Covers {
-    /// All of this generation.
-    pub(super) generation: u64,
-    /// All frames up to this one.
-    pub(super) sequence: u64,
+    /// All of this generation, and all frames up to this one.
+    pub(super) through: Position,
     /// Whether the log may hold more.
     pub(super) is_log_open: bool,
 }
@@ -60,8 +59,8 @@ pub(super) fn apply(db: &Database, rows: &Memtable, covers: Covers) -> Result<()
 /// # Errors
 /// A storage fault.
 pub(super) fn put_covers(transaction: &WriteTransaction, covers: Covers) -> Result<(), Error> {
-    put_number(transaction, GENERATION, covers.generation)?;
-    put_number(transaction, SEQUENCE, covers.sequence)?;
+    put_number(transaction, GENERATION, covers.through.generation)?;
+    put_number(transaction, SEQUENCE, covers.through.sequence)?;
     put_number(transaction, LOG_OPEN, covers.is_log_open.into())
 }
 
@@ -207,7 +206,7 @@ impl<W: Fn()> Checkpointer<W> {
                         Base::open(&self.db)
                     })?;
                     self.present.check_after_commit()?;
-                    self.progress.done(checkpoint.covers.sequence, base);
+                    self.progress.done(checkpoint.covers.through.sequence, base);
                     (self.wake)();
                 }
                 Err(RecvTimeoutError::Timeout) => {

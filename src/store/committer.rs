@@ -3,7 +3,6 @@
 //! thread does, and the writer runs the next group meanwhile.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, atomic::AtomicUsize, atomic::Ordering};
 
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 use super::Error;
 use super::checkpoint::{Checkpoint, Progress};
 use super::layers::Layers;
-use super::log::Log;
+use super::log::{Log, Position};
 use super::step::{PendingStep, Signals};
 
 /// The writer may run at most this many groups ahead of the log.
@@ -25,6 +24,8 @@ pub(super) struct Group {
     /// What readers see once it is durable.
     pub(super) view: Option<Arc<Layers>>,
     pub(super) end: End,
+    /// What a checkpoint has covered since the group before: the log may use its space again.
+    pub(super) covered: Option<Position>,
     /// A checkpoint that may begin once the group is durable.
     pub(super) checkpoint: Option<Checkpoint>,
 }
@@ -35,9 +36,9 @@ pub(super) enum End {
     /// it.
     Nothing,
     /// By a frame in the log.
-    Frame { generation: u64, sequence: u64, frame: Vec<u8> },
+    Frame { at: Position, frame: Vec<u8> },
     /// By a checkpoint: its frame fits into no segment.
-    ByCheckpoint { sequence: u64, checkpoint: Checkpoint },
+    ByCheckpoint(Checkpoint),
     /// Not at all: it failed.
     Failed(Error),
 }
@@ -63,7 +64,7 @@ impl View {
 
 /// See the module.
 pub(super) struct Committer {
-    pub(super) log: Log,
+    pub(super) log: Box<dyn Log>,
     pub(super) view: Arc<View>,
     pub(super) signals: Arc<Signals>,
     /// Counts the syncs of the log.
@@ -98,36 +99,39 @@ impl Committer {
 
     fn make_safe(&mut self, batch: &mut [Group], is_last: bool) -> Result<(), Error> {
         for group in batch {
+            if let Some(covered) = group.covered.take() {
+                self.log.trim(covered)?;
+            }
             match std::mem::replace(&mut group.end, End::Nothing) {
                 End::Nothing => {}
                 failed @ End::Failed(_) => group.end = failed,
                 // Only written here: one sync below covers the whole batch.
-                End::Frame { generation, sequence, frame } => {
-                    if generation != self.log.generation() {
+                End::Frame { at, frame } => {
+                    if at.generation != self.log.end().generation {
                         self.sync()?;
                     }
-                    self.log.append(generation, sequence, frame).map_err(|error| Error::log(&error))?;
+                    self.log.append(at, frame)?;
                 }
-                End::ByCheckpoint { sequence, checkpoint } => {
+                End::ByCheckpoint(checkpoint) => {
+                    let through = checkpoint.covers.through;
                     self.sync()?;
                     self.send(checkpoint);
-                    self.progress.wait_for(sequence)?;
-                    self.log.skip(sequence);
+                    self.progress.wait_for(through.sequence)?;
+                    self.log.trim(through)?;
                 }
             }
         }
         self.sync()?;
         if is_last {
-            // Without the mark, losing the last frame could not be told from its never having been written. That frame
-            // may be one of an earlier batch, when this one wrote nothing.
-            self.log.mark().map_err(|error| Error::log(&error))?;
+            // That frame may be one of an earlier batch, when this one wrote nothing.
+            self.log.rest()?;
         }
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), Error> {
-        if self.log.is_behind() {
-            self.log.sync().map_err(|error: io::Error| Error::log(&error))?;
+        if self.log.durable_through() != self.log.end().sequence {
+            self.log.sync()?;
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())

@@ -105,3 +105,72 @@ impl redb::StorageBackend for Backend {
 pub(super) fn allocated_bytes(path: &Path) -> io::Result<u64> {
     Ok(std::fs::metadata(path)?.blocks() * 512)
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+
+    /// A change of a disk.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub(crate) enum Call {
+        SetBytes(u64),
+        Write { at: u64, bytes: u64 },
+        Sync,
+    }
+
+    /// The changes of several disks in their order, each with its disk's number.
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Calls(Arc<Mutex<Vec<(usize, Call)>>>);
+
+    impl Calls {
+        /// Those since the last call.
+        pub(crate) fn take(&self) -> Vec<(usize, Call)> {
+            std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
+
+    /// A disk that records its changes.
+    #[derive(Debug)]
+    pub(crate) struct RecordingDisk {
+        file: FileDisk,
+        nth: usize,
+        calls: Calls,
+    }
+
+    impl RecordingDisk {
+        pub(crate) fn new(nth: usize, calls: &Calls) -> Self {
+            Self { file: FileDisk(tempfile::tempfile().unwrap()), nth, calls: calls.clone() }
+        }
+
+        fn record(&self, call: Call) {
+            self.calls.0.lock().unwrap_or_else(PoisonError::into_inner).push((self.nth, call));
+        }
+    }
+
+    impl Disk for RecordingDisk {
+        fn bytes(&self) -> io::Result<u64> {
+            self.file.bytes()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.file.read(offset, out)
+        }
+
+        fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+            self.record(Call::SetBytes(bytes));
+            self.file.set_bytes(bytes)
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.record(Call::Write { at: offset, bytes: data.len() as u64 });
+            self.file.write(offset, data)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.record(Call::Sync);
+            self.file.sync()
+        }
+    }
+}

@@ -90,11 +90,6 @@ impl Error {
             _ => Self::Open { path: path.to_owned(), reason: error.to_string() },
         }
     }
-
-    /// A fault of the log's disk.
-    pub(super) fn log(error: &io::Error) -> Self {
-        Self::Storage(format!("the log: {error}"))
-    }
 }
 
 /// The table name for damage of redb's own pages.

@@ -7,25 +7,25 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase};
 
+use super::checkpoint::{self, Covers};
 use super::disk::{Backend, Disk, Disks, FileDisk};
 use super::format::{self, Format};
+use super::found_log::FoundLog;
 use super::holder::Holder;
 use super::lock::Lock;
-use super::log::Log;
+use super::log::{Log, ReadError};
 use super::memtable::Memtable;
 use super::pages::{self, Scope};
 use super::present::Present;
-use super::recover::{self, Standing};
+use super::recover::{Standing, recover};
 use super::segment::{self, Segment};
-use super::{Error, Options, checkpoint, guard, upgrade};
+use super::{Error, Options, guard, upgrade};
 
 /// A store in exclusive use, without the threads that serve callers: while it is being opened, and for commands that
 /// work on the file itself. Everything is in redb's file; the log holds nothing.
 pub(super) struct ExclusiveStore {
     pub(super) db: Database,
-    pub(super) log: Log,
-    /// The last sequence that was given out.
-    pub(super) sequence: u64,
+    pub(super) log: Box<dyn Log>,
     /// The files.
     pub(super) present: Present,
     /// Released last; `None` on disks that were passed in.
@@ -49,7 +49,7 @@ impl ExclusiveStore {
         let dir = options.dir();
         std::fs::create_dir_all(dir).map_err(|error| Error::of_open(dir, &error))?;
         let lock = Lock::take(dir, options.purpose)?;
-        let sync_dir = || sync_dir(dir);
+        let sync_names = || sync_dir(dir).map_err(|error| Error::of_open(dir, &error));
         opening(&options.path, || {
             let found = [find(options, 0)?, find(options, 1)?];
             let db = match std::fs::metadata(&options.path) {
@@ -59,14 +59,15 @@ impl ExclusiveStore {
                 Err(error) => Err(Error::of_open(&options.path, &error)),
             }?;
             // The store's name first: a marker alone would be the trace of a store that is gone.
-            sync_dir()?;
+            sync_names()?;
             write_marker(options)?;
-            sync_dir()?;
+            sync_names()?;
             let standing = Standing::of(&db, &options.path)?;
-            let make = |nth: usize| make_segment(standing, options, nth);
-            let (log, sequence) = put_in_order(&db, standing, found, make, sync_dir, options)?;
+            let make = |nth: usize| make_segment(standing.store, options, nth);
+            let sync_dir = || sync_dir(dir).map_err(|error| unavailable(dir, error));
+            let log = recover(&db, found_log(standing, found, &make, &sync_dir, options), &options.path)?;
             let present = Present::of(options.files())?;
-            Ok(Self { db, log, sequence, present, lock: Some(lock) })
+            Ok(Self { db, log, present, lock: Some(lock) })
         })
     }
 
@@ -97,10 +98,10 @@ impl ExclusiveStore {
             let standing = Standing::of(&db, path)?;
             let make = |nth: usize| {
                 let made = Segment::make(log[nth].clone(), log_path(nth), standing.store, segment_bytes(options));
-                made.map_err(|error| Error::of_open(&log_path(nth), &error))
+                made.map_err(|error| unavailable(&log_path(nth), error))
             };
-            let (log, sequence) = put_in_order(&db, standing, found, make, || Ok(()), options)?;
-            Ok(Self { db, log, sequence, present: Present::default(), lock: None })
+            let log = recover(&db, found_log(standing, found, &make, &|| Ok(()), options), path)?;
+            Ok(Self { db, log, present: Present::default(), lock: None })
         })
     }
 
@@ -109,40 +110,25 @@ impl ExclusiveStore {
     /// # Errors
     /// A storage fault; nothing is lost then.
     pub(super) fn close(self, options: &Options) -> Result<(), Error> {
-        let covers =
-            checkpoint::Covers { generation: self.log.generation(), sequence: self.sequence, is_log_open: false };
+        let covers = Covers { through: self.log.end(), is_log_open: false };
         opening(&options.path, || checkpoint::apply(&self.db, &Memtable::default(), covers))
     }
 }
 
-/// Applies what the log holds, and prepares the log for new frames.
-fn put_in_order(
-    db: &Database,
+fn found_log<'f>(
     standing: Standing,
-    found: [Option<Segment>; 2],
-    make: impl Fn(usize) -> Result<Segment, Error>,
-    sync_dir: impl Fn() -> Result<(), Error>,
-    options: &Options,
-) -> Result<(Log, u64), Error> {
-    for (nth, found) in found.iter().enumerate() {
-        recover::check_segment(standing, found.as_ref(), &segment::path(&options.path, nth))?;
-    }
-    let usable: Vec<Segment> = found.iter().flatten().cloned().collect();
-    let missing = recover::missing(standing, &usable, options)?;
-    let bytes = segment_bytes(options);
-    let is_usable = |segment: &Segment| {
-        let is_whole = segment.disk.bytes().is_ok_and(|found| found >= segment.bytes());
-        segment.store() == standing.store && is_whole
-    };
-    let take = |nth: usize, found: Option<Segment>| found.filter(is_usable).map_or_else(|| make(nth), Ok);
-    let [first, second] = found;
-    let mut segments = [take(0, first)?, take(1, second)?];
-    sync_dir()?;
-    recover::apply(db, &missing)?;
-    for segment in &mut segments {
-        segment.resize(bytes).map_err(|error| Error::of_open(&segment.path, &error))?;
-    }
-    Ok((Log::after(segments, missing.generation, missing.sequence), missing.sequence))
+    segments: [Option<Segment>; 2],
+    make: &'f dyn Fn(usize) -> Result<Segment, ReadError>,
+    sync_dir: &'f dyn Fn() -> Result<(), ReadError>,
+    options: &'f Options,
+) -> FoundLog<'f> {
+    let Standing { store, covers: Covers { through: covered, is_log_open: is_needed } } = standing;
+    let segment_bytes = segment_bytes(options);
+    FoundLog { path: &options.path, store, covered, is_needed, segments, segment_bytes, make, sync_dir }
+}
+
+fn unavailable(path: &Path, error: io::Error) -> ReadError {
+    ReadError::Unavailable { place: path.display().to_string(), error }
 }
 
 fn segment_bytes(options: &Options) -> u64 {
@@ -162,8 +148,8 @@ fn opening<T>(path: &Path, open: impl FnOnce() -> Result<T, Error>) -> Result<T,
     })
 }
 
-fn sync_dir(dir: &Path) -> Result<(), Error> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| Error::of_open(dir, &error))
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all())
 }
 
 /// A segment of the log, if there is one.
@@ -181,13 +167,13 @@ fn find(options: &Options, nth: usize) -> Result<Option<Segment>, Error> {
 
 /// Creates a segment under a temporary name and renames it when it is whole. A file that is there already belongs to
 /// another store and is kept under another name.
-fn make_segment(standing: Standing, options: &Options, nth: usize) -> Result<Segment, Error> {
+fn make_segment(store: u64, options: &Options, nth: usize) -> Result<Segment, ReadError> {
     let path = segment::path(&options.path, nth);
     if path.exists() {
         // An earlier one may be the only copy of what another store acknowledged.
         let names = std::iter::once(".foreign".to_owned()).chain((2..).map(|nth| format!(".foreign{nth}")));
         let aside = names.map(|suffix| renamed(&path, &suffix)).find(|name| !name.exists()).expect("some name is free");
-        std::fs::rename(&path, &aside).map_err(|error| Error::of_open(&path, &error))?;
+        std::fs::rename(&path, &aside).map_err(|error| unavailable(&path, error))?;
         tracing::warn!(
             file = %path.display(),
             now = %aside.display(),
@@ -195,10 +181,10 @@ fn make_segment(standing: Standing, options: &Options, nth: usize) -> Result<Seg
         );
     }
     let new = renamed(&path, ".new");
-    let failed = |error: io::Error| Error::of_open(&new, &error);
+    let failed = |error: io::Error| unavailable(&new, error);
     remove_left_over(&new).map_err(failed)?;
-    let disk = Arc::new(FileDisk(make_private(&new)?));
-    let made = Segment::make(disk, path.clone(), standing.store, segment_bytes(options)).map_err(failed)?;
+    let disk = Arc::new(FileDisk(make_private(&new).map_err(failed)?));
+    let made = Segment::make(disk, path.clone(), store, segment_bytes(options)).map_err(failed)?;
     std::fs::rename(&new, &path).map_err(failed)?;
     Ok(made)
 }
@@ -274,7 +260,7 @@ fn make(options: &Options, found: &[Option<Segment>; 2]) -> Result<Database, Err
     let new = path.with_extension("redb.new");
     let failed = |error: io::Error| Error::of_open(&new, &error);
     remove_left_over(&new).map_err(failed)?;
-    drop(make_private(&new)?);
+    drop(make_private(&new).map_err(failed)?);
     let db = builder(options).create(&new).map_err(|error| refused(&new, error))?;
     format::make_tables(&db)?;
     std::fs::rename(&new, path).map_err(failed)?;
@@ -289,7 +275,7 @@ fn write_marker(options: &Options) -> Result<(), Error> {
     }
     let text = "This directory holds a Nightmail store. Without nightmail.redb beside this file, Nightmail refuses to \
                 start; remove this file to begin with an empty store.\n";
-    let written = make_private(&path)?.write_all(text.as_bytes());
+    let written = make_private(&path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| Error::of_open(&path, &error))
 }
 
@@ -321,8 +307,7 @@ fn refused(path: &Path, error: redb::DatabaseError) -> Error {
 }
 
 /// Creates the empty file, readable by its owner alone: it holds names and addresses.
-fn make_private(path: &Path) -> Result<File, Error> {
+fn make_private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    let made = File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
-    made.map_err(|error| Error::of_open(path, &error))
+    File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }

@@ -3,6 +3,7 @@
 use redb::{Database, ReadTransaction};
 
 use super::checkpoint::{self, Covers};
+use super::log::Position;
 use super::meta::{FORMAT as FORMAT_ROW, STORE};
 use super::table_id::{META, TABLES};
 use super::{Error, Options, checksum, guard};
@@ -30,7 +31,8 @@ pub(super) fn make_tables(db: &Database) -> Result<(), Error> {
 pub(super) fn begin_life(transaction: &redb::WriteTransaction) -> Result<(), Error> {
     checkpoint::put_number(transaction, FORMAT_ROW, FORMAT)?;
     checkpoint::put_number(transaction, STORE, rand::random())?;
-    checkpoint::put_covers(transaction, Covers { generation: 0, sequence: 0, is_log_open: false })
+    let through = Position { generation: 0, sequence: 0 };
+    checkpoint::put_covers(transaction, Covers { through, is_log_open: false })
 }
 
 /// A format that this version can open.

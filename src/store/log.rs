@@ -1,209 +1,160 @@
-//! The log: frames in two segments that are used in turn.
+//! The log as the store sees it: frames one after another, durable once they are synced, and needed until a checkpoint
+//! has made their writes durable elsewhere.
+//!
+//! A frame is complete physical redo (tables, keys, new bytes or removals), so that whoever applies all of them in order
+//! has the same store. Nothing here knows files or redb: a replicated log can implement the same traits. The
+//! implementation of today is [`super::file_log`].
 
+use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 
-use super::frame::{HEAD_BYTES, Head};
-use super::segment::{SECTOR_BYTES, Segment, Space};
+use super::Error;
 
-/// The log, open for writing.
-#[derive(Debug)]
-pub(super) struct Log {
-    segments: [Segment; 2],
-    /// The segment in use.
-    current: usize,
-    /// The use of it.
-    generation: u64,
-    space: Space,
-    /// The last sequence that was written.
-    written: u64,
-    /// The last sequence that is known to be on disk.
-    synced: u64,
-    /// Whether a mark stands behind the last frame, or none is needed.
-    is_marked: bool,
+/// A place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// Raised by each claim and whenever the log's space is used again; no two writers share one.
+    pub(super) generation: u64,
+    /// Frames are numbered without a gap, through all generations.
+    pub(super) sequence: u64,
 }
 
-impl Log {
-    /// A log in which everything up to that sequence, and all up to that generation, is not needed any more. Both
-    /// segments have the same length.
-    pub(super) fn after(segments: [Segment; 2], generation: u64, sequence: u64) -> Self {
-        let space = Space::empty(segments[0].bytes());
-        Self {
-            segments,
-            current: 0,
-            generation: generation + 1,
-            space,
-            written: sequence,
-            synced: sequence,
-            is_marked: true,
-        }
-    }
+/// A log that nobody writes to yet.
+pub(super) trait UnclaimedLog {
+    /// Passes on the writes of every frame that the store lacks, in order, and returns where they end: the last frame's
+    /// sequence, and a generation that no frame exceeds. Changes nothing.
+    fn replay(&self, apply: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<Position, ReadError>;
 
-    /// The free space of the segment in use.
-    pub(super) fn space(&self) -> Space {
-        self.space
-    }
+    /// Takes the log over: from now on only frames of later generations than that of [`Log::end`] are accepted, and they
+    /// go after the frame at `end`, as [`UnclaimedLog::replay`] returned it. The caller makes the claim durable together
+    /// with what it has replayed, before the first frame.
+    fn claim(self, end: Position) -> Result<Box<dyn Log>, ReadError>;
+}
 
-    /// The generation of the next frame.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
-    }
+/// A log that this process writes to.
+pub(super) trait Log: Send + fmt::Debug {
+    /// The last frame that was written, or covered by a checkpoint instead.
+    fn end(&self) -> Position;
 
-    /// Whether a written frame is not known to be on disk.
-    pub(super) fn is_behind(&self) -> bool {
-        self.synced != self.written
-    }
+    /// The last sequence that is known to be durable.
+    fn durable_through(&self) -> u64;
 
-    /// Writes a frame, which has room for its head. With the next generation it goes to the other segment, and all
-    /// frames before it are synced first. It is durable after [`Log::sync`].
-    ///
-    /// # Errors
-    /// The disk fails.
-    ///
-    /// # Panics
-    /// When it does not fit: the caller checks with [`Space`] first.
-    pub(super) fn append(&mut self, generation: u64, sequence: u64, mut frame: Vec<u8>) -> io::Result<()> {
-        assert_eq!(sequence, self.written + 1, "frames are numbered without a gap");
-        if generation != self.generation {
-            self.sync()?;
-            self.current = 1 - self.current;
-            self.generation = generation;
-            self.space.restart();
-        }
-        let at = self.space.take(frame.len()).expect("the writer asked whether the frame fits");
-        self.head(sequence, frame.len() - HEAD_BYTES).write(&mut frame);
-        // Whole sectors are written, so that the disk does not have to read one first.
-        frame.resize(usize::try_from(self.space.at() - at).expect("a frame fits into memory"), 0);
-        self.disk().write(at, &frame)?;
-        (self.written, self.is_marked) = (sequence, false);
-        Ok(())
-    }
+    /// The free space of a new generation. The writer plans with a copy of its own.
+    fn space(&self) -> Space;
+
+    /// Writes a frame, which has room for its head, behind [`Log::end`]. When it begins a generation, all frames before
+    /// it are made durable first. It is durable itself after [`Log::sync`].
+    fn append(&mut self, at: Position, frame: Vec<u8>) -> Result<(), WriteError>;
 
     /// Returns once all frames are durable.
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        if self.is_behind() {
-            self.disk().sync()?;
-            self.synced = self.written;
+    fn sync(&mut self) -> Result<(), WriteError>;
+
+    /// Called after a sync when no frame follows soon: whatever the log needs to notice the loss of its last frame.
+    fn rest(&mut self) -> Result<(), WriteError>;
+
+    /// Gives up the frames of this generation and those before it: a checkpoint has made their writes durable. When it
+    /// covers more than was ever written, the next frame goes behind what it covers.
+    fn trim(&mut self, through: Position) -> Result<(), WriteError>;
+}
+
+/// Why a log cannot be read or claimed. The caller knows the path of the store.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// It cannot be reached.
+    Unavailable {
+        /// What cannot: a file's path, an address.
+        place: String,
+        error: io::Error,
+    },
+    /// The frames right after the store's last checkpoint are gone, and later ones are there: the store is older than its
+    /// log.
+    Trimmed {
+        /// The last sequence that the store holds.
+        covered: u64,
+        /// The last that the log holds.
+        last: u64,
+    },
+    /// What it holds is damaged, or not its own.
+    Corrupt { place: String, reason: String },
+}
+
+impl ReadError {
+    /// The refusal of the store at `path`.
+    pub(super) fn of_store(self, path: &Path) -> Error {
+        match self {
+            Self::Unavailable { place, error } => Error::of_open(Path::new(&place), &error),
+            Self::Corrupt { place, reason } => Error::Damaged { path: PathBuf::from(place), reason },
+            Self::Trimmed { covered, last } => Error::Damaged {
+                path: path.to_owned(),
+                reason: format!(
+                    "it is older than its log, or the first frames of the log cannot be read: it ends with frame \
+                     {covered}, the log with frame {last} or later"
+                ),
+            },
         }
-        Ok(())
-    }
-
-    /// Leaves a sequence without a frame: a checkpoint has made its writes durable.
-    pub(super) fn skip(&mut self, sequence: u64) {
-        (self.written, self.synced) = (sequence, sequence);
-    }
-
-    /// Writes a mark behind the last frame that says that it is on disk, so that its loss is noticed, unless there is one.
-    /// The mark needs no sync of its own; the next frame overwrites it.
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub(super) fn mark(&mut self) -> io::Result<()> {
-        if self.is_marked {
-            return Ok(());
-        }
-        let mut mark = vec![0; usize::try_from(SECTOR_BYTES).expect("a sector is small")];
-        self.head(self.written, 0).write(&mut mark);
-        self.disk().write(self.space.at(), &mark)?;
-        self.is_marked = true;
-        Ok(())
-    }
-
-    fn head(&self, sequence: u64, length: usize) -> Head {
-        let store = self.segments[self.current].store();
-        Head { store, generation: self.generation, sequence, synced_through: self.synced, length }
-    }
-
-    fn disk(&self) -> &dyn super::Disk {
-        &*self.segments[self.current].disk
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
+/// Why a frame is not durable. Any of them stops the store.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    /// Somebody else has claimed the log since.
+    #[error("generation {generation} may not write to it, another claim came after")]
+    Fenced { generation: u64 },
+    /// A write failed. It may be there or not, and a sync cannot be repeated.
+    #[error("{0}")]
+    Unknown(#[from] io::Error),
+    /// There is no room before a checkpoint has been made.
+    #[error("it is full up to frame {sequence}, which no checkpoint covers")]
+    Full { sequence: u64 },
+    /// No generation has room for the frame.
+    #[error("a frame of {bytes} bytes is larger than its space")]
+    TooLarge { bytes: usize },
+}
 
-    use super::super::disk::{Disk, FileDisk};
-    use super::super::segment::Content;
-    use super::*;
+impl From<WriteError> for Error {
+    fn from(error: WriteError) -> Self {
+        Self::Storage(format!("the log: {error}"))
+    }
+}
 
-    #[test]
-    fn the_loss_of_the_last_frame_shows_up_to_the_end_of_a_segment() {
-        let disks: [Arc<dyn Disk>; 2] = [(); 2].map(|()| Arc::new(FileDisk(tempfile::tempfile().unwrap())) as _);
-        let segments = disks.clone().map(|disk| Segment::make(disk, "log".into(), 7, 16 << 10).unwrap());
-        let mut log = Log::after(segments.clone(), 0, 0);
-        let content = || Content::of(segments[0].read().unwrap(), 7);
-        let mut sequence = 0;
-        while log.space().take(HEAD_BYTES).is_some() {
-            sequence += 1;
-            let at = log.space.at();
-            log.append(1, sequence, vec![0; HEAD_BYTES]).unwrap();
-            log.sync().unwrap();
-            log.mark().unwrap();
-            let found = content();
-            assert_eq!(found.run.last().map(|(head, _)| head.sequence), Some(sequence));
-            disks[0].write(at, &[7]).unwrap();
-            let found = content();
-            assert_eq!(found.run.len() as u64, sequence - 1);
-            assert_eq!(found.later.iter().map(|mark| mark.synced_through).max(), Some(sequence));
-            disks[0].write(at, &[0]).unwrap();
-        }
-        assert_eq!(log.space.at() + SECTOR_BYTES, segments[0].bytes(), "the segment is full");
+/// The space of one generation. The writer and the log each keep one and advance it by the same rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Space {
+    used: u64,
+    bytes: u64,
+    /// A frame takes a multiple of this.
+    unit: u64,
+}
+
+impl Space {
+    /// So many bytes for frames, each of which takes a multiple of `unit`.
+    pub(super) const fn empty(bytes: u64, unit: u64) -> Self {
+        Self { used: 0, bytes, unit }
     }
 
-    /// A segment's disk that tells its writes and syncs.
-    #[derive(Debug)]
-    struct Telling {
-        file: FileDisk,
-        segment: usize,
-        told: Arc<Mutex<Vec<(usize, &'static str)>>>,
+    /// Reserves room for a frame, its head included, and returns where it goes; `None` when it does not fit.
+    pub(super) fn take(&mut self, frame_bytes: usize) -> Option<u64> {
+        let (at, end) = (self.used, self.used + (frame_bytes as u64).next_multiple_of(self.unit));
+        (end <= self.bytes).then(|| {
+            self.used = end;
+            at
+        })
     }
 
-    impl Telling {
-        fn tell(&self, what: &'static str) {
-            self.told.lock().unwrap().push((self.segment, what));
-        }
+    /// How many bytes are used: where the next frame goes.
+    pub(super) const fn used(self) -> u64 {
+        self.used
     }
 
-    impl Disk for Telling {
-        fn bytes(&self) -> io::Result<u64> {
-            self.file.bytes()
-        }
-
-        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            self.file.read(offset, out)
-        }
-
-        fn set_bytes(&self, bytes: u64) -> io::Result<()> {
-            self.file.set_bytes(bytes)
-        }
-
-        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.tell("write");
-            self.file.write(offset, data)
-        }
-
-        fn sync(&self) -> io::Result<()> {
-            self.tell("sync");
-            self.file.sync()
-        }
+    /// How much of it is used, in thousandths.
+    pub(super) const fn used_thousandths(self) -> u64 {
+        self.used * 1000 / self.bytes
     }
 
-    #[test]
-    fn the_first_frame_of_a_generation_waits_for_the_sync_of_the_last_one_before() {
-        let told = Arc::<Mutex<Vec<_>>>::default();
-        let segments = [0, 1].map(|segment| {
-            let disk = Telling { file: FileDisk(tempfile::tempfile().unwrap()), segment, told: told.clone() };
-            Segment::make(Arc::new(disk), "log".into(), 7, 16 << 10).unwrap()
-        });
-        let mut log = Log::after(segments, 0, 0);
-        told.lock().unwrap().clear();
-        for (generation, sequence) in [(1, 1), (1, 2), (2, 3), (3, 4)] {
-            log.append(generation, sequence, vec![0; HEAD_BYTES]).unwrap();
-        }
-        let expected = [(0, "write"), (0, "write"), (0, "sync"), (1, "write"), (1, "sync"), (0, "write")];
-        assert_eq!(*told.lock().unwrap(), expected);
+    /// The same space with all of it free.
+    pub(super) const fn emptied(self) -> Self {
+        Self { used: 0, ..self }
     }
 }

@@ -39,11 +39,6 @@ impl Memtable {
         &mut self.tables[table.index()]
     }
 
-    /// Whether nothing was changed.
-    pub(super) fn is_empty(&self) -> bool {
-        self.tables.iter().all(Overlay::is_empty)
-    }
-
     /// Adds the writes of a frame, without a look at what lies below: each removal leaves its mark.
     ///
     /// # Errors

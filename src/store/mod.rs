@@ -13,7 +13,9 @@ pub mod compact;
 pub mod disk;
 pub mod error;
 mod exclusive;
+mod file_log;
 pub mod format;
+mod found_log;
 mod frame;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -16,6 +16,7 @@ use super::exclusive::ExclusiveStore;
 use super::hints::Hints;
 use super::layers::{Base, Layers};
 use super::lock::{self, Lock};
+use super::log::Position;
 use super::step::{Nudge, PendingStep, Signals, Step};
 use super::writer::Writer;
 use super::{Error, Options, Snapshot, Tx};
@@ -106,7 +107,7 @@ impl Store {
     }
 
     fn start(store: ExclusiveStore, options: &Options) -> Result<Self, Error> {
-        let ExclusiveStore { db, log, sequence, present, lock } = store;
+        let ExclusiveStore { db, log, present, lock } = store;
         let db = Arc::new(db);
         let layers = Layers::of(Base::open(&db)?);
         let view = Arc::new(View::new(Arc::new(layers.clone())));
@@ -116,8 +117,9 @@ impl Store {
         let (stopped_sender, stopped) = watch::channel(None);
         let (signals, commits) = (Arc::<Signals>::default(), Arc::<AtomicU64>::default());
         let (roll_backs, syncs) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let (under_way, progress) = (Arc::<AtomicUsize>::default(), Arc::new(Progress::starting_at(sequence)));
-        let (space, generation) = (log.space(), log.generation());
+        let (under_way, progress) =
+            (Arc::<AtomicUsize>::default(), Arc::new(Progress::starting_at(log.end().sequence)));
+        let (space, claim) = (log.space(), log.end());
         let committer = Arc::new(Mutex::new(Committer {
             log,
             view: view.clone(),
@@ -156,9 +158,10 @@ impl Store {
             commits: commits.clone(),
             roll_backs: roll_backs.clone(),
             stopped: stopped_sender,
-            last: sequence,
-            generation,
+            last: Position { generation: claim.generation + 1, ..claim },
             space,
+            frozen_through: claim,
+            covered: None,
             progress: progress.clone(),
             committer,
             under_way,

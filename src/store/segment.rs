@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Disk;
 use super::frame::{HEAD_BYTES, Head, u64_at};
-use super::{Disk, Error};
+use super::log::ReadError;
 
 /// Frames begin at multiples of this, so that a torn write cannot damage a sector of an earlier frame.
 pub(super) const SECTOR_BYTES: u64 = 512;
@@ -18,51 +19,8 @@ const MAGIC: &[u8; 8] = b"nm-log\0\x02";
 /// Zeros are written in pieces of this many bytes.
 const ZEROS_BYTES: u64 = 1 << 20;
 
-/// The free space of the segment in use. The writer and the log each keep one and advance it by the same rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Space {
-    at: u64,
-    bytes: u64,
-}
-
-impl Space {
-    /// A segment of that length without a frame.
-    pub(super) const fn empty(bytes: u64) -> Self {
-        Self { at: START, bytes }
-    }
-
-    /// Reserves room for a frame, its head included; `None` when it and the mark behind it do not fit.
-    pub(super) fn take(&mut self, frame_bytes: usize) -> Option<u64> {
-        let (at, end) = (self.at, self.at + padded(frame_bytes));
-        (end + SECTOR_BYTES <= self.bytes).then(|| {
-            self.at = end;
-            at
-        })
-    }
-
-    /// Where the next frame goes.
-    pub(super) const fn at(&self) -> u64 {
-        self.at
-    }
-
-    /// Whether no frame was written.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.at == START
-    }
-
-    /// How much of it is used, in thousandths.
-    pub(super) const fn used_thousandths(&self) -> u64 {
-        (self.at - START) * 1000 / (self.bytes - START)
-    }
-
-    /// Frees all of it.
-    pub(super) const fn restart(&mut self) {
-        self.at = START;
-    }
-}
-
 /// A frame's length on disk.
-pub(super) fn padded(bytes: usize) -> u64 {
+fn padded(bytes: usize) -> u64 {
     (bytes as u64).next_multiple_of(SECTOR_BYTES)
 }
 
@@ -143,12 +101,13 @@ impl Segment {
     ///
     /// # Errors
     /// It is shorter than its header says, or the disk fails.
-    pub(super) fn read(&self) -> Result<Vec<u8>, Error> {
-        let unreadable = |error: io::Error| Error::of_open(&self.path, &error);
+    pub(super) fn read(&self) -> Result<Vec<u8>, ReadError> {
+        let place = || self.path.display().to_string();
+        let unreadable = |error: io::Error| ReadError::Unavailable { place: place(), error };
         let (found, bytes) = (self.disk.bytes().map_err(unreadable)?, self.header.bytes);
         if found < bytes {
             let reason = format!("it has {found} bytes and had {bytes}");
-            return Err(Error::Damaged { path: self.path.clone(), reason });
+            return Err(ReadError::Corrupt { place: place(), reason });
         }
         let mut content = vec![0; usize::try_from(bytes).expect("a segment fits into memory")];
         self.disk.read(0, &mut content).map_err(unreadable)?;
@@ -227,4 +186,44 @@ impl Content {
 /// The path of a segment beside the store's file.
 pub(super) fn path(store: &Path, nth: usize) -> PathBuf {
     store.with_extension(format!("log{nth}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::testing::{Call, Calls, RecordingDisk};
+    use super::*;
+
+    /// A segment whose header is ahead of its blocks could not take the frames that a sync of data alone must make
+    /// durable.
+    #[test]
+    fn a_segment_that_grows_is_filled_and_synced_before_its_header_says_so() {
+        let calls = Calls::default();
+        let disk = Arc::new(RecordingDisk::new(0, &calls));
+        let (short, long) = (BYTES_MIN, 3 * ZEROS_BYTES);
+        let mut segment = Segment::make(disk, "log".into(), 7, short).unwrap();
+        calls.take();
+        segment.resize(long).unwrap();
+        let piece = |at, bytes| (0, Call::Write { at, bytes });
+        let expected = [
+            (0, Call::SetBytes(long)),
+            piece(short, ZEROS_BYTES),
+            piece(short + ZEROS_BYTES, ZEROS_BYTES),
+            piece(short + 2 * ZEROS_BYTES, long - short - 2 * ZEROS_BYTES),
+            (0, Call::Sync),
+            piece(0, HEADER_BYTES as u64),
+            (0, Call::Sync),
+        ];
+        assert_eq!(calls.take(), expected);
+    }
+
+    #[test]
+    fn a_segment_that_shrinks_says_so_before_it_is_cut_off() {
+        let calls = Calls::default();
+        let disk = Arc::new(RecordingDisk::new(0, &calls));
+        let mut segment = Segment::make(disk, "log".into(), 7, 2 * BYTES_MIN).unwrap();
+        calls.take();
+        segment.resize(BYTES_MIN).unwrap();
+        let header = Call::Write { at: 0, bytes: HEADER_BYTES as u64 };
+        assert_eq!(calls.take(), [(0, header), (0, Call::Sync), (0, Call::SetBytes(BYTES_MIN))]);
+    }
 }

@@ -24,8 +24,8 @@ use super::checkpoint::{self, Checkpoint, Covers, Progress};
 use super::committer::{Committer, End, Group, stop};
 use super::hints::Hints;
 use super::layers::{Base, Layers};
+use super::log::{Position, Space};
 use super::memtable::Memtable;
-use super::segment::Space;
 use super::step::{PendingStep, Refused};
 use super::tx::Finished;
 use super::{Error, Tx, guard};
@@ -54,13 +54,15 @@ pub(super) struct Writer {
     pub(super) roll_backs: Arc<AtomicU64>,
     /// Set once, when the store stops.
     pub(super) stopped: watch::Sender<Option<Error>>,
-    /// The sequence of the last group.
-    pub(super) last: u64,
-    /// The generation of the next frame.
-    pub(super) generation: u64,
-    /// The free space of the segment in use once all groups handed over so far are written. The log keeps its own copy
-    /// and advances it by the same rule, so neither waits for the other.
+    /// The sequence of the last group, and the generation of the next frame.
+    pub(super) last: Position,
+    /// The free space of the generation once all groups handed over so far are written. The log keeps its own copy and
+    /// advances it by the same rule, so neither waits for the other.
     pub(super) space: Space,
+    /// What the checkpoint under way covers, or the latest one.
+    pub(super) frozen_through: Position,
+    /// What a checkpoint has covered and the log does not know yet.
+    pub(super) covered: Option<Position>,
     pub(super) progress: Arc<Progress>,
     /// Used by the writer itself while nothing is under way.
     pub(super) committer: Arc<Mutex<Committer>>,
@@ -108,7 +110,8 @@ impl Writer {
                 stop(&self.stopped, error);
             }
             let view = failed.is_none().then(|| Arc::new(self.layers.clone()));
-            self.hand_over(Group { pending: group, signals, view, end, checkpoint: None }, waiting.is_empty());
+            let covered = self.covered.take();
+            self.hand_over(Group { pending: group, signals, view, end, covered, checkpoint: None }, waiting.is_empty());
             if failed.is_some() {
                 return self.refuse(waiting);
             }
@@ -148,9 +151,9 @@ impl Writer {
         let wants_one = self.progress.wants_one.swap(false, Ordering::Relaxed);
         if self.layers.frozen.is_some() {
             self.slow_down();
-        } else if !self.space.is_empty() && (wants_one || self.space.used_thousandths() >= CHECKPOINT_AT) {
+        } else if self.space.used() > 0 && (wants_one || self.space.used_thousandths() >= CHECKPOINT_AT) {
             let rows = std::mem::take(&mut self.layers.active);
-            let checkpoint = self.freeze(rows, self.last);
+            let checkpoint = self.freeze(rows, self.last.sequence);
             self.begin(checkpoint);
         }
         Ok(())
@@ -196,53 +199,53 @@ impl Writer {
         }
         let finished = tx.finish()?;
         self.commits.fetch_add(1, Ordering::Relaxed);
-        self.last += 1;
-        self.progress.sequence.store(self.last, Ordering::Relaxed);
+        self.last.sequence += 1;
+        self.progress.sequence.store(self.last.sequence, Ordering::Relaxed);
         self.place(finished)
     }
 
     /// Finds room for the frame of a group that has run: in the segment in use, or in the other one, or in redb itself.
     fn place(&mut self, Finished { frame, before, signals }: Finished) -> Result<Ran, Error> {
-        let sequence = self.last;
+        let sequence = self.last.sequence;
         if self.space.take(frame.len()).is_none() {
             if self.layers.frozen.is_some() {
                 let base = self.progress.wait()?;
                 self.replace_base(base);
             }
-            let mut empty = self.space;
-            empty.restart();
-            if empty.take(frame.len()).is_none() {
+            if self.space.emptied().take(frame.len()).is_none() {
                 let rows = std::mem::take(&mut self.layers.active);
                 let checkpoint = self.freeze(rows, sequence);
-                return Ok(Ran { signals, end: End::ByCheckpoint { sequence, checkpoint } });
+                return Ok(Ran { signals, end: End::ByCheckpoint(checkpoint) });
             }
             // The groups before this one go to redb; its own rows are the first of the next generation.
             self.layers.active = Memtable::default();
             self.layers.active.replay(&frame[super::frame::HEAD_BYTES..])?;
             let checkpoint = self.freeze(before, sequence - 1);
             self.begin(checkpoint);
-            self.space.take(frame.len()).expect("it fits into an empty segment");
+            self.space.take(frame.len()).expect("it fits into an empty generation");
         }
-        Ok(Ran { signals, end: End::Frame { generation: self.generation, sequence, frame } })
+        Ok(Ran { signals, end: End::Frame { at: self.last, frame } })
     }
 
-    /// Leaves the segment in use to a checkpoint of these rows, which cover everything up to `sequence`.
+    /// Leaves the generation in use to a checkpoint of these rows, which cover everything up to `sequence`.
     fn freeze(&mut self, rows: Memtable, sequence: u64) -> Checkpoint {
-        let covers = Covers { generation: self.generation, sequence, is_log_open: true };
+        let through = Position { sequence, ..self.last };
         let rows = Arc::new(rows);
         self.layers.frozen = Some(rows.clone());
-        self.generation += 1;
-        self.space.restart();
-        Checkpoint { rows, covers }
+        self.frozen_through = through;
+        self.last.generation += 1;
+        self.space = self.space.emptied();
+        Checkpoint { rows, covers: Covers { through, is_log_open: true } }
     }
 
     /// Lets a checkpoint begin once the groups before it are durable.
-    fn begin(&self, checkpoint: Checkpoint) {
+    fn begin(&mut self, checkpoint: Checkpoint) {
         let group = Group {
             pending: Vec::new(),
             signals: BTreeSet::new(),
             view: None,
             end: End::Nothing,
+            covered: self.covered.take(),
             checkpoint: Some(checkpoint),
         };
         self.hand_over(group, true);
@@ -251,6 +254,7 @@ impl Writer {
     fn replace_base(&mut self, base: Base) {
         self.layers.base = Arc::new(base);
         self.layers.frozen = None;
+        self.covered = Some(self.frozen_through);
         self.hints.base_was_replaced();
     }
 
@@ -269,7 +273,7 @@ impl Writer {
             ended => ended.is_ok(),
         };
         if are_applied && self.stopped.borrow().is_none() {
-            let covers = Covers { generation: self.generation, sequence: self.last, is_log_open: false };
+            let covers = Covers { through: self.last, is_log_open: false };
             // If it fails, the next start does it from the log.
             let _ = guard::file(&self.path, || checkpoint::apply(&self.db, &self.layers.active, covers));
         }

@@ -10,6 +10,7 @@ use redb::backends::InMemoryBackend;
 use super::super::checkpoint::{self, Covers};
 use super::super::frame::{self, HEAD_BYTES};
 use super::super::layers::Base;
+use super::super::log::Position;
 use super::super::table_id::table;
 use super::super::{checksum, format};
 use super::*;
@@ -61,7 +62,12 @@ impl World {
 
     fn apply(&mut self) {
         let rows = self.layers.frozen.take().unwrap();
-        checkpoint::apply(&self.db, &rows, Covers { generation: 0, sequence: 0, is_log_open: true }).unwrap();
+        checkpoint::apply(
+            &self.db,
+            &rows,
+            Covers { through: Position { generation: 0, sequence: 0 }, is_log_open: true },
+        )
+        .unwrap();
         self.layers.base = Arc::new(Base::open(&self.db).unwrap());
         self.hints.base_was_replaced();
     }
