@@ -76,7 +76,7 @@ impl Exit {
             return match error {
                 daemon::Error::Store(error) => Self::of_store(error),
                 daemon::Error::Functions(_) => Self::Config,
-                daemon::Error::Socket(_) => Self::Unavailable,
+                daemon::Error::Socket(_) | daemon::Error::Sqs(_) => Self::Unavailable,
                 daemon::Error::Queue(_) | daemon::Error::Run(_) => Self::Storage,
                 daemon::Error::Broken { .. } => Self::Internal,
             };

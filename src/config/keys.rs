@@ -79,6 +79,10 @@ pub(super) enum ValueType {
     Mailbox,
     /// A host name or an IP address.
     Host,
+    /// An IP address and a port.
+    Listen,
+    /// The number of an AWS account.
+    Account,
     /// A BCP 47 language tag.
     Locale,
     /// A JSON pointer.

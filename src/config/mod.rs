@@ -5,6 +5,7 @@
 //! options are built from the result (`queues`, `functions`, `mail`, `schedules`). It starts nothing and keeps no
 //! secret in a message.
 
+mod api;
 mod document;
 mod environment;
 mod finding;

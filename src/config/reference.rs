@@ -77,6 +77,8 @@ fn value_type(value_type: ValueType) -> (&'static str, String) {
         ValueType::Url => ("URL template", "http or https; no placeholder in the host, no user or password".into()),
         ValueType::Mailbox => ("mailbox", "exactly one @".into()),
         ValueType::Host => ("host", "a host name or an IP address".into()),
+        ValueType::Listen => ("address", "an IP address and a port; port 0 takes a free one".into()),
+        ValueType::Account => ("account number", "12 digits".into()),
         ValueType::Locale => ("language tag", "BCP 47".into()),
         ValueType::Pointer => ("JSON pointer", "starts with /".into()),
         ValueType::LogFilter => ("log filter", "off, error, warn, info, debug, trace".into()),

@@ -58,6 +58,15 @@ pub(super) const KEYS: &[Key] = &[
     key("store.reserve", All, ValueType::Size(MIB, 1024 * 1024 * GIB), Toml("\"256MiB\""),
         "Sends are refused while the disk of data_dir has less free than this; those to queues of functions, less than half of it."),
 
+    key("api.sqs.listen", All, ValueType::Listen, Nothing,
+        "Where clients of SQS call, e.g. `127.0.0.1:9324`; a loopback address. The endpoint is off when it is not set: whoever reaches it, any user of the machine, may send and delete messages."),
+    key("api.sqs.region", All, ValueType::Line, Toml("\"us-east-1\""),
+        "The region in ARNs."),
+    key("api.sqs.account_id", All, ValueType::Account, Toml("\"000000000000\""),
+        "The account's number in ARNs and queue URLs."),
+    key("api.sqs.queue_url", All, ValueType::Line, Told("the scheme and host of each request"),
+        "What queue URLs begin with."),
+
     key("queues.*.visibility_timeout", All, ValueType::Span(Duration::ZERO, hours(12)), Toml("\"30s\""),
         "How long a received message stays invisible."),
     key("queues.*.delay", All, ValueType::Span(Duration::ZERO, seconds(900)), Toml("\"0s\""),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::finding::Finding;
 use super::source::Origin;
+use crate::api::sqs;
 use crate::function::statement;
 use crate::{queue, schedule, store, work};
 
@@ -22,6 +23,8 @@ pub struct Settings {
     pub daemon: DaemonOptions,
     /// The Unix socket of the CLI; its path has at most 107 bytes.
     pub control_socket: PathBuf,
+    /// The SQS endpoint; `None` when it is off.
+    pub sqs: Option<sqs::Options>,
     /// The store.
     pub store: store::Options,
     /// The queues by name.

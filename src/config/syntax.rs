@@ -49,6 +49,21 @@ pub(super) fn is_credential_header(name: &str) -> bool {
     ["auth", "token", "secret", "key", "cookie", "password", "credential"].iter().any(|word| name.contains(word))
 }
 
+/// An address to listen on: names are not resolved, so that it is plain who can reach it.
+pub(super) fn listen(text: &str) -> Result<(), String> {
+    let refused =
+        |_| format!("{:?} is not an address; write IP address and port, e.g. \"127.0.0.1:9324\"", start(text));
+    text.parse::<std::net::SocketAddr>().map(drop).map_err(refused)
+}
+
+/// The number of an AWS account.
+pub(super) fn account(text: &str) -> Result<(), String> {
+    match text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_digit()) {
+        true => Ok(()),
+        false => Err(format!("{:?} is not an account's number; write 12 digits", start(text))),
+    }
+}
+
 /// One line that is not empty and has no control characters.
 pub(super) fn line(text: &str) -> Result<(), String> {
     if text.trim().is_empty() {

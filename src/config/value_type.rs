@@ -71,6 +71,8 @@ fn text(value_type: ValueType, text: &str) -> Result<Value, String> {
         ValueType::Url => syntax::url(text)?,
         ValueType::Mailbox => syntax::mailbox(text)?,
         ValueType::Host => syntax::host(text)?,
+        ValueType::Listen => syntax::listen(text)?,
+        ValueType::Account => syntax::account(text)?,
         ValueType::Locale => syntax::locale(text)?,
         ValueType::Pointer => syntax::pointer(text)?,
         ValueType::LogFilter => syntax::log_filter(text)?,

@@ -1,6 +1,7 @@
 //! Why the daemon does not start, or stopped by itself.
 
 use crate::api::control::server;
+use crate::api::sqs;
 use crate::{function, queue, run, store};
 
 /// Why the daemon does not start, or stopped by itself.
@@ -18,6 +19,9 @@ pub enum Error {
     /// The control socket cannot be served.
     #[error(transparent)]
     Socket(#[from] server::Error),
+    /// The SQS endpoint cannot be served.
+    #[error(transparent)]
+    Sqs(#[from] sqs::ListenError),
     /// Functions cannot be built from their settings.
     #[error("{}", list(.0))]
     Functions(Vec<FunctionFault>),

@@ -1,6 +1,7 @@
 //! The wiring of the daemon on one screen: open, build, start, wait, drain.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::control::Control;
 use crate::api::control::server::{self, ControlListener};
+use crate::api::sqs::{self, SqsListener};
 use crate::base::{Clock, units};
 use crate::config::{FunctionSettings, Kind, Settings};
 use crate::function::Function;
@@ -30,6 +32,7 @@ pub struct Daemon {
     clock: Arc<dyn Clock>,
     queues: Queues,
     control: ControlListener,
+    sqs: Option<SqsListener>,
     watch: Watch,
 }
 
@@ -65,7 +68,11 @@ impl Daemon {
         // Workers live in this process, so no lease of an earlier one can still be in use.
         queues.end_worker_leases(&settings.served_queues()).await?;
         let control = ControlListener::bind(&settings.control_socket)?;
-        Ok(Self { settings, clock, queues, control, watch })
+        let sqs = match &settings.sqs {
+            Some(options) => Some(SqsListener::bind(options.listen).await?),
+            None => None,
+        };
+        Ok(Self { settings, clock, queues, control, sqs, watch })
     }
 
     /// The queues, for tests that inspect them.
@@ -73,12 +80,18 @@ impl Daemon {
         &self.queues
     }
 
+    /// Where the SQS endpoint listens, when it is on.
+    pub fn sqs_address(&self) -> Option<SocketAddr> {
+        self.sqs.as_ref().map(SqsListener::address)
+    }
+
     /// Runs until `stop`, then drains; `force` ends the drain's grace period early.
     ///
     /// # Errors
     /// A function cannot be built, or the store stopped.
     pub async fn work(self, stop: CancellationToken, force: CancellationToken) -> Result<(), Error> {
-        let Self { settings, clock, queues, control, watch } = self;
+        let sqs_address = self.sqs_address();
+        let Self { settings, clock, queues, control, sqs, watch } = self;
         let end = CancellationToken::new();
         let signals = Drain::default();
         let breakers = Breakers::new(clock.clone());
@@ -103,8 +116,18 @@ impl Daemon {
         parts.spawn(async move { driver.drive_all(driver_stop).await.map_err(Error::from) });
         let answers = Control::of_daemon(queues.clone(), schedules, breakers.clone(), end.clone());
         let answers = answers.with_message_id_rules(functions::message_ids(&settings));
-        let control = server::serve(control, answers.with_functions(functions), end.clone());
+        let control = server::serve(control, answers.with_functions(functions).with_sqs(sqs_address), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
+        if let (Some(listener), Some(options)) = (sqs, &settings.sqs) {
+            tracing::info!("SQS clients are answered on http://{}", listener.address());
+            let service = sqs::Service::new(queues.clone(), options.clone()).await?;
+            let (serving, stop) = (sqs::serve(listener, service, signals.stop.clone()), end.clone());
+            parts.spawn(async move {
+                serving.await;
+                stop.cancelled().await;
+                Ok(())
+            });
+        }
 
         let status = status(&settings);
         spawn(&mut parts, progress::report(queues.clone(), breakers.clone(), status.clone(), signals.stop.clone()));

@@ -4,6 +4,7 @@
 //! functions: the module `run` follows messages through [`Observer`], inside the same transaction.
 
 pub mod admission;
+pub mod attributes;
 pub mod catalog;
 pub mod check;
 pub mod dead;
@@ -42,6 +43,7 @@ mod verdict;
 pub mod visibility;
 
 pub use admission::{Admission, Admitted, AdmittedLetter, LetterAdmission};
+pub use attributes::Given;
 pub use error::Error;
 pub use new_message::{Send, Sent};
 pub use observer::{Death, Observer, RunMessage, Transition};

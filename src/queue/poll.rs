@@ -1,5 +1,6 @@
 //! Long polls, and receives whose caller may go away before it has the answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -52,6 +53,31 @@ impl Queues {
     /// # Errors
     /// As [`Queues::receive`].
     pub async fn poll(&self, queue: &str, what: Receive, wait: Duration) -> Result<Unanswered, Error> {
+        self.poll_as(queue, what, None, wait).await
+    }
+
+    /// As [`Queues::poll`], on a FIFO queue with a ReceiveRequestAttemptId. What it received stays received when the
+    /// caller goes away: the retry finds the same messages.
+    ///
+    /// # Errors
+    /// As [`Queues::receive_attempt`].
+    pub async fn poll_attempt(
+        &self,
+        queue: &str,
+        what: Receive,
+        attempt: &str,
+        wait: Duration,
+    ) -> Result<Unanswered, Error> {
+        self.poll_as(queue, what, Some(attempt.into()), wait).await
+    }
+
+    async fn poll_as(
+        &self,
+        queue: &str,
+        what: Receive,
+        attempt: Option<Arc<str>>,
+        wait: Duration,
+    ) -> Result<Unanswered, Error> {
         let (name, queue) = (queue, catalog::look_up(&self.store().snapshot()?, queue)?);
         let is_standard = queue.attributes.fifo.is_none();
         let line = self.lines().of(self.store(), queue.id);
@@ -64,7 +90,7 @@ impl Queues {
             let woken = line.turns.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            let unanswered = self.receive_unanswered(queue.id, what).await?;
+            let unanswered = self.receive_unanswered(queue.id, what, attempt.clone()).await?;
             let found = &unanswered.found;
             if found.is_over_limit && is_standard && wait.is_zero() {
                 return Err(Error::OverLimit { queue: name.to_owned(), max: receive::IN_FLIGHT_MAX });
@@ -91,7 +117,12 @@ impl Queues {
 
     /// Receives what is available now. The step runs on a task of its own, which undoes it when the caller goes away
     /// before the answer has begun.
-    async fn receive_unanswered(&self, queue: u32, what: Receive) -> Result<Unanswered, Error> {
+    async fn receive_unanswered(
+        &self,
+        queue: u32,
+        what: Receive,
+        attempt: Option<Arc<str>>,
+    ) -> Result<Unanswered, Error> {
         let gone = CancellationToken::new();
         let _caller = gone.clone().drop_guard();
         let (answer, answered) = oneshot::channel();
@@ -103,7 +134,13 @@ impl Queues {
                     return Ok(Receiving::default());
                 }
                 let queue = catalog::by_id(tx, queue)?;
-                receive::receive(tx, &*observer, &queue, what, now)
+                match attempt {
+                    None => receive::receive(tx, &*observer, &queue, what, now),
+                    Some(attempt) => {
+                        let found = receive::receive_attempt(tx, &*observer, &queue, what, &attempt, now)?;
+                        Ok(Receiving { undo: Vec::new(), ..found })
+                    }
+                }
             };
             let found = queues.store().write::<_, Error, _>(step).await;
             let undo = found.as_ref().map(|found| found.undo.clone()).unwrap_or_default();

@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Clock, LeaseTime, Now};
-use crate::store::record::{Owner, RedriveRecord, RedriveState};
+use crate::store::record::{Owner, QueueRecord, RedriveRecord, RedriveState};
 use crate::store::{self, Store, Tx};
 
 use super::line::Lines;
@@ -18,8 +18,8 @@ use super::receive::{Position, Receiving};
 use super::recover::Served;
 use super::redrive::{self, Redrive};
 use super::{
-    Error, Observer, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, admission, catalog, delete, expire,
-    new_message, purge, receive, recover, send, valid, visibility,
+    Error, Given, Observer, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, admission, attributes,
+    catalog, delete, expire, new_message, purge, receive, recover, send, valid, visibility,
 };
 
 /// The queues of one store. Clones share it.
@@ -181,6 +181,49 @@ impl Queues {
     pub async fn create(&self, name: &str, options: &Options, tags: BTreeMap<String, String>) -> Result<u32, Error> {
         let (name, options, now) = (name.to_owned(), options.clone(), self.now());
         self.store.write(move |tx| catalog::create(tx, &name, &options, &tags, now)).await
+    }
+
+    /// Creates a queue, or returns the number of an existing one whose attributes are as given.
+    ///
+    /// # Errors
+    /// See [`attributes::create`].
+    pub async fn create_given(&self, name: &str, given: Given, tags: BTreeMap<String, String>) -> Result<u32, Error> {
+        let (name, now) = (name.to_owned(), self.now());
+        self.store.write(move |tx| attributes::create(tx, &name, &given, &tags, now)).await
+    }
+
+    /// Sets the given attributes of a queue.
+    ///
+    /// # Errors
+    /// See [`attributes::set_attributes`].
+    pub async fn set_attributes(&self, name: &str, given: Given) -> Result<(), Error> {
+        let (name, now) = (name.to_owned(), self.now());
+        self.store.write(move |tx| attributes::set_attributes(tx, &name, &given, now)).await
+    }
+
+    /// The queue of that name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] lists the existing queues.
+    pub fn queue(&self, name: &str) -> Result<QueueRecord, Error> {
+        catalog::look_up(&self.store.snapshot()?, name)
+    }
+
+    /// The queue of that number, if there is one.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn queue_numbered(&self, number: u32) -> Result<Option<QueueRecord>, Error> {
+        let queue = self.store.snapshot()?.queues()?.get(&number)?;
+        Ok(queue.filter(|queue| queue.deleted_at.is_none()))
+    }
+
+    /// The key that seals what clients are given, such as receipt handles: 32 random bytes, made once for each store.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn sealing_key(&self) -> Result<[u8; 32], Error> {
+        self.store.write(sealing_key).await
     }
 
     /// Deletes a queue and all its messages; returns how many there were. The name is gone at once.
@@ -529,6 +572,24 @@ const CAUGHT_UP_MAX_MS: u64 = 1000;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The most entries of a batch, as in SQS.
 const BATCH_MAX: u64 = 10;
+
+fn sealing_key(tx: &mut Tx<'_>) -> Result<[u8; 32], Error> {
+    let mut key = [0; 32];
+    for (part, bytes) in key.chunks_exact_mut(8).enumerate() {
+        // A row of `meta` holds a number, so the key stands in four.
+        let row = format!("sealing-key {part}");
+        let number = match tx.meta()?.get(&row)? {
+            Some(number) => number,
+            None => {
+                let number = rand::random();
+                tx.meta()?.insert(&row, &number)?;
+                number
+            }
+        };
+        bytes.copy_from_slice(&number.to_be_bytes());
+    }
+    Ok(key)
+}
 
 fn check_batch(entries: usize) -> Result<(), Error> {
     match entries as u64 {

@@ -2,6 +2,7 @@
 //! this process too or as a child that can be killed. Tests talk to the daemon only over its control socket.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -166,10 +167,10 @@ impl Harness {
         let settings = self.settings();
         let socket = settings.control_socket.clone();
         let daemon = Daemon::open(settings, clock).await.unwrap();
-        let queues = daemon.queues().clone();
+        let (queues, sqs) = (daemon.queues().clone(), daemon.sqs_address());
         let stop = CancellationToken::new();
         let working = tokio::spawn(daemon.work(stop.clone(), CancellationToken::new()));
-        Inner { operator: Operator::new(&socket), queues, stop, working }
+        Inner { operator: Operator::new(&socket), queues, sqs, stop, working }
     }
 
     /// Starts the daemon as a process of its own; it may not answer yet.
@@ -435,6 +436,8 @@ pub(crate) fn messages(queues: &Queues, queue: &str) -> Vec<Peeked> {
 pub(crate) struct Inner {
     pub(crate) operator: Operator,
     pub(crate) queues: Queues,
+    /// Where SQS clients are answered, when the endpoint is on.
+    pub(crate) sqs: Option<SocketAddr>,
     stop: CancellationToken,
     working: JoinHandle<Result<(), daemon::Error>>,
 }

@@ -60,6 +60,8 @@ mod slices;
 #[cfg(test)]
 mod sound;
 #[cfg(test)]
+mod sqs;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod store_log;

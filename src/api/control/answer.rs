@@ -1,6 +1,7 @@
 //! Executes control requests by calling the modules. The code is the same in the daemon and in the CLI.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub struct Control {
     functions: Vec<Arc<dyn Function>>,
     /// By fan-out function.
     message_ids: Arc<BTreeMap<String, MessageIds>>,
+    /// Where the daemon's SQS endpoint listens.
+    sqs: Option<SocketAddr>,
     /// Whether the daemon executes the request, rather than the CLI on its own.
     is_daemon: bool,
     /// When the daemon began to answer; `None` in the CLI.
@@ -72,6 +75,7 @@ impl Control {
             breakers: Some(breakers),
             functions: Vec::new(),
             message_ids: Arc::default(),
+            sqs: None,
             is_daemon: true,
             started_at,
             end,
@@ -87,6 +91,7 @@ impl Control {
             breakers: None,
             functions: Vec::new(),
             message_ids: Arc::default(),
+            sqs: None,
             is_daemon: false,
             started_at: None,
             end,
@@ -101,6 +106,11 @@ impl Control {
     /// The same with what gives the mails of a run their Message-IDs, by the name of its fan-out function.
     pub fn with_message_id_rules(self, message_ids: BTreeMap<String, MessageIds>) -> Self {
         Self { message_ids: Arc::new(message_ids), ..self }
+    }
+
+    /// The same with the address of the SQS endpoint, which an overview names.
+    pub fn with_sqs(self, sqs: Option<SocketAddr>) -> Self {
+        Self { sqs, ..self }
     }
 
     /// Executes one request.
@@ -274,6 +284,7 @@ impl Control {
             silences: self.silences(),
             schedules: schedules.collect(),
             disk: self.disk(),
+            sqs: self.sqs,
         })
     }
 

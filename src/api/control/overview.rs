@@ -1,5 +1,6 @@
 //! The state of the daemon at one moment: everything that `nightmail status` shows, and what is wrong with it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct Overview {
     pub schedules: Vec<NextTick>,
     /// The disk of the store.
     pub disk: Disk,
+    /// Where SQS clients are answered; `None` when the endpoint is off.
+    #[serde(default)]
+    pub sqs: Option<SocketAddr>,
 }
 
 /// A destination that owes a reply.
@@ -144,7 +148,7 @@ mod tests {
         let disk = Disk { free_bytes: Some(256 << 20), store_bytes: None, reserve_bytes: Some(256 << 20) };
         let (queues, schedules) = (Vec::new(), Vec::new());
         let (runs, redrives, breakers, silences) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Overview { status, queues, runs, redrives, breakers, silences, schedules, disk }
+        Overview { status, queues, runs, redrives, breakers, silences, schedules, disk, sqs: None }
     }
 
     #[test]

@@ -1,0 +1,23 @@
+//! PurgeQueue.
+
+use serde::Deserialize;
+
+use super::super::call::{Call, Nothing, Operation};
+use super::super::error::Error;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Request {
+    queue_url: Option<String>,
+}
+
+impl Operation for Request {
+    type Answer = Nothing;
+
+    async fn run(self, call: &Call) -> Result<Nothing, Error> {
+        let queue = call.queue(self.queue_url.as_ref())?;
+        call.service.note_purge(queue.id, &queue.name)?;
+        call.queues().purge(&queue.name).await?;
+        Ok(Nothing {})
+    }
+}

@@ -1,0 +1,193 @@
+//! One HTTP request: its limits, its protocol, and the answer in the same protocol.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
+use hyper::{Method, Request, Response, StatusCode, http};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::action::{self, Input};
+use super::call::Call;
+use super::error::{Code, Error};
+use super::{Access, Service, json, query, xml};
+
+/// The largest body: a batch of 1 MiB whose every byte is escaped.
+pub(super) const BODY_BYTES_MAX: usize = 8 << 20;
+/// A request's body must come within this time.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A request's protocol, and with it its answer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    /// AWS JSON 1.0.
+    Json,
+    /// Query, whose answers are XML.
+    Query,
+}
+
+/// Answers one request.
+pub(super) async fn answer(
+    service: Service,
+    connection: Arc<TcpStream>,
+    shutdown: CancellationToken,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let protocol = match request.headers().contains_key(json::TARGET) {
+        true => Protocol::Json,
+        false => Protocol::Query,
+    };
+    let id = Uuid::new_v4().to_string();
+    let response = match perform(service, connection, shutdown, request).await {
+        Ok((action, body)) => response(StatusCode::OK, protocol, &id, encode(protocol, action, &id, body)),
+        Err(error) => refusal(&error, protocol, &id),
+    };
+    Ok(response)
+}
+
+/// Reads the request and executes its action; returns the answer's parameters.
+async fn perform(
+    service: Service,
+    connection: Arc<TcpStream>,
+    shutdown: CancellationToken,
+    request: Request<Incoming>,
+) -> Result<(&'static str, action::Output), Error> {
+    check_browser(&service, request.headers())?;
+    let (head, body) = request.into_parts();
+    let body = read(body).await?;
+    let (action, input) = input(&head, body)?;
+    let call = Call { base: base(&service, &head), path: head.uri.path().to_owned(), service, connection, shutdown };
+    action::perform(action, input, &call).await
+}
+
+/// Keeps web pages out, which a browser lets send requests to this machine: their requests name the page's origin, or,
+/// when its name was made to resolve to this address, a host that is not this one.
+fn check_browser(service: &Service, headers: &HeaderMap) -> Result<(), Error> {
+    let refused = |what| Err(Error::new(Code::AccessDenied, format!("Requests of {what} are not answered here.")));
+    if headers.contains_key(ORIGIN) {
+        return refused("web pages (with the header Origin)");
+    }
+    let Access::Anyone = service.options().access;
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let is_named = service.options().url.as_deref().is_some_and(|url| url.ends_with(host));
+    if is_named || is_loopback(host) {
+        Ok(())
+    } else {
+        refused("another host (the header Host must name the loopback)")
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+async fn read(mut body: Incoming) -> Result<Bytes, Error> {
+    let reading = async {
+        let mut read = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Error::new(Code::MalformedInput, "The request's body does not end."))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if read.len() + data.len() > BODY_BYTES_MAX {
+                let text = format!("The request's body must not have more than {BODY_BYTES_MAX} bytes.");
+                return Err(Error::new(Code::RequestEntityTooLarge, text));
+            }
+            read.extend_from_slice(&data);
+        }
+        Ok(read.freeze())
+    };
+    let slow = || Error::new(Code::MalformedInput, "The request's body came too slowly.");
+    tokio::time::timeout(BODY_WITHIN, reading).await.unwrap_or_else(|_| Err(slow()))
+}
+
+/// The action's name and its parameters.
+fn input(head: &http::request::Parts, body: Bytes) -> Result<(String, Input), Error> {
+    if let Some(target) = head.headers.get(json::TARGET) {
+        return Ok((json::action(target)?, Input::Json(body)));
+    }
+    if ![Method::GET, Method::POST].contains(&head.method) {
+        let text = format!("The method {} is not answered here; use POST or GET.", head.method);
+        return Err(Error::new(Code::InvalidAction, text));
+    }
+    let parameters = query::parse(head.uri.query().unwrap_or_default().as_bytes(), &body)?;
+    let action = parameters.text("Action").ok_or_else(|| Error::missing("Action"))?.to_owned();
+    Ok((action, Input::Query(parameters)))
+}
+
+/// What the URLs of the answer begin with: as it is configured, else as the client reaches this machine.
+fn base(service: &Service, head: &http::request::Parts) -> String {
+    if let Some(url) = &service.options().url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = if text("x-forwarded-proto") == Some("https") { "https" } else { "http" };
+    format!("{scheme}://{}", text("host").unwrap_or("localhost"))
+}
+
+fn encode(protocol: Protocol, action: &str, id: &str, output: action::Output) -> Vec<u8> {
+    match (protocol, output) {
+        (_, action::Output::Json(body)) => body,
+        (_, action::Output::Query(value)) => xml::answer(action, id, &value),
+    }
+}
+
+fn refusal(error: &Error, protocol: Protocol, id: &str) -> Response<Full<Bytes>> {
+    let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let body = match protocol {
+        Protocol::Json => json::refusal(error),
+        Protocol::Query => xml::refusal(error, id),
+    };
+    let mut response = response(status, protocol, id, body);
+    let both = format!("{};{}", error.code.query(), error.code.fault());
+    if let (Protocol::Json, Ok(both)) = (protocol, HeaderValue::from_str(&both)) {
+        response.headers_mut().insert("x-amzn-query-error", both);
+    }
+    if error.code == Code::RequestEntityTooLarge {
+        // What is left of the body is not read.
+        response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn response(status: StatusCode, protocol: Protocol, id: &str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let content_type = match protocol {
+        Protocol::Json => "application/x-amz-json-1.0",
+        Protocol::Query => "text/xml",
+    };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.extend(HeaderValue::from_str(id).map(|id| (http::HeaderName::from_static("x-amzn-requestid"), id)));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_has_many_names_and_other_hosts_are_none_of_them() {
+        for host in
+            ["localhost", "localhost:9324", "127.0.0.1:9324", "127.1.2.3", "[::1]:9324", "[::1]", "sqs.localhost"]
+        {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in
+            ["", "evil.example", "evil.example:9324", "127.0.0.1.evil.example", "10.0.0.1:9324", "localhost.evil"]
+        {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}
