@@ -100,7 +100,7 @@ const SNAPSHOTS: &[(&str, usize)] = &[
     ("api/control/answer.rs", 1),
     ("daemon/serve.rs", 1),
     ("queue/poll.rs", 1),
-    ("queue/queues.rs", 4),
+    ("queue/queues.rs", 5),
     ("schedule/fan_out.rs", 2),
     ("schedule/fan_out/malformed.rs", 1),
     ("work/pool.rs", 1),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -69,7 +70,10 @@ impl Daemon {
         queues.end_worker_leases(&settings.served_queues()).await?;
         let control = ControlListener::bind(&settings.control_socket)?;
         let sqs = match &settings.sqs {
-            Some(options) => Some(SqsListener::bind(options.listen).await?),
+            Some(options) => {
+                allow_open_files();
+                Some(SqsListener::bind(options.listen).await?)
+            }
             None => None,
         };
         Ok(Self { settings, clock, queues, control, sqs, watch })
@@ -231,6 +235,15 @@ where
     Error: From<E>,
 {
     parts.spawn(async move { part.await.map_err(Error::from) });
+}
+
+/// Raises the limit of open files to the most that this process may have: each client's connection is one, and the usual
+/// limit of 1,024 is there for programs that use `select`.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}: SQS clients beyond it wait", limit.current);
+    }
 }
 
 /// Turns the unexpected end of a loop into a reason to stop.

@@ -34,12 +34,14 @@ pub struct Given {
     pub deduplication_scope: Option<Scope>,
     /// Of FIFO queues alone.
     pub throughput_limit: Option<Scope>,
+    /// What is kept for clients and means nothing here, by SQS's names; an empty text removes it.
+    pub kept: BTreeMap<String, String>,
 }
 
 impl Given {
-    /// Whether nothing is given.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// Whether nothing is given that means something here.
+    pub fn changes_nothing(&self) -> bool {
+        Self { kept: BTreeMap::new(), ..self.clone() } == Self::default()
     }
 
     /// The options with what is given.
@@ -107,12 +109,56 @@ pub fn create(
 ) -> Result<u32, Error> {
     if let Some(id) = tx.queue_id(name)? {
         let queue = catalog::by_id(tx, id)?;
-        return match given.difference(&queue.attributes) {
+        let kept = tx.kept_attributes()?.get(&id)?.unwrap_or_default();
+        let other = given.kept.iter().find(|(name, value)| kept.0.get(*name).map_or("", String::as_str) != *value);
+        let what = given.difference(&queue.attributes).map(str::to_owned).or(other.map(|(name, _)| name.clone()));
+        return match what {
             None => Ok(id),
             Some(what) => Err(Error::Exists { name: name.to_owned(), what }),
         };
     }
-    catalog::create(tx, name, &given.on(Options::default()), tags, now)
+    let id = catalog::create(tx, name, &given.on(Options::default()), tags, now)?;
+    keep(tx, id, given.kept.clone())?;
+    Ok(id)
+}
+
+/// Keeps attributes beside those that the queue has; an empty text removes one.
+fn keep(tx: &mut Tx<'_>, queue: u32, more: BTreeMap<String, String>) -> Result<(), Error> {
+    if more.is_empty() {
+        return Ok(());
+    }
+    let mut kept = tx.kept_attributes()?.get(&queue)?.unwrap_or_default();
+    kept.0.extend(more);
+    kept.0.retain(|_, value| !value.is_empty());
+    tx.kept_attributes()?.insert(&queue, &kept)?;
+    Ok(())
+}
+
+/// Replaces a kept attribute, unless it is not `before` any more. An empty text removes it.
+///
+/// # Errors
+/// The queue does not exist; [`Error::ChangedMeanwhile`].
+pub fn exchange_kept(
+    tx: &mut Tx<'_>,
+    name: &str,
+    attribute: &str,
+    before: Option<&String>,
+    after: String,
+    now: Now,
+) -> Result<(), Error> {
+    let queue = catalog::find(tx, name)?;
+    let kept = tx.kept_attributes()?.get(&queue.id)?.unwrap_or_default();
+    if kept.0.get(attribute) != before {
+        return Err(Error::ChangedMeanwhile(name.to_owned()));
+    }
+    keep(tx, queue.id, BTreeMap::from([(attribute.to_owned(), after)]))?;
+    touch(tx, &queue, now)
+}
+
+/// Notes that the queue was changed now.
+fn touch(tx: &mut Tx<'_>, queue: &QueueRecord, now: Now) -> Result<(), Error> {
+    tx.queues()?.insert(&queue.id, &QueueRecord { modified_at: now.wall, ..queue.clone() })?;
+    Ok(())
 }
 
 /// Sets the given attributes of a queue.
@@ -121,8 +167,12 @@ pub fn create(
 /// The queue does not exist; otherwise as [`catalog::ensure`].
 pub fn set_attributes(tx: &mut Tx<'_>, name: &str, given: &Given, now: Now) -> Result<(), Error> {
     let queue = catalog::find(tx, name)?;
-    catalog::ensure(tx, name, &given.on(options(&queue)), now)?;
-    Ok(())
+    if given.changes_nothing() {
+        touch(tx, &queue, now)?;
+    } else {
+        catalog::ensure(tx, name, &given.on(options(&queue)), now)?;
+    }
+    keep(tx, queue.id, given.kept.clone())
 }
 
 /// The options that a queue has.

@@ -29,7 +29,7 @@ pub fn ensure(tx: &mut Tx<'_>, name: &str, options: &Options, now: Now) -> Resul
         None => None,
     };
     if known.as_ref().is_some_and(|queue| queue.attributes.fifo.is_some() != options.fifo.is_some()) {
-        return Err(Error::Exists { name: name.to_owned(), what: "kind" });
+        return Err(Error::Exists { name: name.to_owned(), what: "kind".into() });
     }
     check_dead_letter_queue(tx, name, options)?;
     match known {
@@ -65,7 +65,7 @@ pub fn create(
         let queue = by_id(tx, id)?;
         return match difference(&queue.attributes, &attributes(options)) {
             None => Ok(id),
-            Some(what) => Err(Error::Exists { name: name.to_owned(), what }),
+            Some(what) => Err(Error::Exists { name: name.to_owned(), what: what.into() }),
         };
     }
     check_dead_letter_queue(tx, name, options)?;
@@ -243,6 +243,7 @@ pub fn remove_record(tx: &mut Tx<'_>, id: u32) -> Result<bool, Error> {
     if !holder::drop_followers(tx, id, REMOVED_PER_STEP)? {
         return Ok(false);
     }
+    tx.kept_attributes()?.remove(&id)?;
     tx.forget_counts(id)?;
     tx.queues()?.remove(&id)?;
     Ok(true)

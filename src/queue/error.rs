@@ -127,8 +127,11 @@ pub enum Error {
         /// The queue.
         name: String,
         /// The attribute.
-        what: &'static str,
+        what: String,
     },
+    /// Somebody else changed the queue in the middle of the call.
+    #[error("queue {0:?} was changed by somebody else meanwhile (try again)")]
+    ChangedMeanwhile(String),
     /// A queue of that name was deleted less than 60 seconds ago.
     #[error("queue {0:?} was deleted less than 60 seconds ago (wait before you make it again)")]
     DeletedRecently(String),

@@ -218,6 +218,30 @@ impl Queues {
         Ok(queue.filter(|queue| queue.deleted_at.is_none()))
     }
 
+    /// The kept attributes of a queue; see [`Given::kept`].
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn kept_attributes(&self, queue: u32) -> Result<BTreeMap<String, String>, Error> {
+        Ok(self.store.snapshot()?.kept_attributes()?.get(&queue)?.unwrap_or_default().0)
+    }
+
+    /// Replaces a kept attribute of a queue, unless it is not `before` any more.
+    ///
+    /// # Errors
+    /// See [`attributes::exchange_kept`].
+    pub async fn exchange_kept(
+        &self,
+        queue: &str,
+        attribute: &'static str,
+        before: Option<String>,
+        after: String,
+    ) -> Result<(), Error> {
+        let (queue, now) = (queue.to_owned(), self.now());
+        let step = move |tx: &mut Tx<'_>| attributes::exchange_kept(tx, &queue, attribute, before.as_ref(), after, now);
+        self.store.write(step).await
+    }
+
     /// The key that seals what clients are given, such as receipt handles: 32 random bytes, made once for each store.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub(super) const TABLES: [TableId; NAMES.len()] = {
     tables
 };
 
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 27] = [
     "meta",
     "queues",
     "queue_names",
@@ -64,6 +64,7 @@ const NAMES: [&str; 26] = [
     "intents",
     "effects",
     "user_records",
+    "kept_attributes",
 ];
 
 /// The table of that name.

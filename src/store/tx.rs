@@ -11,8 +11,9 @@ use super::layers::{Bytes, Layers};
 use super::memtable::Memtable;
 use super::meta::{LAST_ID, LAST_QUEUE};
 use super::record::{
-    Body, Counts, DedupRecord, Digest, EffectRecord, GroupRecord, IntentRecord, MessageState, QueueRecord,
-    RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, Shown, TickRecord, UniqueRecord, UserText,
+    Body, Counts, DedupRecord, Digest, EffectRecord, GroupRecord, IntentRecord, KeptAttributes, MessageState,
+    QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, Shown, TickRecord, UniqueRecord,
+    UserText,
 };
 use super::table::{self, TableMut, TableRef};
 use super::table_id::{self, TableId};
@@ -107,6 +108,8 @@ tables! {
     effects ("effects"): (u64, [u8; 16], Digest) => EffectRecord;
     /// The recipients' user records, by run and hash of the user's id.
     user_records ("user_records"): (u64, [u8; 16]) => UserText;
+    /// Attributes of queues that are kept for clients and mean nothing here, by queue.
+    kept_attributes ("kept_attributes"): u32 => KeptAttributes;
 }
 
 /// The number stored under a queue's name.

@@ -136,6 +136,31 @@ def tags():
     assert code(sqs.tag_queue, QueueUrl=url, Tags=many) == "InvalidParameterValue"
 
 
+def policies():
+    """What is kept for clients and means nothing here."""
+    url = make(KmsMasterKeyId="alias/own")
+    queue = url.rsplit("/", 1)[1]
+    assert attribute(url, "KmsMasterKeyId") == "alias/own" and attribute(url, "SqsManagedSseEnabled") == "false"
+    assert code(sqs.create_queue, QueueName=queue, Attributes={"KmsMasterKeyId": "other"}) == "QueueAlreadyExists"
+    sqs.add_permission(QueueUrl=url, Label="team", AWSAccountIds=["111111111111"], Actions=["SendMessage"])
+    two = {"AWSAccountIds": ["111111111111", "222222222222"], "Actions": ["ReceiveMessage", "DeleteMessage"]}
+    sqs.add_permission(QueueUrl=url, Label="others", **two)
+    statements = json.loads(attribute(url, "Policy"))["Statement"]
+    assert [statement["Sid"] for statement in statements] == ["team", "others"], statements
+    assert statements[0]["Principal"] == {"AWS": "arn:aws:iam::111111111111:root"}, statements
+    assert statements[1]["Action"] == ["SQS:ReceiveMessage", "SQS:DeleteMessage"], statements
+    assert statements[1]["Resource"] == attribute(url, "QueueArn"), statements
+    assert code(sqs.add_permission, QueueUrl=url, Label="team", **two) == "InvalidParameterValue"
+    assert code(sqs.remove_permission, QueueUrl=url, Label="nobody") == "InvalidParameterValue"
+    sqs.remove_permission(QueueUrl=url, Label="team")
+    sqs.remove_permission(QueueUrl=url, Label="others")
+    assert "Attributes" not in sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": '{"Statement":[]}', "KmsMasterKeyId": ""})
+    assert attribute(url, "Policy") == '{"Statement":[]}'
+    assert "Attributes" not in sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["KmsMasterKeyId"])
+    assert code(sqs.set_queue_attributes, QueueUrl=url, Attributes={"Policy": "x"}) == "InvalidAttributeValue"
+
+
 def messages():
     url = make()
     # boto3 compares the MD5 of the body, and the text must come back as it was: white space, markup, another script.
@@ -337,10 +362,11 @@ def configured():
     assert code(sqs.delete_queue, QueueUrl=url) == unsupported
     assert code(sqs.set_queue_attributes, QueueUrl=url, Attributes={"DelaySeconds": "5"}) == unsupported
     sqs.tag_queue(QueueUrl=url, Tags={"team": "mail"})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": '{"Statement":[]}'})
 
 
 for check in [
-    queues, lists, attributes, tags, messages, batches, visibility, long_polls, fifo, dead_letters, purge, configured
+    queues, lists, attributes, tags, policies, messages, batches, visibility, long_polls, fifo, dead_letters, purge, configured
 ]:
     check()
     print(f"{check.__name__}: fine", flush=True)

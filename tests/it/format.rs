@@ -537,7 +537,7 @@ async fn a_store_of_format_3_that_was_killed_keeps_what_its_log_holds() {
     // Format 3 lacked the newest tables, and nothing else.
     let db = redb::Database::open(&killed).unwrap();
     let transaction = db.begin_write().unwrap();
-    for name in ["intents", "effects", "user_records"] {
+    for name in ["intents", "effects", "user_records", "kept_attributes"] {
         assert!(transaction.delete_table(crate::support::table(name)).unwrap());
     }
     transaction.commit().unwrap();

@@ -97,6 +97,8 @@ pub(crate) struct Harness {
     pub(crate) dir: TempDir,
     pub(crate) bank: bank::Handle,
     pub(crate) sink: sink::Handle,
+    /// What the configuration has besides the example.
+    more: String,
     /// Overriding variables without their prefix.
     overrides: BTreeMap<String, String>,
     /// Other variables of a daemon in a process of its own.
@@ -118,8 +120,15 @@ impl Harness {
         sink.pdf_dir = sink.pdf_dir.map(|name| dir.path().join(name));
         let bank = bank::Bank::start(listener().await, bank, end.clone());
         let sink = sink::Sink::start(listener().await, sink, end.clone()).unwrap();
-        let mut harness =
-            Self { dir, bank, sink, overrides: BTreeMap::new(), variables: BTreeMap::new(), _end: end.drop_guard() };
+        let mut harness = Self {
+            dir,
+            bank,
+            sink,
+            more: String::new(),
+            overrides: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            _end: end.drop_guard(),
+        };
         harness.override_addresses();
         harness
     }
@@ -143,6 +152,15 @@ impl Harness {
         self.overrides.insert(name.into(), value.to_string());
     }
 
+    /// Adds sections to the configuration.
+    pub(crate) fn add_sections(&mut self, text: &str) {
+        self.more += text;
+    }
+
+    fn text(&self) -> String {
+        format!("{}\n{}", config::EXAMPLE, self.more)
+    }
+
     /// Sets a variable of the daemon's process.
     pub(crate) fn set_variable(&mut self, name: &str, value: impl std::fmt::Display) {
         self.variables.insert(name.into(), value.to_string());
@@ -153,8 +171,9 @@ impl Harness {
     }
 
     pub(crate) fn settings(&self) -> Settings {
-        let environment: Environment = self.variables().collect();
-        config::load_text("(test)", Path::new(""), config::EXAMPLE, &environment).unwrap()
+        let secrets = self.variables.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let environment: Environment = self.variables().chain(secrets).collect();
+        config::load_text("(test)", Path::new(""), &self.text(), &environment).unwrap()
     }
 
     /// Starts the daemon in this process.
@@ -176,7 +195,7 @@ impl Harness {
     /// Starts the daemon as a process of its own; it may not answer yet.
     pub(crate) fn spawn(&self) -> Child {
         let path = self.dir.path().join("config.toml");
-        std::fs::write(&path, config::EXAMPLE).unwrap();
+        std::fs::write(&path, self.text()).unwrap();
         let log = self.dir.path().join("log.txt");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_nightmail"));

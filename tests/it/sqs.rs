@@ -1,5 +1,6 @@
 //! The SQS endpoint of the real daemon, driven by AWS's own clients. The clients' programs are in `tests/clients`.
 
+mod access;
 mod clients;
 mod wire;
 
@@ -16,8 +17,15 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
+    /// One that looks at no signatures.
     pub(super) async fn start() -> Self {
         let mut harness = Harness::with_users(0).await;
+        harness.set_key("API__SQS__AUTH", "none");
+        Self::of(harness).await
+    }
+
+    /// One with the settings of that harness.
+    pub(super) async fn of(mut harness: Harness) -> Self {
         harness.set_key("API__SQS__LISTEN", "127.0.0.1:0");
         let daemon = harness.daemon().await;
         let address = daemon.sqs.expect("the endpoint is on");

@@ -23,16 +23,22 @@ const STANDARD: &[&str] = &[
     "CreatedTimestamp",
     "DelaySeconds",
     "LastModifiedTimestamp",
+    "KmsDataKeyReusePeriodSeconds",
+    "KmsMasterKeyId",
     "MaximumMessageSize",
     "MessageRetentionPeriod",
+    "Policy",
     "QueueArn",
     "ReceiveMessageWaitTimeSeconds",
     "RedriveAllowPolicy",
     "RedrivePolicy",
+    "SqsManagedSseEnabled",
     "VisibilityTimeout",
 ];
 /// Those that FIFO queues have besides.
 const FIFO: &[&str] = &["ContentBasedDeduplication", "DeduplicationScope", "FifoQueue", "FifoThroughputLimit"];
+/// The largest kept attribute: SQS's limit for a policy.
+const KEPT_BYTES_MAX: usize = 20_480;
 /// What is answered for a queue that keeps its messages for ever: SQS's longest time.
 const RETENTION_MAX: Duration = Duration::from_secs(1_209_600);
 
@@ -75,9 +81,27 @@ fn give(given: &mut Given, name: &str, value: &str, options: &Options) -> Result
         "MaximumMessageSize" => given.message_bytes_max = Some(number(name, value, 1024, 1_048_576)?),
         "RedrivePolicy" => given.redrive = Some(redrive(value, options)?),
         "RedriveAllowPolicy" => given.redrive_allow = Some(redrive_allow(value, options)?),
+        "Policy" | "KmsMasterKeyId" | "KmsDataKeyReusePeriodSeconds" | "SqsManagedSseEnabled" => {
+            check_kept(name, value)?;
+            given.kept.insert(name.to_owned(), value.to_owned());
+        }
         _ => return Err(unknown(name)),
     }
     Ok(())
+}
+
+/// What is kept for clients has SQS's form, though it means nothing here.
+fn check_kept(name: &str, value: &str) -> Result<(), Error> {
+    let is_object = || serde_json::from_str::<serde_json::Map<String, Value>>(value).is_ok();
+    match name {
+        _ if value.len() > KEPT_BYTES_MAX => {
+            Err(refused(name, format_args!("Must have at most {KEPT_BYTES_MAX} bytes.")))
+        }
+        "Policy" if !value.is_empty() && !is_object() => Err(refused(name, "It is not a policy.")),
+        "KmsDataKeyReusePeriodSeconds" => number(name, value, 60, 86_400).map(drop),
+        "SqsManagedSseEnabled" => flag(name, value).map(drop),
+        _ => Ok(()),
+    }
 }
 
 fn give_fifo(given: &mut Given, name: &str, value: &str, is_fifo: bool, purpose: Purpose) -> Result<(), Error> {
@@ -212,7 +236,7 @@ pub(super) fn names(asked: &[String], queue: &QueueRecord) -> Result<Vec<&'stati
 }
 
 /// The value of an attribute; `None` when the queue does not have it.
-pub(super) fn value(name: &str, queue: &QueueRecord, stats: Option<&Stats>, call: &Call) -> Option<String> {
+pub(super) fn value(name: &str, queue: &QueueRecord, stats: Option<&Stats>, call: &Call<'_>) -> Option<String> {
     let attributes = &queue.attributes;
     let seconds = |ms: u64| (ms / 1000).to_string();
     let counted = |count: fn(&Stats) -> u64| stats.map(|stats| count(stats).to_string());
@@ -240,6 +264,12 @@ pub(super) fn value(name: &str, queue: &QueueRecord, stats: Option<&Stats>, call
     }
 }
 
+/// The value of an attribute that is kept for clients; SQS's default where it has one.
+pub(super) fn kept_value(name: &str, kept: &BTreeMap<String, String>) -> Option<String> {
+    let default = || (name == "SqsManagedSseEnabled").then(|| "false".to_owned());
+    kept.get(name).cloned().or_else(default)
+}
+
 fn fifo_value(name: &str, attributes: &QueueAttributes) -> Option<String> {
     let fifo = attributes.fifo?;
     let scope = |scope, queue: &str, group: &str| match scope {
@@ -255,7 +285,7 @@ fn fifo_value(name: &str, attributes: &QueueAttributes) -> Option<String> {
     }
 }
 
-fn redrive_allow_text(allow: &RedriveAllow, call: &Call) -> Option<String> {
+fn redrive_allow_text(allow: &RedriveAllow, call: &Call<'_>) -> Option<String> {
     let policy = match allow {
         RedriveAllow::All => return None,
         RedriveAllow::Nobody => json!({"redrivePermission": "denyAll"}),

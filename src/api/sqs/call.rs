@@ -11,14 +11,18 @@ use tokio_util::sync::CancellationToken;
 use crate::queue::{self, Queues, ReceiptHandle};
 use crate::store::record::QueueRecord;
 
+use super::access::Caller;
 use super::error::{Code, Error};
 use super::receipt::Receipts;
 use super::{Options, Service, address, socket};
 
 /// One call.
 #[derive(Debug)]
-pub(super) struct Call {
-    pub(super) service: Service,
+pub(super) struct Call<'a> {
+    pub(super) service: &'a Service,
+    /// The action's name.
+    pub(super) action: &'a str,
+    pub(super) caller: Caller<'a>,
     /// What the URLs of its answer begin with.
     pub(super) base: String,
     /// The path that it was sent to, which names the queue when the parameters do not.
@@ -35,14 +39,14 @@ pub(super) trait Operation: DeserializeOwned {
     type Answer: Serialize;
 
     /// Executes it.
-    fn run(self, call: &Call) -> impl Future<Output = Result<Self::Answer, Error>> + Send;
+    fn run(self, call: &Call<'_>) -> impl Future<Output = Result<Self::Answer, Error>> + Send;
 }
 
 /// The answer of an action that returns nothing.
 #[derive(Debug, Serialize)]
 pub(super) struct Nothing {}
 
-impl Call {
+impl Call<'_> {
     pub(super) fn queues(&self) -> &Queues {
         self.service.queues()
     }
@@ -84,7 +88,14 @@ impl Call {
             None if self.path.len() > 1 => &self.path,
             None => return Err(Error::missing("QueueUrl")),
         };
-        address::name_in_url(url, self.options()).map(str::to_owned)
+        let name = address::name_in_url(url, self.options())?;
+        self.check(name)?;
+        Ok(name.to_owned())
+    }
+
+    /// Refuses a queue that the caller's key is not good for.
+    pub(super) fn check(&self, queue: &str) -> Result<(), Error> {
+        self.caller.check_queue(self.action, queue, self.options())
     }
 
     /// The queue that they name.
@@ -98,8 +109,9 @@ impl Call {
             let form = "arn:<partition>:<service>:<region>:<account-id>:<resource-id>";
             return Err(Error::invalid(format!("You must use this format to specify the {parameter}: {form}")));
         }
-        let queue = address::name_in_arn(arn, self.options()).map(|name| self.queues().queue(name));
-        queue.and_then(Result::ok).ok_or_else(|| {
+        let name = address::name_in_arn(arn, self.options());
+        name.map(|name| self.check(name)).transpose()?;
+        name.and_then(|name| self.queues().queue(name).ok()).ok_or_else(|| {
             let text = format!("The resource that you specified for the {parameter} parameter doesn't exist.");
             Error::new(Code::ResourceNotFound, text)
         })
@@ -117,7 +129,7 @@ impl Call {
 
     /// Who is told as SenderId of what this caller sends.
     pub(super) fn sender(&self) -> &str {
-        &self.options().account
+        self.caller.sender(self.options())
     }
 
     /// The refusal of a handle, with its text as the client gave it.

@@ -72,6 +72,16 @@ codes! {
     EmptyBatchRequest: "com.amazonaws.sqs#EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest", 400;
     /// There is no such action.
     InvalidAction: "com.amazon.coral.service#UnknownOperationException", "InvalidAction", 400;
+    /// The request names no key of the configuration.
+    InvalidClientTokenId: "com.amazon.coral.service#UnrecognizedClientException", "InvalidClientTokenId", 403;
+    /// The signature does not read.
+    IncompleteSignature: "com.amazon.coral.service#IncompleteSignatureException", "IncompleteSignature", 400;
+    /// The request is not signed.
+    MissingAuthenticationToken: "com.amazon.coral.service#MissingAuthenticationTokenException", "MissingAuthenticationToken", 403;
+    /// The request was signed too long ago, or for a moment still to come.
+    RequestExpired: "com.amazon.coral.service#RequestExpired", "RequestExpired", 400;
+    /// The signature is another one than the key gives.
+    SignatureDoesNotMatch: "com.amazon.coral.service#InvalidSignatureException", "SignatureDoesNotMatch", 403;
     /// The queue's URL does not fit this endpoint.
     InvalidAddress: "com.amazonaws.sqs#InvalidAddress", "InvalidAddress", 400;
     /// An attribute that queues do not have.

@@ -11,9 +11,11 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode, http};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::access::{self, Caller};
 use super::action::{self, Input};
 use super::call::Call;
 use super::error::{Code, Error};
@@ -59,12 +61,30 @@ async fn perform(
     shutdown: CancellationToken,
     request: Request<Incoming>,
 ) -> Result<(&'static str, action::Output), Error> {
-    check_browser(&service, request.headers())?;
     let (head, body) = request.into_parts();
-    let body = read(body).await?;
+    check_browser(&service, &head.headers)?;
+    // Before the body, so that strangers cannot fill the memory with it.
+    let claim = match &service.options().access {
+        Access::Anyone => None,
+        Access::Keys(keys) => Some(access::claim(&head, keys, service.queues().now().wall)?),
+    };
+    let (body, _room) = read(&service, body).await?;
+    if let Some(claim) = &claim {
+        claim.verify(&head, &body)?;
+    }
+    let caller = claim.map_or(Caller::Anyone, |claim| Caller::Key(claim.key));
     let (action, input) = input(&head, body)?;
-    let call = Call { base: base(&service, &head), path: head.uri.path().to_owned(), service, connection, shutdown };
-    action::perform(action, input, &call).await
+    caller.check_action(&action, service.options())?;
+    let call = Call {
+        service: &service,
+        action: &action,
+        caller,
+        base: base(&service, &head),
+        path: head.uri.path().to_owned(),
+        connection,
+        shutdown,
+    };
+    action::perform(&action, input, &call).await
 }
 
 /// Keeps web pages out, which a browser lets send requests to this machine: their requests name the page's origin, or,
@@ -74,7 +94,10 @@ fn check_browser(service: &Service, headers: &HeaderMap) -> Result<(), Error> {
     if headers.contains_key(ORIGIN) {
         return refused("web pages (with the header Origin)");
     }
-    let Access::Anyone = service.options().access;
+    if matches!(service.options().access, Access::Keys(_)) {
+        // A page has no key to sign with, and the host is signed.
+        return Ok(());
+    }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let is_named = service.options().url.as_deref().is_some_and(|url| url.ends_with(host));
     if is_named || is_loopback(host) {
@@ -93,9 +116,11 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-async fn read(mut body: Incoming) -> Result<Bytes, Error> {
+/// Reads the body. All bodies together have a limit: one for which there is no room waits until others are
+/// through. The permits are what it holds of that room.
+async fn read(service: &Service, mut body: Incoming) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Error> {
     let reading = async {
-        let mut read = BytesMut::new();
+        let (mut read, mut held) = (BytesMut::new(), Vec::new());
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| Error::new(Code::MalformedInput, "The request's body does not end."))?;
             let Ok(data) = frame.into_data() else { continue };
@@ -103,9 +128,13 @@ async fn read(mut body: Incoming) -> Result<Bytes, Error> {
                 let text = format!("The request's body must not have more than {BODY_BYTES_MAX} bytes.");
                 return Err(Error::new(Code::RequestEntityTooLarge, text));
             }
+            // Taken as it comes, not as it is announced: who only announces a body holds no room.
+            let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX);
+            let room = service.bodies().clone().acquire_many_owned(bytes).await;
+            held.push(room.expect("the semaphore is never closed"));
             read.extend_from_slice(&data);
         }
-        Ok(read.freeze())
+        Ok((read.freeze(), held))
     };
     let slow = || Error::new(Code::MalformedInput, "The request's body came too slowly.");
     tokio::time::timeout(BODY_WITHIN, reading).await.unwrap_or_else(|_| Err(slow()))

@@ -4,6 +4,7 @@
 //! queue) → `action` (one file for each action). The wire protocols, `json` and `query`, only decode and encode: an action
 //! knows neither. The rules of the queues are in the module `queue`.
 
+mod access;
 mod action;
 mod address;
 mod attributes;
@@ -24,6 +25,7 @@ mod socket;
 mod text;
 mod xml;
 
+pub use access::AccessKey;
 pub use options::{Access, Options};
 pub use server::{ListenError, SqsListener, serve};
 pub use service::Service;

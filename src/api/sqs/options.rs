@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use super::AccessKey;
+
 /// The options of the endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -21,8 +23,10 @@ pub struct Options {
 }
 
 /// Who may call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Access {
     /// Everybody who reaches the address, which is a loopback one. Signatures are not looked at.
     Anyone,
+    /// Who signs with one of these keys.
+    Keys(Vec<AccessKey>),
 }

@@ -68,7 +68,7 @@ const fn code(error: &queue::Error) -> Code {
     use queue::Error as E;
     match error {
         E::OverLimit { .. } => Code::OverLimit,
-        E::Full { .. } => Code::RequestThrottled,
+        E::Full { .. } | E::ChangedMeanwhile(_) => Code::RequestThrottled,
         E::DiskFull { .. } => Code::ServiceUnavailable,
         E::Exists { .. } => Code::QueueNameExists,
         E::DeletedRecently(_) => Code::QueueDeletedRecently,

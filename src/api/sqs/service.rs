@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::base::LeaseTime;
 use crate::queue::{self, Queues};
 
@@ -11,6 +13,8 @@ use super::Options;
 use super::error::{Code, Error};
 use super::receipt::Receipts;
 
+/// The most bytes of all requests' bodies that are in memory at once.
+const BODIES_BYTES_MAX: usize = 256 << 20;
 /// A queue can be purged again after this time, as in SQS.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
@@ -23,6 +27,8 @@ struct Shared {
     queues: Queues,
     options: Options,
     receipts: Receipts,
+    /// Room for the bodies of requests, in bytes.
+    bodies: Arc<Semaphore>,
     /// When each queue was last purged; entries older than [`PURGE_EVERY`] go at the next purge.
     purges: Mutex<HashMap<u32, LeaseTime>>,
 }
@@ -34,7 +40,8 @@ impl Service {
     /// The store failed.
     pub async fn new(queues: Queues, options: Options) -> Result<Self, queue::Error> {
         let receipts = Receipts::new(&queues.sealing_key().await?);
-        Ok(Self(Arc::new(Shared { queues, options, receipts, purges: Mutex::default() })))
+        let bodies = Arc::new(Semaphore::new(BODIES_BYTES_MAX));
+        Ok(Self(Arc::new(Shared { queues, options, receipts, bodies, purges: Mutex::default() })))
     }
 
     pub(super) fn queues(&self) -> &Queues {
@@ -47,6 +54,10 @@ impl Service {
 
     pub(super) fn receipts(&self) -> &Receipts {
         &self.0.receipts
+    }
+
+    pub(super) fn bodies(&self) -> &Arc<Semaphore> {
+        &self.0.bodies
     }
 
     /// Notes a purge of the queue, unless there was one a moment ago.

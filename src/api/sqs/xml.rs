@@ -8,10 +8,12 @@ const NAMESPACE: &str = "http://queue.amazonaws.com/doc/2012-11-05/";
 
 /// Actions that return nothing, not even an empty result.
 const WITHOUT_RESULT: &[&str] = &[
+    "AddPermission",
     "ChangeMessageVisibility",
     "DeleteMessage",
     "DeleteQueue",
     "PurgeQueue",
+    "RemovePermission",
     "SetQueueAttributes",
     "TagQueue",
     "UntagQueue",

@@ -80,7 +80,7 @@ fn with_line(key: &str, scope: Scope, line: &str) -> String {
     let function = if scope == Scope::FanOut { "spread" } else { "letter" };
     let (above, _) = key.rsplit_once('.').unwrap_or(("", key));
     let mut path: Vec<&str> = segments_of(above);
-    if let Some(name) = path.get_mut(1).filter(|name| **name == "*") {
+    if let Some(name) = path.iter_mut().find(|name| **name == "*") {
         *name = match above.split('.').next() {
             Some("queues") => "work",
             Some("functions") => function,

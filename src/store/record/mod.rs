@@ -21,7 +21,7 @@ pub use cold::{
 pub use counts::{Counts, RedriveTotals, RunTotals};
 pub use effect::{EffectRecord, IntentRecord, UserText};
 pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
-pub use queue::{Fifo, Pause, QueueAttributes, QueueRecord, RedriveAllow, Scope};
+pub use queue::{Fifo, KeptAttributes, Pause, QueueAttributes, QueueRecord, RedriveAllow, Scope};
 pub use redrive::{Canary, RedriveRecord, RedriveState, Selection};
 pub use state::{Group, MessageState, Owner, Phase, RedrivenBy, Suspicion, UniqueRef};
 

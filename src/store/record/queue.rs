@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::Timestamp;
 
 use super::Record;
-use super::postcard::{decode, encode};
+use super::postcard::{decode, encode, postcard_records};
 
 /// A queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,12 @@ pub enum Scope {
     /// One message group.
     Group,
 }
+
+/// Attributes of a queue that clients set and read and that mean nothing here, by SQS's names: Policy and the like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptAttributes(pub BTreeMap<String, String>);
+
+postcard_records!(1: KeptAttributes);
 
 const VERSION: u8 = 2;
 

@@ -218,7 +218,7 @@ async fn a_deleted_queue_leaves_nothing_and_its_name_rests_for_a_minute() {
     let id = world.queues().create("mine", &forever(), tags()).await.unwrap();
     assert_eq!(world.queues().create("mine", &forever(), tags()).await, Ok(id), "the same attributes are no fault");
     let other = world.queues().create("mine", &Options { delay: Duration::from_secs(1), ..forever() }, tags()).await;
-    assert_eq!(other, Err(Error::Exists { name: "mine".into(), what: "delay" }));
+    assert_eq!(other, Err(Error::Exists { name: "mine".into(), what: "delay".into() }));
     world.queues().tag("mine", BTreeMap::from([("b".into(), "c".into())])).await.unwrap();
     world.queues().untag("mine", vec!["team".into()]).await.unwrap();
     assert_eq!(world.queue("mine").tags, BTreeMap::from([("b".into(), "c".into())]));

@@ -164,6 +164,7 @@ async fn a_long_poll_gets_its_answer_when_the_daemon_stops() {
 async fn queues_messages_and_receipt_handles_outlive_a_kill() {
     let mut harness = Harness::with_users(0).await;
     harness.set_key("API__SQS__LISTEN", "127.0.0.1:0");
+    harness.set_key("API__SQS__AUTH", "none");
     let child = harness.child().await;
     let address = bound(&child.operator).await;
     for (action, body) in [

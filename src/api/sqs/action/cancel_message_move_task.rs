@@ -21,7 +21,7 @@ pub(super) struct Answer {
 impl Operation for Request {
     type Answer = Answer;
 
-    async fn run(self, call: &Call) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let handle = Handle::read(&self.task_handle.ok_or_else(|| Error::missing("TaskHandle"))?)?;
         call.queue_of_arn("SourceArn", &handle.source_arn)?;
         let unknown = || Error::new(Code::ResourceNotFound, "Task does not exist.");

@@ -20,7 +20,7 @@ pub(super) struct Request {
 impl Operation for Request {
     type Answer = Nothing;
 
-    async fn run(self, call: &Call) -> Result<Nothing, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Nothing, Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
         let handle = call.handle(&queue, self.receipt_handle.as_ref())?;
         let timeout = timeout(self.visibility_timeout)?;

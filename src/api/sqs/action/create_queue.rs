@@ -26,8 +26,9 @@ pub(super) struct Answer {
 impl Operation for Request {
     type Answer = Answer;
 
-    async fn run(self, call: &Call) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let name = self.queue_name.ok_or_else(|| Error::missing("QueueName"))?;
+        call.check(&name)?;
         let given = attributes::given(&self.attributes.unwrap_or_default(), Purpose::Create, call.options())?;
         call.queues().create_given(&name, given, self.tags.unwrap_or_default()).await?;
         Ok(Answer { queue_url: call.url(&name) })

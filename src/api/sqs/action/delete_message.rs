@@ -15,7 +15,7 @@ pub(super) struct Request {
 impl Operation for Request {
     type Answer = Nothing;
 
-    async fn run(self, call: &Call) -> Result<Nothing, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Nothing, Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
         let handle = call.handle(&queue, self.receipt_handle.as_ref())?;
         call.queues().delete(handle).await.map_err(|error| call.with_handle(error, self.receipt_handle.as_ref()))?;

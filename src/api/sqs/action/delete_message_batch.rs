@@ -23,7 +23,7 @@ struct Entry {
 impl Operation for Request {
     type Answer = Answer<Done>;
 
-    async fn run(self, call: &Call) -> Result<Answer<Done>, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer<Done>, Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
         let entries = self.entries.unwrap_or_default();
         let ids = batch::check_ids("DeleteMessageBatchRequestEntry", entries.iter().map(|entry| entry.id.as_ref()))?;

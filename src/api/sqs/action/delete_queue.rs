@@ -14,7 +14,7 @@ pub(super) struct Request {
 impl Operation for Request {
     type Answer = Nothing;
 
-    async fn run(self, call: &Call) -> Result<Nothing, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Nothing, Error> {
         let name = call.name(self.queue_url.as_ref())?;
         call.check_not_configured(&name, "deleted")?;
         call.queues().delete_queue(&name).await?;

@@ -22,8 +22,9 @@ pub(super) struct Answer {
 impl Operation for Request {
     type Answer = Answer;
 
-    async fn run(self, call: &Call) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let name = self.queue_name.filter(|name| !name.is_empty()).ok_or_else(|| Error::missing("QueueName"))?;
+        call.check(&name)?;
         if self.owner.is_some_and(|owner| owner != call.options().account) {
             return Err(Error::no_queue());
         }

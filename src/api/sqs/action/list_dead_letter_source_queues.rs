@@ -28,7 +28,7 @@ pub(super) struct Answer {
 impl Operation for Request {
     type Answer = Answer;
 
-    async fn run(self, call: &Call) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
         let queues = call.queues().store().read::<_, queue::Error, _>(catalog::list).await?;
         let names = catalog::sources(&queues, &queue.name);

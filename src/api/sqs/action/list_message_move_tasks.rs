@@ -47,7 +47,7 @@ struct Task {
 impl Operation for Request {
     type Answer = Answer;
 
-    async fn run(self, call: &Call) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let source_arn = self.source_arn.ok_or_else(|| Error::missing("SourceArn"))?;
         let source = call.queue_of_arn("SourceArn", &source_arn)?;
         let max = self.max_results.unwrap_or(1);
@@ -61,7 +61,7 @@ impl Operation for Request {
     }
 }
 
-fn task(redrive: RedriveRecord, source_arn: &str, call: &Call) -> Task {
+fn task(redrive: RedriveRecord, source_arn: &str, call: &Call<'_>) -> Task {
     let (status, failure_reason) = match redrive.state {
         RedriveState::Running => ("RUNNING", None),
         RedriveState::Completed { .. } => ("COMPLETED", None),

@@ -23,7 +23,7 @@ pub(super) struct Answer {
 impl Operation for Request {
     type Answer = Answer;
 
-    async fn run(self, call: &Call) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         Ok(Answer { tags: call.queue(self.queue_url.as_ref())?.tags })
     }
 }

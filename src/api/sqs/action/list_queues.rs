@@ -28,10 +28,14 @@ pub(super) struct Answer {
 impl Operation for Request {
     type Answer = Answer;
 
-    async fn run(self, call: &Call) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let prefix = self.queue_name_prefix.unwrap_or_default();
         let queues = call.queues().store().read::<_, queue::Error, _>(catalog::list).await?;
-        let names = queues.into_iter().map(|queue| queue.name).filter(|name| name.starts_with(&prefix)).collect();
+        let names = queues
+            .into_iter()
+            .map(|queue| queue.name)
+            .filter(|name| name.starts_with(&prefix) && call.caller.may_use(name))
+            .collect();
         let (names, next_token) = page(names, self.max_results, self.next_token.as_ref())?;
         Ok(Answer { queue_urls: names.iter().map(|name| call.url(name)).collect(), next_token })
     }

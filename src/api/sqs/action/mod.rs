@@ -1,5 +1,6 @@
 //! The actions of the API, each in a file of its own, and the way to them by name.
 
+mod add_permission;
 mod cancel_message_move_task;
 mod change_message_visibility;
 mod change_message_visibility_batch;
@@ -16,8 +17,10 @@ mod list_queues;
 mod move_task;
 mod page;
 mod perform;
+mod policy;
 mod purge_queue;
 mod receive_message;
+mod remove_permission;
 mod send_message;
 mod send_message_batch;
 mod set_queue_attributes;

@@ -8,10 +8,11 @@ use super::super::error::{Code, Error};
 use super::super::query::Parameters;
 use super::super::{address, json};
 use super::{
-    cancel_message_move_task, change_message_visibility, change_message_visibility_batch, create_queue, delete_message,
-    delete_message_batch, delete_queue, get_queue_attributes, get_queue_url, list_dead_letter_source_queues,
-    list_message_move_tasks, list_queue_tags, list_queues, purge_queue, receive_message, send_message,
-    send_message_batch, set_queue_attributes, start_message_move_task, tag_queue, untag_queue,
+    add_permission, cancel_message_move_task, change_message_visibility, change_message_visibility_batch, create_queue,
+    delete_message, delete_message_batch, delete_queue, get_queue_attributes, get_queue_url,
+    list_dead_letter_source_queues, list_message_move_tasks, list_queue_tags, list_queues, purge_queue,
+    receive_message, remove_permission, send_message, send_message_batch, set_queue_attributes,
+    start_message_move_task, tag_queue, untag_queue,
 };
 
 /// The parameters of a request, in its protocol.
@@ -32,19 +33,20 @@ macro_rules! actions {
     ($($name:literal => $operation:path,)+) => {
         /// Executes the action of that name; returns the name too, as it lives on.
         pub(in super::super) async fn perform(
-            name: String,
+            name: &str,
             input: Input,
-            call: &Call,
+            call: &Call<'_>,
         ) -> Result<(&'static str, Output), Error> {
-            match name.as_str() {
+            match name {
                 $($name => Ok(($name, run::<$operation>(input, call).await?)),)+
-                _ => Err(unknown(&name)),
+                _ => Err(unknown(name)),
             }
         }
     };
 }
 
 actions! {
+    "AddPermission" => add_permission::Request,
     "CancelMessageMoveTask" => cancel_message_move_task::Request,
     "ChangeMessageVisibility" => change_message_visibility::Request,
     "ChangeMessageVisibilityBatch" => change_message_visibility_batch::Request,
@@ -60,6 +62,7 @@ actions! {
     "ListQueues" => list_queues::Request,
     "PurgeQueue" => purge_queue::Request,
     "ReceiveMessage" => receive_message::Request,
+    "RemovePermission" => remove_permission::Request,
     "SendMessage" => send_message::Request,
     "SendMessageBatch" => send_message_batch::Request,
     "SetQueueAttributes" => set_queue_attributes::Request,
@@ -68,7 +71,7 @@ actions! {
     "UntagQueue" => untag_queue::Request,
 }
 
-async fn run<O: Operation>(input: Input, call: &Call) -> Result<Output, Error> {
+async fn run<O: Operation>(input: Input, call: &Call<'_>) -> Result<Output, Error> {
     match input {
         Input::Json(body) => {
             let operation: O = json::decode(&body)?;

@@ -14,7 +14,7 @@ pub(super) struct Request {
 impl Operation for Request {
     type Answer = Nothing;
 
-    async fn run(self, call: &Call) -> Result<Nothing, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Nothing, Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
         call.service.note_purge(queue.id, &queue.name)?;
         call.queues().purge(&queue.name).await?;

@@ -68,7 +68,7 @@ struct Message {
 impl Operation for Request {
     type Answer = Answer;
 
-    async fn run(self, call: &Call) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
         let asked = self.attribute_names.into_iter().chain(self.message_system_attribute_names).flatten().collect();
         let asked = Asked { system: system(asked)?, own: self.message_attribute_names.unwrap_or_default() };
@@ -91,7 +91,7 @@ impl Operation for Request {
 
 /// Waits for messages; `None` when the client went away first, which then has received nothing.
 async fn poll(
-    call: &Call,
+    call: &Call<'_>,
     queue: &QueueRecord,
     what: Receive,
     attempt: Option<&str>,
@@ -140,7 +140,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn show(&self, message: Received, call: &Call) -> Message {
+    fn show(&self, message: Received, call: &Call<'_>) -> Message {
         let attributes =
             self.system.iter().filter_map(|name| Some((*name, system_value(name, &message, call)?))).collect();
         let own: BTreeMap<&String, &Attribute> =
@@ -164,7 +164,7 @@ impl Asked {
     }
 }
 
-fn system_value(name: &str, message: &Received, call: &Call) -> Option<String> {
+fn system_value(name: &str, message: &Received, call: &Call<'_>) -> Option<String> {
     let envelope = &message.envelope;
     let is_fifo = envelope.deduplication_id.is_some();
     match name {

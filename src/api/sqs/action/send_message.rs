@@ -17,7 +17,7 @@ pub(super) struct Request {
 impl Operation for Request {
     type Answer = Receipt;
 
-    async fn run(self, call: &Call) -> Result<Receipt, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Receipt, Error> {
         let name = call.name(self.queue_url.as_ref())?;
         let (send, digests) = self.message.into_send(&name, call.sender())?;
         let sent = call.queues().send(&name, send).await?;

@@ -35,7 +35,7 @@ pub(super) struct Done {
 impl Operation for Request {
     type Answer = Answer<Done>;
 
-    async fn run(self, call: &Call) -> Result<Answer<Done>, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer<Done>, Error> {
         let name = call.name(self.queue_url.as_ref())?;
         let entries = self.entries.unwrap_or_default();
         let ids = batch::check_ids("SendMessageBatchRequestEntry", entries.iter().map(|entry| entry.id.as_ref()))?;

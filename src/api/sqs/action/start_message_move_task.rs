@@ -28,7 +28,7 @@ pub(super) struct Answer {
 impl Operation for Request {
     type Answer = Answer;
 
-    async fn run(self, call: &Call) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let source_arn = self.source_arn.ok_or_else(|| Error::missing("SourceArn"))?;
         let from = call.queue_of_arn("SourceArn", &source_arn)?;
         let to = self.destination_arn.map(|arn| call.queue_of_arn("DestinationArn", &arn)).transpose()?;

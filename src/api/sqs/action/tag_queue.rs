@@ -17,7 +17,7 @@ pub(super) struct Request {
 impl Operation for Request {
     type Answer = Nothing;
 
-    async fn run(self, call: &Call) -> Result<Nothing, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Nothing, Error> {
         let name = call.name(self.queue_url.as_ref())?;
         let tags = self.tags.filter(|tags| !tags.is_empty()).ok_or_else(|| Error::missing("Tags"))?;
         call.queues().tag(&name, tags).await?;

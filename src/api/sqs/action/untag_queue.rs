@@ -15,7 +15,7 @@ pub(super) struct Request {
 impl Operation for Request {
     type Answer = Nothing;
 
-    async fn run(self, call: &Call) -> Result<Nothing, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Nothing, Error> {
         let name = call.name(self.queue_url.as_ref())?;
         let keys = self.tag_keys.filter(|keys| !keys.is_empty()).ok_or_else(|| Error::missing("TagKeys"))?;
         call.queues().untag(&name, keys).await?;

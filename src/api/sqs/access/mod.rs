@@ -1,0 +1,9 @@
+//! Who may call: the keys of the configuration, their rights, and the signatures that prove a key.
+
+mod pattern;
+mod rights;
+mod signature;
+
+pub use rights::AccessKey;
+pub(super) use rights::Caller;
+pub(super) use signature::claim;
