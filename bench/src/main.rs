@@ -4,6 +4,7 @@
 //! binary by hidden subcommands.
 
 mod bare_loop;
+mod beside;
 mod child;
 mod daemon;
 mod depth;
@@ -17,6 +18,7 @@ mod log;
 mod log_fill;
 mod output;
 mod paced;
+mod page;
 mod pdf;
 mod pipeline;
 mod recovery;
@@ -46,6 +48,8 @@ enum Bench {
     Depth,
     /// From a send to its handler on an idle queue, next to one fsync
     Latency,
+    /// What paced callers wait for while something long goes on
+    Beside,
     /// From a kill -9 under load to serving again
     Recovery,
     /// Other queues on this machine, the same work over their own clients
@@ -98,6 +102,7 @@ async fn run(bench: &Bench, full: bool) -> anyhow::Result<()> {
         Bench::Send => send::run(full).await,
         Bench::Depth => depth::run(full).await,
         Bench::Latency => latency::run(full).await,
+        Bench::Beside => beside::run(full).await,
         Bench::Recovery => recovery::run(full).await,
         Bench::Rivals => Box::pin(rivals::run(full)).await,
         Bench::FanOut => fan_out::run(full).await,
@@ -108,8 +113,16 @@ async fn run(bench: &Bench, full: bool) -> anyhow::Result<()> {
 
 /// Runs every bench, also after one misses its limit.
 async fn all(full: bool) -> anyhow::Result<()> {
-    let benches =
-        [Bench::Pdf, Bench::Send, Bench::Latency, Bench::Depth, Bench::Recovery, Bench::FanOut, Bench::Pipeline];
+    let benches = [
+        Bench::Pdf,
+        Bench::Send,
+        Bench::Latency,
+        Bench::Depth,
+        Bench::Beside,
+        Bench::Recovery,
+        Bench::FanOut,
+        Bench::Pipeline,
+    ];
     let mut failures = Vec::new();
     for bench in benches {
         if let Err(error) = Box::pin(run(&bench, full)).await {

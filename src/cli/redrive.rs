@@ -231,7 +231,9 @@ async fn finish(context: &Context, settings: &Settings, id: u64, letters: u64) -
 }
 
 fn preview_text(from: &str, preview: &Preview) -> String {
-    let mut out = format!("{} of {} in {from} would move\n", preview.matching, units::count(preview.letters, "letter"));
+    let least = if preview.is_more { "at least " } else { "" };
+    let all = units::count(preview.letters, "letter");
+    let mut out = format!("{least}{} of {all} in {from} would move\n", preview.matching);
     for (queue, count) in &preview.destinations {
         let queue = if queue.is_empty() { "(no source: name a destination with --to)" } else { queue };
         out += &format!("  {count} to {queue}\n");

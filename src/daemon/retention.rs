@@ -23,6 +23,8 @@ pub(super) async fn run(queues: Queues, shutdown: CancellationToken) -> Result<(
         }
         if round == 0 {
             let redrives = queues.forget_redrives().await?;
+            // Of deleted queues whose last letters are gone.
+            queues.remove_purged().await?;
             let ticks = forget_ticks(queues.store(), queues.now().wall).await?;
             if redrives + ticks > 0 {
                 tracing::info!(redrives, ticks, "old records were deleted");

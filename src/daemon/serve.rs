@@ -65,7 +65,6 @@ impl Daemon {
         let queues = Queues::new(store, clock.clone(), Arc::new(Ledger)).with_space(watch.space());
         watch.check();
         queues.ensure_all(&settings.queues).await?;
-        queues.finish_deletions().await?;
         // Workers live in this process, so no lease of an earlier one can still be in use.
         queues.end_worker_leases(&settings.served_queues()).await?;
         let control = ControlListener::bind(&settings.control_socket)?;
@@ -114,10 +113,10 @@ impl Daemon {
             parts.spawn(async move { service.run(stop).await.map_err(Error::from) });
         }
         spawn(&mut parts, retention::run(queues.clone(), end.clone()));
+        spawn(&mut parts, queues.clone().work_off(end.clone()));
         spawn(&mut parts, space::run(watch, end.clone()));
         spawn(&mut parts, notify::watch(queues.clone(), liveness, clock.clone(), end.clone()));
-        let (driver, driver_stop) = (queues.clone(), signals.stop.clone());
-        parts.spawn(async move { driver.drive_all(driver_stop).await.map_err(Error::from) });
+        spawn(&mut parts, queues.clone().drive_all(signals.stop.clone()));
         let answers = Control::of_daemon(queues.clone(), schedules, breakers.clone(), end.clone());
         let answers = answers.with_message_id_rules(functions::message_ids(&settings));
         let control = server::serve(control, answers.with_functions(functions).with_sqs(sqs_address), end.clone());

@@ -14,7 +14,7 @@ use crate::store::{self, Tx};
 use super::new_message::{self, Send};
 use super::room::{Left, Need, Room};
 use super::verdict::{self, Verdict};
-use super::{Error, catalog, dedup, unique, valid};
+use super::{Error, catalog, dedup, holder, unique, valid};
 
 /// What one queue still takes in one step. Admits message after message; each takes its share of the room. A step makes
 /// one of these for a queue, and sends what was admitted before it ends.
@@ -59,7 +59,7 @@ impl<'q> Admission<'q> {
     fn need(&mut self, tx: &mut Tx<'_>, message: &Send, now: Now) -> Result<Need, Error> {
         let whole = Need { messages: 1, bytes: new_message::size(message) as u64 };
         if let Some(digest) = new_message::deduplication(self.queue, message) {
-            let is_known = matches!(dedup::get(tx, self.queue.id, digest, now.lease)?, Some(DedupEntry::Sent { .. }));
+            let is_known = matches!(dedup::get(tx, self.queue.rows, digest, now.lease)?, Some(DedupEntry::Sent { .. }));
             return Ok(if is_known || !self.keys.insert(digest) { Need::default() } else { whole });
         }
         let Some(unique) = &message.unique else { return Ok(whole) };
@@ -71,7 +71,10 @@ impl<'q> Admission<'q> {
             _ if !is_first => whole,
             Verdict::New => whole,
             Verdict::Replace(_, old) => growth(old.size_bytes),
-            Verdict::Wait(row) => row.follower.map_or(whole, |follower| growth(follower.size_bytes)),
+            Verdict::Wait(row) => match row.follower {
+                Some(old) if !holder::is_purged(tx, self.queue.id, &old)? => growth(old.size_bytes),
+                _ => whole,
+            },
         })
     }
 }

@@ -1,16 +1,16 @@
 //! The queues: create, update, delete, find by name.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{LeaseTime, Now, limit};
+use crate::base::{Now, limit};
 use crate::store::record::{DedupEntry, DedupRecord, Digest, Pause, QueueAttributes, QueueRecord, RedriveAllow};
 use crate::store::tx::u32_record::U32;
-use crate::store::{Snapshot, Tx};
+use crate::store::{self, Snapshot, Tx};
 
-use super::{Error, Options, RedrivePolicy, dedup, holder, options};
+use super::{Error, Options, RedrivePolicy, dedup, delay, leaving, options};
 
 /// Sorts after every queue name.
 const LAST_NAME: &str = "\u{10FFFF}";
@@ -94,18 +94,64 @@ fn make(
         tags: tags.clone(),
         paused: None,
         deleted_at: None,
+        rows: id,
+        purged: None,
+        delays_from: None,
     };
     tx.queues()?.insert(&id, &record)?;
     tx.queue_names()?.insert(&name.to_owned(), &U32(id))?;
+    name_source(tx, id, None, &record.attributes)?;
     Ok(id)
 }
 
 fn change(tx: &mut Tx<'_>, queue: &QueueRecord, options: &Options, now: Now) -> Result<u32, Error> {
     let attributes = attributes(options);
     if queue.attributes != attributes {
-        tx.queues()?.insert(&queue.id, &QueueRecord { attributes, modified_at: now.wall, ..queue.clone() })?;
+        name_source(tx, queue.id, Some(&queue.attributes), &attributes)?;
+        let is_new_delay = queue.attributes.fifo.is_some() && queue.attributes.delay_ms != attributes.delay_ms;
+        let changed = QueueRecord { attributes, modified_at: now.wall, ..queue.clone() };
+        tx.queues()?.insert(&queue.id, &changed)?;
+        if is_new_delay {
+            delay::begin(tx, &changed, now)?;
+        }
     }
     Ok(queue.id)
+}
+
+/// Keeps the index of those that name a dead-letter queue.
+fn name_source(
+    tx: &mut Tx<'_>,
+    id: u32,
+    old: Option<&QueueAttributes>,
+    new: &QueueAttributes,
+) -> Result<(), store::Error> {
+    let target = |attributes: &QueueAttributes| attributes.redrive.as_ref().map(|(name, _)| name.clone());
+    if let Some(name) = old.and_then(target) {
+        tx.dead_letter_sources()?.remove(&(name, u64::from(id)))?;
+    }
+    match target(new) {
+        Some(name) => tx.dead_letter_sources()?.insert(&(name, u64::from(id)), &()),
+        None => Ok(()),
+    }
+}
+
+/// The names of the queues whose dead letters go to `dead_letter_queue`.
+///
+/// # Errors
+/// A storage fault.
+pub fn sources(snapshot: &Snapshot, dead_letter_queue: &str) -> Result<Vec<String>, Error> {
+    let queues = snapshot.queues()?;
+    let mut names = Vec::new();
+    for ((_, id), ()) in snapshot.dead_letter_sources()?.first(sources_of(dead_letter_queue), usize::MAX)? {
+        names.extend(queues.get(&u32::try_from(id).unwrap_or_default())?.map(|queue| queue.name));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The range of those that name a dead-letter queue, in their index.
+pub(super) fn sources_of(dead_letter_queue: &str) -> RangeInclusive<(String, u64)> {
+    (dead_letter_queue.to_owned(), 0)..=(dead_letter_queue.to_owned(), u64::MAX)
 }
 
 /// Checks the dead-letter queue: it exists, is another queue of the same kind that allows this source, and no letter
@@ -141,21 +187,20 @@ fn check_dead_letter_queue(tx: &mut Tx<'_>, name: &str, options: &Options) -> Re
 
 /// Checks a queue that is to be made against those that name it as their dead-letter queue already: theirs was deleted.
 fn check_sources(tx: &mut Tx<'_>, name: &str, options: &Options) -> Result<(), Error> {
-    let queues = tx.queues()?.first(0..=u32::MAX, usize::MAX)?;
-    let names_it = |queue: &QueueRecord| {
-        queue.deleted_at.is_none() && queue.attributes.redrive.as_ref().is_some_and(|(to, _)| to == name)
-    };
-    for (_, source) in queues.into_iter().filter(|(_, queue)| names_it(queue)) {
+    for ((_, id), ()) in tx.dead_letter_sources()?.first(sources_of(name), SOURCES_CHECKED_MAX)? {
+        let Some(source) = tx.queue(u32::try_from(id).unwrap_or_default())? else { continue };
         if source.attributes.fifo.is_some() != options.fifo.is_some() {
-            return Err(Error::Kinds { from: source.name, to: name.to_owned() });
+            return Err(Error::Kinds { from: source.name.clone(), to: name.to_owned() });
         }
         if !allows(&options.redrive_allow, &source.name) {
-            return Err(Error::NotAllowed { from: source.name, to: name.to_owned() });
+            return Err(Error::NotAllowed { from: source.name.clone(), to: name.to_owned() });
         }
     }
     Ok(())
 }
 
+/// A queue that is made is checked against this many of those that name it as their dead-letter queue.
+const SOURCES_CHECKED_MAX: usize = 500;
 /// The longest chain of dead-letter queues.
 const CHAIN_MAX: usize = 100;
 
@@ -216,37 +261,55 @@ pub fn untag(tx: &mut Tx<'_>, name: &str, keys: &[String]) -> Result<(), Error> 
     Ok(())
 }
 
-/// Deletes a queue and returns its number. The name is gone at once; the messages are removed in steps by
-/// [`super::purge`], and then the record by [`remove_record`].
+/// Deletes a queue and returns how many messages it had. The name is gone at once; messages and record are removed in
+/// steps, by [`super::purge`].
 ///
 /// # Errors
 /// The queue does not exist.
-pub fn delete(tx: &mut Tx<'_>, name: &str, now: Now) -> Result<u32, Error> {
+pub fn delete(tx: &mut Tx<'_>, name: &str, now: Now) -> Result<u64, Error> {
     let queue = find(tx, name)?;
     tx.queue_names()?.remove(&queue.name)?;
+    if let Some((name, _)) = &queue.attributes.redrive {
+        tx.dead_letter_sources()?.remove(&(name.clone(), u64::from(queue.id)))?;
+    }
     tx.queues()?.insert(&queue.id, &QueueRecord { deleted_at: Some(now.wall), ..(*queue).clone() })?;
     let record = DedupRecord { until: now.lease.after(NAME_KEPT), what: DedupEntry::Deleted };
     dedup::insert(tx, NO_QUEUE, deleted(name), &record, now.lease)?;
     tx.signal(u64::from(queue.id));
-    Ok(queue.id)
+    Ok(leaving::leave(tx, &queue)?)
 }
 
-/// Removes the rest of a deleted queue without messages: record, counts and deduplication entries. Returns false when
-/// there is more to do.
+/// The deleted queues of which nothing is left, no letter in another queue either: letters know their source by its record.
 ///
 /// # Errors
 /// A storage fault.
-pub fn remove_record(tx: &mut Tx<'_>, id: u32) -> Result<bool, Error> {
-    if dedup::remove_expired(tx, id, LeaseTime::from_millis(u64::MAX), REMOVED_PER_STEP)? == REMOVED_PER_STEP {
-        return Ok(false);
+pub(super) fn forgettable(snapshot: &Snapshot) -> Result<Vec<u32>, Error> {
+    let mut deleted = all(snapshot)?;
+    deleted.retain(|queue| queue.deleted_at.is_some());
+    let mut kept = BTreeSet::new();
+    if !deleted.is_empty() {
+        kept.extend(snapshot.row_numbers()?.first(0..=u32::MAX, usize::MAX)?.into_iter().map(|(_, U32(id))| id));
+        snapshot.letter_groups()?.scan((0, 0, 0)..=(u32::MAX, u64::MAX, u32::MAX), |(_, _, source), _| {
+            kept.insert(source);
+            ControlFlow::Continue(())
+        })?;
     }
-    if !holder::drop_followers(tx, id, REMOVED_PER_STEP)? {
-        return Ok(false);
+    Ok(deleted.into_iter().map(|queue| queue.id).filter(|id| !kept.contains(id)).collect())
+}
+
+/// Removes the records of deleted queues.
+pub(super) fn forget(tx: &mut Tx<'_>, ids: &[u32]) -> Result<(), store::Error> {
+    for id in ids {
+        tx.kept_attributes()?.remove(id)?;
+        tx.queues()?.remove(id)?;
     }
-    tx.kept_attributes()?.remove(&id)?;
-    tx.forget_counts(id)?;
-    tx.queues()?.remove(&id)?;
-    Ok(true)
+    Ok(())
+}
+
+/// The queue that holds messages under that row number; `None` when they were purged, or their queue was deleted.
+pub(super) fn holding(tx: &mut Tx<'_>, rows: u32) -> Result<Option<Arc<QueueRecord>>, store::Error> {
+    let id = tx.queue_of_rows(rows)?;
+    Ok(tx.queue(id)?.filter(|queue| queue.deleted_at.is_none() && queue.rows == rows))
 }
 
 /// A deleted queue's name cannot be reused for this long, as in SQS.
@@ -254,8 +317,6 @@ const NAME_KEPT: Duration = Duration::from_secs(60);
 /// No queue has this number; entries that belong to no queue are stored under it.
 pub(super) const NO_QUEUE: u32 = 0;
 const PAUSED_BY_CHARS_MAX: usize = 200;
-/// Each has two rows.
-const REMOVED_PER_STEP: usize = 250;
 /// SQS's limits for tags.
 const TAGS_MAX: usize = 50;
 const TAG_KEY_CHARS: RangeInclusive<usize> = 1..=128;
@@ -357,13 +418,6 @@ pub fn list(snapshot: &Snapshot) -> Result<Vec<QueueRecord>, Error> {
 /// A storage fault.
 pub fn all(snapshot: &Snapshot) -> Result<Vec<QueueRecord>, Error> {
     Ok(snapshot.queues()?.first(0..=u32::MAX, usize::MAX)?.into_iter().map(|(_, queue)| queue).collect())
-}
-
-/// The names of the queues whose dead letters go to `dead_letter_queue`.
-pub fn sources(queues: &[QueueRecord], dead_letter_queue: &str) -> Vec<String> {
-    let names_it =
-        |queue: &&QueueRecord| queue.attributes.redrive.as_ref().is_some_and(|(dlq, _)| dlq == dead_letter_queue);
-    queues.iter().filter(names_it).map(|queue| queue.name.clone()).collect()
 }
 
 /// Checks a name against SQS's grammar: FIFO queues, and they alone, end in `.fifo`.

@@ -2,6 +2,7 @@
 //! row by row. Memory does not grow with the number of messages.
 
 mod indexes;
+mod letters;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> 
     check_suspects(snapshot, findings)?;
     check_timed(snapshot, findings)?;
     indexes::check(snapshot, findings)?;
+    letters::check(snapshot, findings)?;
     check_bodies(snapshot, findings)?;
     check_history(snapshot, findings)
 }
@@ -40,6 +42,16 @@ fn check_names(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error
         }
         if queue.deleted_at.is_none() && names.sound(&queue.name)? != Some(U32(id)) {
             findings.add("queues", id, format_args!("its name {:?} does not lead to it", queue.name));
+        }
+        if owner(snapshot, queue.rows)? != id {
+            findings.add("queues", id, format_args!("its row number {} does not lead to it", queue.rows));
+        }
+        findings.go_on()
+    })?;
+    let row_numbers = snapshot.row_numbers()?;
+    row_numbers.each_sound(|rows, U32(id)| {
+        if !queues.has(&id)? {
+            findings.add("row_numbers", rows, format_args!("queue {id} is not there"));
         }
         findings.go_on()
     })?;
@@ -62,7 +74,7 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap
         let counts = counted.entry(key.0).or_default();
         *state::slot(counts, state.phase) += 1;
         counts.bytes += u64::from(state.size_bytes);
-        if !queues.has(&key.0)? {
+        if !queues.has(&owner(snapshot, key.0)?)? {
             findings.add("states", key, format_args!("queue {} is not there", key.0));
         }
         let (index, is_indexed) = match state.phase {
@@ -90,14 +102,22 @@ fn check_states(snapshot: &Snapshot, findings: &mut Findings) -> Result<BTreeMap
         Ok(())
     })?;
     snapshot.uniques()?.each_sound(|(queue, _), row| {
-        if let Some(follower) = row.follower {
-            let counts = counted.entry(queue).or_default();
+        let queue = queues.sound(&queue)?.filter(|queue| queue.deleted_at.is_none());
+        if let (Some(follower), Some(queue)) = (row.follower, queue)
+            && queue.purged.is_none_or(|purge| follower.body >= purge.before)
+        {
+            let counts = counted.entry(queue.rows).or_default();
             counts.followers += 1;
             counts.follower_bytes += u64::from(follower.size_bytes);
         }
         findings.go_on()
     })?;
     Ok(counted)
+}
+
+/// The number of the queue whose messages have keys with the number `rows`.
+fn owner(snapshot: &Snapshot, rows: u32) -> Result<u32, Error> {
+    Ok(snapshot.row_numbers()?.sound(&rows)?.map_or(rows, |number| number.0))
 }
 
 /// No number of a message is greater than the last one that the store gave out.

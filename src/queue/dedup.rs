@@ -64,6 +64,11 @@ pub(super) fn insert(
     Ok(())
 }
 
+/// Deletes up to `max` entries, expired or not; returns how many.
+pub(super) fn remove_all(tx: &mut Tx<'_>, queue: u32, max: usize) -> Result<usize, store::Error> {
+    remove_expired(tx, queue, LeaseTime::from_millis(u64::MAX), max)
+}
+
 /// Deletes up to `max` expired entries; returns how many.
 pub(super) fn remove_expired(tx: &mut Tx<'_>, queue: u32, now: LeaseTime, max: usize) -> Result<usize, store::Error> {
     let due = tx.dedup_times()?.first((queue, 0, [0; 16])..=(queue, now.as_millis(), [u8::MAX; 16]), max)?;

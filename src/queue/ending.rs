@@ -75,10 +75,10 @@ pub(super) fn move_to_dlq(
     // While `redriven_by` is still set: the letter below clears it.
     redrive_outcomes::failed(tx, state)?;
     messages::remove(tx, key, state)?;
-    let arrival_seq = tx.fresh_id()?;
+    let (arrival_seq, source) = (tx.fresh_id()?, tx.queue_of_rows(key.0)?);
     let is_ordered = state.group.is_some_and(|group| group.is_ordered);
     let letter = MessageState {
-        source: key.0,
+        source,
         arrival_seq,
         sent_at: if is_ordered { now } else { state.sent_at },
         redriven_by: None,
@@ -87,7 +87,7 @@ pub(super) fn move_to_dlq(
         ..state::unleased(state, Phase::Ready, LeaseTime::ZERO)
     };
     // Sequence numbers are unique across the whole store, so the old one is free in `to`.
-    let at = (to.id, if is_ordered { arrival_seq } else { key.1 });
+    let at = (to.rows, if is_ordered { arrival_seq } else { key.1 });
     messages::insert(tx, at, &letter, Room::for_letter())?;
     holder::moved(tx, state, key, at)?;
     notify_death(tx, observer, state, &to.name, now)

@@ -108,6 +108,9 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
+    /// The queue was purged less than a minute ago.
+    #[error("queue {0:?} was purged less than 60 seconds ago (SQS's rule; wait until they are over)")]
+    PurgeInProgress(String),
     /// Too many messages of the queue are in flight.
     #[error(
         "queue {queue:?} has {max} messages in flight, which is SQS's limit (delete some, or wait for their timeout)"

@@ -7,8 +7,8 @@ use crate::store::{self, Tx};
 use super::ending::{self, Withdrawal};
 use super::{Error, Observer, dedup, state};
 
-/// One step deletes at most this many messages of each kind.
-const STEP_MAX: usize = 100;
+/// One step deletes at most this many messages of each kind; each has about five rows.
+const STEP_MAX: usize = 50;
 /// One step forgets at most this many deduplication entries; each has two rows.
 const FORGOTTEN_PER_STEP: usize = 250;
 
@@ -59,7 +59,7 @@ pub(super) fn outlived(
     max: usize,
 ) -> Result<(), Error> {
     if queue.attributes.retention_ms.is_some() {
-        let first = tx.states()?.first((queue.id, 0)..=(queue.id, u64::MAX), 1)?;
+        let first = tx.states()?.first((queue.rows, 0)..=(queue.rows, u64::MAX), 1)?;
         if first.first().is_some_and(|(_, state)| state::outlived(state, queue, now)) {
             sweep(tx, observer, queue, (0, max), now)?;
         }
@@ -77,7 +77,7 @@ fn sweep(
     if queue.attributes.retention_ms.is_none() {
         return Ok(Swept { removed: 0, next: None });
     }
-    let found = tx.states()?.first((queue.id, from)..=(queue.id, u64::MAX), max)?;
+    let found = tx.states()?.first((queue.rows, from)..=(queue.rows, u64::MAX), max)?;
     let last = found.last().filter(|_| found.len() == max).map(|(key, state)| (key.1, state.sent_at));
     let mut removed = 0;
     for (key, state) in found.into_iter().filter(|(_, state)| state::outlived(state, queue, now)) {
@@ -89,9 +89,9 @@ fn sweep(
 }
 
 fn too_late(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Timestamp) -> Result<usize, Error> {
-    let due = tx.expiries()?.first((queue.id, 0, 0)..=(queue.id, now.as_millis(), u64::MAX), STEP_MAX)?;
+    let due = tx.expiries()?.first((queue.rows, 0, 0)..=(queue.rows, now.as_millis(), u64::MAX), STEP_MAX)?;
     for ((_, _, sequence), ()) in &due {
-        let key = (queue.id, *sequence);
+        let key = (queue.rows, *sequence);
         let state = state::get(tx, key)?;
         ending::withdraw(tx, observer, key, &state, Withdrawal::Expired, now)?;
     }

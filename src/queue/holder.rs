@@ -1,8 +1,6 @@
 //! The holder of a unique key and its follower: who holds the key, what a later send under it replaces, and who is next.
 
-use std::ops::ControlFlow;
-
-use crate::base::{MessageId, Now, Timestamp};
+use crate::base::{LeaseTime, MessageId, Now, Timestamp};
 use crate::store::record::{DedupEntry, DedupRecord, Digest, Follower, MessageState, Phase, QueueRecord, UniqueRecord};
 use crate::store::{self, Tx};
 
@@ -23,13 +21,16 @@ pub(super) fn hold(
     if let Mode::Throttle(span) = unique.mode {
         let what = DedupEntry::Sent { message_id: sent.message_id, sequence: sent.sequence };
         let record = DedupRecord { until: now.lease.after(span), what };
-        return dedup::insert(tx, queue.id, unique::throttled(&unique.key), &record, now.lease);
+        return dedup::insert(tx, queue.rows, unique::throttled(&unique.key), &record, now.lease);
     }
     let at = (queue.id, unique::key(unique));
     // With Debounce the new message may take the key from a holder that a KeepLast send is waiting for: the follower
     // stays and waits for the new holder.
-    let follower = tx.uniques()?.get(&at)?.and_then(|old| old.follower);
-    let row = UniqueRecord { queue: queue.id, sequence: sent.sequence, follower };
+    let follower = match tx.uniques()?.get(&at)? {
+        Some(old) => without_purged(tx, queue.id, old)?.follower,
+        None => None,
+    };
+    let row = UniqueRecord { queue: queue.rows, sequence: sent.sequence, follower };
     tx.uniques()?.insert(&at, &row)?;
     Ok(())
 }
@@ -77,6 +78,7 @@ pub(super) fn follow(
     now: Now,
 ) -> Result<Sent, store::Error> {
     let at = (queue.id, message.unique.as_ref().map(unique::key).unwrap_or_default());
+    let row = without_purged(tx, queue.id, row)?;
     // The replaced follower's id was already returned to its sender, so the new one takes it over.
     let message_id = match &row.follower {
         Some(old) => {
@@ -85,6 +87,7 @@ pub(super) fn follow(
         }
         None => MessageId::fresh(),
     };
+    let delay = new_message::delay(queue, &message);
     let follower = Follower {
         body: tx.fresh_id()?,
         message_id,
@@ -92,9 +95,10 @@ pub(super) fn follow(
         priority: message.priority,
         sent_at: now.wall,
         expires_at: message.expires_at.unwrap_or(Timestamp::ZERO),
+        visible_at: if delay.is_zero() { LeaseTime::ZERO } else { now.lease.after(delay) },
     };
     let sent = Sent { message_id, sequence: follower.body, is_duplicate: row.follower.is_some() };
-    room::reserve(tx, queue.id, room, &follower, row.follower.as_ref())?;
+    room::reserve(tx, queue.rows, room, &follower, row.follower.as_ref())?;
     tx.bodies()?.insert(&follower.body, &new_message::body(message))?;
     tx.uniques()?.insert(&at, &UniqueRecord { follower: Some(follower), ..row })?;
     Ok(sent)
@@ -111,17 +115,12 @@ pub(super) fn moved(tx: &mut Tx<'_>, state: &MessageState, from: Key, to: Key) -
 /// Frees the key after its holder has ended, or sends the follower, which then holds the key.
 pub(super) fn released(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
     let Some((at, row)) = held(tx, state, key)? else { return Ok(()) };
-    let Some(follower) = row.follower else {
+    let row = without_purged(tx, at.0, row)?;
+    let (Some(follower), Some(queue)) = (row.follower, tx.queue(at.0)?) else {
         tx.uniques()?.remove(&at)?;
         return Ok(());
     };
-    let room = Room::of_follower(tx, at.0, &follower)?;
-    if tx.queues()?.get(&at.0)?.is_none_or(|queue| queue.deleted_at.is_some()) {
-        // It was sent to a queue that is being deleted while the holder was in the dead-letter queue.
-        tx.uniques()?.remove(&at)?;
-        tx.bodies()?.remove(&follower.body)?;
-        return Ok(());
-    }
+    let room = Room::of_follower(tx, queue.rows, &follower)?;
     // The follower is a first-class message from here on: its size and age count from its own send.
     let group = tx.bodies()?.get(&follower.body)?.and_then(|body| body.envelope.group);
     let sequence = tx.fresh_id()?;
@@ -132,39 +131,51 @@ pub(super) fn released(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Resul
         priority: follower.priority,
         expires_at: follower.expires_at,
         unique: state.unique,
+        // A delay that is over ends with the next receive, as any other.
+        phase: if follower.visible_at == LeaseTime::ZERO { Phase::Ready } else { Phase::Delayed },
+        visible_at: follower.visible_at,
         ..fresh
     };
-    tx.uniques()?.insert(&at, &UniqueRecord { queue: at.0, sequence, follower: None })?;
-    messages::insert(tx, (at.0, sequence), &next, room)
+    tx.uniques()?.insert(&at, &UniqueRecord { queue: queue.rows, sequence, follower: None })?;
+    messages::insert(tx, (queue.rows, sequence), &next, room)
 }
 
-/// Deletes the follower of the message's key. A purge calls it first, since removing the holder would otherwise send
-/// the follower into the queue that is being emptied.
-pub(super) fn drop_follower(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
-    let Some((at, row)) = held(tx, state, key)? else { return Ok(()) };
-    if let Some(follower) = &row.follower {
-        room::give_up(tx, at.0, follower)?;
-        tx.bodies()?.remove(&follower.body)?;
-        tx.uniques()?.insert(&at, &UniqueRecord { follower: None, ..row })?;
+/// Deletes followers that were sent to `queue` before it was purged or deleted, from that key on; looks at `max` keys and
+/// returns the one to go on from. Their holders are in other queues, e.g. in its dead-letter queue.
+pub(super) fn drop_purged_followers(
+    tx: &mut Tx<'_>,
+    queue: u32,
+    from: Digest,
+    max: usize,
+) -> Result<Option<Digest>, store::Error> {
+    let found = tx.uniques()?.first((queue, from)..=(queue, [u8::MAX; 16]), max)?;
+    let next = found.last().filter(|_| found.len() == max).map(|((_, last), _)| u128::from_be_bytes(*last));
+    for (at, row) in found {
+        if let Some(follower) = &row.follower
+            && is_purged(tx, queue, follower)?
+        {
+            tx.bodies()?.remove(&follower.body)?;
+            tx.uniques()?.insert(&at, &UniqueRecord { follower: None, ..row })?;
+        }
     }
-    Ok(())
+    Ok(next.and_then(|last| last.checked_add(1)).map(u128::to_be_bytes))
 }
 
-/// Deletes followers that were sent to `queue` and whose holders are elsewhere, e.g. in its dead-letter queue; false
-/// when there are more than `max`. Call it when the queue is deleted.
-pub(super) fn drop_followers(tx: &mut Tx<'_>, queue: u32, max: usize) -> Result<bool, store::Error> {
-    let mut found = Vec::new();
-    tx.uniques()?.scan((queue, [0; 16])..=(queue, [u8::MAX; 16]), |at, row| {
-        found.extend(row.follower.clone().map(|follower| (at, row, follower)));
-        if found.len() > max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    let is_all = found.len() <= max;
-    for (at, row, follower) in found.into_iter().take(max) {
-        room::give_up(tx, queue, &follower)?;
-        tx.bodies()?.remove(&follower.body)?;
-        tx.uniques()?.insert(&at, &UniqueRecord { follower: None, ..row })?;
+/// Whether the follower was sent to `queue` before it was purged or deleted: then it counts as gone.
+pub(super) fn is_purged(tx: &mut Tx<'_>, queue: u32, follower: &Follower) -> Result<bool, store::Error> {
+    let queue = tx.queue(queue)?.filter(|queue| queue.deleted_at.is_none());
+    Ok(queue.is_none_or(|queue| queue.purged.is_some_and(|purge| follower.body < purge.before)))
+}
+
+/// The key's row without a follower that is purged, which is deleted.
+fn without_purged(tx: &mut Tx<'_>, queue: u32, row: UniqueRecord) -> Result<UniqueRecord, store::Error> {
+    match &row.follower {
+        Some(follower) if is_purged(tx, queue, follower)? => {
+            tx.bodies()?.remove(&follower.body)?;
+            Ok(UniqueRecord { follower: None, ..row })
+        }
+        _ => Ok(row),
     }
-    Ok(is_all)
 }
 
 /// A key and its row.

@@ -3,9 +3,9 @@
 use crate::store::record::{MessageState, Phase, Shown, Suspicion};
 use crate::store::{self, Tx};
 
-use super::group;
 use super::room::Room;
 use super::state::{self, Key};
+use super::{group, letters};
 
 /// At most this many messages of a queue are in flight, as in SQS.
 pub const IN_FLIGHT_MAX: u64 = 120_000;
@@ -15,13 +15,14 @@ pub(super) fn insert(tx: &mut Tx<'_>, key: Key, state: &MessageState, room: Room
     room.take_up();
     link(tx, key, state)?;
     tx.states()?.insert(&key, state)?;
+    letters::insert(tx, key, state)?;
     group::update(tx, key, None, Some(state))?;
     let counts = tx.counts_mut(key.0)?;
     *state::slot(counts, state.phase) += 1;
     counts.bytes += u64::from(state.size_bytes);
     // Wake the queue's long polls. A delayed message counts too: it may move the moment of their next receive forward.
     if state.phase != Phase::InFlight {
-        tx.signal(u64::from(key.0));
+        wake(tx, key)?;
     }
     Ok(())
 }
@@ -29,6 +30,7 @@ pub(super) fn insert(tx: &mut Tx<'_>, key: Key, state: &MessageState, room: Room
 /// Removes a message from its queue. Body and history stay, because they move with the message to another queue.
 pub(super) fn remove(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
     unlink(tx, key, state)?;
+    letters::remove(tx, key, state)?;
     tx.states()?.remove(&key)?;
     group::update(tx, key, Some(state), None)?;
     let counts = tx.counts_mut(key.0)?;
@@ -37,7 +39,7 @@ pub(super) fn remove(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<
         uncount(state::slot(counts, state.phase), 1) && uncount(&mut counts.bytes, u64::from(state.size_bytes));
     if is_at_limit {
         // Long polls wait for it: there is room for one more in flight.
-        tx.signal(u64::from(key.0));
+        wake(tx, key)?;
     }
     if is_covered { Ok(()) } else { Err(not_counted(tx, key)) }
 }
@@ -55,8 +57,15 @@ pub(super) fn update(tx: &mut Tx<'_>, key: Key, old: &MessageState, new: &Messag
     }
     *state::slot(counts, new.phase) += 1;
     if new.phase != Phase::InFlight {
-        tx.signal(u64::from(key.0));
+        wake(tx, key)?;
     }
+    Ok(())
+}
+
+/// Wakes the long polls and workers of the message's queue.
+pub(super) fn wake(tx: &mut Tx<'_>, key: Key) -> Result<(), store::Error> {
+    let queue = tx.queue_of_rows(key.0)?;
+    tx.signal(u64::from(queue));
     Ok(())
 }
 

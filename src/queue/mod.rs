@@ -5,10 +5,12 @@
 
 pub mod admission;
 pub mod attributes;
+mod background;
 pub mod catalog;
 pub mod check;
 pub mod dead;
 pub mod dedup;
+mod delay;
 pub mod delete;
 pub mod dump;
 mod ending;
@@ -16,6 +18,8 @@ pub mod error;
 pub mod expire;
 mod group;
 mod holder;
+mod leaving;
+mod letters;
 mod line;
 mod messages;
 pub mod new_message;

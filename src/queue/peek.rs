@@ -46,7 +46,7 @@ pub fn peek(
     body_bytes_max: usize,
     now: Now,
 ) -> Result<Vec<Peeked>, Error> {
-    let states = snapshot.states()?.first((queue.id, 0)..=(queue.id, u64::MAX), max)?;
+    let states = snapshot.states()?.first((queue.rows, 0)..=(queue.rows, u64::MAX), max)?;
     states.into_iter().map(|((_, sequence), state)| look(snapshot, sequence, &state, body_bytes_max, now)).collect()
 }
 

@@ -19,7 +19,7 @@ use super::recover::Served;
 use super::redrive::{self, Redrive};
 use super::{
     Error, Given, Observer, Options, ReceiptHandle, Receive, Received, Send, Sent, Space, admission, attributes,
-    catalog, delete, expire, new_message, purge, receive, recover, send, valid, visibility,
+    catalog, delete, expire, new_message, receive, recover, send, valid, visibility,
 };
 
 /// The queues of one store. Clones share it.
@@ -106,18 +106,31 @@ impl Queues {
         self.store.write(step).await
     }
 
-    /// Sends all messages or, when one of them is refused, none.
+    /// Sends many messages, in slices of [`SLICE_MAX`] so that others go on meanwhile. Each slice is sent as a whole or,
+    /// when one of its messages is refused, not at all; a refusal is the end, and what was sent before it stays.
     ///
     /// # Errors
     /// As [`Queues::send`].
     pub async fn send_all(&self, queue: &str, messages: Vec<Send>) -> Result<Vec<Sent>, Error> {
         self.space.admit(queue)?;
-        let (queue, now) = (queue.to_owned(), self.now());
-        let step = move |tx: &mut Tx<'_>| {
-            let queue = catalog::find(tx, &queue)?;
-            send::send_all(tx, &queue, messages, now)
-        };
-        self.store.write(step).await
+        let mut sent = Vec::with_capacity(messages.len());
+        let mut left = messages.into_iter();
+        loop {
+            let slice: Vec<Send> = left.by_ref().take(SLICE_MAX).collect();
+            if slice.is_empty() && !sent.is_empty() {
+                return Ok(sent);
+            }
+            let is_last = slice.len() < SLICE_MAX;
+            let (queue, now) = (queue.to_owned(), self.now());
+            let step = move |tx: &mut Tx<'_>| {
+                let queue = catalog::find(tx, &queue)?;
+                send::send_all(tx, &queue, slice, now)
+            };
+            sent.extend(self.store.write(step).await?);
+            if is_last {
+                return Ok(sent);
+            }
+        }
     }
 
     /// Sends a batch as SQS does: each message succeeds or fails on its own. Results are in the order given.
@@ -209,13 +222,23 @@ impl Queues {
         catalog::look_up(&self.store.snapshot()?, name)
     }
 
-    /// The queue of that number, if there is one.
+    /// The queue of that number, if there is one; also a deleted one, as long as a dead letter names it as its source.
     ///
     /// # Errors
     /// The store failed.
     pub fn queue_numbered(&self, number: u32) -> Result<Option<QueueRecord>, Error> {
-        let queue = self.store.snapshot()?.queues()?.get(&number)?;
-        Ok(queue.filter(|queue| queue.deleted_at.is_none()))
+        Ok(self.store.snapshot()?.queues()?.get(&number)?)
+    }
+
+    /// Whether the handle is of a message of that queue. One of a message that was purged is of any queue: which one it
+    /// was is not kept, and it finds nothing.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn is_of(&self, handle: ReceiptHandle, queue: u32) -> Result<bool, Error> {
+        let snapshot = self.store.snapshot()?;
+        let owner = snapshot.row_numbers()?.get(&handle.queue)?.map_or(handle.queue, |number| number.0);
+        Ok(owner == queue || snapshot.queues()?.get(&owner)?.is_none())
     }
 
     /// The kept attributes of a queue; see [`Given::kept`].
@@ -248,34 +271,6 @@ impl Queues {
     /// The store failed.
     pub async fn sealing_key(&self) -> Result<[u8; 32], Error> {
         self.store.write(sealing_key).await
-    }
-
-    /// Deletes a queue and all its messages; returns how many there were. The name is gone at once.
-    /// [`Queues::finish_deletions`] completes the deletion if the process dies before the end.
-    ///
-    /// # Errors
-    /// The queue does not exist, or the store failed.
-    pub async fn delete_queue(&self, name: &str) -> Result<u64, Error> {
-        let (name, now) = (name.to_owned(), self.now());
-        let id = self.store.write(move |tx| catalog::delete(tx, &name, now)).await?;
-        self.remove(id).await
-    }
-
-    /// Completes the deletions that an earlier process left unfinished. Call it once, at start.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn finish_deletions(&self) -> Result<(), Error> {
-        for queue in self.store.read(catalog::all).await?.into_iter().filter(|queue| queue.deleted_at.is_some()) {
-            self.remove(queue.id).await?;
-        }
-        Ok(())
-    }
-
-    async fn remove(&self, id: u32) -> Result<u64, Error> {
-        let removed = self.purge_number(id).await?;
-        while !self.store.write(move |tx| catalog::remove_record(tx, id)).await? {}
-        Ok(removed)
     }
 
     /// Adds tags to a queue.
@@ -372,28 +367,6 @@ impl Queues {
         self.store.write(move |tx| visibility::change(tx, handle, timeout, now)).await
     }
 
-    /// Deletes all messages that are in the queue now; returns how many.
-    ///
-    /// # Errors
-    /// The queue does not exist, or the store failed.
-    pub async fn purge(&self, queue: &str) -> Result<u64, Error> {
-        let id = catalog::look_up(&self.store.snapshot()?, queue)?.id;
-        self.purge_number(id).await
-    }
-
-    async fn purge_number(&self, id: u32) -> Result<u64, Error> {
-        let mut left = Some(self.store.write::<_, Error, _>(move |tx| purge::begin(tx, id)).await?);
-        let mut removed = 0;
-        while let Some(extent) = left {
-            let (now, observer) = (self.now(), self.observer.clone());
-            let step = move |tx: &mut Tx<'_>| purge::purge(tx, &*observer, id, extent, now.wall);
-            let (count, rest) = self.store.write::<_, Error, _>(step).await?;
-            removed += count;
-            left = rest;
-        }
-        Ok(removed)
-    }
-
     /// Ends the leases that workers of an earlier process hold; `served` are the queues that functions work on now. Call
     /// it once, before the first worker starts.
     ///
@@ -406,10 +379,10 @@ impl Queues {
             while let Some(start) = from {
                 let (now, observer) = (self.now(), self.observer.clone());
                 let step =
-                    move |tx: &mut Tx<'_>| recover::end_worker_leases(tx, &*observer, (queue.id, by), start, now);
+                    move |tx: &mut Tx<'_>| recover::end_worker_leases(tx, &*observer, (queue.rows, by), start, now);
                 from = self.store.write::<_, Error, _>(move |tx| Ok(step(tx)?)).await?;
             }
-            let clear = move |tx: &mut Tx<'_>| Ok::<_, Error>(recover::clear_suspects(tx, queue.id)?);
+            let clear = move |tx: &mut Tx<'_>| Ok::<_, Error>(recover::clear_suspects(tx, queue.rows)?);
             while by == Served::ByNobody && self.store.write(clear).await? {}
         }
         Ok(())
@@ -420,7 +393,9 @@ impl Queues {
     /// # Errors
     /// The store failed.
     pub fn next_suspect(&self, queue: u32) -> Result<Option<(u32, u64)>, Error> {
-        let next = self.store.snapshot()?.suspects()?.first((queue, 0, 0)..=(queue, u32::MAX, u64::MAX), 1)?;
+        let snapshot = self.store.snapshot()?;
+        let rows = snapshot.queues()?.get(&queue)?.ok_or(Error::Gone(queue))?.rows;
+        let next = snapshot.suspects()?.first((rows, 0, 0)..=(rows, u32::MAX, u64::MAX), 1)?;
         Ok(next.first().map(|((_, charged, sequence), ())| (*charged, *sequence)))
     }
 
@@ -449,7 +424,7 @@ impl Queues {
         };
         while forget(catalog::NO_QUEUE).await? {}
         for queue in self.store.read(catalog::list).await? {
-            while forget(queue.id).await? {}
+            while forget(queue.rows).await? {}
             let mut from = Some(0);
             while let Some(start) = from {
                 let (now, observer, queue) = (self.now(), self.observer.clone(), queue.clone());
@@ -514,6 +489,8 @@ impl Queues {
         // The rate is known only from the record, so the first step moves a single letter.
         let mut budget = 1;
         let (mut before, mut is_blocked, mut due): (Option<RedriveRecord>, _, _) = (None, false, None);
+        // Since when the rate counts, and how many letters had moved by then.
+        let mut pace: Option<(LeaseTime, u64)> = None;
         while !shutdown.is_cancelled() {
             let (now, observer) = (self.now(), self.observer.clone());
             let step = move |tx: &mut Tx<'_>| redrive::step(tx, &*observer, id, budget, now);
@@ -532,16 +509,18 @@ impl Queues {
             if is_blocked && !was_blocked {
                 tracing::warn!(redrive = id, "the redrive waits: the queue that its next letter goes to is full");
             }
-            budget = redrive::SCAN_MAX;
+            budget = redrive::MOVED_MAX;
             if let Some(rate) = record.per_second {
                 // Ten steps a second, or as many more as the rate needs. What a step only passed over costs no time.
-                budget = ((rate / 10).max(1) as usize).min(redrive::SCAN_MAX);
-                let moved = before.as_ref().map_or(1, |before| record.moved - before.moved);
+                budget = ((rate / 10).max(1) as usize).min(redrive::MOVED_MAX);
                 let now = self.now().lease;
+                let (since, base) = pace.unwrap_or((now, before.as_ref().map_or(0, |before| before.moved)));
+                let at = |moved: u64| since.after(Duration::from_millis(moved.saturating_mul(1000) / u64::from(rate)));
+                let next = at(record.moved - base);
                 // A driver that is late catches up for at most a second.
                 let earliest = LeaseTime::from_millis(now.as_millis().saturating_sub(CAUGHT_UP_MAX_MS));
-                let since = due.map_or(now, |due: LeaseTime| due.clamp(earliest, now));
-                due = Some(since.after(Duration::from_millis(moved.saturating_mul(1000).div_ceil(u64::from(rate)))));
+                pace = Some(if next < earliest { (earliest, record.moved) } else { (since, base) });
+                due = Some(next);
             }
             let mut pause = due.map_or(Duration::ZERO, |due| due.since(self.now().lease));
             if is_judging || is_blocked {
@@ -562,7 +541,7 @@ impl Queues {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn drive_all(&self, shutdown: CancellationToken) -> Result<(), Error> {
+    pub async fn drive_all(self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut changed = self.store.subscribe(redrive::TOPIC);
         let mut driven = BTreeSet::new();
         let mut driving = FuturesUnordered::new();
@@ -590,6 +569,8 @@ impl Receive {
     }
 }
 
+/// So many messages of [`Queues::send_all`] go in one step; each has about five rows.
+pub const SLICE_MAX: usize = 100;
 /// A redrive that is behind its rate catches up on no more than this.
 const CAUGHT_UP_MAX_MS: u64 = 1000;
 /// How often a redrive that waits looks again: a canary for the outcomes of its last step, any for room in a full queue.

@@ -8,7 +8,7 @@ use super::Error;
 /// Names one receive of one message. As text: `1-` and three hex numbers, opaque to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReceiptHandle {
-    /// The queue's number.
+    /// The row number of the queue when it was received.
     pub queue: u32,
     /// The message's sequence number.
     pub sequence: u64,

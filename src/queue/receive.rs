@@ -23,7 +23,7 @@ pub const VISIBILITY_MAX: Duration = Duration::from_secs(43_200);
 pub use super::messages::IN_FLIGHT_MAX;
 /// One receive examines at most this many messages that became visible, expired or died, which bounds the length of a
 /// step.
-const SCAN_MAX: usize = 256;
+const SCAN_MAX: usize = 100;
 
 /// A receive reads this many rows of the ready index at a time.
 const LOOKED_AHEAD: usize = 10;
@@ -151,7 +151,7 @@ fn receive_from(
         // Those that others hold would block their groups until the next sweep.
         expire::outlived(tx, observer, queue, now.wall, SCAN_MAX)?;
     }
-    let in_flight = tx.counts_of(queue.id)?.in_flight;
+    let in_flight = tx.counts_of(queue.rows)?.in_flight;
     let capacity = usize::try_from(IN_FLIGHT_MAX.saturating_sub(in_flight)).unwrap_or(usize::MAX);
     let what = Receive { max: what.max.min(capacity), ..what };
     let mut step =
@@ -165,7 +165,7 @@ fn receive_from(
     // The step may stop at `SCAN_MAX` with ready messages left. Callers that want more must then receive again at once.
     let left_some = messages.len() < what.max && has_more;
     // `timed` is sorted by time, so its first entry is the next message to become visible.
-    let next = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, u64::MAX, u64::MAX), 1)?;
+    let next = tx.timed()?.first((queue.rows, 0, 0)..=(queue.rows, u64::MAX, u64::MAX), 1)?;
     let next_visible_at = next.first().map(|((_, at, _), ())| LeaseTime::from_millis(*at));
     let next_visible_at = if left_some { Some(now.lease) } else { next_visible_at };
     Ok(Receiving { messages, next_visible_at, is_over_limit: capacity == 0, has_more, undo })
@@ -187,7 +187,7 @@ pub fn receive_suspect(
     if queue.paused.is_some() || queue.deleted_at.is_some() {
         return Ok(None);
     }
-    let suspects = tx.suspects()?.first((queue.id, 0, 0)..=(queue.id, u32::MAX, u64::MAX), SCAN_MAX)?;
+    let suspects = tx.suspects()?.first((queue.rows, 0, 0)..=(queue.rows, u32::MAX, u64::MAX), SCAN_MAX)?;
     for ((queue_id, _, sequence), ()) in suspects {
         let key = (queue_id, sequence);
         let state = state::get(tx, key)?;
@@ -221,13 +221,13 @@ pub fn receive_attempt(
     let digest = dedup::digest(&["attempt", attempt]);
     let visible_at = now.lease.after(visibility);
     if let Some(DedupRecord { until, what: DedupEntry::Attempt { leases, visible_at: expected } }) =
-        dedup::get_record(tx, queue.id, digest, now.lease)?
+        dedup::get_record(tx, queue.rows, digest, now.lease)?
         && let Some(held) = still_held(tx, queue, &leases, expected, now)?
     {
         let messages = held.into_iter().map(|(key, state)| renew(tx, key, &state, visible_at));
         let messages = messages.collect::<Result<_, store::Error>>()?;
         let record = DedupRecord { until, what: DedupEntry::Attempt { leases, visible_at } };
-        dedup::insert(tx, queue.id, digest, &record, now.lease)?;
+        dedup::insert(tx, queue.rows, digest, &record, now.lease)?;
         return Ok(Receiving { messages, ..Receiving::default() });
     }
     let receiving = receive(tx, observer, queue, what, now)?;
@@ -236,7 +236,7 @@ pub fn receive_attempt(
         let leases = receiving.messages.iter().map(|message| (message.handle.sequence, message.handle.lease)).collect();
         let what = DedupEntry::Attempt { leases, visible_at };
         let record = DedupRecord { until: now.lease.after(dedup::REMEMBERED), what };
-        dedup::insert(tx, queue.id, digest, &record, now.lease)?;
+        dedup::insert(tx, queue.rows, digest, &record, now.lease)?;
     }
     Ok(receiving)
 }
@@ -263,7 +263,7 @@ fn still_held(
     }
     let mut held = Vec::new();
     for (sequence, lease) in leases {
-        let key = (queue.id, *sequence);
+        let key = (queue.rows, *sequence);
         match tx.states()?.get(&key)? {
             // A visibility that was changed shows in the moment; the lease stays.
             Some(state) if (state.lease, state.phase, state.visible_at) == (*lease, Phase::InFlight, visible_at) => {
@@ -281,7 +281,7 @@ fn renew(tx: &mut Tx<'_>, key: Key, state: &MessageState, visible_at: LeaseTime)
     let held = MessageState { visible_at, ..state.clone() };
     if visible_at < state.visible_at {
         // Long polls sleep until the old moment; wake them so that they see the earlier one.
-        tx.signal(u64::from(key.0));
+        messages::wake(tx, key)?;
     }
     messages::update(tx, key, state, &held)?;
     let body = state::body(tx, state)?;
@@ -290,7 +290,7 @@ fn renew(tx: &mut Tx<'_>, key: Key, state: &MessageState, visible_at: LeaseTime)
 
 /// The queue's whole range in the ready index.
 fn all(queue: &QueueRecord) -> RangeInclusive<(u32, u32, u64)> {
-    (queue.id, 0, 0)..=(queue.id, u32::MAX, u64::MAX)
+    (queue.rows, 0, 0)..=(queue.rows, u32::MAX, u64::MAX)
 }
 
 /// The message that a row of the ready index stands for.
@@ -359,7 +359,7 @@ impl ReceiveStep<'_, '_> {
     /// message in turn.
     fn run_after(&mut self, after: Position) -> Result<(), Error> {
         let (front, end) = all(self.queue).into_inner();
-        let start = (self.queue.id, after.0, after.1.saturating_add(1));
+        let start = (self.queue.rows, after.0, after.1.saturating_add(1));
         for range in [start..=end, front..=start] {
             while self.goes_on() {
                 let Some((row, shown)) = self.tx.ready()?.first(range.clone(), 1)?.pop() else { break };
@@ -419,9 +419,9 @@ impl ReceiveStep<'_, '_> {
 
 /// Makes due messages ready: those whose delay has passed or whose lease has expired.
 fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Now) -> Result<(), Error> {
-    let due = tx.timed()?.first((queue.id, 0, 0)..=(queue.id, now.lease.as_millis(), u64::MAX), SCAN_MAX)?;
+    let due = tx.timed()?.first((queue.rows, 0, 0)..=(queue.rows, now.lease.as_millis(), u64::MAX), SCAN_MAX)?;
     for ((_, _, sequence), ()) in due {
-        let key = (queue.id, sequence);
+        let key = (queue.rows, sequence);
         let state = state::get(tx, key)?;
         // A worker settles its message before the lease ends, so an expired lease means that the worker is gone and its
         // attempt is recorded as lost. For a client an expired lease is normal and leaves no history.
@@ -455,7 +455,7 @@ fn remove_if_ended(
     let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, queue)? else { return Ok(false) };
     // A worker has recorded its attempt; a client's receives leave no record, so this death needs one of its own.
     if state::last_attempt(tx, state)?.is_none_or(|last| last.number < state.attempts) {
-        settle::record_attempt(tx, state, &never_deleted(state, max, now))?;
+        settle::record_attempt(tx, key, state, &never_deleted(state, max, now))?;
     }
     ending::move_to_dlq(tx, observer, key, state, &dead_letter_queue, now.wall)?;
     Ok(true)

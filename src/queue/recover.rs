@@ -7,8 +7,8 @@ use crate::store::{self, Tx};
 use super::state::Key;
 use super::{Observer, Transition, messages, observer, settle, state};
 
-/// One step of [`end_worker_leases`] examines at most this many messages.
-const STEP_MAX: usize = 100;
+/// One step of [`end_worker_leases`] examines at most this many messages; each has about eight rows.
+const STEP_MAX: usize = 60;
 
 /// What [`end_worker_leases`] does with a queue's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Served {
     ByNobody,
 }
 
-/// Ends the leases that workers of an earlier process hold on messages of `queue`, which crashed with them in work.
+/// Ends the leases that workers of an earlier process hold on messages under that row number of a queue, which crashed with them in work.
 /// Those messages are ready again and each attempt is recorded as lost. Only an attempt that was alone in the process
 /// stays charged, because only it is known to have been in work alone; all whose attempt had not committed progress are
 /// suspects, to be tried alone. Returns the moment and sequence number to continue from; `None` at the end of the queue.
@@ -29,13 +29,13 @@ pub enum Served {
 pub fn end_worker_leases(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
-    (queue, served): (u32, Served),
+    (rows, served): (u32, Served),
     from: (u64, u64),
     now: Now,
 ) -> Result<Option<(u64, u64)>, store::Error> {
-    let held = tx.timed()?.first((queue, from.0, from.1)..=(queue, u64::MAX, u64::MAX), STEP_MAX)?;
+    let held = tx.timed()?.first((rows, from.0, from.1)..=(rows, u64::MAX, u64::MAX), STEP_MAX)?;
     for ((_, _, sequence), ()) in &held {
-        let key = (queue, *sequence);
+        let key = (rows, *sequence);
         if let Some(state) = tx.states()?.get(&key)?
             && state.phase == Phase::InFlight
             && state.owner == Owner::Worker
@@ -56,10 +56,10 @@ pub fn end_worker_leases(
 ///
 /// # Errors
 /// A storage fault.
-pub fn clear_suspects(tx: &mut Tx<'_>, queue: u32) -> Result<bool, store::Error> {
-    let suspects = tx.suspects()?.first((queue, 0, 0)..=(queue, u32::MAX, u64::MAX), STEP_MAX)?;
+pub fn clear_suspects(tx: &mut Tx<'_>, rows: u32) -> Result<bool, store::Error> {
+    let suspects = tx.suspects()?.first((rows, 0, 0)..=(rows, u32::MAX, u64::MAX), STEP_MAX)?;
     for ((_, _, sequence), ()) in &suspects {
-        let key = (queue, *sequence);
+        let key = (rows, *sequence);
         let state = state::get(tx, key)?;
         messages::update(tx, key, &state, &MessageState { suspicion: Suspicion::None, ..state.clone() })?;
     }
@@ -99,7 +99,7 @@ fn lose(
         end: AttemptEnd::Lost,
         failure: Some(why),
     };
-    settle::record_attempt(tx, state, &attempt)?;
+    settle::record_attempt(tx, key, state, &attempt)?;
     observer::notify(tx, observer, state, Transition::Interrupted, now.wall)?;
     let back = MessageState {
         attempts_charged,

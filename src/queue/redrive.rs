@@ -5,6 +5,7 @@
 //! start at zero. Its body, its history and its row in the run's ledger stay. An undo moves back the letters that were
 //! not received yet.
 
+mod counting;
 mod plan;
 pub mod retention;
 mod select;
@@ -19,15 +20,18 @@ use crate::base::Timestamp;
 use crate::store::record::{Canary, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, Selection};
 use crate::store::{self, Snapshot, Tx};
 
-use super::{Error, catalog, purge};
+use super::{Error, catalog};
 
-pub use plan::{Plan, Preview, SAMPLE_MAX, plan};
+pub use counting::{LOOKED_AT_MAX, SAMPLE_MAX};
+pub use plan::{Plan, Preview, plan};
 pub use step::step;
 
 /// The topic that is signalled when a redrive starts or ends.
 pub const TOPIC: u64 = 0;
 /// One step examines at most this many letters.
 pub const SCAN_MAX: usize = 500;
+/// And moves at most this many; each has about ten rows.
+pub const MOVED_MAX: usize = 50;
 /// One redrive may name this many messages.
 pub const IDS_MAX: usize = 10_000;
 /// The highest rate, in letters per second.
@@ -81,10 +85,11 @@ pub fn start(tx: &mut Tx<'_>, redrive: &Redrive, plan: &Plan, now: Timestamp) ->
     if let Some(to) = to.as_ref().filter(|to| to.attributes.fifo.is_some() != from.attributes.fifo.is_some()) {
         return Err(Error::Kinds { from: from.name.clone(), to: to.name.clone() });
     }
-    let queues: Vec<QueueRecord> = tx.queues()?.first(0..=u32::MAX, usize::MAX)?.into_iter().map(|(_, q)| q).collect();
-    check_source(redrive, &queues)?;
+    if tx.dead_letter_sources()?.first(catalog::sources_of(&redrive.from), 1)?.is_empty() {
+        return Err(Error::NotDeadLetterQueue(redrive.from.clone()));
+    }
     // Bounds the scan. On standard queues a letter that arrives later may still sort below it; `as_of` excludes those.
-    let last = purge::newest(tx, from.id)?;
+    let last = tx.states()?.last((from.rows, 0)..=(from.rows, u64::MAX))?.map_or(0, |((_, sequence), _)| sequence);
     begin(tx, &from, |id| RedriveRecord {
         id,
         from: from.id,
@@ -238,13 +243,6 @@ fn check(redrive: &Redrive) -> Result<(), Error> {
     }
     if redrive.selection.ids.len() > IDS_MAX {
         return Err(range("ids", IDS_MAX as u64, redrive.selection.ids.len() as u64));
-    }
-    Ok(())
-}
-
-fn check_source(redrive: &Redrive, queues: &[QueueRecord]) -> Result<(), Error> {
-    if catalog::sources(queues, &redrive.from).is_empty() {
-        return Err(Error::NotDeadLetterQueue(redrive.from.clone()));
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ impl Left {
         let (messages_max, bytes_max) = (queue.attributes.messages_max, queue.attributes.bytes_max);
         let mut left = Self { queue: queue.name.clone(), messages: None, bytes: None };
         if messages_max.is_some() || bytes_max.is_some() {
-            let counts = tx.counts_of(queue.id)?;
+            let counts = tx.counts_of(queue.rows)?;
             let share = |max: u64, taken| Share { left: max.saturating_sub(taken), max };
             left.messages = messages_max.map(|max| share(max, counts.total() + counts.followers));
             left.bytes = bytes_max.map(|max| share(max, counts.bytes + counts.follower_bytes));

@@ -18,7 +18,7 @@ pub fn send(tx: &mut Tx<'_>, admitted: Admitted<'_>, now: Now) -> Result<Sent, s
     let (queue, message, room) = admitted.into_parts();
     let deduplication = new_message::deduplication(queue, &message);
     if let Some(digest) = deduplication
-        && let Some(DedupEntry::Sent { message_id, sequence }) = dedup::get(tx, queue.id, digest, now.lease)?
+        && let Some(DedupEntry::Sent { message_id, sequence }) = dedup::get(tx, queue.rows, digest, now.lease)?
     {
         return Ok(Sent { message_id, sequence, is_duplicate: true });
     }
@@ -42,18 +42,18 @@ pub fn send(tx: &mut Tx<'_>, admitted: Admitted<'_>, now: Now) -> Result<Sent, s
         let what = DedupEntry::Sent { message_id: sent.message_id, sequence };
         dedup::insert(
             tx,
-            queue.id,
+            queue.rows,
             digest,
             &DedupRecord { until: now.lease.after(dedup::REMEMBERED), what },
             now.lease,
         )?;
     }
     tx.bodies()?.insert(&sequence, &new_message::body(new_message::with_deduplication_id(queue, message)))?;
-    messages::insert(tx, (queue.id, sequence), &state, room)?;
+    messages::insert(tx, (queue.rows, sequence), &state, room)?;
     Ok(sent)
 }
 
-/// Sends all messages or, when one of them is refused, none.
+/// Sends all messages or, when one of them is refused, none: one slice of what [`super::Queues::send_all`] sends.
 ///
 /// # Errors
 /// One of them is not admitted; see [`Admission::admit`].
@@ -98,13 +98,13 @@ pub fn send_dead(
     ended: &Ended,
 ) -> Result<Sent, store::Error> {
     let AdmittedLetter { admitted, dead_letter_queue } = letter;
-    let queue = admitted.queue().id;
+    let queue = admitted.queue().rows;
     let sent = send(tx, admitted.without_delay(), ended.at)?;
     if let Some(dead_letter_queue) = dead_letter_queue.filter(|_| !sent.is_duplicate) {
         let key = (queue, sent.sequence);
         let mut state = state::get(tx, key)?;
         state.attempts = 1;
-        settle::record_attempt(tx, &state, &settle::attempt(&state, ended, AttemptEnd::Dead))?;
+        settle::record_attempt(tx, key, &state, &settle::attempt(&state, ended, AttemptEnd::Dead))?;
         ending::move_to_dlq(tx, observer, key, &state, &dead_letter_queue, ended.at.wall)?;
     }
     Ok(sent)

@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, Now};
-use crate::store::record::{BodyHead, MessageState, Phase, Suspicion};
+use crate::store::record::{BodyHead, MessageState, Owner, Phase, Suspicion};
 use crate::store::{self, Tx};
 
+use super::ending::Withdrawal;
 use super::state::Key;
-use super::{Error, Observer, ReceiptHandle, Transition, catalog, ending, messages, observer, redrive_outcomes, state};
+use super::{
+    Error, Observer, ReceiptHandle, Transition, catalog, ending, letters, messages, observer, redrive_outcomes, state,
+};
 
 /// A message's history keeps only worker attempts among its last this many; older ones are deleted.
 pub const HISTORY_MAX: u32 = 100;
@@ -27,7 +30,7 @@ pub struct Ended {
 /// The message's state after it was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// It was processed and deleted.
+    /// It is gone: it was processed, or its queue was purged meanwhile.
     Deleted,
     /// It becomes visible again at this moment.
     Waits {
@@ -65,12 +68,13 @@ pub fn retry(
     wait: Duration,
 ) -> Result<Settled, Error> {
     let Some((key, state)) = held(tx, handle)? else { return Ok(Settled::Fenced) };
-    let queue = catalog::by_id(tx, key.0)?;
-    let is_used_up = queue.attributes.redrive.as_ref().is_some_and(|(_, max)| state.attempts_charged >= *max);
+    let queue = catalog::holding(tx, key.0)?;
+    let redrive = queue.as_ref().map(|queue| queue.attributes.redrive.as_ref());
+    let is_used_up = redrive.is_none_or(|redrive| redrive.is_some_and(|(_, max)| state.attempts_charged >= *max));
     if is_used_up {
         return die(tx, observer, key, &state, ended, wait);
     }
-    record_attempt(tx, &state, &attempt(&state, ended, AttemptEnd::Retry))?;
+    record_attempt(tx, key, &state, &attempt(&state, ended, AttemptEnd::Retry))?;
     let retried = MessageState { deferred_since: LeaseTime::ZERO, ..state.clone() };
     wait_for(tx, key, &state, &retried, ended.at.lease.after(wait))
 }
@@ -112,7 +116,7 @@ pub fn defer(
     if ended.at.lease.since(since) >= at_most {
         return die(tx, observer, key, &state, ended, wait);
     }
-    record_attempt(tx, &state, &attempt(&state, ended, AttemptEnd::Deferred))?;
+    record_attempt(tx, key, &state, &attempt(&state, ended, AttemptEnd::Deferred))?;
     // The receive charged the attempt in advance; a deferral gives it back. SQS's receive count stays.
     let deferred = MessageState {
         attempts_charged: state.attempts_charged.saturating_sub(1),
@@ -129,7 +133,7 @@ pub fn defer(
 /// A storage fault.
 pub fn wait(tx: &mut Tx<'_>, handle: ReceiptHandle, ended: &Ended, wait: Duration) -> Result<Settled, Error> {
     let Some((key, state)) = held(tx, handle)? else { return Ok(Settled::Fenced) };
-    record_attempt(tx, &state, &attempt(&state, ended, AttemptEnd::Deferred))?;
+    record_attempt(tx, key, &state, &attempt(&state, ended, AttemptEnd::Deferred))?;
     let waiting = MessageState {
         attempts_charged: state.attempts_charged.saturating_sub(1),
         deferred_since: LeaseTime::ZERO,
@@ -235,14 +239,19 @@ fn die(
     ended: &Ended,
     wait: Duration,
 ) -> Result<Settled, Error> {
-    let queue = catalog::by_id(tx, key.0)?;
+    let Some(queue) = catalog::holding(tx, key.0)? else {
+        // It was purged: nothing is left for it. Its attempt has ended, so nobody holds it.
+        let purged = MessageState { owner: Owner::Nobody, ..state.clone() };
+        ending::withdraw(tx, observer, key, &purged, Withdrawal::Purged, ended.at.wall)?;
+        return Ok(Settled::Deleted);
+    };
     // Both ways out end the series of deferrals.
     let ending = MessageState { deferred_since: LeaseTime::ZERO, ..state.clone() };
     let Some(dead_letter_queue) = catalog::dead_letter_queue(tx, &queue)? else {
-        record_attempt(tx, state, &attempt(state, ended, AttemptEnd::Retry))?;
+        record_attempt(tx, key, state, &attempt(state, ended, AttemptEnd::Retry))?;
         return wait_for(tx, key, state, &ending, ended.at.lease.after(wait));
     };
-    record_attempt(tx, state, &attempt(state, ended, AttemptEnd::Dead))?;
+    record_attempt(tx, key, state, &attempt(state, ended, AttemptEnd::Dead))?;
     ending::move_to_dlq(tx, observer, key, &ending, &dead_letter_queue, ended.at.wall)?;
     Ok(Settled::MovedToDlq)
 }
@@ -272,7 +281,13 @@ pub(super) fn attempt(state: &MessageState, ended: &Ended, end: AttemptEnd) -> A
 }
 
 /// Adds an attempt to the history and deletes those older than [`HISTORY_MAX`] attempts.
-pub(super) fn record_attempt(tx: &mut Tx<'_>, state: &MessageState, attempt: &Attempt) -> Result<(), store::Error> {
+pub(super) fn record_attempt(
+    tx: &mut Tx<'_>,
+    key: Key,
+    state: &MessageState,
+    attempt: &Attempt,
+) -> Result<(), store::Error> {
+    letters::attempted(tx, key, state, attempt)?;
     tx.history()?.insert(&(state.body, attempt.number), attempt)?;
     // Clients' receives use up numbers without an entry, so one step may have to delete none or several.
     if let Some(old) = attempt.number.checked_sub(HISTORY_MAX) {

@@ -1,15 +1,14 @@
 //! The counts of a queue at one moment.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Now;
+use crate::base::{Now, Timestamp};
 use crate::store::Snapshot;
-use crate::store::record::{Counts, Pause, Phase, QueueRecord};
+use crate::store::record::{Counts, MessageState, Pause, Phase, QueueRecord};
 
-use super::Error;
+use super::{Error, state};
 
 /// The counts of a queue at one moment. SQS calls these approximate; here they are exact, unless `is_more_ready`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,26 +45,59 @@ impl Stats {
 /// At most this many messages are looked at to tell how many of the delayed ones and those in flight are due.
 pub const DUE_COUNTED_MAX: u64 = 10_000;
 
-/// Counts the messages of a queue. A message whose delay or lease has run out counts as ready, even when no receive has
+/// Counts the messages of a queue, without those that have expired. A message whose delay or lease has run out counts as ready, even when no receive has
 /// moved it to the ready index yet. Reads a few rows and those messages, at most [`DUE_COUNTED_MAX`].
 ///
 /// # Errors
 /// A storage fault.
 pub fn stats(snapshot: &Snapshot, queue: &QueueRecord, now: Now) -> Result<Stats, Error> {
-    let counts = snapshot.counts()?.get(&queue.id)?.unwrap_or_default();
-    let due = due(snapshot, queue.id, counts, now)?;
-    let oldest = snapshot.states()?.first((queue.id, 0)..=(queue.id, u64::MAX), 1)?;
+    let counts = snapshot.counts()?.get(&queue.rows)?.unwrap_or_default();
+    let due = due(snapshot, queue.rows, counts, now)?;
+    let (expired, oldest) = expired(snapshot, queue, now)?;
     Ok(Stats {
         name: queue.name.clone(),
-        ready: counts.ready + due.delayed + due.in_flight,
-        delayed: counts.delayed.saturating_sub(due.delayed),
-        in_flight: counts.in_flight.saturating_sub(due.in_flight),
-        bytes: counts.bytes,
-        oldest_age_s: oldest.first().map(|(_, state)| now.wall.since(state.sent_at)).as_ref().map(Duration::as_secs),
+        ready: (counts.ready + due.delayed + due.in_flight).saturating_sub(expired.ready),
+        delayed: counts.delayed.saturating_sub(due.delayed + expired.delayed),
+        in_flight: counts.in_flight.saturating_sub(due.in_flight + expired.in_flight),
+        bytes: counts.bytes.saturating_sub(expired.bytes),
+        oldest_age_s: oldest.map(|sent_at| now.wall.since(sent_at).as_secs()),
         dead_letter_queue: queue.attributes.redrive.as_ref().map(|(name, _)| name.clone()),
         paused: queue.paused.clone(),
         is_more_ready: due.is_more,
     })
+}
+
+/// At most this many expired messages of each kind are left out before the sweep removes them, every 30 seconds.
+pub const EXPIRED_COUNTED_MAX: usize = 1000;
+
+/// What has expired and is still there: it is received no more, and the next sweep removes it. Also when the oldest of
+/// the others was sent.
+fn expired(snapshot: &Snapshot, queue: &QueueRecord, now: Now) -> Result<(Counts, Option<Timestamp>), Error> {
+    let states = snapshot.states()?;
+    let (mut expired, mut oldest) = (Counts::default(), None);
+    let mut add = |state: &MessageState| {
+        let is_due = state.phase != Phase::Ready && state.visible_at <= now.lease;
+        *state::slot(&mut expired, if is_due { Phase::Ready } else { state.phase }) += 1;
+        expired.bytes += u64::from(state.size_bytes);
+    };
+    let mut seen = 0;
+    states.scan((queue.rows, 0)..=(queue.rows, u64::MAX), |_, state| {
+        if seen == EXPIRED_COUNTED_MAX || !state::outlived(&state, queue, now.wall) {
+            oldest = Some(state.sent_at);
+            return ControlFlow::Break(());
+        }
+        seen += 1;
+        add(&state);
+        ControlFlow::Continue(())
+    })?;
+    let range = (queue.rows, 0, 0)..=(queue.rows, now.wall.as_millis(), u64::MAX);
+    for ((_, _, sequence), ()) in snapshot.expiries()?.first(range, EXPIRED_COUNTED_MAX)? {
+        let state = states.get(&(queue.rows, sequence))?;
+        if let Some(state) = state.filter(|state| !state::outlived(state, queue, now.wall)) {
+            add(&state);
+        }
+    }
+    Ok((expired, oldest))
 }
 
 /// Messages that are due, by the phase that they are still counted under.

@@ -7,18 +7,19 @@ use crate::store::Tx;
 use crate::store::record::{MessageState, Owner, Phase};
 
 use super::receive::VISIBILITY_MAX;
-use super::{Error, ReceiptHandle, messages};
+use super::{Error, ReceiptHandle, catalog, messages};
 
 /// Makes the message visible `timeout` from now; zero makes it ready at once. A receive can hold a message for 12 hours
 /// in total, as in SQS. As there, it also works after the timeout ran out, while nobody received the message since, and
 /// on standard queues with the handle of an older receive; not so on messages that our own workers hold.
 ///
 /// # Errors
-/// [`Error::NotThere`] when the message was deleted, [`Error::NotInFlight`] when it is not in flight or a worker holds
+/// [`Error::NotThere`] when the message was deleted or purged, [`Error::NotInFlight`] when it is not in flight or a worker holds
 /// it, [`Error::HandleExpired`] for an older handle on a FIFO queue.
 pub fn change(tx: &mut Tx<'_>, handle: ReceiptHandle, timeout: Duration, now: Now) -> Result<(), Error> {
     let key = (handle.queue, handle.sequence);
-    let state = tx.states()?.get(&key)?.ok_or_else(|| Error::NotThere(handle.to_string()))?;
+    let is_there = catalog::holding(tx, key.0)?.is_some();
+    let state = tx.states()?.get(&key)?.filter(|_| is_there).ok_or_else(|| Error::NotThere(handle.to_string()))?;
     check(&state, handle)?;
     let max = VISIBILITY_MAX.saturating_sub(now.lease.since(state.received_at));
     if timeout > max {
@@ -34,7 +35,7 @@ pub fn change(tx: &mut Tx<'_>, handle: ReceiptHandle, timeout: Duration, now: No
     };
     if changed.visible_at < state.visible_at {
         // Long polls sleep until the old moment; wake them so that they see the earlier one.
-        tx.signal(u64::from(key.0));
+        messages::wake(tx, key)?;
     }
     Ok(messages::update(tx, key, &state, &changed)?)
 }

@@ -43,6 +43,8 @@ pub(super) struct Hints {
 pub(super) struct Queues {
     by_id: HashMap<u32, Arc<QueueRecord>>,
     ids: HashMap<String, u32>,
+    /// By the number of their rows.
+    of_rows: HashMap<u32, u32>,
 }
 
 impl Queues {
@@ -52,6 +54,10 @@ impl Queues {
 
     pub(super) fn id(&self, name: &str) -> Option<u32> {
         self.ids.get(name).copied()
+    }
+
+    pub(super) fn of_rows(&self, rows: u32) -> Option<u32> {
+        self.of_rows.get(&rows).copied()
     }
 
     pub(super) fn keep(&mut self, id: u32, record: Arc<QueueRecord>) {
@@ -68,14 +74,23 @@ impl Queues {
         self.ids.insert(name.to_owned(), id);
     }
 
+    pub(super) fn keep_rows(&mut self, rows: u32, queue: u32) {
+        if self.of_rows.len() >= KEPT_MAX {
+            self.forget();
+        }
+        self.of_rows.insert(rows, queue);
+    }
+
     fn forget(&mut self) {
         self.by_id.clear();
         self.ids.clear();
+        self.of_rows.clear();
     }
 }
 
 const QUEUES: TableId = table_id::table("queues");
 const QUEUE_NAMES: TableId = table_id::table("queue_names");
+const ROW_NUMBERS: TableId = table_id::table("row_numbers");
 
 impl Hints {
     /// Whether redb may have a row of that key.
@@ -153,7 +168,7 @@ impl Hints {
 
     /// A row of the table is written or removed.
     pub(super) fn changes(&mut self, table: TableId) {
-        if table == QUEUES || table == QUEUE_NAMES {
+        if table == QUEUES || table == QUEUE_NAMES || table == ROW_NUMBERS {
             self.queues.forget();
         }
     }

@@ -74,6 +74,31 @@ impl Key for (u32, u32, u64) {
     }
 }
 
+impl Key for (u32, u64, u32) {
+    fn to_bytes(&self) -> KeyBytes {
+        KeyBytes::of(&[&self.0.to_be_bytes(), &self.1.to_be_bytes(), &self.2.to_be_bytes()])
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, tail) = bytes.split_first_chunk::<4>()?;
+        let (middle, last) = tail.split_first_chunk::<8>()?;
+        Some((u32::from_be_bytes(*head), u64::from_be_bytes(*middle), u32::from_bytes(last)?))
+    }
+}
+
+impl Key for (u32, u64, u64, u64) {
+    fn to_bytes(&self) -> KeyBytes {
+        let (a, b, c, d) = (self.0.to_be_bytes(), self.1.to_be_bytes(), self.2.to_be_bytes(), self.3.to_be_bytes());
+        KeyBytes::of(&[&a, &b, &c, &d])
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, tail) = bytes.split_first_chunk::<4>()?;
+        let (second, tail) = tail.split_first_chunk::<8>()?;
+        let (third, last) = tail.split_first_chunk::<8>()?;
+        let [second, third] = [second, third].map(|number| u64::from_be_bytes(*number));
+        Some((u32::from_be_bytes(*head), second, third, u64::from_bytes(last)?))
+    }
+}
+
 impl Key for (u32, [u8; 16]) {
     fn to_bytes(&self) -> KeyBytes {
         KeyBytes::of(&[&self.0.to_be_bytes(), &self.1])
@@ -251,6 +276,10 @@ mod tests {
         assert_eq!(Key::from_bytes(&dedup.to_bytes()), Some(dedup));
         let effect = (1_u64, [2; 16], [3; 16]);
         assert_eq!(Key::from_bytes(&effect.to_bytes()), Some(effect));
+        let letter = (1_u32, 2_u64, 3_u64, 4_u64);
+        assert_eq!(Key::from_bytes(&letter.to_bytes()), Some(letter));
+        let letter_group = (1_u32, 2_u64, 3_u32);
+        assert_eq!(Key::from_bytes(&letter_group.to_bytes()), Some(letter_group));
         let ready = (1_u32, 2_u32, 3_u64);
         assert_eq!(Key::from_bytes(&ready.to_bytes()), Some(ready));
     }

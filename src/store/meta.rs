@@ -10,6 +10,8 @@ pub(super) const GENERATION: &str = "generation";
 pub(super) const SEQUENCE: &str = "sequence";
 /// Whether the log may hold what redb lacks.
 pub(super) const LOG_OPEN: &str = "log-open";
+/// There while the indexes that format 4 has added lack the rows of an earlier format.
+pub(super) const UNINDEXED: &str = "unindexed";
 /// The last id given out.
 pub(super) const LAST_ID: &str = "last-id";
 /// The last number given to a queue.

@@ -34,6 +34,7 @@ mod pages;
 mod present;
 pub mod record;
 mod recover;
+mod reindex;
 mod segment;
 pub mod snapshot;
 mod step;

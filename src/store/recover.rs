@@ -10,7 +10,7 @@ use super::layers::{Base, Layers};
 use super::log::{Log, Position, UnclaimedLog};
 use super::memtable::Memtable;
 use super::meta::{GENERATION, LOG_OPEN, SEQUENCE, STORE};
-use super::{Error, Snapshot};
+use super::{Error, Snapshot, reindex};
 
 /// What redb's file says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,7 @@ pub(super) fn recover(db: &Database, log: impl UnclaimedLog, path: &Path) -> Res
     let end = log.replay(&mut |writes| rows.replay(writes)).map_err(|error| error.of_store(path))?;
     let mut log = log.claim(end).map_err(|error| error.of_store(path))?;
     checkpoint::apply(db, &rows, Covers { through: log.end(), is_log_open: true })?;
+    reindex::fill(db)?;
     log.trim(log.end())?;
     Ok(log)
 }

@@ -109,7 +109,15 @@ impl<'a, 't, K: Key, R: Record> TableMut<'a, 't, K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn last(&self, range: RangeInclusive<K>) -> Result<Option<(K, R)>, Error> {
-        self.changes.note(last(self.table, self.changes.layers(), &range))
+        Ok(self.newest(range, 1)?.pop())
+    }
+
+    /// The last `max` records whose keys lie in the range, the greatest key first.
+    ///
+    /// # Errors
+    /// A storage fault or a damaged record.
+    pub fn newest(&self, range: RangeInclusive<K>, max: usize) -> Result<Vec<(K, R)>, Error> {
+        self.changes.note(newest(self.table, self.changes.layers(), &range, max))
     }
 }
 
@@ -172,7 +180,15 @@ impl<K: Key, R: Record> TableRef<K, R> {
     /// # Errors
     /// A storage fault or a damaged record.
     pub fn last(&self, range: RangeInclusive<K>) -> Result<Option<(K, R)>, Error> {
-        last(self.table, &self.layers, &range)
+        Ok(self.newest(range, 1)?.pop())
+    }
+
+    /// The last `max` records whose keys lie in the range, the greatest key first.
+    ///
+    /// # Errors
+    /// A storage fault or a damaged record.
+    pub fn newest(&self, range: RangeInclusive<K>, max: usize) -> Result<Vec<(K, R)>, Error> {
+        newest(self.table, &self.layers, &range, max)
     }
 }
 
@@ -234,15 +250,19 @@ fn rows<'r, K: Key>(
     layers.rows(table, &range.start().to_bytes(), &range.end().to_bytes(), order)
 }
 
-fn last<K: Key, R: Record>(
+fn newest<K: Key, R: Record>(
     table: TableId,
     layers: &Layers,
     range: &RangeInclusive<K>,
-) -> Result<Option<(K, R)>, Error> {
-    match rows(table, layers, range, Order::Descending)?.next()? {
-        None => Ok(None),
-        Some((key, value)) => row(table, &key, &value).map(Some),
+    max: usize,
+) -> Result<Vec<(K, R)>, Error> {
+    let (mut rows, mut found) = (rows(table, layers, range, Order::Descending)?, Vec::new());
+    while found.len() < max
+        && let Some((key, value)) = rows.next()?
+    {
+        found.push(row(table, &key, &value)?);
     }
+    Ok(found)
 }
 
 fn row<K: Key, R: Record>(table: TableId, key: &Bytes<'_>, value: &Bytes<'_>) -> Result<(K, R), Error> {

@@ -37,7 +37,7 @@ pub(super) const TABLES: [TableId; NAMES.len()] = {
     tables
 };
 
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 31] = [
     "meta",
     "queues",
     "queue_names",
@@ -65,6 +65,10 @@ const NAMES: [&str; 27] = [
     "effects",
     "user_records",
     "kept_attributes",
+    "row_numbers",
+    "letters",
+    "letter_groups",
+    "dead_letter_sources",
 ];
 
 /// The table of that name.

@@ -110,6 +110,15 @@ tables! {
     user_records ("user_records"): (u64, [u8; 16]) => UserText;
     /// Attributes of queues that are kept for clients and mean nothing here, by queue.
     kept_attributes ("kept_attributes"): u32 => KeptAttributes;
+    /// Queues by the numbers that the keys of their messages carry, or did before a purge; a number without a row is the
+    /// queue's own.
+    row_numbers ("row_numbers"): u32 => u32_record::U32;
+    /// Dead letters by row number, class of the last failure, moment of death and sequence number.
+    letters ("letters"): (u32, u64, u64, u64) => ();
+    /// How many dead letters, by row number, class and the queue that they died from.
+    letter_groups ("letter_groups"): (u32, u64, u32) => u64;
+    /// The queues that name a dead-letter queue, by its name and their number.
+    dead_letter_sources ("dead_letter_sources"): (String, u64) => ();
 }
 
 /// The number stored under a queue's name.
@@ -213,7 +222,7 @@ impl<'t> Tx<'t> {
         Ok(last + 1)
     }
 
-    /// A number for a new queue, of a series of its own: keys carry it in 32 bits, which the series of
+    /// A number for a queue or its rows, of a series of its own: keys carry it in 32 bits, which the series of
     /// [`Tx::fresh_id`] outgrows. Never given out twice.
     ///
     /// # Errors
@@ -251,6 +260,19 @@ impl<'t> Tx<'t> {
         if let Some(id) = found {
             self.changes.queues().keep_id(name, id);
         }
+        Ok(found)
+    }
+
+    /// The number of the queue whose messages have keys with the number `rows`, or had before a purge.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn queue_of_rows(&mut self, rows: u32) -> Result<u32, Error> {
+        if let Some(known) = self.changes.queues().of_rows(rows) {
+            return Ok(known);
+        }
+        let found = self.row_numbers()?.get(&rows)?.map_or(rows, |number| number.0);
+        self.changes.queues().keep_rows(rows, found);
         Ok(found)
     }
 

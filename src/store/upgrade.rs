@@ -1,5 +1,5 @@
 //! Upgrades a store of an earlier format when it is opened. One durable transaction rewrites every table, so a crash
-//! leaves either the old store or the new one.
+//! leaves either the old store or the new one. The indexes that format 4 has added are filled by [`super::reindex`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,6 +57,8 @@ pub(super) fn from_3(db: &Database) -> Result<(), Error> {
         transaction.open_table(table.definition())?;
     }
     checkpoint::put_number(&transaction, meta::FORMAT, format::FORMAT)?;
+    // The letters of its log are not in the tables yet.
+    checkpoint::put_number(&transaction, meta::UNINDEXED, 1)?;
     Ok(transaction.commit()?)
 }
 
@@ -93,6 +95,7 @@ fn from(db: &Database, changed: &[(&str, Convert)], upgraded_rows: &AtomicU64) -
     }
     format::begin_life(&transaction)?;
     count_followers(&transaction)?;
+    checkpoint::put_number(&transaction, meta::UNINDEXED, 1)?;
     Ok(transaction.commit()?)
 }
 
@@ -121,7 +124,7 @@ fn count_followers(transaction: &WriteTransaction) -> Result<(), Error> {
     Ok(())
 }
 
-fn decode<R: Record>(table: TableId, key: &[u8], stored: &[u8]) -> Result<R, Error> {
+pub(super) fn decode<R: Record>(table: TableId, key: &[u8], stored: &[u8]) -> Result<R, Error> {
     R::decode(checksum::open(table, key, stored)?).map_err(|reason| Error::Record { table: table.name, reason })
 }
 

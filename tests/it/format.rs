@@ -15,14 +15,14 @@ use nightmail::base::outcome::DeliveryProof;
 use nightmail::base::{Attempt, AttemptEnd, Failure, Fingerprint, LeaseTime, ManualClock, MessageId, Timestamp};
 use nightmail::queue::observer::NoObserver;
 use nightmail::queue::redrive::{self, Redrive};
-use nightmail::queue::{Options, Queues, Receive, Send, dump, settle};
+use nightmail::queue::{Options, Queues, Receive, Send, dead, dump, settle};
 use nightmail::store::check::{self, Findings};
 use nightmail::store::record::{
     Body, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, EffectRecord, Envelope, FanOutLetter, FanOutProgress,
-    Fifo, Follower, Group, GroupRecord, IntentRecord, MessageState, Owner, Pause, Phase, QueueAttributes, QueueRecord,
-    RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy,
-    RunRecord, RunTotals, Scope, Selection, Shown, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef,
-    UserText,
+    Fifo, Follower, Group, GroupRecord, IntentRecord, LetterBefore, MessageState, Owner, Pause, Phase, Purge,
+    QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord, RedriveState,
+    RedriveTotals, RedrivenBy, RunRecord, RunTotals, Scope, Selection, Shown, Suspicion, TickRecord, TickVerdict,
+    UniqueRecord, UniqueRef, UserText,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
@@ -175,8 +175,12 @@ dead: 1 ready, 0 delayed, 0 in flight
 fn compare(snapshot: &Snapshot) {
     assert_eq!(dump::dump(snapshot, "orders", START_NOW).unwrap(), ORDERS);
     // Those who wrote the stored files kept the charges of a message that died.
-    let dead = dump::dump(snapshot, "dead", START_NOW).unwrap().replace("charged 1", "charged 0");
-    assert_eq!(dead, DEAD);
+    let dump_of_dead = dump::dump(snapshot, "dead", START_NOW).unwrap().replace("charged 1", "charged 0");
+    assert_eq!(dump_of_dead, DEAD);
+    let queue = nightmail::queue::catalog::look_up(snapshot, "dead").unwrap();
+    let groups = dead::groups(snapshot, &queue).unwrap();
+    let groups: Vec<_> = groups.into_iter().map(|group| (group.class, group.count)).collect();
+    assert_eq!(groups, [("http account 404".to_owned(), 1)], "letters of earlier formats are in the index too");
     assert_eq!(snapshot.runs().unwrap().get(&7), Ok(Some(run())));
     assert_eq!(snapshot.run_keys().unwrap().get(&"monthly period=2026-10".into()), Ok(Some(7)));
     assert_eq!(snapshot.totals().unwrap().get(&7), Ok(Some(totals())));
@@ -248,7 +252,7 @@ fn state() -> MessageState {
         priority: 15,
         expires_at: Timestamp::from_millis(16),
         unique: Some(UniqueRef { queue: 17, key: [0xb; 16] }),
-        redriven_by: Some(RedrivenBy { redrive: 18, source: 19 }),
+        redriven_by: Some(RedrivenBy { redrive: 18, source: 19, was: None }),
         suspicion: Suspicion::Alone,
     }
 }
@@ -317,6 +321,9 @@ fn queue() -> QueueRecord {
         tags: BTreeMap::from([("k".into(), "v".into())]),
         paused: Some(Pause { by: "p".into(), since: Timestamp::from_millis(4) }),
         deleted_at: None,
+        rows: 5,
+        purged: Some(Purge { before: 6, at: LeaseTime::from_millis(7) }),
+        delays_from: Some(8),
     }
 }
 
@@ -351,6 +358,20 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
         "00000013",
     ];
     assert_eq!(hex(&state.encode()), fields.concat());
+    let was = LetterBefore {
+        sequence: 20,
+        message_id: MessageId::from_bytes([21; 16]),
+        sent_at: Timestamp::from_millis(22),
+        first_received_at: Timestamp::from_millis(23),
+        received_at: LeaseTime::from_millis(24),
+        receive_count: 25,
+        attempts_charged: 26,
+    };
+    let redriven_by = Some(RedrivenBy { redrive: 18, source: 19, was: Some(was) });
+    let redriven = MessageState { redriven_by, ..state.clone() };
+    let times = ["0000000000000016", "0000000000000017", "0000000000000018"].concat();
+    let before = ["0000000000000014", &"15".repeat(16), &times, "00000019", "0000001a"];
+    assert_eq!(hex(&redriven.encode()), format!("03{}{}", &fields.concat()[2..], before.concat()));
     let plain = MessageState {
         group: None,
         priority: 0,
@@ -403,8 +424,12 @@ fn the_other_records_are_laid_out_as_the_format_says() {
     let redrive = redrive();
     insta::assert_snapshot!(hex(&redrive.encode()), @"02010201030108616230303030303101100404040404040404040404040404040400000000000a0b00010c0d0e00050206070803090177");
     let queue = queue();
-    insta::assert_snapshot!(hex(&queue.encode()), @"02010171020301020103040501016406020101730101010001070001016b01760101700400");
-    assert_eq!(QueueRecord::decode(&queue.encode()), Ok(queue));
+    insta::assert_snapshot!(hex(&queue.encode()), @"03010171020301020103040501016406020101730101010001070001016b01760101700400050106070108");
+    let older = QueueRecord { rows: queue.id, purged: None, delays_from: None, ..queue.clone() };
+    let encoded = queue.encode();
+    let version_2 = [&[2], &encoded[1..encoded.len() - 6]].concat();
+    assert_eq!(QueueRecord::decode(&version_2), Ok(older), "version 2");
+    assert_eq!(QueueRecord::decode(&encoded), Ok(queue));
     let what = DedupEntry::Sent { message_id: MessageId::from_bytes([4; 16]), sequence: 5 };
     let dedup = DedupRecord { until: LeaseTime::from_millis(6), what };
     insta::assert_snapshot!(hex(&dedup.encode()), @"010600100404040404040404040404040404040405");
@@ -415,9 +440,12 @@ fn the_other_records_are_laid_out_as_the_format_says() {
         priority: 3,
         sent_at: Timestamp::from_millis(4),
         expires_at: Timestamp::ZERO,
+        visible_at: LeaseTime::from_millis(5),
     };
     let unique = UniqueRecord { queue: 7, sequence: 8, follower: Some(follower) };
-    insta::assert_snapshot!(hex(&unique.encode()), @"0107080101100404040404040404040404040404040402030400");
+    insta::assert_snapshot!(hex(&unique.encode()), @"020708010110040404040404040404040404040404040203040005");
+    let older = UniqueRecord::decode(&[&[1], &unique.encode()[1..unique.encode().len() - 1]].concat()).unwrap();
+    assert_eq!(older.follower.map(|follower| follower.visible_at), Some(LeaseTime::ZERO), "version 1");
 }
 
 #[test]
@@ -446,6 +474,9 @@ fn a_queue_of_version_1_keeps_each_of_its_attributes() {
         tags: BTreeMap::new(),
         paused: None,
         deleted_at: None,
+        rows: 7,
+        purged: None,
+        delays_from: None,
     };
     assert_eq!(queue, expected);
 }
@@ -504,6 +535,7 @@ async fn the_upgrade_counts_the_followers_that_earlier_counts_did_not_have() {
         priority: 0,
         sent_at: START,
         expires_at: Timestamp::ZERO,
+        visible_at: LeaseTime::ZERO,
     };
     let db = redb::Database::open(&path).unwrap();
     let transaction = db.begin_write().unwrap();

@@ -69,3 +69,5 @@ mod store_log;
 mod support;
 #[cfg(test)]
 mod suspects;
+#[cfg(test)]
+mod torture;

@@ -8,6 +8,7 @@ mod groups;
 mod life;
 mod limits;
 mod polls;
+mod purge;
 mod redrive;
 mod settle;
 mod unique;

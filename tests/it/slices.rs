@@ -142,7 +142,7 @@ fn sent(world: &World) -> Vec<String> {
     let snapshot = world.snapshot();
     let queue = catalog::look_up(&snapshot, "users").unwrap();
     let mut ids = Vec::new();
-    for (_, state) in snapshot.states().unwrap().first((queue.id, 0)..=(queue.id, u64::MAX), usize::MAX).unwrap() {
+    for (_, state) in snapshot.states().unwrap().first((queue.rows, 0)..=(queue.rows, u64::MAX), usize::MAX).unwrap() {
         let body = snapshot.bodies().unwrap().get(&state.body).unwrap().unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body.bytes).unwrap();
         ids.push(body["user"]["id"].as_str().unwrap().to_owned());
@@ -175,12 +175,12 @@ fn counted(world: &World, run: u64) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn a_page_goes_in_slices_of_500_records_and_each_is_one_commit() {
+async fn a_page_goes_in_slices_of_80_records_and_each_is_one_commit() {
     let world = world().await;
     let mut run = start_run(&world, "2026-10").await;
     let (mut from, mut ends, before) = (0, Vec::new(), world.queues().store().commits());
     while !matches!(ends.last(), Some(SliceEnd::Page)) {
-        let slice = commit_from(&world, &run, from, page((0..1203).map(user), None)).await.unwrap();
+        let slice = commit_from(&world, &run, from, page((0..203).map(user), None)).await.unwrap();
         run = slice.run;
         assert_eq!(stored(&world, run.id), run, "the cursor is in the commit");
         if let SliceEnd::Record(next) = slice.end {
@@ -190,10 +190,10 @@ async fn a_page_goes_in_slices_of_500_records_and_each_is_one_commit() {
         ends.push(slice.end);
         world.check();
     }
-    assert_eq!(ends, [SliceEnd::Record(500), SliceEnd::Record(1000), SliceEnd::Page]);
+    assert_eq!(ends, [SliceEnd::Record(80), SliceEnd::Record(160), SliceEnd::Page]);
     assert_eq!(world.queues().store().commits() - before, 3);
     assert_eq!((run.fan_out.pages, run.fan_out.position, run.fan_out.finished_at), (1, 0, Some(world.now().wall)));
-    assert_eq!((sent(&world), counted(&world, run.id)), (ids(0..1203), (1203, 0, 0)));
+    assert_eq!((sent(&world), counted(&world, run.id)), (ids(0..203), (203, 0, 0)));
 }
 
 #[tokio::test]
@@ -201,15 +201,15 @@ async fn a_resumed_page_counts_none_of_its_own_rows_as_repeated_and_loses_nobody
     for shift in [0, 1, 7] {
         let world = world().await;
         let run = start_run(&world, "2026-10").await;
-        let first = commit_from(&world, &run, 0, page((0..700).map(user), Some("b"))).await.unwrap();
-        assert_eq!((first.end, first.run.fan_out.position), (SliceEnd::Record(500), 500));
+        let first = commit_from(&world, &run, 0, page((0..120).map(user), Some("b"))).await.unwrap();
+        assert_eq!((first.end, first.run.fan_out.position), (SliceEnd::Record(80), 80));
         // The daemon stopped here. Meanwhile users before the position were removed, and the page moved up.
-        let run = commit_whole(&world, first.run, page((shift..700 + shift).map(user), Some("b"))).await;
-        assert_eq!(sent(&world), ids(0..700 + shift), "moved up by {shift}");
+        let run = commit_whole(&world, first.run, page((shift..120 + shift).map(user), Some("b"))).await;
+        assert_eq!(sent(&world), ids(0..120 + shift), "moved up by {shift}");
         // Others were added in front, and the next page begins with users of this one.
-        let run = commit_whole(&world, run, page((690..800).map(user), None)).await;
-        assert_eq!(counted(&world, run.id), (800, 0, u64::from(10 + shift)), "only the second page repeats users");
-        assert_eq!(sent(&world), ids(0..800));
+        let run = commit_whole(&world, run, page((110..180).map(user), None)).await;
+        assert_eq!(counted(&world, run.id), (180, 0, u64::from(10 + shift)), "only the second page repeats users");
+        assert_eq!(sent(&world), ids(0..180));
     }
 }
 
@@ -217,14 +217,14 @@ async fn a_resumed_page_counts_none_of_its_own_rows_as_repeated_and_loses_nobody
 async fn a_user_that_a_page_names_twice_is_counted_once_however_often_the_page_is_read() {
     let world = world().await;
     let run = start_run(&world, "2026-10").await;
-    let records = || (0..600).map(|id| user(if id == 550 || id == 20 { 7 } else { id }));
+    let records = || (0..120).map(|id| user(if id == 110 || id == 20 { 7 } else { id }));
     let first = commit_from(&world, &run, 0, page(records(), None)).await.unwrap();
-    assert_eq!((first.repeated, first.end), (1, SliceEnd::Record(500)));
+    assert_eq!((first.repeated, first.end), (1, SliceEnd::Record(80)));
     let again = commit_from(&world, &first.run, 0, page(records(), None)).await.unwrap();
-    assert_eq!((again.repeated, again.end, &again.run), (0, SliceEnd::Record(500), &first.run));
-    let last = commit_from(&world, &again.run, 500, page(records(), None)).await.unwrap();
+    assert_eq!((again.repeated, again.end, &again.run), (0, SliceEnd::Record(80), &first.run));
+    let last = commit_from(&world, &again.run, 80, page(records(), None)).await.unwrap();
     assert_eq!((last.repeated, last.end), (1, SliceEnd::Page));
-    assert_eq!(counted(&world, run.id), (598, 0, 2));
+    assert_eq!(counted(&world, run.id), (118, 0, 2));
 }
 
 #[tokio::test]
@@ -232,14 +232,14 @@ async fn a_malformed_record_is_one_letter_wherever_its_page_shows_it() {
     let world = world().await;
     let run = start_run(&world, "2026-10").await;
     let broken = || malformed(r#"{"id":"x","name":"Ada"}"#);
-    let records = || (0..499).map(user).chain([broken()]);
-    let first = commit_from(&world, &run, 0, page(records().chain((500..600).map(user)), None)).await.unwrap();
-    assert_eq!((first.run.fan_out.position, letters(&world).len()), (500, 1));
+    let records = || (0..79).map(user).chain([broken()]);
+    let first = commit_from(&world, &run, 0, page(records().chain((80..120).map(user)), None)).await.unwrap();
+    assert_eq!((first.run.fan_out.position, letters(&world).len()), (80, 1));
     // Two users before it are gone now, and it is on the page once more.
-    let shifted = records().skip(2).chain((500..600).map(user)).chain([broken()]);
+    let shifted = records().skip(2).chain((80..120).map(user)).chain([broken()]);
     let run = commit_whole(&world, first.run, page(shifted, None)).await;
-    assert_eq!((letters(&world).len(), counted(&world, run.id)), (1, (600, 1, 1)));
-    assert!(letters(&world)[0].body.contains(r#""page":0,"index":499"#), "{:?}", letters(&world)[0].body);
+    assert_eq!((letters(&world).len(), counted(&world, run.id)), (1, (120, 1, 1)));
+    assert!(letters(&world)[0].body.contains(r#""page":0,"index":79"#), "{:?}", letters(&world)[0].body);
 }
 
 #[tokio::test]
@@ -383,6 +383,7 @@ async fn a_fan_out_that_dies_gives_its_run_a_state_with_the_letter_until_it_is_r
     assert_eq!((report().state, report().fetch_death), (RunState::Fetching, None));
     die().await;
     queues.purge("letters").await.unwrap();
+    queues.remove_purged().await.unwrap();
     let death = report().fetch_death.expect("it is dead for good");
     assert_eq!((report().state, death.queue.as_str()), (RunState::FetchDead, ""));
     assert!(death.remedy.contains("nightmail send"), "{}", death.remedy);

@@ -162,7 +162,7 @@ async fn a_record_that_does_not_decode_is_named_and_the_check_goes_on() {
         tables.put_bytes("ready", b"short", b"");
     })
     .await;
-    assert_eq!(found[0], "states (2, 6): does not decode: version 9, this build knows 2");
+    assert_eq!(found[0], "states (2, 6): does not decode: version 9, this build knows 3");
     assert!(found.iter().any(|line| line == "ready 0x73686f7274: 5 bytes that are no key of this table"), "{found:?}");
     assert!(found.iter().any(|line| line.starts_with("counts ")), "the rules are looked at all the same: {found:?}");
 }
@@ -258,8 +258,32 @@ async fn a_queue_under_another_number_and_a_history_out_of_step_are_named() {
     insta::assert_snapshot!(found.join("\n"), @r#"
     queues 40: calls itself number 41
     queues 40: its name "odd" does not lead to it
+    queues 40: its row number 2 does not lead to it
+    states (1, 1): does not stand in letters, the index of its last failure
+    queues 40: does not stand in dead_letter_sources
     history (1, 8): calls itself attempt 1
     history (3000, 1): message 3000 is not there
+    "#);
+}
+
+#[tokio::test]
+async fn the_index_of_dead_letters_and_its_counters_out_of_step_are_named() {
+    let found = after(|tables, rows| {
+        let class = 1_u64;
+        tables.put("letters", &(rows.dead, class, 5_u64, 999_u64), &());
+        tables.put("letters", &(rows.orders, class, 5_u64, rows.ready.1), &());
+        tables.put("letter_groups", &(rows.dead, class, rows.orders), &7_u64);
+        tables.put("dead_letter_sources", &("dead".to_owned(), 77_u64), &());
+        tables.put("row_numbers", &88_u32, &nightmail::store::tx::u32_record::U32(77));
+    })
+    .await;
+    insta::assert_snapshot!(found.join("\n"), @r#"
+    row_numbers 88: queue 77 is not there
+    letters (1, 1, 5, 999): belongs to no message
+    letters (2, 1, 5, 6): its message is no dead letter
+    letter_groups (1, 1, 2): says 7, a recount 0
+    letter_groups (2, 1, 0): has no row, a recount says 1
+    dead_letter_sources ("dead", 77): that queue does not name it
     "#);
 }
 
@@ -345,7 +369,7 @@ async fn compaction_gives_the_space_of_deleted_messages_back_to_the_file_system(
             world.queues().send_all(queue, bodies.collect()).await.unwrap();
         }
     }
-    assert_eq!(world.queues().purge("orders").await, Ok(8000));
+    assert_eq!(world.purge("orders").await, Ok(8000));
     let held = compact::compact(&world.options()).unwrap_err();
     assert!(matches!(held, Error::Locked { .. }), "{held}");
     world.close();

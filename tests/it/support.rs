@@ -11,8 +11,8 @@ use nightmail::queue::settle::{self, Ended, Settled};
 use nightmail::queue::{
     Error, Observer, Options, Queues, ReceiptHandle, Receive, Received, RedrivePolicy, RunMessage, Send, Transition,
 };
-use nightmail::queue::{catalog, dump, stats};
-use nightmail::store::record::{Counts, GroupRecord, MessageState, Owner, Phase, QueueRecord, Suspicion};
+use nightmail::queue::{catalog, dump, purge, stats};
+use nightmail::store::record::{Counts, GroupRecord, LetterClass, MessageState, Owner, Phase, QueueRecord, Suspicion};
 use nightmail::store::{self, Disk, Snapshot, Store, Tx};
 use redb::{Database, ReadableDatabase, TableDefinition};
 use tempfile::TempDir;
@@ -174,6 +174,13 @@ impl World {
         self.queues().receive_now(self.queue(queue).id, what).await
     }
 
+    /// Purges a queue and waits until its rows are removed.
+    pub(crate) async fn purge(&self, queue: &str) -> Result<u64, Error> {
+        let purged = self.queues().purge(queue).await;
+        self.queues().remove_purged().await.unwrap();
+        purged
+    }
+
     /// Receives as a client does; the visibility timeout is the queue's, 30 s.
     pub(crate) async fn take(&self, queue: &str, max: usize) -> Vec<Received> {
         self.receive(queue, Receive::for_client(max)).await.unwrap().messages
@@ -237,9 +244,11 @@ impl World {
     pub(crate) fn check_books(&self) {
         let (snapshot, now) = (self.snapshot(), self.now());
         let mut bodies = followers(&snapshot);
+        for rows in purge::left(&snapshot).unwrap() {
+            bodies.extend(check_rows(&snapshot, rows).iter().map(|(_, state)| state.body));
+        }
         for queue in catalog::list(&snapshot).unwrap() {
-            let states = snapshot.states().unwrap().first((queue.id, 0)..=(queue.id, u64::MAX), usize::MAX).unwrap();
-            check_indexes(&snapshot, queue.id, &states);
+            let states = check_rows(&snapshot, queue.rows);
             for (_, state) in &states {
                 assert!(bodies.insert(state.body), "body {} belongs to two messages", state.body);
             }
@@ -257,6 +266,34 @@ impl World {
 
 fn is_suspect(state: &MessageState) -> bool {
     state.suspicion == Suspicion::Suspect
+}
+
+/// Checks the indexes of the messages under that row number, and returns their states.
+fn check_rows(snapshot: &Snapshot, rows: u32) -> Vec<((u32, u64), MessageState)> {
+    let states = snapshot.states().unwrap().first((rows, 0)..=(rows, u64::MAX), usize::MAX).unwrap();
+    check_indexes(snapshot, rows, &states);
+    check_letters(snapshot, rows, &states);
+    states
+}
+
+/// Checks the index of dead letters, and their counters, against the states and histories.
+fn check_letters(snapshot: &Snapshot, rows: u32, states: &[((u32, u64), MessageState)]) {
+    let (mut letters, mut groups) = (Vec::new(), BTreeMap::new());
+    for ((_, sequence), state) in states.iter().filter(|(_, state)| state.source != 0) {
+        let last = snapshot.history().unwrap().last((state.body, 0)..=(state.body, u32::MAX)).unwrap();
+        let last = last.map(|(_, attempt)| attempt);
+        let class = LetterClass::of(last.as_ref()).0;
+        let died_at = last.map_or(state.sent_at, |last| last.ended_at);
+        letters.push((rows, class, died_at.as_millis(), *sequence));
+        *groups.entry((rows, class, state.source)).or_insert(0) += 1;
+    }
+    letters.sort_unstable();
+    let all = (rows, 0, 0, 0)..=(rows, u64::MAX, u64::MAX, u64::MAX);
+    let index = snapshot.letters().unwrap().first(all, usize::MAX).unwrap();
+    assert_eq!(index.into_iter().map(|(key, ())| key).collect::<Vec<_>>(), letters, "the letters are out of step");
+    let all = (rows, 0, 0)..=(rows, u64::MAX, u32::MAX);
+    let counters = snapshot.letter_groups().unwrap().first(all, usize::MAX).unwrap();
+    assert_eq!(counters, groups.into_iter().collect::<Vec<_>>(), "the groups of letters are out of step");
 }
 
 fn check_indexes(snapshot: &Snapshot, queue: u32, states: &[((u32, u64), MessageState)]) {
@@ -360,7 +397,7 @@ fn followers(snapshot: &Snapshot) -> BTreeSet<u64> {
 
 fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64), MessageState)], now: Now) {
     let mut counts = Counts::default();
-    let mut shown: BTreeMap<Seen, u64> = BTreeMap::new();
+    let (mut shown, mut shown_bytes): (BTreeMap<Seen, u64>, u64) = (BTreeMap::new(), 0);
     for (_, state) in states {
         *match state.phase {
             Phase::Ready => &mut counts.ready,
@@ -374,21 +411,35 @@ fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64),
             Phase::Delayed if is_hidden => Seen::Delayed,
             _ => Seen::Ready,
         };
-        *shown.entry(phase).or_default() += 1;
+        if !is_expired(state, queue, now) {
+            *shown.entry(phase).or_default() += 1;
+            shown_bytes += u64::from(state.size_bytes);
+        }
     }
     let keys = (queue.id, [0; 16])..=(queue.id, [u8::MAX; 16]);
     for follower in
         snapshot.uniques().unwrap().first(keys, usize::MAX).unwrap().into_iter().filter_map(|(_, row)| row.follower)
     {
+        if queue.purged.is_some_and(|purge| follower.body < purge.before) {
+            continue;
+        }
         counts.followers += 1;
         counts.follower_bytes += u64::from(follower.size_bytes);
     }
-    let stored = snapshot.counts().unwrap().get(&queue.id).unwrap().unwrap_or_default();
+    let stored = snapshot.counts().unwrap().get(&queue.rows).unwrap().unwrap_or_default();
     assert_eq!(stored, counts, "counts of {}", queue.name);
     let stats = stats::stats(snapshot, queue, now).unwrap();
     let of = |phase| shown.get(&phase).copied().unwrap_or(0);
-    let expected = (of(Seen::Ready), of(Seen::Delayed), of(Seen::InFlight), counts.bytes);
+    let expected = (of(Seen::Ready), of(Seen::Delayed), of(Seen::InFlight), shown_bytes);
     assert_eq!((stats.ready, stats.delayed, stats.in_flight, stats.bytes), expected, "stats of {}", queue.name);
+}
+
+/// Statistics leave it out, although no sweep has removed it yet.
+fn is_expired(state: &MessageState, queue: &QueueRecord, now: Now) -> bool {
+    let retention = queue.attributes.retention_ms.map(Duration::from_millis);
+    let expires = state.expires_at != Timestamp::ZERO && state.source == 0 && state.phase != Phase::InFlight;
+    retention.is_some_and(|retention| state.sent_at.after(retention) <= now.wall)
+        || (expires && state.expires_at <= now.wall)
 }
 
 /// A phase as statistics count it at the present time.
@@ -462,20 +513,24 @@ pub(crate) fn sealed_in(table: u8, key: &[u8], value: &[u8]) -> Vec<u8> {
 
 /// The number of a table in docs/format.md.
 pub(crate) fn table_number(name: &str) -> u8 {
-    let found = TABLES.iter().find(|(_, table)| *table == name);
+    let found = described().into_iter().find(|(_, table)| *table == name);
     found.unwrap_or_else(|| panic!("docs/format.md has no table {name}")).0
 }
 
-/// The tables of docs/format.md with their numbers.
-pub(crate) static TABLES: LazyLock<Vec<(u8, &str)>> = LazyLock::new(|| {
-    let tables = include_str!("../../docs/format.md").split_once("## Tables").unwrap().1;
-    let cells = tables.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
-    let named = cells.filter_map(|cells| Some((cells.get(1)?.parse().ok()?, cells.get(2)?.trim_matches('`'))));
-    named.take(TABLES_COUNT).collect()
-});
+/// The tables of docs/format.md with their numbers, of format 3.
+pub(crate) static TABLES: LazyLock<Vec<(u8, &str)>> =
+    LazyLock::new(|| described().into_iter().take(TABLES_COUNT).collect());
 
-/// How many tables a store has.
+/// How many tables a store of format 3 has.
 pub(crate) const TABLES_COUNT: usize = 23;
+
+/// All tables of docs/format.md with their numbers.
+fn described() -> Vec<(u8, &'static str)> {
+    let tables = include_str!("../../docs/format.md").split_once("## Tables").unwrap().1;
+    let tables = tables.split_once("Rows of `meta`").unwrap().0;
+    let cells = tables.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    cells.filter_map(|cells| Some((cells.get(1)?.parse().ok()?, cells.get(2)?.trim_matches('`')))).collect()
+}
 
 #[derive(Debug)]
 struct Backend(Arc<dyn Disk>);

@@ -161,12 +161,7 @@ impl Control {
         Ok(match request {
             Request::StartRedrive(what) => Answer::Started(self.queues.start_redrive(what).await?),
             Request::CancelRedrive { id } => Answer::Count(self.queues.cancel_redrive(id).await?),
-            Request::Purge { queue } => {
-                let queues = self.queues.clone();
-                // In a task of its own: a purge that has begun goes on when its client disconnects.
-                let purged = tokio::spawn(async move { queues.purge(&queue).await }).await;
-                Answer::Count(purged.map_err(|error| failure(FailureKind::Store, error))??)
-            }
+            Request::Purge { queue } => Answer::Count(self.queues.purge(&queue).await?),
             Request::Send { queue, body, with } => {
                 Answer::Sent(self.queues.send(&queue, message(body, *with)).await?.message_id)
             }

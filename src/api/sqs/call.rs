@@ -146,7 +146,11 @@ impl Call<'_> {
     /// The handle of a message of that queue.
     pub(super) fn handle(&self, queue: &QueueRecord, text: Option<&String>) -> Result<ReceiptHandle, Error> {
         let text = text.filter(|text| !text.is_empty()).ok_or_else(|| Error::missing("ReceiptHandle"))?;
-        self.receipts().open(text).filter(|handle| handle.queue == queue.id).ok_or_else(|| {
+        let handle = match self.receipts().open(text) {
+            Some(handle) if self.queues().is_of(handle, queue.id)? => Some(handle),
+            _ => None,
+        };
+        handle.ok_or_else(|| {
             let text = format!("The input receipt handle \"{}\" is not a valid receipt handle.", address::shown(text));
             Error::new(Code::ReceiptHandleIsInvalid, text)
         })

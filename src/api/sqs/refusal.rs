@@ -72,6 +72,7 @@ const fn code(error: &queue::Error) -> Code {
         E::DiskFull { .. } => Code::ServiceUnavailable,
         E::Exists { .. } => Code::QueueNameExists,
         E::DeletedRecently(_) => Code::QueueDeletedRecently,
+        E::PurgeInProgress(_) => Code::PurgeQueueInProgress,
         E::ReceiptHandle(_) => Code::ReceiptHandleIsInvalid,
         E::NotInFlight => Code::MessageNotInflight,
         E::RedriveNotFound(_) => Code::ResourceNotFound,
@@ -87,6 +88,9 @@ fn message(error: &queue::Error) -> Option<String> {
             return Some(format!(
                 "A queue already exists with the same name and a different value for attribute {what}"
             ));
+        }
+        E::PurgeInProgress(queue) => {
+            return Some(format!("Only one PurgeQueue operation on {queue} is allowed every 60 seconds."));
         }
         E::DeletedRecently(_) => {
             "You must wait 60 seconds after deleting a queue before you can create another with the same name."

@@ -11,10 +11,8 @@ use crate::store::record::{QueueRecord, Selection};
 
 use super::super::{Error, catalog, dead};
 use super::token::{self, Token};
-use super::{Redrive, SCAN_MAX, select};
+use super::{LOOKED_AT_MAX, Redrive, counting};
 
-/// A preview lists this many of its letters.
-pub const SAMPLE_MAX: usize = 10;
 /// An error that names what is known lists this many.
 const KNOWN_MAX: usize = 10;
 /// At most this many runs are told apart to name those that are known.
@@ -36,6 +34,9 @@ pub struct Preview {
     /// The first few of the letters.
     #[serde(default)]
     pub sample: Vec<MessageId>,
+    /// Set when not all letters were looked at, at most [`super::LOOKED_AT_MAX`]: more may match.
+    #[serde(default)]
+    pub is_more: bool,
 }
 
 /// A redrive that was counted and can start.
@@ -58,42 +59,42 @@ pub fn plan(snapshot: &Snapshot, redrive: &Redrive, now: Timestamp) -> Result<Pl
     let from = catalog::look_up(snapshot, &redrive.from)?;
     let to = redrive.to.as_deref().map(|name| catalog::look_up(snapshot, name)).transpose()?;
     super::check(redrive)?;
-    let queues = catalog::list(snapshot)?;
-    super::check_source(redrive, &queues)?;
-    let names: BTreeMap<u32, String> = queues.into_iter().map(|queue| (queue.id, queue.name)).collect();
+    if snapshot.dead_letter_sources()?.first(catalog::sources_of(&redrive.from), 1)?.is_empty() {
+        return Err(Error::NotDeadLetterQueue(redrive.from.clone()));
+    }
     let store = snapshot.store_number()?;
     let pinned = redrive.as_of.as_deref().map(|text| token::check(text, store, redrive, from.id)).transpose()?;
+    let at = pinned.map_or(now, |token| token.at);
+    let selection = resolve(redrive, at);
+    let counted = counting::count(snapshot, &from, &selection, pinned.map(|token| token.as_of))?;
+    let is_selective = pinned.is_some() || selection != Selection::default();
+    if counted.matching == 0 && is_selective && !counted.is_more {
+        return Err(nothing_matches(snapshot, &from, &selection, counted.letters)?);
+    }
     let token = match pinned {
         Some(token) => token,
         None => {
-            let selection = token::selection_digest(redrive);
-            Token { queue: from.id, as_of: snapshot.last_id()?, at: now, selection }
+            let (as_of, digest) = (snapshot.last_id()?, token::selection_digest(redrive));
+            Token { queue: from.id, as_of, at, matching: counted.matching, selection: digest }
         }
     };
-    let selection = resolve(redrive, token.at);
-    let mut preview = Preview { as_of: token.to_text(store), ..Preview::default() };
-    let mut next = 0;
-    loop {
-        let letters = snapshot.states()?.first((from.id, next)..=(from.id, u64::MAX), SCAN_MAX)?;
-        let Some(((_, last), _)) = letters.last() else { break };
-        next = last + 1;
-        for (_, state) in &letters {
-            preview.letters += 1;
-            if state.arrival_seq <= token.as_of && select::matches(&mut &*snapshot, &selection, state)? {
-                preview.matching += 1;
-                if preview.sample.len() < SAMPLE_MAX {
-                    preview.sample.push(state.message_id);
-                }
-                let destination = to.as_ref().map(|queue| queue.name.clone());
-                let destination = destination.or_else(|| names.get(&state.source).cloned()).unwrap_or_default();
-                *preview.destinations.entry(destination).or_default() += 1;
-            }
-        }
+    let mut destinations = BTreeMap::new();
+    for (source, count) in &counted.sources {
+        let name = match &to {
+            Some(to) => to.name.clone(),
+            None => snapshot.queues()?.get(source)?.map(|queue| queue.name).unwrap_or_default(),
+        };
+        *destinations.entry(name).or_default() += count;
     }
-    let is_selective = pinned.is_some() || selection != Selection::default();
-    if preview.matching == 0 && is_selective {
-        return Err(nothing_matches(snapshot, &from, &selection, preview.letters)?);
-    }
+    let preview = Preview {
+        letters: counted.letters,
+        // Where not all were looked at, the preview that gave the token may have seen more.
+        matching: if counted.is_more { counted.matching.max(token.matching) } else { counted.matching },
+        destinations,
+        as_of: token.to_text(store),
+        sample: counted.sample,
+        is_more: counted.is_more,
+    };
     Ok(Plan { preview, selection, as_of: pinned.map(|token| token.as_of) })
 }
 
@@ -139,13 +140,16 @@ fn nothing_matches(
     Ok(Error::NothingMatches { queue, letters })
 }
 
-/// The runs that letters of the queue belong to, with the number of letters.
+/// The runs that letters of the queue belong to, with the number of letters; of the first [`LOOKED_AT_MAX`] letters.
 fn runs(snapshot: &Snapshot, from: &QueueRecord) -> Result<BTreeMap<u64, u64>, Error> {
     let bodies = snapshot.bodies()?;
     let mut runs = BTreeMap::new();
     let mut fault = None;
-    snapshot.states()?.scan((from.id, 0)..=(from.id, u64::MAX), |_, state| match bodies.get(&state.body) {
+    let mut seen = 0;
+    snapshot.states()?.scan((from.rows, 0)..=(from.rows, u64::MAX), |_, state| match bodies.get(&state.body) {
+        Ok(_) if seen == LOOKED_AT_MAX => ControlFlow::Break(()),
         Ok(body) => {
+            seen += 1;
             let run = body.map_or(0, |body| body.run);
             if run != 0 && (runs.len() < RUNS_MAX || runs.contains_key(&run)) {
                 *runs.entry(run).or_default() += 1;

@@ -18,7 +18,7 @@ pub const STEP_MAX: usize = 250;
 /// # Errors
 /// A storage fault.
 pub fn outdated(snapshot: &Snapshot) -> Result<Vec<u64>, Error> {
-    let queues: BTreeSet<u32> = catalog::all(snapshot)?.into_iter().map(|queue| queue.id).collect();
+    let queues: BTreeSet<u32> = catalog::list(snapshot)?.into_iter().map(|queue| queue.id).collect();
     let mut ended: BTreeMap<u32, usize> = BTreeMap::new();
     let mut outdated = Vec::new();
     for (id, redrive) in snapshot.redrives()?.first(0..=u64::MAX, usize::MAX)?.into_iter().rev() {

@@ -47,14 +47,14 @@ pub(super) fn matches(
     Ok(died_so(source, selection, letter)? && holds(source, selection, letter)?)
 }
 
-/// Whether the letter's last failure fits the selection. A letter without an attempt was sent to the queue directly,
-/// and its sent time counts as the time of death.
+/// Whether the letter's last failure fits the selection. A message that was sent to the queue directly is of no class of
+/// failure, whatever attempts it had there, and its sent time counts as the time of death.
 fn died_so(source: &mut impl Source, selection: &Selection, letter: &MessageState) -> Result<bool, store::Error> {
     let Selection { fingerprint, died_from, died_before, error_contains, .. } = selection;
     if fingerprint.is_none() && died_from.is_none() && died_before.is_none() && error_contains.is_none() {
         return Ok(true);
     }
-    let last = source.last_attempt(letter)?;
+    let last = if letter.source == 0 { None } else { source.last_attempt(letter)? };
     let died_at = last.as_ref().map_or(letter.sent_at, |attempt| attempt.ended_at);
     let text = last.as_ref().and_then(|attempt| attempt.failure.as_ref()).map(|failure| failure.text.as_str());
     Ok(fingerprint.is_none_or(|wanted| last.as_ref().and_then(Attempt::fingerprint) == Some(wanted))

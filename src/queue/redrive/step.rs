@@ -1,8 +1,10 @@
 //! One bounded step of a redrive or of an undo. The cursor and the moves are one commit.
 
+use std::ops::RangeInclusive;
+
 use crate::base::{LeaseTime, Now, Timestamp};
 use crate::store::record::{
-    Canary, MessageState, Phase, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy,
+    Canary, LetterBefore, MessageState, Phase, QueueRecord, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy,
 };
 use crate::store::{self, Tx};
 
@@ -94,7 +96,7 @@ fn forward(
 ) -> Result<(), Error> {
     // The cursor is a sequence number, so letters that are removed meanwhile do not disturb it.
     let from = record.done + 1;
-    let letters = tx.states()?.first((record.from, from)..=(record.from, record.last.max(from)), SCAN_MAX)?;
+    let letters = first(tx, record.from, from..=record.last.max(from))?;
     // Counted before the loop: fewer than a full scan means that no letter of the range is left behind it.
     let seen_all = letters.len() < SCAN_MAX;
     let mut left = budget;
@@ -112,7 +114,7 @@ fn forward(
         let is_held = state.phase == Phase::InFlight && state.visible_at > now.lease;
         if !is_held && state.arrival_seq <= record.as_of && select::matches(tx, &record.selection, &state)? {
             let to = record.to.unwrap_or(state.source);
-            let Some(queue) = tx.queues()?.get(&to)?.filter(|queue| queue.deleted_at.is_none()) else {
+            let Some(queue) = tx.queue(to)?.filter(|queue| queue.deleted_at.is_none()) else {
                 record.state = RedriveState::Failed { at: now.wall, why: no_destination(&state, to) };
                 return Ok(());
             };
@@ -127,7 +129,7 @@ fn forward(
                     return Ok(());
                 }
             };
-            move_back(tx, observer, key, &state, (record.id, to), room, now.wall)?;
+            move_back(tx, observer, key, &state, (record.id, queue.rows), room, now.wall)?;
             record.moved += 1;
             left -= 1;
         }
@@ -144,13 +146,22 @@ fn move_back(
     observer: &dyn Observer,
     key: Key,
     state: &MessageState,
-    (redrive, to): (u64, u32),
+    (redrive, to_rows): (u64, u32),
     room: Room,
     now: Timestamp,
 ) -> Result<(), store::Error> {
     let sequence = tx.fresh_id()?;
     // The attempt number continues, because it is part of the history's key; the charged attempts start at zero.
     let fresh = state::fresh(sequence, state.body, state.size_bytes, now);
+    let was = LetterBefore {
+        sequence: key.1,
+        message_id: state.message_id,
+        sent_at: state.sent_at,
+        first_received_at: state.first_received_at,
+        received_at: state.received_at,
+        receive_count: state.receive_count,
+        attempts_charged: state.attempts_charged,
+    };
     let back = MessageState {
         attempts: state.attempts,
         group: state.group,
@@ -158,13 +169,13 @@ fn move_back(
         // It was driven back to be processed: an expiry that has passed meanwhile would drop it.
         expires_at: if state.expires_at <= now { Timestamp::ZERO } else { state.expires_at },
         unique: state.unique,
-        redriven_by: Some(RedrivenBy { redrive, source: state.source }),
+        redriven_by: Some(RedrivenBy { redrive, source: state.source, was: Some(was) }),
         ..fresh
     };
     observer::interrupt(tx, observer, state, now)?;
     messages::remove(tx, key, state)?;
-    messages::insert(tx, (to, sequence), &back, room)?;
-    holder::moved(tx, state, key, (to, sequence))?;
+    messages::insert(tx, (to_rows, sequence), &back, room)?;
+    holder::moved(tx, state, key, (to_rows, sequence))?;
     observer::notify(tx, observer, state, Transition::Redriven, now)
 }
 
@@ -178,13 +189,12 @@ fn undo(
     now: Timestamp,
 ) -> Result<(), Error> {
     let undone = record.undoes.unwrap_or_default();
-    let Some(from) = tx.queues()?.get(&record.from)? else {
+    let Some(from) = tx.queue(record.from)?.filter(|queue| queue.deleted_at.is_none()) else {
         let why = format!("queue number {} is gone", record.from);
         record.state = RedriveState::Failed { at: now, why };
         return Ok(());
     };
-    let range = (record.at_queue, record.done + 1)..=(record.at_queue, record.last.max(record.done + 1));
-    let messages = tx.states()?.first(range, SCAN_MAX)?;
+    let messages = first(tx, record.at_queue, record.done + 1..=record.last.max(record.done + 1))?;
     let seen_all = messages.len() < SCAN_MAX;
     let mut left = budget;
     for (key, state) in messages {
@@ -211,6 +221,13 @@ fn undo(
     Ok(())
 }
 
+/// The first messages of a queue with those sequence numbers; none when it is deleted.
+fn first(tx: &mut Tx<'_>, queue: u32, range: RangeInclusive<u64>) -> Result<Vec<(Key, MessageState)>, store::Error> {
+    let Some(queue) = tx.queue(queue)?.filter(|queue| queue.deleted_at.is_none()) else { return Ok(Vec::new()) };
+    let (first, last) = range.into_inner();
+    tx.states()?.first((queue.rows, first)..=(queue.rows, last), SCAN_MAX)
+}
+
 fn take_back(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
@@ -222,15 +239,25 @@ fn take_back(
     // While `redriven_by` is still set: the letter below clears it.
     redrive_outcomes::undone(tx, state)?;
     messages::remove(tx, key, state)?;
-    let letter = MessageState {
+    let back = MessageState {
         source: redriven_by.source,
         arrival_seq: tx.fresh_id()?,
         redriven_by: None,
         ..state::unleased(state, Phase::Ready, LeaseTime::ZERO)
     };
-    messages::insert(tx, (to.id, key.1), &letter, Room::for_letter())?;
-    holder::moved(tx, state, key, (to.id, key.1))?;
-    ending::notify_death(tx, observer, state, &to.name, now)
+    // No other message has had its sequence number meanwhile: they are unique across the store.
+    let (sequence, letter) = match redriven_by.was {
+        Some(was) => {
+            let LetterBefore { message_id, sent_at, first_received_at, received_at, .. } = was;
+            let (receive_count, attempts_charged) = (was.receive_count, was.attempts_charged);
+            let times = MessageState { message_id, sent_at, first_received_at, received_at, ..back };
+            (was.sequence, MessageState { receive_count, attempts_charged, ..times })
+        }
+        None => (key.1, back),
+    };
+    messages::insert(tx, (to.rows, sequence), &letter, Room::for_letter())?;
+    holder::moved(tx, state, key, (to.rows, sequence))?;
+    ending::notify_death(tx, observer, &letter, &to.name, now)
 }
 
 fn no_destination(state: &MessageState, to: u32) -> String {

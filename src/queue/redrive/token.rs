@@ -11,9 +11,9 @@ use crate::store::record::Selection;
 use super::{Error, Redrive};
 
 /// The first byte of a token's bytes.
-const VERSION: u8 = 1;
-/// Version, queue, moment in the id series, moment, digest, seal.
-const BYTES: usize = 1 + 4 + 8 + 8 + 8 + 8;
+const VERSION: u8 = 2;
+/// Version, queue, moment in the id series, moment, letters that matched, digest, seal.
+const BYTES: usize = 1 + 4 + 8 + 8 + 8 + 8 + 8;
 
 /// What a token says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) struct Token {
     pub(super) as_of: u64,
     /// When the preview was made; ages in its selection count from here.
     pub(super) at: Timestamp,
+    /// Letters that it found to match.
+    pub(super) matching: u64,
     /// The digest of its selection, as [`selection_digest`] makes it.
     pub(super) selection: [u8; 8],
 }
@@ -47,18 +49,20 @@ impl Token {
         let (queue, rest) = rest.split_first_chunk::<4>()?;
         let (as_of, rest) = rest.split_first_chunk::<8>()?;
         let (at, rest) = rest.split_first_chunk::<8>()?;
+        let (matching, rest) = rest.split_first_chunk::<8>()?;
         Some(Self {
             queue: u32::from_be_bytes(*queue),
             as_of: u64::from_be_bytes(*as_of),
             at: Timestamp::from_millis(u64::from_be_bytes(*at)),
+            matching: u64::from_be_bytes(*matching),
             selection: rest.try_into().ok()?,
         })
     }
 
     fn body(&self) -> Vec<u8> {
         let (queue, as_of) = (self.queue.to_be_bytes(), self.as_of.to_be_bytes());
-        let at = self.at.as_millis().to_be_bytes();
-        [&[VERSION][..], &queue, &as_of, &at, &self.selection].concat()
+        let (at, matching) = (self.at.as_millis().to_be_bytes(), self.matching.to_be_bytes());
+        [&[VERSION][..], &queue, &as_of, &at, &matching, &self.selection].concat()
     }
 }
 
@@ -106,7 +110,8 @@ mod tests {
 
     #[test]
     fn a_token_reads_in_its_own_store_and_with_no_digit_changed() {
-        let token = Token { queue: 7, as_of: 1 << 40, at: Timestamp::from_secs(1_800_000_000), selection: [9; 8] };
+        let token =
+            Token { queue: 7, as_of: 1 << 40, at: Timestamp::from_secs(1_800_000_000), matching: 3, selection: [9; 8] };
         let text = token.to_text(5);
         assert_eq!(Token::read(&text, 5), Some(token));
         assert_eq!(Token::read(&text, 6), None, "another store");

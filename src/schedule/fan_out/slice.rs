@@ -10,8 +10,8 @@ use crate::store::record::{FanOutProgress, RunRecord};
 use super::page::{PreparedMessage, PreparedPage, PreparedRecord};
 use super::{Error, FanOutOptions, cursor, cycle};
 
-/// A slice has at most this many records.
-pub const RECORDS_MAX: usize = 500;
+/// A slice has at most this many records; each has about six rows.
+pub const RECORDS_MAX: usize = 80;
 
 /// What a slice came to.
 #[derive(Debug)]

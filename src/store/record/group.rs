@@ -6,7 +6,7 @@ use crate::base::{LeaseTime, MessageId, Timestamp};
 
 use super::Record;
 use super::layout::Reader;
-use super::postcard::postcard_records;
+use super::postcard::{decode, encode, postcard_records};
 
 /// A message group of a queue; the row exists while the group has messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,9 +141,59 @@ pub struct Follower {
     pub sent_at: Timestamp,
     /// Its expiry; zero for never.
     pub expires_at: Timestamp,
+    /// When its delay ends; zero without one.
+    pub visible_at: LeaseTime,
 }
 
-postcard_records!(1: DedupRecord, UniqueRecord);
+postcard_records!(1: DedupRecord);
+
+const UNIQUE_VERSION: u8 = 2;
+
+/// The record of version 1, whose follower had no delay.
+#[derive(Deserialize)]
+struct UniqueRecord1 {
+    queue: u32,
+    sequence: u64,
+    follower: Option<Follower1>,
+}
+
+#[derive(Deserialize)]
+struct Follower1 {
+    body: u64,
+    message_id: MessageId,
+    size_bytes: u32,
+    priority: u32,
+    sent_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl From<UniqueRecord1> for UniqueRecord {
+    fn from(old: UniqueRecord1) -> Self {
+        let follower = old.follower.map(|old| Follower {
+            body: old.body,
+            message_id: old.message_id,
+            size_bytes: old.size_bytes,
+            priority: old.priority,
+            sent_at: old.sent_at,
+            expires_at: old.expires_at,
+            visible_at: LeaseTime::ZERO,
+        });
+        Self { queue: old.queue, sequence: old.sequence, follower }
+    }
+}
+
+impl Record for UniqueRecord {
+    fn encode(&self) -> Vec<u8> {
+        encode(UNIQUE_VERSION, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.first() {
+            Some(1) => decode::<UniqueRecord1>(1, bytes).map(Self::from),
+            _ => decode(UNIQUE_VERSION, bytes),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

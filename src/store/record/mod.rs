@@ -9,6 +9,7 @@ mod counts;
 mod effect;
 mod group;
 mod layout;
+mod letter;
 mod postcard;
 mod queue;
 mod redrive;
@@ -21,9 +22,10 @@ pub use cold::{
 pub use counts::{Counts, RedriveTotals, RunTotals};
 pub use effect::{EffectRecord, IntentRecord, UserText};
 pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
-pub use queue::{Fifo, KeptAttributes, Pause, QueueAttributes, QueueRecord, RedriveAllow, Scope};
+pub use letter::LetterClass;
+pub use queue::{Fifo, KeptAttributes, Pause, Purge, QueueAttributes, QueueRecord, RedriveAllow, Scope};
 pub use redrive::{Canary, RedriveRecord, RedriveState, Selection};
-pub use state::{Group, MessageState, Owner, Phase, RedrivenBy, Suspicion, UniqueRef};
+pub use state::{Group, LetterBefore, MessageState, Owner, Phase, RedrivenBy, Suspicion, UniqueRef};
 
 /// The first half of a SHA-256: of a message group's id, a deduplication id, a unique key.
 pub type Digest = [u8; 16];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Timestamp;
+use crate::base::{LeaseTime, Timestamp};
 
 use super::Record;
 use super::postcard::{decode, encode, postcard_records};
@@ -28,6 +28,23 @@ pub struct QueueRecord {
     pub paused: Option<Pause>,
     /// Set when the queue was deleted: its messages are removed in steps, then this record.
     pub deleted_at: Option<Timestamp>,
+    /// The number that the keys of its messages and of their indexes carry: its own until the first purge, which gives
+    /// it a fresh one. What stands under an earlier number is purged and is removed in steps.
+    pub rows: u32,
+    /// The latest purge.
+    pub purged: Option<Purge>,
+    /// Set while a new delay of a FIFO queue has not reached all messages: those from this sequence number on have the
+    /// old one.
+    pub delays_from: Option<u64>,
+}
+
+/// A purge of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purge {
+    /// The number of the store's series at which it was: followers with an earlier body are purged.
+    pub before: u64,
+    /// When it was.
+    pub at: LeaseTime,
 }
 
 /// A pause of a queue.
@@ -103,7 +120,39 @@ pub struct KeptAttributes(pub BTreeMap<String, String>);
 
 postcard_records!(1: KeptAttributes);
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// The record of version 2.
+#[derive(Deserialize)]
+struct QueueRecord2 {
+    id: u32,
+    name: String,
+    created_at: Timestamp,
+    modified_at: Timestamp,
+    attributes: QueueAttributes,
+    tags: BTreeMap<String, String>,
+    paused: Option<Pause>,
+    deleted_at: Option<Timestamp>,
+}
+
+impl From<QueueRecord2> for QueueRecord {
+    fn from(old: QueueRecord2) -> Self {
+        let QueueRecord2 { id, name, created_at, modified_at, attributes, tags, paused, deleted_at } = old;
+        Self {
+            id,
+            name,
+            created_at,
+            modified_at,
+            attributes,
+            tags,
+            paused,
+            deleted_at,
+            rows: id,
+            purged: None,
+            delays_from: None,
+        }
+    }
+}
 
 /// The record of version 1.
 #[derive(Deserialize)]
@@ -147,6 +196,9 @@ impl From<QueueRecord1> for QueueRecord {
             tags: BTreeMap::new(),
             paused: None,
             deleted_at: None,
+            rows: old.id,
+            purged: None,
+            delays_from: None,
         }
     }
 }
@@ -159,6 +211,7 @@ impl Record for QueueRecord {
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         match bytes.first() {
             Some(1) => decode::<QueueRecord1>(1, bytes).map(Self::from),
+            Some(2) => decode::<QueueRecord2>(2, bytes).map(Self::from),
             _ => decode(VERSION, bytes),
         }
     }

@@ -53,6 +53,27 @@ pub struct RedrivenBy {
     pub redrive: u64,
     /// The queue that the letter had died from.
     pub source: u32,
+    /// The letter as it was, for an undo; `None` when an earlier version redrove it.
+    pub was: Option<LetterBefore>,
+}
+
+/// What a redrive changes of a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetterBefore {
+    /// Its place in the dead-letter queue.
+    pub sequence: u64,
+    /// Its id.
+    pub message_id: MessageId,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// When it was first received.
+    pub first_received_at: Timestamp,
+    /// When it was last received.
+    pub received_at: LeaseTime,
+    /// SQS's receive count.
+    pub receive_count: u32,
+    /// Attempts charged in the dead-letter queue.
+    pub attempts_charged: u32,
 }
 
 /// Whether a message may be what made the daemon crash.
@@ -100,7 +121,7 @@ pub struct MessageState {
     /// Identifies the latest receive in its receipt handle; set by receive, zero once a worker has settled it.
     pub lease: u64,
     /// When it entered its queue, as a number of the store's series: at first its sequence number, a greater number
-    /// once it died. A purge or redrive affects only messages that entered before it began.
+    /// once it died. A redrive affects only messages that entered before it began.
     pub arrival_seq: u64,
     /// The message's size as SQS counts it: text, and names, types and values of attributes. Stored here so that counts
     /// need not read the body.
@@ -121,7 +142,11 @@ pub struct MessageState {
     pub suspicion: Suspicion,
 }
 
-const VERSION: u8 = 2;
+/// Written when no letter stands behind the redrive.
+const VERSION_2: u8 = 2;
+const VERSION: u8 = 3;
+/// What version 3 has behind the redrive of a letter.
+const BEFORE_BYTES: usize = 8 + 16 + 3 * 8 + 2 * 4;
 /// The fields that every state has.
 const BYTES: usize = 4 + 8 + 16 + 5 * 8 + 3 * 4 + 2 * 8 + 2 * 4;
 /// As version 1 had them: the same without the flags.
@@ -151,6 +176,11 @@ impl MessageState {
             | ((self.suspicion as u8) << SUSPICION_SHIFT)
     }
 
+    /// The letter that an undo brings back.
+    fn was(&self) -> Option<&LetterBefore> {
+        self.redriven_by.as_ref().and_then(|redriven_by| redriven_by.was.as_ref())
+    }
+
     fn encode_extras(&self, out: &mut Vec<u8>) {
         if let Some(group) = &self.group {
             out.extend(group.id);
@@ -168,19 +198,30 @@ impl MessageState {
         if let Some(redriven_by) = &self.redriven_by {
             out.extend(redriven_by.redrive.to_be_bytes());
             out.extend(redriven_by.source.to_be_bytes());
+            if let Some(was) = &redriven_by.was {
+                out.extend(was.sequence.to_be_bytes());
+                out.extend(was.message_id.as_bytes());
+                out.extend(was.sent_at.as_millis().to_be_bytes());
+                out.extend(was.first_received_at.as_millis().to_be_bytes());
+                out.extend(was.received_at.as_millis().to_be_bytes());
+                out.extend(was.receive_count.to_be_bytes());
+                out.extend(was.attempts_charged.to_be_bytes());
+            }
         }
     }
 }
 
 impl Record for MessageState {
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(BYTES + extra_bytes(self.flags()));
+        let before = if self.was().is_some() { BEFORE_BYTES } else { 0 };
+        let mut out = Vec::with_capacity(BYTES + extra_bytes(self.flags()) + before);
         self.encode_into(&mut out);
         out
     }
 
     fn encode_into(&self, out: &mut Vec<u8>) {
-        out.extend([VERSION, self.phase as u8, self.owner as u8, self.flags()]);
+        let version = if self.was().is_some() { VERSION } else { VERSION_2 };
+        out.extend([version, self.phase as u8, self.owner as u8, self.flags()]);
         out.extend(self.body.to_be_bytes());
         out.extend(self.message_id.as_bytes());
         for ms in [
@@ -205,17 +246,26 @@ impl Record for MessageState {
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         let flags = match (bytes.first(), bytes.get(3)) {
             (Some(1), _) => 0,
-            (Some(&VERSION), Some(flags)) => *flags,
-            (Some(&VERSION), None) | (None, _) => return Err(format!("expected {BYTES} bytes, found {}", bytes.len())),
+            (Some(&(VERSION | VERSION_2)), Some(flags)) => *flags,
+            (Some(&(VERSION | VERSION_2)), None) | (None, _) => {
+                return Err(format!("expected {BYTES} bytes, found {}", bytes.len()));
+            }
             (Some(&found), _) => return Err(unknown(found, VERSION)),
         };
         if flags & IS_ORDERED != 0 && flags & HAS_GROUP == 0 {
             return Err(format!("unknown flags {flags:#010b}"));
         }
-        let length = if bytes[0] == VERSION { BYTES + extra_bytes(flags) } else { BYTES_1 };
+        if bytes[0] == VERSION && flags & WAS_REDRIVEN == 0 {
+            return Err(format!("version {VERSION} of a message that was not redriven"));
+        }
+        let length = match bytes[0] {
+            VERSION => BYTES + extra_bytes(flags) + BEFORE_BYTES,
+            VERSION_2 => BYTES + extra_bytes(flags),
+            _ => BYTES_1,
+        };
         let mut read = Reader::of(bytes, length)?;
         let (phase, owner) = (phase(read.u8())?, owner(read.u8())?);
-        if bytes[0] == VERSION {
+        if bytes[0] != 1 {
             read.u8();
         }
         let has = |flag: u8| flags & flag != 0;
@@ -240,10 +290,24 @@ impl Record for MessageState {
             priority: if has(HAS_PRIORITY) { read.u32() } else { 0 },
             expires_at: if has(EXPIRES) { read.timestamp() } else { Timestamp::ZERO },
             unique: has(IS_UNIQUE).then(|| UniqueRef { queue: read.u32(), key: read.array() }),
-            redriven_by: has(WAS_REDRIVEN).then(|| RedrivenBy { redrive: read.u64(), source: read.u32() }),
+            redriven_by: has(WAS_REDRIVEN).then(|| redriven_by(&mut read, bytes[0])),
             suspicion: suspicion(flags),
         })
     }
+}
+
+fn redriven_by(read: &mut Reader<'_>, version: u8) -> RedrivenBy {
+    let (redrive, source) = (read.u64(), read.u32());
+    let was = (version == VERSION).then(|| LetterBefore {
+        sequence: read.u64(),
+        message_id: MessageId::from_bytes(read.array()),
+        sent_at: read.timestamp(),
+        first_received_at: read.timestamp(),
+        received_at: read.lease_time(),
+        receive_count: read.u32(),
+        attempts_charged: read.u32(),
+    });
+    RedrivenBy { redrive, source, was }
 }
 
 fn extra_bytes(flags: u8) -> usize {
@@ -318,7 +382,7 @@ mod tests {
             priority: if has(1) { 5 } else { 0 },
             expires_at: Timestamp::from_millis(if has(2) { 77 } else { 0 }),
             unique: has(3).then_some(UniqueRef { queue: 3, key: [9; 16] }),
-            redriven_by: has(4).then_some(RedrivenBy { redrive: 4, source: 6 }),
+            redriven_by: has(4).then_some(RedrivenBy { redrive: 4, source: 6, was: None }),
             suspicion: suspicion(extras & 0b1100_0000),
             ..plain()
         }
@@ -328,7 +392,19 @@ mod tests {
     fn a_state_reads_back_as_it_was_written_with_any_of_its_extras() {
         for extras in 0..=255 {
             let state = with(extras);
-            assert_eq!(MessageState::decode(&state.encode()), Ok(state));
+            assert_eq!(MessageState::decode(&state.encode()), Ok(state.clone()));
+            let was = LetterBefore {
+                sequence: 1,
+                message_id: MessageId::from_bytes([2; 16]),
+                sent_at: Timestamp::from_millis(3),
+                first_received_at: Timestamp::from_millis(4),
+                received_at: LeaseTime::from_millis(5),
+                receive_count: 6,
+                attempts_charged: 7,
+            };
+            let redriven_by = Some(RedrivenBy { redrive: 4, source: 6, was: Some(was) });
+            let redriven = MessageState { redriven_by, ..state };
+            assert_eq!(MessageState::decode(&redriven.encode()), Ok(redriven));
         }
     }
 
@@ -339,7 +415,7 @@ mod tests {
         bytes[0] = 1;
         assert_eq!(MessageState::decode(&bytes), Ok(plain()));
         bytes[0] = 9;
-        assert_eq!(MessageState::decode(&bytes), Err("version 9, this build knows 2".into()));
+        assert_eq!(MessageState::decode(&bytes), Err("version 9, this build knows 3".into()));
     }
 
     proptest! {

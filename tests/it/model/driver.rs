@@ -10,10 +10,11 @@ use nightmail::queue::{Error, Options, ReceiptHandle, Receive, Send};
 use nightmail::store::Snapshot;
 use nightmail::store::record::{MessageState, Owner, Phase, RedriveState, Selection};
 use rand::rngs::StdRng;
+use tokio_util::sync::CancellationToken;
 
 use super::letters::Drive;
 use super::operation::{End, Operation, draw};
-use super::state::{DEAD, DEFERRAL_MAX_S, FREE, MAX_RECEIVE_COUNT, Model, ORDERS, QUEUES, RETENTION_S, Where};
+use super::state::{DEAD, DEFERRAL_MAX_S, FREE, MAX_RECEIVE_COUNT, Model, ORDERS, PURGED, QUEUES, RETENTION_S, Where};
 use crate::support::{World, dying_after, forever, texts};
 
 /// A failure shows this many of the latest operations.
@@ -27,6 +28,8 @@ pub(super) struct Driver {
     handles: Vec<ReceiptHandle>,
     /// The running redrive.
     drive: Option<Drive>,
+    /// The latest one that ended.
+    ended: Option<u64>,
     sent: usize,
     trace: VecDeque<Operation>,
 }
@@ -40,7 +43,7 @@ impl Driver {
             world.queues().ensure(QUEUES[queue], &Options { redrive, ..kept }).await.unwrap();
         }
         let (model, trace) = (Model::default(), VecDeque::new());
-        Self { seed, world, model, handles: Vec::new(), drive: None, sent: 0, trace }
+        Self { seed, world, model, handles: Vec::new(), drive: None, ended: None, sent: 0, trace }
     }
 
     pub(super) async fn step(&mut self, rng: &mut StdRng) {
@@ -59,7 +62,7 @@ impl Driver {
             Operation::Send { queue, count, delay } => self.send(queue, count, delay).await,
             Operation::Receive { queue, max, visibility, owner } => self.receive(queue, max, visibility, owner).await,
             Operation::Delete { handle } => {
-                let held = self.model.held(handle);
+                let held = self.model.held(handle).filter(|index| self.model.messages[*index].queue != PURGED);
                 let deleted = self.world.queues().delete(self.handles[handle]).await;
                 self.same(deleted, Ok(held.is_some()));
                 self.model.withdraw(held.into_iter().collect(), "deleted");
@@ -71,13 +74,20 @@ impl Driver {
             Operation::CancelRedrive => {
                 if let Some(drive) = self.drive.take() {
                     self.world.queues().cancel_redrive(drive.id).await.unwrap();
+                    self.ended = Some(drive.id);
                 }
             }
+            Operation::Undo => self.undo().await,
             Operation::Purge { queue } => {
-                let all = self.model.of(queue);
                 let purged = self.world.queues().purge(QUEUES[queue]).await;
-                self.same(purged, Ok(all.len() as u64));
-                self.model.withdraw(all, "purged");
+                let expected = self.model.purge(queue, now);
+                self.same(purged, expected.ok_or_else(|| Error::PurgeInProgress(QUEUES[queue].into())));
+            }
+            Operation::RemovePurged => {
+                let removed = self.world.queues().remove_purged().await;
+                let purged = self.model.of(PURGED);
+                self.same(removed, Ok(purged.len() as u64));
+                self.model.withdraw(purged, "purged");
             }
             Operation::Expire => {
                 self.world.queues().expire().await.unwrap();
@@ -202,6 +212,21 @@ impl Driver {
             self.same(matches!(record.state, RedriveState::Failed { .. }), is_stuck && drive.to.is_none());
             self.same(left.is_empty() || is_stuck, true);
             self.drive = None;
+            self.ended = Some(record.id);
+        }
+    }
+
+    async fn undo(&mut self) {
+        let Some(undone) = self.ended else { return };
+        match (self.world.queues().undo_redrive(undone).await, &self.drive) {
+            (Ok(id), None) => {
+                self.world.queues().drive(id, &CancellationToken::new()).await.unwrap();
+                let record = self.world.snapshot().redrives().unwrap().get(&id).unwrap().expect("it has ended");
+                let taken_back = self.model.undo(undone);
+                self.same(record.moved, taken_back);
+            }
+            (Err(Error::RedriveRunning { id, .. }), Some(drive)) => self.same(id, drive.id),
+            (answer, running) => panic!("{answer:?} while {running:?}{}", self.context()),
         }
     }
 
@@ -253,8 +278,8 @@ impl Driver {
 
 /// The messages of a queue as the store holds them, one line each.
 fn stored(snapshot: &Snapshot, world: &World, queue: usize) -> Vec<String> {
-    let id = world.queue(QUEUES[queue]).id;
-    let states = snapshot.states().unwrap().first((id, 0)..=(id, u64::MAX), usize::MAX).unwrap();
+    let rows = world.queue(QUEUES[queue]).rows;
+    let states = snapshot.states().unwrap().first((rows, 0)..=(rows, u64::MAX), usize::MAX).unwrap();
     states.iter().map(|(_, state)| line(snapshot, world, state)).collect()
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nightmail::base::Timestamp;
 
 use super::operation::End;
-use super::state::{DEAD, DEFERRAL_MAX_S, MAX_RECEIVE_COUNT, Model, ORDERS, Where};
+use super::state::{DEAD, DEFERRAL_MAX_S, Letter, MAX_RECEIVE_COUNT, Model, ORDERS, PURGED, Where};
 
 /// A redrive in the model.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ impl Model {
                 self.messages.remove(index);
                 return true;
             }
+            End::Retry | End::MoveToDlq if message.queue == PURGED => return self.end_purged(index),
+            End::Defer if message.queue == PURGED && is_put_off_too_long => return self.end_purged(index),
             End::Retry if is_used_up => return self.die(index, code, again),
             End::MoveToDlq => return self.die(index, code, again),
             End::Defer if is_put_off_too_long => return self.die(index, code, again),
@@ -63,6 +65,13 @@ impl Model {
         true
     }
 
+    /// A purged message that would be tried again or die is gone.
+    fn end_purged(&mut self, index: usize) -> bool {
+        self.hear(index, "withdrawn: purged");
+        self.messages.remove(index);
+        true
+    }
+
     fn die(&mut self, index: usize, code: &'static str, again: Where) -> bool {
         let message = &mut self.messages[index];
         message.deferred_since = None;
@@ -81,7 +90,8 @@ impl Model {
     pub(super) fn waiting(&self, drive: &Drive) -> Vec<usize> {
         let is_meant = |index: &usize| {
             let letter = &self.messages[*index];
-            let last = letter.history.last().map(|(_, _, code)| *code);
+            // What was sent there directly is of no class.
+            let last = letter.source.and(letter.history.last()).map(|(_, _, code)| *code);
             letter.sequence > drive.done
                 && letter.arrival_seq <= drive.started
                 && drive.code.is_none_or(|code| last == Some(code))
@@ -103,7 +113,7 @@ impl Model {
             }
             if meant.contains(&index) && !self.is_held(index, now) {
                 let Some(to) = drive.to.or(self.messages[index].source) else { break };
-                self.revive(index, to, now);
+                self.revive(index, to, drive.id, now);
                 moved += 1;
             }
             drive.done = sequence;
@@ -111,16 +121,53 @@ impl Model {
         moved as u64
     }
 
+    /// Takes back the letters of a redrive that nobody has received; returns how many.
+    pub(super) fn undo(&mut self, drive: u64) -> u64 {
+        let mut taken_back = 0;
+        for index in 0..self.messages.len() {
+            let message = &self.messages[index];
+            let is_untouched = message.receive_count == 0 && !matches!(message.phase, Where::InFlight(..));
+            let Some((_, letter)) = message.redriven.filter(|(by, _)| *by == drive && is_untouched) else { continue };
+            if message.queue == PURGED {
+                continue;
+            }
+            taken_back += 1;
+            self.hear(index, "died");
+            let arrival_seq = self.next();
+            let message = &mut self.messages[index];
+            message.queue = DEAD;
+            message.phase = Where::Ready;
+            message.redriven = None;
+            message.arrival_seq = arrival_seq;
+            message.sequence = letter.sequence;
+            message.source = letter.source;
+            message.sent_at = letter.sent_at;
+            message.received_at = letter.received_at;
+            message.receive_count = letter.receive_count;
+            message.attempts_charged = letter.attempts_charged;
+        }
+        taken_back
+    }
+
     /// Whether a consumer holds the letter: a redrive leaves it.
     pub(super) fn is_held(&self, index: usize, now: Timestamp) -> bool {
         matches!(self.messages[index].phase, Where::InFlight(at, _) if at > now)
     }
 
-    fn revive(&mut self, index: usize, to: usize, now: Timestamp) {
+    fn revive(&mut self, index: usize, to: usize, drive: u64, now: Timestamp) {
         self.take_from_worker(index);
         self.hear(index, "redriven");
         let sequence = self.next();
         let message = &mut self.messages[index];
+        let letter = Letter {
+            sequence: message.sequence,
+            source: message.source,
+            sent_at: message.sent_at,
+            received_at: message.received_at,
+            receive_count: message.receive_count,
+            attempts_charged: message.attempts_charged,
+        };
+        message.redriven = Some((drive, letter));
         message.queue = to;
         message.sequence = sequence;
         message.arrival_seq = sequence;

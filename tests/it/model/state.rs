@@ -8,6 +8,10 @@ pub(super) const QUEUES: [&str; 3] = ["dead", "free", "orders"];
 pub(super) const DEAD: usize = 0;
 pub(super) const FREE: usize = 1;
 pub(super) const ORDERS: usize = 2;
+/// Where purged messages are until their rows are removed.
+pub(super) const PURGED: usize = usize::MAX;
+/// A queue can be purged once in this many seconds.
+const PURGE_INTERVAL_S: u64 = 60;
 /// `orders` moves messages to its dead-letter queue at this count; `free` has no dead-letter queue.
 pub(super) const MAX_RECEIVE_COUNT: u32 = 3;
 /// How long each queue keeps a message, in seconds; `free` keeps it for ever.
@@ -54,8 +58,21 @@ pub(super) struct Message {
     /// The handle that holds it, as an index into all handles ever given out.
     pub(super) handle: Option<usize>,
     pub(super) source: Option<usize>,
+    /// The redrive that brought it back, and the letter as it was.
+    pub(super) redriven: Option<(u64, Letter)>,
     /// Number and end of each attempt, and the code of its failure.
     pub(super) history: Vec<(u32, &'static str, &'static str)>,
+}
+
+/// A letter before its redrive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Letter {
+    pub(super) sequence: u64,
+    pub(super) source: Option<usize>,
+    pub(super) sent_at: Timestamp,
+    pub(super) received_at: Timestamp,
+    pub(super) receive_count: u32,
+    pub(super) attempts_charged: u32,
 }
 
 /// All messages, in no particular order, and the transitions that the observer must see.
@@ -66,6 +83,8 @@ pub(super) struct Model {
     pub(super) counter: u64,
     /// Queue and sequence of the message that each handle is of.
     pub(super) given: Vec<(usize, u64)>,
+    /// The latest purge of each queue.
+    purged: [Option<Timestamp>; 3],
 }
 
 impl Model {
@@ -91,6 +110,7 @@ impl Model {
             attempts: 0,
             handle: None,
             source: None,
+            redriven: None,
             history: Vec::new(),
         });
     }
@@ -101,6 +121,19 @@ impl Model {
             (0..self.messages.len()).filter(|index| self.messages[*index].queue == queue).collect();
         found.sort_by_key(|index| self.messages[*index].sequence);
         found
+    }
+
+    /// Purges a queue; returns how many messages it had, or `None` when it was purged too recently.
+    pub(super) fn purge(&mut self, queue: usize, now: Timestamp) -> Option<u64> {
+        if self.purged[queue].is_some_and(|last| now.since(last).as_secs() < PURGE_INTERVAL_S) {
+            return None;
+        }
+        self.purged[queue] = Some(now);
+        let all = self.of(queue);
+        for index in &all {
+            self.messages[*index].queue = PURGED;
+        }
+        Some(all.len() as u64)
     }
 
     /// The message that the handle holds.
@@ -137,7 +170,8 @@ impl Model {
 
     pub(super) fn is_expired(&self, index: usize, now: Timestamp) -> bool {
         let message = &self.messages[index];
-        RETENTION_S[message.queue].is_some_and(|seconds| now.since(message.sent_at).as_secs() >= seconds)
+        let retention = RETENTION_S.get(message.queue).copied().flatten();
+        retention.is_some_and(|seconds| now.since(message.sent_at).as_secs() >= seconds)
     }
 
     /// The worker of the message is gone.
@@ -155,6 +189,7 @@ impl Model {
         let arrival_seq = self.next();
         let message = &mut self.messages[index];
         message.source = Some(message.queue);
+        message.redriven = None;
         message.attempts_charged = 0;
         message.queue = DEAD;
         message.arrival_seq = arrival_seq;
@@ -224,7 +259,8 @@ impl Model {
     /// The daemon restarts.
     pub(super) fn restart(&mut self) {
         for index in 0..self.messages.len() {
-            if matches!(self.messages[index].phase, Where::InFlight(_, Owner::Worker)) {
+            let message = &self.messages[index];
+            if message.queue != PURGED && matches!(message.phase, Where::InFlight(_, Owner::Worker)) {
                 // Nobody knows that it was alone, so nobody is charged.
                 self.messages[index].attempts_charged -= 1;
                 self.lose(index);

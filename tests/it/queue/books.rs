@@ -20,7 +20,7 @@ async fn each_end_of_a_message_is_heard_once_in_the_order_that_it_happened() {
     let handle = world.take_one("orders").await.handle;
     world.queues().delete(handle).await.unwrap();
     world.queues().delete(handle).await.unwrap();
-    assert_eq!(world.queues().purge("orders").await, Ok(0));
+    assert_eq!(world.purge("orders").await, Ok(0));
     let heard = world.observer.take();
     assert_eq!(heard, ["hello interrupted", "hello died", "hello redriven", "hello withdrawn: deleted"]);
 }
@@ -35,7 +35,7 @@ async fn messages_of_no_run_are_nobodys_books() {
     world.move_to_dlq(handle, "404").await;
     let handle = world.take_one("orders").await.handle;
     world.queues().delete(handle).await.unwrap();
-    world.queues().purge("orders").await.unwrap();
+    world.purge("orders").await.unwrap();
     assert!(world.observer.take().is_empty());
     world.check();
 }

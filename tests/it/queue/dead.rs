@@ -1,11 +1,11 @@
 //! Dead letters: when a client's receives move a message to the dead-letter queue, how letters are grouped, what
-//! retention and purge do.
+//! retention does.
 
 use std::time::Duration;
 
 use nightmail::base::Fingerprint;
 use nightmail::queue::redrive::Redrive;
-use nightmail::queue::{Options, RedrivePolicy, Send, dead};
+use nightmail::queue::{Options, RedrivePolicy, Send, dead, settle, stats};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{START, World, dying_after, forever, texts};
@@ -106,43 +106,6 @@ async fn a_letter_keeps_its_sent_time_for_the_retention_of_the_dead_letter_queue
 }
 
 #[tokio::test]
-async fn a_purge_takes_all_that_is_there_also_in_flight_and_nothing_from_other_queues() {
-    let world = World::with_orders().await;
-    let many: Vec<Send> = (0..1500).map(|n| Send::text(format!("{n}"))).collect();
-    world.queues().send_all("orders", many).await.unwrap();
-    world.send("orders", "mine").await;
-    world.send("dead", "another's").await;
-    let held = world.take("orders", 10).await;
-    assert_eq!(world.queues().purge("orders").await, Ok(1501));
-    assert_eq!(world.observer.take(), ["mine withdrawn: purged"]);
-    assert_eq!(world.queues().delete(held[0].handle).await, Ok(false));
-    insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
-    assert_eq!(texts(&world.take("dead", 10).await), ["another's"]);
-}
-
-#[tokio::test]
-async fn a_purge_leaves_what_came_after_it_began() {
-    use nightmail::queue::purge;
-
-    let world = World::with_orders().await;
-    for text in ["old, dies later", "letter"] {
-        world.send("orders", text).await;
-    }
-    let old = world.work("orders").await.handle;
-    let letter = world.work("orders").await.handle;
-    world.move_to_dlq(letter, "404").await;
-    let dead = world.queue("dead").id;
-    let extent = world.step(move |tx| purge::begin(tx, dead)).await.unwrap();
-    world.move_to_dlq(old, "500").await;
-    world.send("dead", "sent later").await;
-    let (observer, now) = (world.observer.clone(), world.now());
-    let purged = world.step(move |tx| purge::purge(tx, &*observer, dead, extent, now.wall)).await.unwrap();
-    assert_eq!(purged, (1, None));
-    assert_eq!(texts(&world.take("dead", 10).await), ["old, dies later", "sent later"]);
-    world.check();
-}
-
-#[tokio::test]
 async fn a_new_limit_of_attempts_buries_what_is_beyond_it_at_the_next_receive() {
     let world = World::with_orders().await;
     world.send("orders", "hello").await;
@@ -221,4 +184,83 @@ async fn a_clock_set_back_over_a_restart_does_not_stop_the_sweep() {
     world.pass(60);
     assert_eq!(world.queues().expire().await, Ok(1), "behind 250 messages that nobody has sent yet");
     world.check();
+}
+
+#[tokio::test]
+async fn groups_follow_their_letters_wherever_these_go() {
+    let world = World::with_orders().await;
+    for (text, code) in [("a", "404"), ("b", "404"), ("c", "500")] {
+        world.send("orders", text).await;
+        let handle = world.work("orders").await.handle;
+        world.move_to_dlq(handle, code).await;
+    }
+    let lines = || {
+        world.check();
+        let groups = dead::groups(&world.snapshot(), &world.queue("dead")).unwrap();
+        groups.into_iter().map(|group| (group.class, group.count, group.sample_id)).collect::<Vec<_>>()
+    };
+    let counts = || lines().into_iter().map(|(class, count, _)| (class, count)).collect::<Vec<_>>();
+    let line = |class: &str, count| (class.to_owned(), count);
+    assert_eq!(counts(), [line("http account 404", 2), line("http account 500", 1)]);
+    // A worker of the dead-letter queue tries one of them, which fails in another way.
+    let handle = world.work("dead").await.handle;
+    let (ended, observer) = (world.ended("418"), world.observer.clone());
+    world.step(move |tx| settle::retry(tx, &*observer, handle, &ended, Duration::ZERO)).await.unwrap();
+    assert_eq!(counts(), [line("http account 404", 1), line("http account 418", 1), line("http account 500", 1)]);
+    let deleted = world.take_one("dead").await;
+    world.queues().delete(deleted.handle).await.unwrap();
+    assert_eq!(lines().len(), 2);
+    world.queues().purge("dead").await.unwrap();
+    assert_eq!(counts(), []);
+    world.queues().remove_purged().await.unwrap();
+    assert_eq!(counts(), []);
+    assert_eq!(world.snapshot().letters().unwrap().first((0, 0, 0, 0)..=(u32::MAX, 0, 0, 0), 9).unwrap(), []);
+}
+
+/// Own: a letter's source is known as long as the letter is there.
+#[tokio::test]
+async fn the_source_of_a_letter_is_known_after_that_queue_was_deleted() {
+    let world = World::with_orders().await;
+    world.send("orders", "hello").await;
+    let handle = world.work("orders").await.handle;
+    world.move_to_dlq(handle, "404").await;
+    let orders = world.queue("orders").id;
+    world.queues().delete_queue("orders").await.unwrap();
+    world.queues().remove_purged().await.unwrap();
+    let name = || world.snapshot().queues().unwrap().get(&orders).unwrap().map(|queue| queue.name);
+    let letter = world.take_one("dead").await;
+    assert_eq!((letter.source, name()), (orders, Some("orders".to_owned())));
+    assert!(world.queues().send("orders", Send::text("x")).await.is_err(), "it is gone all the same");
+    world.queues().delete(letter.handle).await.unwrap();
+    world.queues().remove_purged().await.unwrap();
+    assert_eq!(name(), None, "nobody asks any more");
+    world.check();
+}
+
+/// Own: what is expired counts no more, before a sweep removes it too.
+#[tokio::test]
+async fn counts_leave_out_what_has_expired() {
+    let world = World::new();
+    let short = Options { retention: Some(Duration::from_secs(100)), ..forever() };
+    world.queues().ensure("short", &short).await.unwrap();
+    let send = |text: &'static str, expires: Option<u64>| {
+        let expires_at = expires.map(|seconds| world.now().wall.after(Duration::from_secs(seconds)));
+        world.queues().send("short", Send { expires_at, ..Send::text(text) })
+    };
+    send("old", None).await.unwrap();
+    send("held", None).await.unwrap();
+    world.take_one("short").await;
+    world.pass(60);
+    send("expires", Some(30)).await.unwrap();
+    send("stays", None).await.unwrap();
+    let counts = || {
+        world.check();
+        let stats = stats::stats(&world.snapshot(), &world.queue("short"), world.now()).unwrap();
+        (stats.ready, stats.in_flight, stats.bytes, stats.oldest_age_s)
+    };
+    assert_eq!(counts(), (4, 0, 19, Some(60)), "its lease has run out");
+    world.pass(40);
+    assert_eq!(counts(), (1, 0, 5, Some(40)));
+    assert_eq!(world.queues().expire().await, Ok(3));
+    assert_eq!(counts(), (1, 0, 5, Some(40)));
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use nightmail::queue::{Error, Options, Receive, RedrivePolicy, Send};
+use nightmail::queue::{Error, Options, Receive, RedrivePolicy, Send, stats};
 use nightmail::store::record::{Fifo, Scope};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{World, forever, texts};
 
@@ -157,11 +158,12 @@ async fn our_own_workers_get_one_message_of_a_group_at_a_time() {
 async fn a_delay_of_the_queue_holds_up_the_group_and_a_messages_own_is_refused() {
     let world = world(Options { delay: Duration::from_secs(10), ..fifo() }).await;
     send(&world, &["a1"]).await;
-    world.queues().ensure(QUEUE, &fifo()).await.unwrap();
+    world.pass(5);
     send(&world, &["a2", "b1"]).await;
+    world.pass(5);
+    assert_eq!(texts(&world.take(QUEUE, 1).await), ["a1"], "the others wait");
+    world.pass(5);
     assert_eq!(texts(&world.take(QUEUE, 10).await), ["b1"], "a2 waits for a1");
-    world.pass(11);
-    assert_eq!(texts(&world.take(QUEUE, 10).await), ["a1", "a2"]);
     let own = Send { delay: Some(Duration::from_secs(1)), ..message("a", "a3") };
     assert!(matches!(world.queues().send(QUEUE, own).await, Err(Error::NotOnFifo { what: "DelaySeconds", .. })));
     world.check();
@@ -377,9 +379,45 @@ async fn a_deleted_queue_is_gone_with_all_that_it_remembers() {
         };
         assert_eq!(dedup_ids(), remembered);
         assert_eq!(world.queues().delete_queue(QUEUE).await, Ok(remembered as u64));
+        assert_eq!(world.queues().remove_purged().await, Ok(remembered as u64));
         assert_eq!(dedup_ids(), 0, "{remembered}");
         assert_eq!(world.snapshot().queues().unwrap().get(&id), Ok(None), "{remembered}");
         assert_eq!(world.snapshot().counts().unwrap().get(&id), Ok(None), "{remembered}");
         world.check();
     }
+}
+
+/// AWS, SetQueueAttributes: on FIFO queues a change of DelaySeconds is retroactive.
+#[tokio::test]
+async fn the_delay_of_a_fifo_queue_is_retroactive() {
+    let world = world(Options { delay: Duration::from_secs(100), ..fifo() }).await;
+    let many = (0..250).map(|n| message(&format!("g{}", n % 7), &n.to_string())).collect();
+    world.queues().send_all(QUEUE, many).await.unwrap();
+    world.pass(30);
+    let shorter = Options { delay: Duration::from_secs(20), ..fifo() };
+    world.queues().ensure(QUEUE, &shorter).await.unwrap();
+    world.check();
+    assert_eq!(world.take(QUEUE, 1).await.len(), 1, "the first ones at once");
+    let stats = || stats::stats(&world.snapshot(), &world.queue(QUEUE), world.now()).unwrap();
+    settled(&world).await;
+    assert_eq!((stats().ready, stats().delayed, stats().in_flight), (249, 0, 1), "then all");
+    let longer = Options { delay: Duration::from_secs(60), ..fifo() };
+    world.queues().ensure(QUEUE, &longer).await.unwrap();
+    settled(&world).await;
+    assert_eq!((stats().ready, stats().delayed, stats().in_flight), (0, 249, 1), "what was visible waits again");
+    world.pass(30);
+    assert_eq!((stats().ready, stats().delayed, stats().in_flight), (250, 0, 0), "sixty seconds after it was sent");
+}
+
+/// Lets the daemon's loop do what was left.
+async fn settled(world: &World) {
+    let stop = CancellationToken::new();
+    let (queues, stopped) = (world.queues().clone(), stop.clone());
+    let working = tokio::spawn(async move { queues.work_off(stopped).await });
+    while world.queue(QUEUE).delays_from.is_some() {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    working.await.unwrap().unwrap();
+    world.check();
 }

@@ -336,32 +336,32 @@ fn counts(world: &World, queue: &str) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn a_receive_looks_at_no_more_than_256_messages_that_are_due() {
+async fn a_receive_looks_at_no_more_than_100_messages_that_are_due() {
     let world = World::with_orders().await;
     let late = |n: u32| Send { delay: Some(Duration::from_secs(10)), ..Send::text(n.to_string()) };
-    world.queues().send_all("orders", (0..300).map(late).collect()).await.unwrap();
+    world.queues().send_all("orders", (0..150).map(late).collect()).await.unwrap();
     world.pass(10);
     let receiving = world.receive("orders", Receive::for_client(1)).await.unwrap();
     assert_eq!(texts(&receiving.messages), ["0"]);
-    assert_eq!(counts(&world, "orders"), (255, 44, 1));
+    assert_eq!(counts(&world, "orders"), (99, 50, 1));
     assert_eq!(receiving.next_visible_at, Some(world.now().lease), "the others are due");
     assert_eq!(texts(&world.take("orders", 1).await), ["1"]);
-    assert_eq!(counts(&world, "orders"), (298, 0, 2));
+    assert_eq!(counts(&world, "orders"), (148, 0, 2));
     world.check();
 }
 
 #[tokio::test]
-async fn a_receive_removes_no_more_than_256_messages_and_then_asks_to_be_repeated() {
+async fn a_receive_removes_no_more_than_100_messages_and_then_asks_to_be_repeated() {
     let world = World::with_orders().await;
     let short = Options { retention: Some(Duration::from_secs(60)), ..forever() };
     world.queues().ensure("short", &short).await.unwrap();
-    let old = (0..300).map(|n| Send::text(format!("old {n}"))).collect();
+    let old = (0..150).map(|n| Send::text(format!("old {n}"))).collect();
     world.queues().send_all("short", old).await.unwrap();
     world.pass(60);
-    let receiving = world.receive("short", Receive::for_client(8)).await.unwrap();
+    let receiving = world.receive("short", Receive::for_client(10)).await.unwrap();
     assert_eq!((receiving.messages.len(), receiving.next_visible_at), (0, Some(world.now().lease)));
-    assert_eq!(counts(&world, "short"), (44, 0, 0));
-    let receiving = world.receive("short", Receive::for_client(8)).await.unwrap();
+    assert_eq!(counts(&world, "short"), (50, 0, 0));
+    let receiving = world.receive("short", Receive::for_client(10)).await.unwrap();
     assert_eq!((receiving.messages.len(), receiving.next_visible_at), (0, None));
     assert_eq!(counts(&world, "short"), (0, 0, 0));
     world.check();
@@ -369,7 +369,7 @@ async fn a_receive_removes_no_more_than_256_messages_and_then_asks_to_be_repeate
 
 #[tokio::test]
 async fn statistics_look_at_a_bounded_number_of_due_messages_and_say_when_there_are_more() {
-    const MORE: u64 = 300;
+    const MORE: u64 = 150;
     let world = World::with_orders().await;
     let second = Some(Duration::from_secs(1));
     let due = stats::DUE_COUNTED_MAX;

@@ -145,7 +145,7 @@ async fn a_purge_and_the_end_of_a_queue_give_the_places_of_followers_back() {
     send(&world, keyed("a", "key", Mode::KeepLast)).await.unwrap();
     world.work("orders").await;
     send(&world, keyed("b", "key", Mode::KeepLast)).await.unwrap();
-    assert_eq!(world.queues().purge("orders").await, Ok(1));
+    assert_eq!(world.purge("orders").await, Ok(1));
     world.check();
     // A letter in `dead` keeps a follower that was sent to `orders`, which is deleted then.
     send(&world, keyed("c", "key", Mode::KeepLast)).await.unwrap();
@@ -153,6 +153,8 @@ async fn a_purge_and_the_end_of_a_queue_give_the_places_of_followers_back() {
     world.move_to_dlq(working.handle, "404").await;
     send(&world, keyed("d", "key", Mode::KeepLast)).await.unwrap();
     world.queues().delete_queue("orders").await.unwrap();
+    world.check();
+    world.queues().remove_purged().await.unwrap();
     world.check();
     let letter = world.take_one("dead").await;
     world.queues().delete(letter.handle).await.unwrap();

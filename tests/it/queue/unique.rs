@@ -76,7 +76,7 @@ async fn keep_last_replaces_what_waits_and_sends_the_latest_after_what_is_in_wor
     let next = world.take("orders", 10).await;
     assert_eq!((texts(&next), next[0].message_id), (vec!["fourth".to_owned()], third.message_id));
     send(&world, "fifth", Mode::KeepLast, 0).await;
-    assert_eq!(world.queues().purge("orders").await, Ok(1));
+    assert_eq!(world.purge("orders").await, Ok(1));
     world.check();
     assert!(world.take("orders", 10).await.is_empty(), "a purge takes what waits too");
 }
@@ -224,6 +224,7 @@ async fn a_deleted_queue_leaves_nothing_and_its_name_rests_for_a_minute() {
     assert_eq!(world.queue("mine").tags, BTreeMap::from([("b".into(), "c".into())]));
     world.send("mine", "x").await;
     assert_eq!(world.queues().delete_queue("mine").await, Ok(1));
+    assert_eq!(world.queues().remove_purged().await, Ok(1));
     assert_eq!(world.observer.take(), ["x withdrawn: purged"]);
     world.check();
     assert!(matches!(world.queues().send("mine", Send::text("x")).await, Err(Error::NotFound { .. })));
@@ -277,4 +278,22 @@ async fn what_keep_last_sends_after_the_one_in_work_is_in_its_own_group() {
     let taken = world.take("orders", 10).await;
     assert_eq!(texts(&taken), ["third", "second"]);
     assert_eq!(taken[1].envelope.group.as_deref(), Some("fair"));
+}
+
+/// Own: a follower is delayed from its own send on, as if it had been sent then.
+#[tokio::test]
+async fn a_follower_keeps_its_delay() {
+    let world = World::with_orders().await;
+    send(&world, "holder", Mode::KeepLast, 0).await;
+    let working = world.work("orders").await;
+    send(&world, "waits", Mode::KeepLast, 600).await;
+    world.pass(30);
+    world.queues().delete(working.handle).await.unwrap();
+    insta::assert_snapshot!(world.dump("orders"), @r"
+    orders: 0 ready, 1 delayed, 0 in flight
+      delayed 570s | received 0 charged 0 | waits
+    ");
+    world.pass(570);
+    assert_eq!(texts(&world.take("orders", 1).await), ["waits"]);
+    world.check();
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::queue::{self, catalog};
+use crate::queue::catalog;
+use crate::store::Snapshot;
 
 use super::super::call::{Call, Operation};
 use super::super::error::Error;
@@ -30,8 +31,8 @@ impl Operation for Request {
 
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
-        let queues = call.queues().store().read::<_, queue::Error, _>(catalog::list).await?;
-        let names = catalog::sources(&queues, &queue.name);
+        let sources = move |snapshot: &Snapshot| catalog::sources(snapshot, &queue.name);
+        let names = call.queues().store().read(sources).await?;
         let (names, next_token) = page(names, self.max_results, self.next_token.as_ref())?;
         Ok(Answer { queue_urls: names.iter().map(|name| call.url(name)).collect(), next_token })
     }

@@ -16,7 +16,6 @@ impl Operation for Request {
 
     async fn run(self, call: &Call<'_>) -> Result<Nothing, Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
-        call.service.note_purge(queue.id, &queue.name)?;
         call.queues().purge(&queue.name).await?;
         Ok(Nothing {})
     }
