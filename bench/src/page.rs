@@ -1,6 +1,7 @@
 //! A page of users that a fan-out commits: messages, ledger rows and the cursor, slice by slice.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -35,11 +36,10 @@ pub(crate) async fn commit(queues: &Queues, users: u64) -> anyhow::Result<()> {
     };
     let records = (0..users).map(user).collect::<anyhow::Result<Vec<_>>>()?;
     let queue = catalog::look_up(&snapshot, WORK)?;
-    let mut from = 0;
+    let page = PreparedPage::new(Page { records, next: None }, &run, &PageAddress::First, (&queue, &queue));
+    let (page, mut from) = (Arc::new(page), 0);
     loop {
-        let page = Page { records: records.clone(), next: None };
-        let page = PreparedPage::new(page, &run, &PageAddress::First, (&queue, &queue));
-        let (now, started) = (queues.now(), run.clone());
+        let (now, started, page) = (queues.now(), run.clone(), page.clone());
         let step = move |tx: &mut Tx<'_>| slice::commit(tx, &options(), &started, &page, from, now);
         let slice = queues.store().write(step).await?;
         run = slice.run;
