@@ -12,7 +12,7 @@ use futures_util::{TryStreamExt, stream};
 use nightmail::base::{LeaseTime, MessageId, Outcome, SystemClock};
 use nightmail::daemon::logging;
 use nightmail::function::statement::{Page, PageAddress, PdfStatementRenderer, Record, Statement, User, Users};
-use nightmail::function::{EffectFlag, Function, Invocation};
+use nightmail::function::{EffectFlag, Function, Invocation, NoLedger};
 use serde::Serialize;
 
 use crate::child::{self, Figures};
@@ -92,6 +92,7 @@ async fn call(function: Arc<dyn Function>, body: Bytes, now: LeaseTime) -> anyho
         deadline: LeaseTime::from_millis(u64::MAX),
         receipt_handle: String::new(),
         effect: EffectFlag::default(),
+        effects: NoLedger::shared(),
     };
     let report = tokio::spawn(async move { function.call(invocation).await }).await.context("a call panicked")?;
     match report.outcome {

@@ -136,6 +136,12 @@ pub enum Outcome {
         /// Wait this long; the pool's default when `None`.
         after: Option<Duration>,
     },
+    /// The effect must not happen, because another message of the same recipient had it or may have had it: the message is
+    /// deleted without it.
+    Duplicate {
+        /// What is known about the effect.
+        why: Failure,
+    },
     /// Deferred for as long as it takes (a full queue): the time does not count towards `deferral_max`.
     Waiting {
         /// What it waits for.
@@ -155,9 +161,11 @@ impl Outcome {
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Done(_) => None,
-            Self::Retry { why, .. } | Self::Dead { why } | Self::Deferred { why, .. } | Self::Waiting { why, .. } => {
-                Some(why)
-            }
+            Self::Retry { why, .. }
+            | Self::Dead { why }
+            | Self::Deferred { why, .. }
+            | Self::Duplicate { why }
+            | Self::Waiting { why, .. } => Some(why),
         }
     }
 
@@ -168,6 +176,7 @@ impl Outcome {
             Self::Retry { .. } => "retry",
             Self::Dead { .. } => "dead",
             Self::Deferred { .. } | Self::Waiting { .. } => "deferred",
+            Self::Duplicate { .. } => "duplicate",
         }
     }
 }

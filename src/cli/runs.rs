@@ -8,12 +8,15 @@ use crate::api::control::request::FailureKind;
 use crate::api::control::{Answer, Failure, Request};
 use crate::base::outcome::shorten;
 use crate::base::units;
-use crate::run::Report;
 use crate::run::report::{Filter, ROWS_SHOWN_MAX, Row};
+use crate::run::{Report, Resolution, Resolve};
 
 use super::ask::{ask, strange};
+use super::confirm::{Sure, confirm};
 use super::context::Context;
+use super::exit::Unsound;
 use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap};
+use super::store::findings_text;
 
 /// `nightmail run …`
 #[derive(Debug, Subcommand)]
@@ -29,6 +32,41 @@ pub(super) enum Command {
     },
     /// Show recipients of a run
     Recipients(Recipients),
+    /// Recount a run from its recipients' rows and name each that does not add up
+    #[command(after_help = "Exit codes: 0 nothing wrong, 65 something does not add up.")]
+    Verify {
+        /// The run
+        run: u64,
+    },
+    /// Resolve doubts: say that mails arrived, or send them again
+    #[command(after_help = RESOLVE_HELP)]
+    Resolve(ResolveArgs),
+}
+
+const RESOLVE_HELP: &str = "\
+A mail is unknown when its connection broke after its last byte, or when the daemon died while it was handed over. Look for
+its Message-ID (`nightmail run recipients RUN --state unknown`) in the relay's log: accepted, it was sent.";
+
+/// `nightmail run resolve`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("resolution").required(true))]
+pub(super) struct ResolveArgs {
+    /// The run
+    run: u64,
+    /// The mails arrived
+    #[arg(long, group = "resolution")]
+    sent: bool,
+    /// Send the mails again, with the same Message-ID
+    #[arg(long, group = "resolution")]
+    resend: bool,
+    /// Only the user with this id; several times for several [default: all that are unknown]
+    #[arg(long = "recipient", value_name = "ID")]
+    recipients: Vec<String>,
+    /// Only show how many it would be
+    #[arg(long)]
+    preview: bool,
+    #[command(flatten)]
+    sure: Sure,
 }
 
 /// `nightmail run start`
@@ -47,9 +85,9 @@ pub(super) struct Recipients {
     /// The run
     run: u64,
     /// Only those in this state
-    #[arg(long, value_parser = ["open", "sent", "dead", "withdrawn"])]
+    #[arg(long, value_parser = ["open", "sent", "dead", "withdrawn", "unknown", "skipped", "suppressed"])]
     state: Option<String>,
-    /// Only those in doubt: an attempt was cut off and may have mailed
+    /// Only those in doubt: an attempt may have mailed without an answer
     #[arg(long)]
     in_doubt: bool,
     /// Only the user with this id
@@ -105,6 +143,51 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             other => Err(strange(&other)),
         },
         Command::Recipients(what) => recipients(context, what).await,
+        Command::Verify { run } => verify(context, run).await,
+        Command::Resolve(what) => resolve(context, what).await,
+    }
+}
+
+async fn verify(context: &Context, run: u64) -> anyhow::Result<()> {
+    let checked = match ask(context, Request::VerifyRun { id: run }).await? {
+        Answer::Checked(checked) => checked,
+        other => return Err(strange(&other)),
+    };
+    context.output.show(&checked, |checked| match checked.total {
+        0 => context.output.good(format!("run {run}: {}, nothing wrong", units::count(checked.rows, "recipient"))),
+        _ => findings_text(checked),
+    })?;
+    match checked.total {
+        0 => Ok(()),
+        total => Err(Unsound { faults: units::count(total, "fault") }.into()),
+    }
+}
+
+async fn resolve(context: &Context, what: ResolveArgs) -> anyhow::Result<()> {
+    let resolution = if what.sent { Resolution::Sent } else { Resolution::Resend };
+    let order = Resolve { run: what.run, users: what.recipients, resolution };
+    let matching = counted(ask(context, Request::PreviewResolve(order.clone())).await?)?;
+    let mails = units::count(matching, "unknown mail");
+    if what.preview {
+        let preview = serde_json::json!({ "run": what.run, "unknown": matching });
+        return context.output.show(&preview, |_| format!("{mails} of run {}", what.run));
+    }
+    let effect = match resolution {
+        Resolution::Sent => "count as sent",
+        Resolution::Resend => "are sent again",
+    };
+    if order.users.is_empty() && matching > 0 {
+        confirm(what.sure, &format!("{mails} of run {}: all {effect}?", what.run))?;
+    }
+    let resolved = counted(ask(context, Request::Resolve(order)).await?)?;
+    let answer = serde_json::json!({ "run": what.run, "resolved": resolved });
+    context.output.show(&answer, |_| format!("{} of run {} {effect}", units::count(resolved, "mail"), what.run))
+}
+
+fn counted(answer: Answer) -> anyhow::Result<u64> {
+    match answer {
+        Answer::Count(count) => Ok(count),
+        other => Err(strange(&other)),
     }
 }
 
@@ -129,23 +212,30 @@ async fn recipients(context: &Context, what: Recipients) -> anyhow::Result<()> {
     context.output.list(&rows, "no such recipients", recipients_text)
 }
 
+/// One of a run's numbers.
+type Count = fn(&Report) -> u64;
+
 /// Runs as a table, for `run list` and for `status`. Its first column names the run, so that it fits 80 characters.
 pub(super) fn runs_table(runs: &[Report]) -> String {
-    let is_withdrawn = runs.iter().any(|run| run.withdrawn > 0);
+    let rare: [(&str, Count); 4] = [
+        ("skipped", |run| run.skipped),
+        ("suppressed", |run| run.suppressed),
+        ("unknown", |run| run.unknown),
+        ("withdrawn", |run| run.withdrawn),
+    ];
+    let rare: Vec<_> = rare.into_iter().filter(|(_, count)| runs.iter().any(|run| count(run) > 0)).collect();
     let row = |run: &Report| {
         let name = format!("{} {} {}", run.id, run.schedule, params_text(run));
-        let withdrawn = is_withdrawn.then_some(run.withdrawn);
-        let numbers = [run.fetched, run.sent, run.dead].into_iter().chain(withdrawn).chain([run.open]);
+        let ended = [run.fetched, run.sent, run.dead].into_iter().chain(rare.iter().map(|(_, count)| count(run)));
         [tame(name.trim_end(), 200), run.state.name().into()]
             .into_iter()
-            .chain(numbers.map(|number| number.to_string()))
+            .chain(ended.chain([run.open]).map(|number| number.to_string()))
             .collect()
     };
-    let mut header = vec!["run", "state", "fetched", "sent", "dead", "open"];
-    if is_withdrawn {
-        header.insert(5, "withdrawn");
-    }
-    table(&header, &[2, 3, 4, 5, 6], runs.iter().map(row).collect())
+    let names = rare.iter().map(|(name, _)| *name);
+    let header: Vec<&str> =
+        ["run", "state", "fetched", "sent", "dead"].into_iter().chain(names).chain(["open"]).collect();
+    table(&header, &(2..header.len()).collect::<Vec<_>>(), runs.iter().map(row).collect())
 }
 
 /// One run as text, for `run show` and for the demo.
@@ -166,10 +256,21 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
     if report.repeated > 0 {
         out += &format!("  records that named a user again and were left out: {}\n", report.repeated);
     }
-    if report.interrupted > 0 {
+    if report.copies > 0 {
+        let copies = units::count(report.copies, "message");
+        out += &format!("  already sent: {copies} of recipients who had been mailed, deleted without a mail\n");
+    }
+    if report.unknown > 0 {
+        let (mails, id) = (units::count(report.unknown, "mail"), report.id);
+        let line = format!("{mails} unknown: the relay may have taken them (see `nightmail run resolve --help`)");
+        out +=
+            &format!("  {}\n  they are listed by `nightmail run recipients {id} --state unknown`\n", output.bad(line));
+    }
+    let resent = report.interrupted.saturating_sub(report.unknown);
+    if resent > 0 {
         out += &format!(
-            "  {} cut off, which may have mailed (see `nightmail run recipients {} --in-doubt`)\n",
-            units::count(report.interrupted, "attempt"),
+            "  {} without an answer, and sent again (see `nightmail run recipients {} --in-doubt`)\n",
+            units::count(resent, "mail"),
             report.id
         );
     }
@@ -179,15 +280,16 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
 /// The books in one line: fetched = sent + dead + …, in red when they do not balance.
 pub(super) fn balance(output: Output, report: &Report) -> String {
     let mut terms = vec![format!("sent {}", report.sent), format!("dead {}", report.dead)];
-    if report.withdrawn > 0 {
-        terms.push(format!("withdrawn {}", report.withdrawn));
-    }
-    if report.open > 0 {
-        terms.push(format!("open {}", report.open));
-    }
-    let does_balance = report.fetched == report.sent + report.dead + report.withdrawn + report.open;
+    let others = [
+        ("skipped", report.skipped),
+        ("suppressed", report.suppressed),
+        ("unknown", report.unknown),
+        ("withdrawn", report.withdrawn),
+        ("open", report.open),
+    ];
+    terms.extend(others.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")));
     let line = format!("balance: fetched {} = {}", report.fetched, terms.join(" + "));
-    if does_balance { output.good(line) } else { output.bad(format!("{line} DOES NOT BALANCE")) }
+    if report.does_balance() { output.good(line) } else { output.bad(format!("{line} DOES NOT BALANCE")) }
 }
 
 fn quoted_queue(name: &str) -> &str {
@@ -209,7 +311,7 @@ fn recipient_text(row: &Row) -> String {
     let mut lines = vec![format!("{}{address}: {} since {}", tame(&row.user, 80), row.state, seconds(row.updated_at))];
     if row.interrupted > 0 {
         let attempts = units::count(row.interrupted, "attempt");
-        lines.push(format!("in doubt: {attempts} cut off that may have mailed"));
+        lines.push(format!("in doubt: {attempts} may have mailed without an answer"));
     }
     let class = row.fingerprint.as_ref().map(|fingerprint| format!("{fingerprint} "));
     match (&row.reply, &row.reason) {
@@ -220,7 +322,7 @@ fn recipient_text(row: &Row) -> String {
         (None, None) => lines.extend(class.map(|class| format!("reason: {}", class.trim_end()))),
     }
     // Only a mail that was begun is in the relay's log.
-    let is_begun = row.state == "sent" || row.interrupted > 0;
+    let is_begun = matches!(row.state.as_str(), "sent" | "unknown") || row.interrupted > 0;
     lines.extend(row.message_id.as_ref().filter(|_| is_begun).map(|id| format!("Message-ID: {}", tame(id, 400))));
     lines.iter().map(|line| wrap(line).replace('\n', "\n  ")).collect::<Vec<_>>().join("\n  ")
 }

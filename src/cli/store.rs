@@ -134,6 +134,11 @@ fn checked_text(output: Output, checked: &Checked, is_online: bool) -> String {
                     starts next, or by `nightmail store check` while it is stopped";
         return if is_online { format!("{text}\n{note}") } else { text };
     }
+    findings_text(checked)
+}
+
+/// The findings as a table.
+pub(super) fn findings_text(checked: &Checked) -> String {
     let cells =
         |finding: &check::Finding| vec![finding.table.clone(), tame(&finding.key, 80), tame(&finding.what, 300)];
     let mut text = table(&["table", "key", "what is wrong"], &[], checked.findings.iter().map(cells).collect());

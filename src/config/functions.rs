@@ -12,6 +12,7 @@ use crate::base::units::show_duration;
 use crate::function::statement::{self, AccountOptions, DocumentOptions, Statement, UsersOptions};
 use crate::function::{Error, upstream};
 use crate::queue::catalog::FIFO_SUFFIX;
+use crate::run::OnUnknown;
 use crate::{queue, schedule, work};
 
 /// The queues that a function serves or fills.
@@ -84,6 +85,15 @@ fn pool(values: &mut Values<'_>, name: &str, at: &str) -> work::Options {
         backoff: backoff(values, at),
         deferral_pause: values.span(&format!("{at}.deferral_pause")),
         deferral_max: values.span(&format!("{at}.deferral_max")),
+        on_unknown: on_unknown(values, at),
+    }
+}
+
+/// Functions that mail nothing have no such key, and nothing unknown.
+fn on_unknown(values: &mut Values<'_>, at: &str) -> OnUnknown {
+    match values.maybe_text(&format!("{at}.mail.unknown")).as_deref() {
+        Some("resend") => OnUnknown::Resend,
+        _ => OnUnknown::Hold,
     }
 }
 

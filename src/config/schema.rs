@@ -204,6 +204,9 @@ pub(super) const KEYS: &[Key] = &[
     key("functions.*.mail.attachment_name", Statement, ValueType::LineTemplate(MAIL), Toml("\"statement-{{ params.period }}.pdf\""),
         "The attachment's file name."),
 
+    key("functions.*.mail.unknown", Statement, ValueType::Choice(&["hold", "resend"]), Toml("\"hold\""),
+        "What happens when nobody knows whether the relay took a mail: it waits for `nightmail run resolve`, or it is sent again."),
+
     key("functions.*.mail.relay.host", Statement, ValueType::Host, Required,
         "The relay's host name or address."),
     key("functions.*.mail.relay.port", Statement, ValueType::Count(1, 65_535), Told("25, 587 or 465, by tls"),

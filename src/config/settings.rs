@@ -10,6 +10,7 @@ use super::finding::Finding;
 use super::source::Origin;
 use crate::api::sqs;
 use crate::function::statement;
+use crate::run::OnUnknown;
 use crate::{queue, schedule, store, work};
 
 /// All settings of a daemon.
@@ -40,6 +41,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What happens to messages whose effect is unknown, by the queue that a function works on.
+    pub fn policies(&self) -> BTreeMap<String, OnUnknown> {
+        self.functions.iter().map(|function| (function.pool.queue.clone(), function.pool.on_unknown)).collect()
+    }
+
     /// The names of the queues that functions work on.
     pub fn served_queues(&self) -> BTreeSet<String> {
         self.functions.iter().map(|function| function.pool.queue.clone()).collect()

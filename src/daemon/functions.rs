@@ -78,6 +78,15 @@ pub fn message_ids(settings: &Settings) -> BTreeMap<String, MessageIds> {
     settings.functions.iter().filter_map(of_fan_out).collect()
 }
 
+/// The queue of the messages of each fan-out's runs, by the fan-out's name.
+pub fn targets(settings: &Settings) -> BTreeMap<String, String> {
+    let target = |function: &FunctionSettings| match &function.kind {
+        Kind::FanOut(options) => Some((function.pool.function.clone(), options.target.clone())),
+        Kind::Statement(_) => None,
+    };
+    settings.functions.iter().filter_map(target).collect()
+}
+
 /// The names of the runs' parameters, which URL templates may use.
 pub(super) fn params(settings: &Settings) -> Vec<&str> {
     settings.schedules.iter().flat_map(|schedule| schedule.params.keys().map(String::as_str)).collect()

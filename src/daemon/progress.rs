@@ -40,6 +40,7 @@ pub(super) async fn report(
                 sent = run.sent,
                 dead = run.dead,
                 withdrawn = run.withdrawn,
+                unknown = run.unknown,
                 interrupted = run.interrupted,
                 "the run is complete: every recipient has an end"
             );
@@ -135,6 +136,10 @@ mod tests {
             open,
             repeated: 0,
             interrupted: 0,
+            unknown: 0,
+            skipped: 0,
+            suppressed: 0,
+            copies: 0,
             state: if open == 0 { RunState::Complete } else { RunState::Sending },
             fetch_death: None,
         }

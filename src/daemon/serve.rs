@@ -17,7 +17,7 @@ use crate::base::{Clock, units};
 use crate::config::{FunctionSettings, Kind, Settings};
 use crate::function::Function;
 use crate::queue::{self, Queues, catalog};
-use crate::run::Ledger;
+use crate::run::{self, Ledger};
 use crate::schedule::{self, Service};
 use crate::store::{self, Store};
 use crate::work::pool::Drain;
@@ -65,6 +65,11 @@ impl Daemon {
         let queues = Queues::new(store, clock.clone(), Arc::new(Ledger)).with_space(watch.space());
         watch.check();
         queues.ensure_all(&settings.queues).await?;
+        // First, because the leases name the messages of these effects.
+        let recovered = run::effects::recover(&queues, &settings.policies()).await?;
+        if recovered > 0 {
+            tracing::warn!(mails = recovered, "the daemon died while mails were being handed over; they are in doubt");
+        }
         // Workers live in this process, so no lease of an earlier one can still be in use.
         queues.end_worker_leases(&settings.served_queues()).await?;
         let control = ControlListener::bind(&settings.control_socket)?;
@@ -119,7 +124,8 @@ impl Daemon {
         spawn(&mut parts, queues.clone().drive_all(signals.stop.clone()));
         let answers = Control::of_daemon(queues.clone(), schedules, breakers.clone(), end.clone());
         let answers = answers.with_message_id_rules(functions::message_ids(&settings));
-        let control = server::serve(control, answers.with_functions(functions).with_sqs(sqs_address), end.clone());
+        let answers = answers.with_targets(functions::targets(&settings)).with_sqs(sqs_address);
+        let control = server::serve(control, answers.with_functions(functions), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
         if let (Some(listener), Some(options)) = (sqs, &settings.sqs) {
             tracing::info!("SQS clients are answered on http://{}", listener.address());

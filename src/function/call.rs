@@ -1,12 +1,13 @@
 //! The interface between the worker pool and the functions that it calls.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::EffectFlag;
+use super::{EffectFlag, Effects};
 use crate::base::{Destination, LeaseTime, MessageId, Report};
 
 /// What a message or a tick makes happen. One value serves all workers at once.
@@ -62,4 +63,6 @@ pub struct Invocation {
     /// Where the function says that its effect may have happened. One that never does leaves no doubt when its attempt
     /// is cut off.
     pub effect: EffectFlag,
+    /// Where it writes down an effect before it may happen.
+    pub effects: Arc<dyn Effects>,
 }

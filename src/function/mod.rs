@@ -4,6 +4,7 @@
 
 pub mod call;
 pub mod effect;
+pub mod effects;
 pub mod error;
 mod silence;
 pub mod statement;
@@ -13,4 +14,5 @@ pub mod upstream;
 
 pub use call::{Function, Invocation};
 pub use effect::{EffectFlag, EffectInProgress};
+pub use effects::{Effects, Intent, NoLedger, Permission};
 pub use error::Error;

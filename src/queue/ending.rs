@@ -31,7 +31,6 @@ pub(super) fn withdraw(
     now: Timestamp,
 ) -> Result<(), store::Error> {
     // Before `erase`: `notify` reads the body.
-    observer::interrupt(tx, observer, state, now)?;
     observer::notify(tx, observer, state, Transition::Withdrawn(why.name()), now)?;
     match why {
         // A client deletes a message after it has processed it, so a redrive counts that as success.

@@ -1,7 +1,7 @@
 //! The observer is notified of message transitions inside the same transaction.
 
 use crate::base::{Failure, Fingerprint, MessageId, Timestamp};
-use crate::store::record::{BodyHead, MessageState, Owner, Phase};
+use crate::store::record::{BodyHead, MessageState};
 use crate::store::{self, Tx};
 
 /// A message that belongs to a run, as an observer sees it.
@@ -37,8 +37,6 @@ pub enum Transition<'a> {
     Redriven,
     /// It was removed without an outcome, for this reason: `purged`, `expired`, `deleted`.
     Withdrawn(&'a str),
-    /// An attempt did not finish, or its message was taken from it; it may have had its effect.
-    Interrupted,
 }
 
 /// Follows the messages of runs; the module `run` implements it.
@@ -87,18 +85,4 @@ pub(super) fn notify(
         }
         _ => Ok(()),
     }
-}
-
-/// Notifies the observer that a worker's attempt is in doubt from now on, because its message is taken from it. When the
-/// attempt ends after all, its worker can take that back; when the process dies first, nobody else would know of it.
-pub(super) fn interrupt(
-    tx: &mut Tx<'_>,
-    observer: &dyn Observer,
-    state: &MessageState,
-    now: Timestamp,
-) -> Result<(), store::Error> {
-    if state.phase == Phase::InFlight && state.owner == Owner::Worker {
-        notify(tx, observer, state, Transition::Interrupted, now)?;
-    }
-    Ok(())
 }

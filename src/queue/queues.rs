@@ -377,9 +377,8 @@ impl Queues {
             let by = if served.contains(&queue.name) { Served::ByAFunction } else { Served::ByNobody };
             let mut from = Some((0, 0));
             while let Some(start) = from {
-                let (now, observer) = (self.now(), self.observer.clone());
-                let step =
-                    move |tx: &mut Tx<'_>| recover::end_worker_leases(tx, &*observer, (queue.rows, by), start, now);
+                let now = self.now();
+                let step = move |tx: &mut Tx<'_>| recover::end_worker_leases(tx, (queue.rows, by), start, now);
                 from = self.store.write::<_, Error, _>(move |tx| Ok(step(tx)?)).await?;
             }
             let clear = move |tx: &mut Tx<'_>| Ok::<_, Error>(recover::clear_suspects(tx, queue.rows)?);

@@ -146,7 +146,7 @@ fn receive_from(
         return Ok(Receiving::default());
     }
     // Make due messages ready first: this returns expired leases to the queue and lowers the in-flight count below.
-    show_due(tx, observer, queue, now)?;
+    show_due(tx, queue, now)?;
     if queue.attributes.fifo.is_some() {
         // Those that others hold would block their groups until the next sweep.
         expire::outlived(tx, observer, queue, now.wall, SCAN_MAX)?;
@@ -418,7 +418,7 @@ impl ReceiveStep<'_, '_> {
 }
 
 /// Makes due messages ready: those whose delay has passed or whose lease has expired.
-fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: Now) -> Result<(), Error> {
+fn show_due(tx: &mut Tx<'_>, queue: &QueueRecord, now: Now) -> Result<(), Error> {
     let due = tx.timed()?.first((queue.rows, 0, 0)..=(queue.rows, now.lease.as_millis(), u64::MAX), SCAN_MAX)?;
     for ((_, _, sequence), ()) in due {
         let key = (queue.rows, sequence);
@@ -426,7 +426,7 @@ fn show_due(tx: &mut Tx<'_>, observer: &dyn Observer, queue: &QueueRecord, now: 
         // A worker settles its message before the lease ends, so an expired lease means that the worker is gone and its
         // attempt is recorded as lost. For a client an expired lease is normal and leaves no history.
         if state.phase == Phase::InFlight && state.owner == Owner::Worker {
-            recover::lose_overdue(tx, observer, key, &state, now)?;
+            recover::lose_overdue(tx, key, &state, now)?;
         } else {
             // A client stays the owner until the next receive: its handle may still change the visibility.
             let shown = MessageState { phase: Phase::Ready, visible_at: LeaseTime::ZERO, ..state.clone() };

@@ -5,7 +5,7 @@ use crate::store::record::{MessageState, Owner, Phase, Suspicion};
 use crate::store::{self, Tx};
 
 use super::state::Key;
-use super::{Observer, Transition, messages, observer, settle, state};
+use super::{messages, settle, state};
 
 /// One step of [`end_worker_leases`] examines at most this many messages; each has about eight rows.
 const STEP_MAX: usize = 60;
@@ -28,7 +28,6 @@ pub enum Served {
 /// A storage fault.
 pub fn end_worker_leases(
     tx: &mut Tx<'_>,
-    observer: &dyn Observer,
     (rows, served): (u32, Served),
     from: (u64, u64),
     now: Now,
@@ -44,7 +43,7 @@ pub fn end_worker_leases(
             let is_suspect = state.suspicion != Suspicion::Progressed && served == Served::ByAFunction;
             let charged = state.attempts_charged.saturating_sub(u32::from(!is_charged));
             let suspicion = if is_suspect { Suspicion::Suspect } else { Suspicion::None };
-            lose(tx, observer, key, &state, (charged, suspicion), now)?;
+            lose(tx, key, &state, (charged, suspicion), now)?;
         }
     }
     let more = held.len() == STEP_MAX;
@@ -67,19 +66,12 @@ pub fn clear_suspects(tx: &mut Tx<'_>, rows: u32) -> Result<bool, store::Error> 
 }
 
 /// Ends the lease of a worker that outlived its time limit by far. The attempt stays charged.
-pub(super) fn lose_overdue(
-    tx: &mut Tx<'_>,
-    observer: &dyn Observer,
-    key: Key,
-    state: &MessageState,
-    now: Now,
-) -> Result<(), store::Error> {
-    lose(tx, observer, key, state, (state.attempts_charged, Suspicion::None), now)
+pub(super) fn lose_overdue(tx: &mut Tx<'_>, key: Key, state: &MessageState, now: Now) -> Result<(), store::Error> {
+    lose(tx, key, state, (state.attempts_charged, Suspicion::None), now)
 }
 
 fn lose(
     tx: &mut Tx<'_>,
-    observer: &dyn Observer,
     key: Key,
     state: &MessageState,
     (attempts_charged, suspicion): (u32, Suspicion),
@@ -100,7 +92,6 @@ fn lose(
         failure: Some(why),
     };
     settle::record_attempt(tx, key, state, &attempt)?;
-    observer::notify(tx, observer, state, Transition::Interrupted, now.wall)?;
     let back = MessageState {
         attempts_charged,
         suspicion,

@@ -9,9 +9,7 @@ use crate::store::{self, Tx};
 
 use super::ending::Withdrawal;
 use super::state::Key;
-use super::{
-    Error, Observer, ReceiptHandle, Transition, catalog, ending, letters, messages, observer, redrive_outcomes, state,
-};
+use super::{Error, Observer, ReceiptHandle, catalog, ending, letters, messages, redrive_outcomes, state};
 
 /// A message's history keeps only worker attempts among its last this many; older ones are deleted.
 pub const HISTORY_MAX: u32 = 100;
@@ -178,31 +176,26 @@ pub fn progress(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the receive of this handle still holds its message. When a worker's does not, the observer was told that its
-/// attempt is in doubt: by the purge, the redrive or the end of the lease that took the message from it.
+/// The inner id of the message that the receive of this handle still holds; `None` when it was settled, taken from it,
+/// purged, or received again.
 ///
 /// # Errors
 /// A storage fault.
-pub fn is_held(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<bool, Error> {
-    Ok(held(tx, handle)?.is_some())
+pub fn held_body(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Option<u64>, store::Error> {
+    let Some((_, state)) = held(tx, handle)? else { return Ok(None) };
+    Ok(catalog::holding(tx, handle.queue)?.map(|_| state.body))
 }
 
-/// Notifies the observer that the current attempt may have had its effect: it was cut short, timed out, or lost its
-/// connection before the reply. Call it in the transaction that settles the message, before settling: the lease ends
-/// with that.
+/// Deletes a message of whose effect nobody knows whether it happened; whoever calls this keeps the doubt. A redrive
+/// counts it as withdrawn, since it neither succeeded nor failed.
 ///
 /// # Errors
 /// A storage fault.
-pub fn report_interrupted(
-    tx: &mut Tx<'_>,
-    observer: &dyn Observer,
-    handle: ReceiptHandle,
-    now: Now,
-) -> Result<(), Error> {
-    match held(tx, handle)? {
-        Some((_, state)) => Ok(observer::notify(tx, observer, &state, Transition::Interrupted, now.wall)?),
-        None => Ok(()),
-    }
+pub fn hold(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, Error> {
+    let Some((key, state)) = held(tx, handle)? else { return Ok(Settled::Fenced) };
+    redrive_outcomes::withdrawn(tx, &state)?;
+    ending::erase(tx, key, &state)?;
+    Ok(Settled::Deleted)
 }
 
 /// Removes the mark that an attempt is alone in the process, because others are about to come in: a crash from now on is

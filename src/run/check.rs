@@ -1,10 +1,10 @@
 //! Checks the invariants between the tables of runs: each run has its identity, its totals equal a recount of its
-//! recipients, and every recipient belongs to a run.
+//! recipients, every recipient belongs to a run and agrees with its message, and whatever else is kept belongs to a recipient.
 
 use crate::store::check::Findings;
 use crate::store::{Error, Snapshot};
 
-use super::{identity, report};
+use super::{identity, verify};
 
 /// Adds a finding for each contradiction. Skips rows that do not decode: [`crate::store::check::records`] reports them.
 ///
@@ -16,15 +16,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> 
         if keys.sound(&identity(&run.schedule, &run.params, run.scheduled_for))? != Some(id) {
             findings.add("runs", id, "its identity does not lead to it");
         }
-        match (totals.sound(&id)?, report::recount(snapshot, id)) {
-            (Some(kept), Ok(counted)) if kept != counted => {
-                findings.add("totals", id, format_args!("says {kept:?}, a recount {counted:?}"));
-            }
-            (None, _) if !totals.has(&id)? => findings.add("totals", id, "the run has no totals"),
-            // A recipient that does not decode was already reported, and the recount means nothing without it.
-            (_, Ok(_) | Err(Error::Record { .. })) => {}
-            (_, Err(fault)) => return Err(fault),
-        }
+        verify::totals(snapshot, id, findings)?;
         findings.go_on()
     })?;
     keys.each_sound(|identity, id| {
@@ -40,13 +32,38 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> 
         findings.go_on()
     })?;
     let mut known = None;
-    snapshot.recipients()?.each_sound(|key, _| {
+    snapshot.recipients()?.each_sound(|key, row| {
         if known != Some(key.0) {
             if runs.has(&key.0)? {
                 known = Some(key.0);
             } else {
                 findings.add("recipients", key, format_args!("run {} is not there", key.0));
             }
+        }
+        verify::recipient(snapshot, key, &row, findings)?;
+        findings.go_on()
+    })?;
+    check_effects(snapshot, findings)
+}
+
+/// Intents, effects and user records belong to recipients.
+fn check_effects(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> {
+    let recipients = snapshot.recipients()?;
+    snapshot.intents()?.each_sound(|key, intent| {
+        if !recipients.has(&(key.0, intent.recipient))? {
+            findings.add("intents", key, "its recipient is not there");
+        }
+        findings.go_on()
+    })?;
+    snapshot.effects()?.each_sound(|key, _| {
+        if !recipients.has(&(key.0, key.1))? {
+            findings.add("effects", key, "its recipient is not there");
+        }
+        findings.go_on()
+    })?;
+    snapshot.user_records()?.each_sound(|key, _| {
+        if !recipients.has(&key)? {
+            findings.add("user_records", key, "its recipient is not there");
         }
         findings.go_on()
     })

@@ -18,6 +18,44 @@ pub enum Error {
     /// The run does not exist.
     #[error("run {0} not found (see `nightmail run list`)")]
     NotFound(u64),
+    /// The run has no recipient with this user id.
+    #[error("run {run} has no recipient {user:?} (see `nightmail run recipients {run}`)")]
+    NoRecipient {
+        /// The run.
+        run: u64,
+        /// The user id.
+        user: String,
+    },
+    /// There is no doubt about the recipient's mail.
+    #[error(
+        "recipient {user:?} of run {run} is {state}, not unknown (`nightmail run recipients {run} --state unknown` lists those that are)"
+    )]
+    NotUnknown {
+        /// The run.
+        run: u64,
+        /// The user id.
+        user: String,
+        /// What it is.
+        state: &'static str,
+    },
+    /// There is nothing to send to the recipient.
+    #[error(
+        "the user record of recipient {user:?} of run {run} is not there, so there is nothing to send (resolve it as sent)"
+    )]
+    NoUserRecord {
+        /// The run.
+        run: u64,
+        /// The user id.
+        user: String,
+    },
+    /// No function of the configuration fetches the users of this run, so nobody knows where its messages go.
+    #[error("function {function:?}, which fetched the users of run {run}, is not in the configuration (add it again)")]
+    NoTarget {
+        /// The run.
+        run: u64,
+        /// The fan-out function.
+        function: String,
+    },
     /// A queue refused a call.
     #[error(transparent)]
     Queue(#[from] queue::Error),

@@ -6,11 +6,11 @@ use sha2::{Digest, Sha256};
 use crate::base::outcome::{self, DeliveryProof};
 use crate::base::{Failure, Timestamp};
 use crate::queue::{Death, Observer, RunMessage, Transition};
-use crate::store::record::{FanOutLetter, RecipientRecord, RecipientState, RunTotals};
+use crate::store::record::{FanOutLetter, RecipientRecord, RecipientState, RunTotals, UserText};
 use crate::store::{self, Tx};
 
-/// A row keeps this much of the reason of a death, and its remedy.
-const REASON_BYTES_MAX: usize = 300;
+/// A row keeps this much of the reason of a death or a doubt, and its remedy.
+pub(super) const REASON_BYTES_MAX: usize = 300;
 
 /// Updates the ledger when messages of runs die, are redriven or are removed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,16 +27,30 @@ impl Observer for Ledger {
         if message.recipient == FAN_OUT {
             return fan_out(tx, message, transition, now);
         }
-        let key = (message.run, message.recipient);
-        match transition {
-            Transition::Died(death) => {
-                set_state(tx, key, RecipientState::Dead(death.fingerprint), now)?;
-                set_reason(tx, key, death.failure)
+        let (state, reason) = match transition {
+            Transition::Died(death) => (RecipientState::Dead(death.fingerprint), why_dead(death.failure)),
+            Transition::Redriven => (RecipientState::Open, String::new()),
+            Transition::Withdrawn(why) => (RecipientState::Withdrawn(why.into()), String::new()),
+        };
+        change(tx, (message.run, message.recipient), |row| {
+            // What became of another message of the recipient says nothing about this row's.
+            let is_its_own = row.body == 0 || row.body == message.body;
+            if is_its_own && !is_settled(&row.state) {
+                (row.state, row.reason, row.updated_at) = (state, reason, now);
             }
-            Transition::Redriven => set_state(tx, key, RecipientState::Open, now),
-            Transition::Withdrawn(why) => set_state(tx, key, RecipientState::Withdrawn(why.into()), now),
-            Transition::Interrupted => interrupted(tx, key, now),
-        }
+        })
+    }
+}
+
+/// Whether nothing that happens to a message changes the state any more: a mail cannot be taken back, a doubt only an
+/// operator resolves, and who was left out stays so.
+pub(super) fn is_settled(state: &RecipientState) -> bool {
+    match state {
+        RecipientState::Open | RecipientState::Dead(_) | RecipientState::Withdrawn(_) => false,
+        RecipientState::Sent(_)
+        | RecipientState::Unknown(_)
+        | RecipientState::Skipped(_)
+        | RecipientState::Suppressed(_) => true,
     }
 }
 
@@ -67,7 +81,6 @@ fn fan_out(
         }
         Transition::Withdrawn(why) => Some(letter("", format!("withdrawn {why}"), format!("its message was {why}"))),
         Transition::Redriven => None,
-        Transition::Interrupted => return Ok(()),
     };
     tx.runs()?.insert(&message.run, &run)?;
     Ok(())
@@ -106,14 +119,18 @@ pub struct Recipient<'a> {
     pub account: Option<&'a str>,
     /// The page, counted from 1.
     pub page: u32,
+    /// The user record as JSON; `None` for a malformed record.
+    pub record: Option<&'a str>,
+    /// The inner id of its message; zero when it has none yet.
+    pub body: u64,
 }
 
-/// Adds a row for a recipient; false when it has one.
+/// Adds a row for a recipient, and keeps the user record; false when it has a row.
 ///
 /// # Errors
 /// A storage fault.
 pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) -> Result<bool, store::Error> {
-    let Recipient { key, user, address, account, page } = recipient;
+    let Recipient { key, user, address, account, page, record, body } = recipient;
     if tx.recipients()?.get(&(run, key))?.is_some() {
         return Ok(false);
     }
@@ -126,10 +143,13 @@ pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) 
         address: address.into(),
         account: account.map(str::to_owned),
         reason: String::new(),
-        body: 0,
+        body,
         copies: 0,
     };
     tx.recipients()?.insert(&(run, key), &row)?;
+    if let Some(record) = record {
+        tx.user_records()?.insert(&(run, key), &UserText(record.into()))?;
+    }
     tx.totals_mut(run)?.fetched += 1;
     Ok(true)
 }
@@ -164,65 +184,49 @@ pub fn replace(tx: &mut Tx<'_>, run: u64, key: [u8; 16]) -> Result<(), store::Er
 ///
 /// # Errors
 /// A storage fault.
-pub fn sent(
-    tx: &mut Tx<'_>,
-    run: u64,
-    recipient: [u8; 16],
-    proof: DeliveryProof,
-    now: Timestamp,
-) -> Result<(), store::Error> {
-    set_state(tx, (run, recipient), RecipientState::Sent(proof), now)
+pub fn sent(tx: &mut Tx<'_>, whose: (u64, [u8; 16]), proof: DeliveryProof, now: Timestamp) -> Result<(), store::Error> {
+    change(tx, whose, |row| {
+        (row.state, row.reason, row.updated_at) = (RecipientState::Sent(proof), String::new(), now);
+    })
 }
 
-/// Changes a row's state and the totals with it. Does nothing for a message without a row, such as the one that starts
-/// a fan-out.
+/// Records which message is the recipient's.
 ///
-/// `sent` is final: a mail cannot be taken back, whatever happens to another copy of the message later.
-fn set_state(tx: &mut Tx<'_>, key: (u64, [u8; 16]), state: RecipientState, now: Timestamp) -> Result<(), store::Error> {
+/// # Errors
+/// A storage fault.
+pub fn has_message(tx: &mut Tx<'_>, whose: (u64, [u8; 16]), body: u64) -> Result<(), store::Error> {
+    change(tx, whose, |row| row.body = body)
+}
+
+/// Changes a row and the totals with it. Does nothing for a message without a row, such as the one that starts a fan-out.
+pub(super) fn change(
+    tx: &mut Tx<'_>,
+    key: (u64, [u8; 16]),
+    edit: impl FnOnce(&mut RecipientRecord),
+) -> Result<(), store::Error> {
     let Some(old) = tx.recipients()?.get(&key)? else { return Ok(()) };
-    if matches!(old.state, RecipientState::Sent(_)) {
+    let mut new = old.clone();
+    edit(&mut new);
+    if new == old {
         return Ok(());
     }
     let totals = tx.totals_mut(key.0)?;
     if let Some(slot) = slot(totals, &old.state) {
         *slot -= 1;
     }
-    if let Some(slot) = slot(totals, &state) {
+    if let Some(slot) = slot(totals, &new.state) {
         *slot += 1;
     }
-    tx.recipients()?.insert(&key, &RecipientRecord { state, updated_at: now, reason: String::new(), ..old })?;
+    totals.interrupted = totals.interrupted + u64::from(new.interrupted) - u64::from(old.interrupted);
+    totals.copies = totals.copies + u64::from(new.copies) - u64::from(old.copies);
+    tx.recipients()?.insert(&key, &new)?;
     Ok(())
 }
 
-/// Keeps why a recipient's message died, so that lists name it after the letter is gone, too.
-fn set_reason(tx: &mut Tx<'_>, key: (u64, [u8; 16]), failure: Option<&Failure>) -> Result<(), store::Error> {
-    let Some(row) = tx.recipients()?.get(&key)?.filter(|row| matches!(row.state, RecipientState::Dead(_))) else {
-        return Ok(());
-    };
+/// Why a recipient's message died; the row keeps it, so that lists name it after the letter is gone, too.
+fn why_dead(failure: Option<&Failure>) -> String {
     let text = failure.map_or_else(|| "the process died during its attempts".into(), ToString::to_string);
-    tx.recipients()?.insert(&key, &RecipientRecord { reason: outcome::shorten(&text, REASON_BYTES_MAX), ..row })?;
-    Ok(())
-}
-
-fn interrupted(tx: &mut Tx<'_>, key: (u64, [u8; 16]), now: Timestamp) -> Result<(), store::Error> {
-    let Some(old) = tx.recipients()?.get(&key)? else { return Ok(()) };
-    tx.totals_mut(key.0)?.interrupted += 1;
-    let row = RecipientRecord { interrupted: old.interrupted + 1, updated_at: now, ..old };
-    tx.recipients()?.insert(&key, &row)?;
-    Ok(())
-}
-
-/// Takes back that an attempt was interrupted: its message had been taken from it, but it ended after all, and its effect
-/// is known.
-///
-/// # Errors
-/// A storage fault.
-pub fn not_interrupted(tx: &mut Tx<'_>, run: u64, recipient: [u8; 16]) -> Result<(), store::Error> {
-    let key = (run, recipient);
-    let Some(old) = tx.recipients()?.get(&key)?.filter(|row| row.interrupted > 0) else { return Ok(()) };
-    tx.totals_mut(run)?.interrupted -= 1;
-    tx.recipients()?.insert(&key, &RecipientRecord { interrupted: old.interrupted - 1, ..old })?;
-    Ok(())
+    outcome::shorten(&text, REASON_BYTES_MAX)
 }
 
 fn slot<'a>(totals: &'a mut RunTotals, state: &RecipientState) -> Option<&'a mut u64> {

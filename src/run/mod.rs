@@ -3,12 +3,18 @@
 //! Layer 3. Knows queues, not schedules: starting runs and working on their messages belong to the modules above.
 
 pub mod check;
+pub mod effects;
 pub mod error;
 pub mod ledger;
+pub mod message;
 pub mod report;
+pub mod resolve;
 pub mod start;
+pub mod verify;
 
+pub use effects::OnUnknown;
 pub use error::Error;
 pub use ledger::Ledger;
 pub use report::Report;
+pub use resolve::{Resolution, Resolve};
 pub use start::{Start, identity, start};

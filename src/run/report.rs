@@ -109,8 +109,20 @@ pub struct Report {
     pub open: u64,
     /// Records that named a recipient again.
     pub repeated: u64,
-    /// Attempts that did not finish: each may have sent its mail.
+    /// Attempts that may have sent their mail without an answer to it.
     pub interrupted: u64,
+    /// Recipients of whom nobody knows whether the relay took their mail; they wait for `run resolve`.
+    #[serde(default)]
+    pub unknown: u64,
+    /// Recipients whom a rule left out.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Recipients on the suppression list.
+    #[serde(default)]
+    pub suppressed: u64,
+    /// Messages that were deleted without a mail, because their recipient had been mailed already, or may have been.
+    #[serde(default)]
+    pub copies: u64,
     /// Its state.
     pub state: RunState,
     /// Set in the state `fetch-dead`.
@@ -142,7 +154,17 @@ impl Report {
             open: totals.open(),
             repeated: totals.repeated,
             interrupted: totals.interrupted,
+            unknown: totals.unknown,
+            skipped: totals.skipped,
+            suppressed: totals.suppressed,
+            copies: totals.copies,
         }
+    }
+
+    /// Whether every recipient is in exactly one state.
+    pub const fn does_balance(&self) -> bool {
+        let delivered = self.sent + self.skipped + self.suppressed;
+        self.fetched == delivered + self.dead + self.unknown + self.withdrawn + self.open
     }
 }
 
@@ -162,16 +184,16 @@ pub struct Row {
     /// The Message-ID of its mail, sent or not; `None` when nothing mails for the run any more.
     #[serde(default)]
     pub message_id: Option<String>,
-    /// `open`, `sent`, `dead` or `withdrawn`.
+    /// `open`, `sent`, `dead`, `withdrawn`, `unknown`, `skipped` or `suppressed`.
     pub state: String,
     /// When the state last changed.
     pub updated_at: Timestamp,
-    /// Attempts that did not finish.
+    /// Attempts that may have mailed without an answer.
     pub interrupted: u32,
     /// The relay's reply to its mail.
     #[serde(default)]
     pub reply: Option<String>,
-    /// Why it is dead or withdrawn.
+    /// Why it is dead, withdrawn or unknown; who resolved a doubt.
     #[serde(default)]
     pub reason: Option<String>,
     /// The fingerprint of a death.
@@ -187,7 +209,7 @@ pub struct Filter {
     /// Only those in this state.
     #[serde(default)]
     pub state: Option<String>,
-    /// Only those with unfinished attempts.
+    /// Only those whose attempts may have mailed without an answer.
     #[serde(default)]
     pub interrupted: bool,
     /// Only the user with this id.
@@ -290,19 +312,20 @@ fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
     let detail = detail(&state);
     let name = state.name().into();
     let (mut reply, mut message_id, mut fingerprint) = (None, None, None);
+    let kept = Some(reason).filter(|reason| !reason.is_empty());
     let reason = match state {
-        RecipientState::Open => None,
+        RecipientState::Open => kept,
         RecipientState::Sent(proof) => {
             (reply, message_id) = (proof.reply, proof.message_id);
-            None
+            kept
         }
         RecipientState::Dead(class) => {
             fingerprint = Some(class.to_string());
-            Some(reason).filter(|reason| !reason.is_empty())
+            kept
         }
         RecipientState::Unknown(id) => {
             message_id = id;
-            Some(reason).filter(|reason| !reason.is_empty())
+            kept
         }
         RecipientState::Withdrawn(why) | RecipientState::Skipped(why) | RecipientState::Suppressed(why) => Some(why),
     };

@@ -208,6 +208,24 @@ impl<K: Key, R: Record> TableRef<K, R> {
         Ok(())
     }
 
+    /// As [`TableRef::each_sound`], within a range.
+    ///
+    /// # Errors
+    /// A storage fault, or the error of `visit`.
+    pub fn each_sound_in(
+        &self,
+        range: RangeInclusive<K>,
+        mut visit: impl FnMut(K, R) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut rows = rows(self.table, &self.layers, &range, Order::Ascending)?;
+        while let Some((key, value)) = rows.next()? {
+            if let Ok((key, record)) = row(self.table, &key, &value) {
+                visit(key, record)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The keys from `start` on, at most `max`.
     ///
     /// # Errors

@@ -51,7 +51,8 @@ impl Service<Task<Delivery>> for Call {
     }
 
     fn call(&mut self, task: Task<Delivery>) -> Self::Future {
-        let (function, message, effect) = (self.function.clone(), task.args.message, task.args.effect);
+        let Delivery { message, effect, effects, .. } = task.args;
+        let function = self.function.clone();
         let invocation = Invocation {
             message_id: message.message_id,
             queue: self.queue.to_string(),
@@ -64,6 +65,7 @@ impl Service<Task<Delivery>> for Call {
             deadline: message.received_at.after(self.timeout),
             receipt_handle: message.handle.to_string(),
             effect,
+            effects: Arc::new(effects),
         };
         Box::pin(async move { Ok(function.call(invocation).await) })
     }

@@ -15,6 +15,7 @@ use crate::base::{Contact, LeaseTime, Now};
 use crate::function::EffectFlag;
 use crate::queue::receive::{Position, VISIBILITY_MAX};
 use crate::queue::{self, Receive, Received, Receiving, Settled, settle};
+use crate::run::effects::AttemptEffects;
 use crate::store::record::Owner;
 
 use super::breakers::{Pass, Probe};
@@ -37,6 +38,8 @@ pub(super) struct Delivery {
     pub(super) permit: Arc<OwnedSemaphorePermit>,
     /// Whether the attempt's effect may have happened; shared with the function.
     pub(super) effect: EffectFlag,
+    /// The ledger of effects for this attempt; shared with the function.
+    pub(super) effects: AttemptEffects,
     /// Its entry in the quarantine's books; shared with the messages that were received with it.
     pub(super) in_work: Arc<InWork>,
     /// Set when the message probes destinations that are away. Returned with the permit.
@@ -228,7 +231,7 @@ impl Dispatcher {
     fn settle(&self, group: Vec<Finished>) -> impl Future<Output = ()> + use<> {
         let settled = group.into_iter().map(|finished| {
             let Finished { delivery, end, contacts, was_away, at, span } = finished;
-            let Delivery { message, permit, in_work, probe, .. } = delivery;
+            let Delivery { message, permit, effects, in_work, probe, .. } = delivery;
             // Released early, so that the receive in the same commit can use it. The limit is on running functions, and
             // this one has ended. The same goes for the probe, whose verdict is known by now.
             drop((permit, in_work, probe));
@@ -238,7 +241,7 @@ impl Dispatcher {
             let settler = self.settler.clone();
             let name = end.name();
             let settled = async move {
-                match settler.settle(message, end, is_away, at).await {
+                match settler.settle(message, &effects, end, is_away, at).await {
                     Ok(Settled::Fenced) => {
                         tracing::warn!(end = name, "the message was taken from this attempt meanwhile");
                     }
@@ -337,21 +340,31 @@ impl Dispatcher {
             };
             (self.position, self.has_only_suspects) = (message.position(), false);
             let permit = Arc::new(permits.split(1).expect("a permit was taken before the receive"));
-            let (effect, probe) = (EffectFlag::default(), Some(Arc::new(probe)));
-            self.hand_over(Delivery { message, permit, effect, in_work, probe }, deliveries).await?;
+            let delivery = self.delivery(message, permit, in_work, Some(Arc::new(probe)));
+            self.hand_over(delivery, deliveries).await?;
             return Ok(Look::NOW);
         }
         for message in found.messages {
             self.position = self.position.max(message.position());
             let permit = permits.split(1).expect("no more messages were asked for than permits were taken");
-            let (permit, effect, in_work) = (Arc::new(permit), EffectFlag::default(), in_work.clone());
-            let delivery = Delivery { message, permit, effect, in_work, probe: None };
+            let delivery = self.delivery(message, Arc::new(permit), in_work.clone(), None);
             self.hand_over(delivery, deliveries).await?;
         }
         // With every permit used there may be more messages right now: look again as soon as a permit is free. Unused
         // permits mean that nothing else is visible until `next_visible_at`.
         let is_used_up = permits.num_permits() == 0;
         Ok(if is_used_up { Look::NOW } else { Look::at(found.next_visible_at) })
+    }
+
+    fn delivery(
+        &self,
+        message: Received,
+        permit: Arc<OwnedSemaphorePermit>,
+        in_work: Arc<InWork>,
+        probe: Option<Arc<Probe>>,
+    ) -> Delivery {
+        let effects = AttemptEffects::new(&self.settler.queues, &message, self.settler.options.on_unknown);
+        Delivery { message, permit, effect: EffectFlag::default(), effects, in_work, probe }
     }
 
     async fn hand_over(&self, delivery: Delivery, deliveries: &mpsc::Sender<Delivery>) -> Result<(), queue::Error> {

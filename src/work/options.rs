@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::Backoff;
 use crate::queue::receive::VISIBILITY_MAX;
+use crate::run::OnUnknown;
 
 /// A message's visibility timeout is the attempt's time limit plus this margin, which leaves time to settle it.
 pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -28,4 +29,6 @@ pub struct Options {
     pub deferral_pause: Duration,
     /// A message that has been deferred for this long goes to the dead-letter queue.
     pub deferral_max: Duration,
+    /// What happens to a message when nobody knows whether its effect happened.
+    pub on_unknown: OnUnknown,
 }

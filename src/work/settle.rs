@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::base::{Effect, Failure, LeaseTime, Now, Outcome};
 use crate::queue;
 use crate::queue::settle::{self, Ended};
-use crate::queue::{Queues, Received, Settled};
-use crate::run::ledger;
+use crate::queue::{Queues, ReceiptHandle, Received, Settled};
+use crate::run::effects::{AttemptEffects, Ending, Left};
 use crate::store::Tx;
 
 use super::Options;
@@ -51,94 +51,93 @@ impl Settler {
     pub(super) async fn settle(
         &self,
         message: Received,
+        effects: &AttemptEffects,
         end: End,
         is_away: bool,
         now: Now,
     ) -> Result<Settled, queue::Error> {
+        let attempt = Attempt { message: &message, effects };
         match end {
             End::Outcome(outcome) => match spared(outcome, is_away) {
                 Ok(why) => {
                     let wait = AWAY_PAUSE.mul_f64(1.0 + rand::random::<f64>());
-                    self.wait(&message, why, wait, now).await
+                    self.wait(attempt, why, wait, now).await
                 }
-                Err(outcome) => self.conclude(&message, outcome, now).await,
+                Err(outcome) => self.conclude(attempt, outcome, now).await,
             },
-            End::Aborted(effect) => self.give_back(&message, effect, now).await,
+            End::Aborted(effect) => self.give_back(attempt, effect, now).await,
         }
     }
 
     /// Settles an attempt according to its outcome.
-    async fn conclude(&self, message: &Received, outcome: Outcome, now: Now) -> Result<Settled, queue::Error> {
+    async fn conclude(&self, attempt: Attempt<'_>, outcome: Outcome, now: Now) -> Result<Settled, queue::Error> {
         let (observer, options) = (self.queues.observer(), &self.options);
-        let (handle, back_off) = (message.handle, back_off(options, message.attempts_charged));
+        let (handle, back_off) = (attempt.message.handle, back_off(options, attempt.message.attempts_charged));
         match outcome {
-            Outcome::Done(proof) => {
-                let (run, recipient) = (message.run, message.recipient);
-                let step = move |tx: &mut Tx<'_>| {
-                    let deleted = settle::done(tx, handle)?.is_some();
-                    // The effect happened, so the ledger records it even when the message was purged or received by
-                    // another worker in the meantime.
-                    ledger::sent(tx, run, recipient, proof, now.wall)?;
-                    Ok(if deleted { Settled::Deleted } else { Settled::Fenced })
-                };
-                self.write(message, Doubt::None, now, step).await
+            Outcome::Done(proof) => self.write(attempt, Ending::Done(proof), now, move |tx| delete(tx, handle)).await,
+            Outcome::Duplicate { .. } => {
+                self.write(attempt, Ending::Duplicate, now, move |tx| delete(tx, handle)).await
             }
             Outcome::Retry { why, after, effect } => {
+                let ending = ending(effect, &why);
                 let (ended, wait) = (self.ended(why, now), requested_wait(after).unwrap_or(back_off));
                 let step = move |tx: &mut Tx<'_>| settle::retry(tx, &*observer, handle, &ended, wait);
-                self.write(message, Doubt::of(effect), now, step).await
+                self.write(attempt, ending, now, step).await
             }
             Outcome::Dead { why } => {
                 let ended = self.ended(why, now);
                 let step = move |tx: &mut Tx<'_>| settle::move_to_dlq(tx, &*observer, handle, &ended, back_off);
-                self.write(message, Doubt::None, now, step).await
+                self.write(attempt, Ending::None, now, step).await
             }
             Outcome::Deferred { why, after } => {
                 let (ended, wait) = (self.ended(why, now), requested_wait(after).unwrap_or(options.deferral_pause));
-                let at_most = options.deferral_max + self.time_away(message);
+                let at_most = options.deferral_max + self.time_away(attempt.message);
                 let step = move |tx: &mut Tx<'_>| settle::defer(tx, &*observer, handle, &ended, wait, at_most);
-                self.write(message, Doubt::None, now, step).await
+                self.write(attempt, Ending::None, now, step).await
             }
             Outcome::Waiting { why, after } => {
                 let wait = requested_wait(after).unwrap_or(options.deferral_pause);
-                self.wait(message, why, wait, now).await
+                self.wait(attempt, why, wait, now).await
             }
         }
     }
 
-    /// Runs the step that settles the message, and in the same commit records in the run's ledger whether the attempt
-    /// leaves a doubt.
-    async fn write<F>(&self, message: &Received, doubt: Doubt, now: Now, step: F) -> Result<Settled, queue::Error>
+    /// Records how the attempt's effect ended and, in the same commit, runs the step that settles the message; a message
+    /// whose effect is unknown may be held instead.
+    async fn write<F>(&self, attempt: Attempt<'_>, ending: Ending, now: Now, step: F) -> Result<Settled, queue::Error>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<Settled, queue::Error> + Send + 'static,
     {
-        let (handle, run, recipient) = (message.handle, message.run, message.recipient);
-        let observer = self.queues.observer();
-        let with_doubt = move |tx: &mut Tx<'_>| {
-            // Before settling, which ends the lease. An attempt that lost its message before is in doubt already,
-            // whatever became of the message: run and recipient lead to the row without it.
-            match (settle::is_held(tx, handle)?, doubt) {
-                (true, Doubt::Left) => settle::report_interrupted(tx, &*observer, handle, now)?,
-                (false, Doubt::None) => ledger::not_interrupted(tx, run, recipient)?,
-                _ => {}
-            }
-            step(tx)
+        let (handle, effects) = (attempt.message.handle, attempt.effects.clone());
+        let with_effect = move |tx: &mut Tx<'_>| match effects.end(tx, ending, now.wall)? {
+            Left::ToItsOutcome => step(tx),
+            Left::Held => settle::hold(tx, handle),
         };
-        self.queues.store().write(with_doubt).await
+        self.queues.store().write(with_effect).await
     }
 
     /// Defers a message whose destination is away, or that waits for room in a queue. For a destination the wait is
     /// short: nothing is received for it until it answers a probe, and then the message is ready.
-    async fn wait(&self, message: &Received, why: Failure, wait: Duration, now: Now) -> Result<Settled, queue::Error> {
-        let (handle, ended) = (message.handle, self.ended(why, now));
+    async fn wait(
+        &self,
+        attempt: Attempt<'_>,
+        why: Failure,
+        wait: Duration,
+        now: Now,
+    ) -> Result<Settled, queue::Error> {
+        let (handle, ended) = (attempt.message.handle, self.ended(why, now));
         let step = move |tx: &mut Tx<'_>| settle::wait(tx, handle, &ended, wait);
-        self.write(message, Doubt::None, now, step).await
+        self.write(attempt, Ending::None, now, step).await
     }
 
     /// Releases a message whose attempt a drain cancelled: no attempt is charged.
-    async fn give_back(&self, message: &Received, effect: Effect, now: Now) -> Result<Settled, queue::Error> {
-        let handle = message.handle;
-        self.write(message, Doubt::of(effect), now, move |tx: &mut Tx<'_>| settle::release(tx, handle)).await
+    async fn give_back(&self, attempt: Attempt<'_>, effect: Effect, now: Now) -> Result<Settled, queue::Error> {
+        let handle = attempt.message.handle;
+        let ending = match effect {
+            Effect::None => Ending::None,
+            Effect::Unknown => Ending::Unknown("the daemon stopped while the mail was being handed over".into()),
+        };
+        self.write(attempt, ending, now, move |tx: &mut Tx<'_>| settle::release(tx, handle)).await
     }
 
     /// How much of the present series of deferrals a destination was away: it does not count towards its limit.
@@ -154,21 +153,22 @@ impl Settler {
     }
 }
 
-/// Whether an attempt leaves a doubt in the run's ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doubt {
-    /// Its effect happened or did not; that is known.
-    None,
-    /// Its effect may have happened.
-    Left,
+/// An attempt that ended.
+#[derive(Clone, Copy, Debug)]
+struct Attempt<'a> {
+    message: &'a Received,
+    effects: &'a AttemptEffects,
 }
 
-impl Doubt {
-    const fn of(effect: Effect) -> Self {
-        match effect {
-            Effect::None => Self::None,
-            Effect::Unknown => Self::Left,
-        }
+/// Deletes the message of an attempt that has nothing left to do.
+fn delete(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, queue::Error> {
+    Ok(if settle::done(tx, handle)?.is_some() { Settled::Deleted } else { Settled::Fenced })
+}
+
+fn ending(effect: Effect, why: &Failure) -> Ending {
+    match effect {
+        Effect::None => Ending::None,
+        Effect::Unknown => Ending::Unknown(why.to_string()),
     }
 }
 
@@ -189,6 +189,7 @@ pub(super) fn tell(end: &End, is_away: bool, took: Duration) {
     let (name, took_ms) = (outcome.name(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
         Outcome::Done(_) => tracing::debug!(outcome = name, took_ms, "done"),
+        Outcome::Duplicate { why } => tracing::info!(outcome = name, took_ms, "{why}"),
         Outcome::Retry { why, effect: Effect::None, .. } | Outcome::Deferred { why, .. } if is_away => {
             tracing::debug!(outcome = "deferred", took_ms, fingerprint = %why.fingerprint(), "{why}");
         }

@@ -5,36 +5,19 @@ use tempfile::TempDir;
 use super::*;
 use crate::base::outcome::DeliveryProof;
 use crate::base::{Backoff, Clock, Contact, Destination, ManualClock, Timestamp, Verdict};
+use crate::function::{Effects, Intent, Permission};
 use crate::queue::peek::{Peeked, peek};
-use crate::queue::{Receive, RedrivePolicy, RunMessage, Send, Transition, catalog};
-use crate::store::record::Owner;
+use crate::queue::{Receive, RedrivePolicy, Send, catalog};
+use crate::run::ledger::{self, Recipient};
+use crate::run::{Ledger, OnUnknown};
+use crate::store::record::{Owner, RecipientRecord};
 use crate::store::{self, Store};
 use crate::work::Breakers;
 use crate::work::breaker::Voter;
 
-/// Records the interrupted attempts of messages.
-#[derive(Debug, Default)]
-struct Doubts(std::sync::Mutex<u32>);
-
-impl queue::Observer for Doubts {
-    fn on_transition(
-        &self,
-        _: &mut Tx<'_>,
-        _: RunMessage,
-        what: Transition<'_>,
-        _: Timestamp,
-    ) -> Result<(), store::Error> {
-        if what == Transition::Interrupted {
-            *self.0.lock().unwrap() += 1;
-        }
-        Ok(())
-    }
-}
-
 struct World {
     _dir: TempDir,
     clock: Arc<ManualClock>,
-    doubts: Arc<Doubts>,
     settler: Settler,
     queue: u32,
 }
@@ -58,14 +41,22 @@ fn deferred() -> Outcome {
 impl World {
     /// Queue `orders` with one message of a run, which dies at its third charged failure or after an hour of deferrals.
     async fn new() -> Self {
+        Self::with(OnUnknown::Hold).await
+    }
+
+    async fn with(on_unknown: OnUnknown) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (clock, doubts) = (ManualClock::new(Timestamp::from_secs(1_793_491_200)), Arc::new(Doubts::default()));
+        let clock = ManualClock::new(Timestamp::from_secs(1_793_491_200));
         let store = Store::open(&store::Options::at(dir.path().join("nightmail.redb"))).unwrap();
-        let queues = Queues::new(store, clock.clone(), doubts.clone());
+        let queues = Queues::new(store, clock.clone(), Arc::new(Ledger));
         queues.ensure("dead", &queue::Options::default()).await.unwrap();
         let redrive = Some(RedrivePolicy { dead_letter_queue: "dead".into(), max_receive_count: 3 });
         let queue = queues.ensure("orders", &queue::Options { redrive, ..queue::Options::default() }).await.unwrap();
-        queues.send("orders", Send { run: 1, ..Send::text("hello") }).await.unwrap();
+        let (clock_now, recipient) = (clock.wall(), ledger::user_key("ada", "ada"));
+        queues.send("orders", Send { run: 1, recipient, ..Send::text("hello") }).await.unwrap();
+        let row = Recipient { key: recipient, user: "ada", address: "", account: None, page: 1, record: None, body: 0 };
+        let add = move |tx: &mut Tx<'_>| ledger::add(tx, 1, row, clock_now);
+        queues.store().write(add).await.unwrap();
         let options = Options {
             function: "statement".into(),
             queue: "orders".into(),
@@ -74,9 +65,10 @@ impl World {
             backoff: Backoff::default(),
             deferral_pause: Duration::from_secs(30),
             deferral_max: Duration::from_secs(3600),
+            on_unknown,
         };
         let gate = Breakers::new(clock.clone()).gate(vec![relay()], 1);
-        Self { _dir: dir, clock, doubts, settler: Settler { queues, options: Arc::new(options), gate }, queue }
+        Self { _dir: dir, clock, settler: Settler { queues, options: Arc::new(options), gate }, queue }
     }
 
     /// Receives the message, which must be visible, and settles it.
@@ -84,7 +76,23 @@ impl World {
         let what = Receive { max: 1, visibility: Some(Duration::from_secs(60)), owner: Owner::Worker };
         let mut found = self.settler.queues.receive_now(self.queue, what).await.unwrap().messages;
         let message = found.pop().expect("it is visible");
-        self.settler.settle(message, End::Outcome(outcome), is_away, self.clock.now()).await.unwrap()
+        let effects = AttemptEffects::new(&self.settler.queues, &message, self.settler.options.on_unknown);
+        if !matches!(outcome, Outcome::Deferred { .. }) {
+            let intent = Intent { run: 1, user: "ada".into(), account: "ada".into(), ..Intent::default() };
+            assert_eq!(effects.intend(intent).await, Ok(Permission::Granted));
+        }
+        self.settler.settle(message, &effects, End::Outcome(outcome), is_away, self.clock.now()).await.unwrap()
+    }
+
+    /// The recipient's row; no intent is left behind.
+    async fn row(&self) -> RecipientRecord {
+        let read = |snapshot: &store::Snapshot| {
+            let intents = snapshot.intents()?.first((0, [0; 16])..=(u64::MAX, [0xff; 16]), 1)?;
+            Ok::<_, store::Error>((intents, snapshot.recipients()?.first((1, [0; 16])..=(1, [0xff; 16]), 1)?))
+        };
+        let (intents, mut rows) = self.settler.queues.store().read(read).await.unwrap();
+        assert_eq!(intents, []);
+        rows.remove(0).1
     }
 
     /// How long until the message is visible again.
@@ -133,14 +141,26 @@ async fn a_failure_while_its_destination_is_away_costs_nothing_and_comes_back_so
     }
     let message = world.message().await.unwrap();
     assert_eq!((message.receive_count, message.attempts_charged), (40, 0), "over two hours of deferrals");
-    assert_eq!(*world.doubts.0.lock().unwrap(), 0);
+    let row = world.row().await;
+    assert_eq!((row.interrupted, row.state.name()), (0, "open"));
 }
 
 #[tokio::test]
-async fn a_doubt_is_told_and_charged_although_the_destination_is_away() {
+async fn a_doubt_is_held_and_its_message_deleted() {
     let world = World::new().await;
+    assert_eq!(world.attempt(retry(Effect::Unknown), true).await, Settled::Deleted);
+    let row = world.row().await;
+    assert_eq!((row.interrupted, row.state.name()), (1, "unknown"));
+    assert_eq!(row.reason, "smtp relay 451: come back later");
+    assert_eq!(world.message().await, None);
+}
+
+#[tokio::test]
+async fn a_doubt_that_is_sent_again_is_charged_although_the_destination_is_away() {
+    let world = World::with(OnUnknown::Resend).await;
     world.attempt(retry(Effect::Unknown), true).await;
-    assert_eq!(*world.doubts.0.lock().unwrap(), 1);
+    let row = world.row().await;
+    assert_eq!((row.interrupted, row.state.name()), (1, "open"));
     assert_eq!(world.message().await.unwrap().attempts_charged, 1, "no recipient is mailed without end");
 }
 

@@ -48,7 +48,9 @@ fn every_data_command_prints_one_json_value_and_nothing_else() {
     let stats = "bytes dead_letter_queue delayed in_flight is_more_ready name oldest_age_s paused ready";
     assert_eq!(keys(&queues[0]).join(" "), stats);
     let run = ask("run show 1");
-    for name in ["fetched", "sent", "dead", "withdrawn", "open", "interrupted"] {
+    for name in
+        ["fetched", "sent", "dead", "withdrawn", "open", "interrupted", "unknown", "skipped", "suppressed", "copies"]
+    {
         assert!(run[name].is_u64(), "{name}: {run}");
     }
     assert_eq!(ask("run list"), json!([run]));
@@ -60,6 +62,10 @@ fn every_data_command_prints_one_json_value_and_nothing_else() {
     assert_eq!(dead_count + 1, run["dead"].as_u64().unwrap(), "the letters and the malformed record");
     assert_eq!(ask("run recipients 1 --state dead").as_array().unwrap().len() as u64, dead_count + 1);
     assert_eq!(ask("run recipients 1 --state open"), json!([]));
+    let verified = ask("run verify 1");
+    assert_eq!((&verified["rows"], &verified["findings"]), (&run["fetched"], &json!([])));
+    assert_eq!(ask("run resolve 1 --sent --preview"), json!({"run": 1, "unknown": 0}));
+    assert_eq!(ask("run resolve 1 --resend"), json!({"run": 1, "resolved": 0}));
     assert_eq!(ask("peek statements-dead -n 1")[0]["history"][0]["end"], "dead");
     assert_eq!(ask("peek statements"), json!([]));
     let malformed = &ask("peek fan-out-dead")[0]["history"][0];
@@ -90,6 +96,11 @@ fn errors_go_to_standard_error_with_the_documented_exit_code() {
         ("purge statements", 1, "say --yes"),
         ("run show 99", 1, "run 99 not found"),
         ("run recipients 99", 1, "run 99 not found"),
+        ("run verify 99", 1, "run 99 not found"),
+        ("run resolve 99 --sent", 1, "run 99 not found"),
+        ("run resolve 1 --resend --recipient nobody", 1, "run 1 has no recipient \"nobody\" (see"),
+        ("run resolve 1", 64, "<--sent|--resend>"),
+        ("run resolve 1 --sent --resend", 64, "cannot be used with"),
         ("run start nope", 1, "schedule \"nope\" not found (known: monthly-statements)"),
         ("run start monthly-statements --param period=2026-10", 1, "was started before as run 1"),
         (

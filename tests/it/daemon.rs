@@ -3,6 +3,7 @@
 mod bounded;
 mod breakers;
 mod clock;
+mod cuts;
 pub(crate) mod document;
 mod doubts;
 mod fan_out;

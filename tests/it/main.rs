@@ -16,6 +16,8 @@ mod disk_full;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod effects;
+#[cfg(test)]
 mod format;
 #[cfg(test)]
 mod fuzz;

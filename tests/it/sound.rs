@@ -48,7 +48,8 @@ async fn world() -> World {
             tx.runs()?.insert(&1, &run)?;
             tx.run_keys()?.insert(&run::identity(&run.schedule, &run.params, run.scheduled_for), &1)?;
             for (key, user) in [([1; 16], "ada"), ([2; 16], "bob")] {
-                let recipient = run::ledger::Recipient { key, user, address: "", account: None, page: 1 };
+                let recipient =
+                    run::ledger::Recipient { key, user, address: "", account: None, page: 1, record: None, body: 0 };
                 run::ledger::add(tx, 1, recipient, Timestamp::from_secs(5))?;
             }
             Ok(())

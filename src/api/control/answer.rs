@@ -12,8 +12,8 @@ use crate::base::{Now, Timestamp};
 use crate::function::Function;
 use crate::function::statement::MessageIds;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
-use crate::run;
 use crate::run::report::{self, Row};
+use crate::run::{self, Report, Resolve, resolve};
 use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
 use crate::store::record::{
@@ -52,6 +52,8 @@ pub struct Control {
     message_ids: Arc<BTreeMap<String, MessageIds>>,
     /// Where the daemon's SQS endpoint listens.
     sqs: Option<SocketAddr>,
+    /// The queue of a run's messages, by fan-out function.
+    targets: Arc<BTreeMap<String, String>>,
     /// Whether the daemon executes the request, rather than the CLI on its own.
     is_daemon: bool,
     /// When the daemon began to answer; `None` in the CLI.
@@ -76,6 +78,7 @@ impl Control {
             functions: Vec::new(),
             message_ids: Arc::default(),
             sqs: None,
+            targets: Arc::default(),
             is_daemon: true,
             started_at,
             end,
@@ -92,6 +95,7 @@ impl Control {
             functions: Vec::new(),
             message_ids: Arc::default(),
             sqs: None,
+            targets: Arc::default(),
             is_daemon: false,
             started_at: None,
             end,
@@ -111,6 +115,11 @@ impl Control {
     /// The same with the address of the SQS endpoint, which an overview names.
     pub fn with_sqs(self, sqs: Option<SocketAddr>) -> Self {
         Self { sqs, ..self }
+    }
+
+    /// The same with the queue of a run's messages, by the name of its fan-out function.
+    pub fn with_targets(self, targets: BTreeMap<String, String>) -> Self {
+        Self { targets: Arc::new(targets), ..self }
     }
 
     /// Executes one request.
@@ -149,6 +158,14 @@ impl Control {
                 let rows = report::rows(&snapshot, id, &filter, after.as_deref())?;
                 Answer::Recipients(self.with_message_ids(&snapshot, id, rows)?)
             }
+            Request::VerifyRun { id } => {
+                let mut findings = Findings::new(self.end.clone());
+                run::verify::verify(&snapshot, id, &mut findings)?;
+                Answer::Checked(checked(findings))
+            }
+            Request::PreviewResolve(what) => {
+                Answer::Count(resolve::unknown(&snapshot, what.run, &what.users)?.len() as u64)
+            }
             Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now.wall)?),
             Request::Breakers => Answer::Breakers(self.breakers.as_ref().map(Breakers::views).unwrap_or_default()),
             Request::Backup(order) => Answer::Backup(self.queues.store().backup(&order, &self.end)?),
@@ -179,6 +196,7 @@ impl Control {
             Request::Probe { destination } => Answer::Probed(self.probe(destination.as_deref())?),
             Request::ForgetTicks { schedule, tick } => Answer::Forgotten(self.forget_ticks(&schedule, tick).await?),
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
+            Request::Resolve(what) => Answer::Count(self.resolve(what).await?),
             _ => Answer::Status(self.status(self.queues.now().wall)),
         })
     }
@@ -199,6 +217,24 @@ impl Control {
         let run = self.queues.store().write(step).await?;
         tracing::info!(schedule = name, run, "a run was started by hand");
         Ok(run)
+    }
+
+    async fn resolve(&self, what: Resolve) -> Result<u64, Failure> {
+        let target = self.target(what.run).await?;
+        let (queues, order) = (self.queues.clone(), what.clone());
+        // In a task of its own: one that has begun goes on when its client disconnects.
+        let resolved = tokio::spawn(async move { resolve::resolve(&queues, &order, &target).await }).await;
+        let resolved = resolved.map_err(|error| failure(FailureKind::Store, error))??;
+        tracing::info!(run = what.run, resolved, resolution = ?what.resolution, "doubts were resolved by hand");
+        Ok(resolved)
+    }
+
+    /// The queue of the messages of a run.
+    async fn target(&self, run: u64) -> Result<String, Failure> {
+        let read = move |snapshot: &Snapshot| snapshot.runs()?.get(&run)?.ok_or(run::Error::NotFound(run));
+        let record = self.queues.store().read(read).await?;
+        let target = self.targets.get(&record.function).cloned();
+        Ok(target.ok_or(run::Error::NoTarget { run, function: record.function })?)
     }
 
     fn schedule(&self, name: &str) -> Result<&(schedule::Options, String), Failure> {
@@ -260,9 +296,10 @@ impl Control {
     fn overview(&self, snapshot: &Snapshot, now: Now) -> Result<Overview, Failure> {
         let mut runs = report::list(snapshot, RUNS_LOOKED_AT)?;
         let newest = runs.first().map(|run| run.id);
-        runs.retain(|run| !run.is_complete() || Some(run.id) == newest);
+        let needs_a_look = |run: &Report| !run.is_complete() || run.unknown > 0;
+        runs.retain(|run| needs_a_look(run) || Some(run.id) == newest);
         if runs.len() > 1 {
-            runs.retain(|run| !run.is_complete());
+            runs.retain(needs_a_look);
         }
         let mut redrives = redrives(snapshot)?;
         redrives.retain(|redrive| redrive.state == "running");
@@ -335,7 +372,11 @@ fn check(snapshot: &Snapshot, mut findings: Findings) -> Result<Checked, store::
     store::check::records(snapshot, &mut findings)?;
     queue::check::check(snapshot, &mut findings)?;
     run::check::check(snapshot, &mut findings)?;
-    Ok(Checked { rows: findings.rows, total: findings.total, findings: findings.shown })
+    Ok(checked(findings))
+}
+
+fn checked(findings: Findings) -> Checked {
+    Checked { rows: findings.rows, total: findings.total, findings: findings.shown }
 }
 
 fn queues(snapshot: &Snapshot, now: Now) -> Result<Vec<stats::Stats>, queue::Error> {

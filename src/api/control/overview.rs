@@ -24,7 +24,7 @@ pub struct Overview {
     pub status: Status,
     /// All queues.
     pub queues: Vec<Stats>,
-    /// The runs that are under way, the newest first; the newest run when none is.
+    /// The runs that are under way or have unknown mails, the newest first; the newest run when none is.
     pub runs: Vec<Report>,
     /// The redrives that are under way.
     pub redrives: Vec<RedriveView>,
@@ -91,7 +91,11 @@ impl Overview {
             let letters = units::count(queue.total(), "dead letter");
             format!("{letters} in {}", queue.name)
         });
-        away.chain(low).chain(late).chain(paused).chain(letters).collect()
+        let unknown = self.runs.iter().filter(|run| run.unknown > 0).map(|run| {
+            let mails = units::count(run.unknown, "unknown mail");
+            format!("{mails} in run {} wait for `nightmail run resolve`", run.id)
+        });
+        away.chain(low).chain(late).chain(paused).chain(letters).chain(unknown).collect()
     }
 
     /// The dead-letter queues that hold letters.

@@ -12,8 +12,8 @@ use crate::queue::peek::Peeked;
 use crate::queue::redrive::{Preview, Redrive};
 use crate::queue::stats::Stats;
 use crate::queue::unique::Unique;
-use crate::run::Report;
 use crate::run::report::{Filter, Row};
+use crate::run::{Report, Resolve};
 use crate::store::backup::{self, Backup};
 use crate::work::BreakerView;
 
@@ -114,6 +114,15 @@ pub enum Request {
         #[serde(default)]
         after: Option<String>,
     },
+    /// Check a run against its recipients' rows.
+    VerifyRun {
+        /// Its number.
+        id: u64,
+    },
+    /// How many recipients a resolution would concern.
+    PreviewResolve(Resolve),
+    /// Resolve doubts by hand.
+    Resolve(Resolve),
     /// The schedules with their next ticks and the newest past ones.
     Schedules,
     /// The circuit breakers of all destinations. Without a daemon there are none.
@@ -150,6 +159,8 @@ impl Request {
             | Self::Runs { .. }
             | Self::Run { .. }
             | Self::Recipients { .. }
+            | Self::VerifyRun { .. }
+            | Self::PreviewResolve(_)
             | Self::Schedules
             | Self::Breakers
             | Self::Backup(_)
@@ -162,6 +173,7 @@ impl Request {
             | Self::Purge { .. }
             | Self::Send { .. }
             | Self::StartRun { .. }
+            | Self::Resolve(_)
             | Self::Probe { .. }
             | Self::ForgetTicks { .. } => false,
         }
@@ -169,7 +181,10 @@ impl Request {
 
     /// Whether it reads or deletes whole tables, and so takes as long as it takes.
     pub const fn takes_long(&self) -> bool {
-        matches!(self, Self::Backup(_) | Self::CheckStore | Self::Purge { .. })
+        matches!(
+            self,
+            Self::Backup(_) | Self::CheckStore | Self::Purge { .. } | Self::VerifyRun { .. } | Self::Resolve(_)
+        )
     }
 
     /// The command that makes this request, as an operator types it after `nightmail`.
@@ -192,6 +207,8 @@ impl Request {
             Self::Runs { .. } => "run list",
             Self::Run { .. } => "run show",
             Self::Recipients { .. } => "run recipients",
+            Self::VerifyRun { .. } => "run verify",
+            Self::PreviewResolve(_) | Self::Resolve(_) => "run resolve",
             Self::Schedules => "schedules",
             Self::ForgetTicks { .. } => "schedules forget",
             Self::Backup(_) => "backup",
@@ -225,6 +242,7 @@ pub struct With {
 /// A response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "value", rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way to or from the socket")]
 pub enum Answer {
     /// See [`Request::Status`].
     Status(Status),
@@ -264,7 +282,7 @@ pub enum Answer {
     Forgotten(ForgottenTicks),
     /// See [`Request::Backup`].
     Backup(Backup),
-    /// See [`Request::CheckStore`].
+    /// See [`Request::CheckStore`] and [`Request::VerifyRun`].
     Checked(Checked),
 }
 

@@ -90,7 +90,7 @@ pub struct RedriveView {
     pub undoes: Option<u64>,
 }
 
-/// What a check of the store found.
+/// What a check of the store or of a run found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     /// How many rows were checked.

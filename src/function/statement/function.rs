@@ -21,7 +21,7 @@ use super::url::UrlTemplate;
 use super::{Options, User};
 use crate::base::{Clock, Contact, Destination, Effect, Failure, Outcome, Report, Verdict, units};
 use crate::function::upstream::Answer;
-use crate::function::{Error, Function, Invocation, upstream};
+use crate::function::{Error, Function, Intent, Invocation, upstream};
 
 /// The parameter that names the statement's period.
 const PERIOD: &str = "period";
@@ -150,6 +150,8 @@ impl Statement {
             context: Value::from_serialize(&context),
             attachment: &print.pdf,
             effect: invocation.effect.clone(),
+            effects: invocation.effects.clone(),
+            intent: body.intent(&user),
         };
         let mut proof = self.mailer.send(&mail, contacts).await.map_err(super::mail::SendFault::into_outcome)?;
         proof.document_sha256 = Some(print.sha256);
@@ -256,6 +258,17 @@ impl Body<'_> {
     fn message_key(&self, user: &User) -> String {
         let run = self.identity.clone().unwrap_or_else(|| format!("run {}", self.run));
         message_key(&run, &user.id, user.account(), self.purpose.as_deref().unwrap_or(PURPOSE))
+    }
+
+    /// The key of the mail in the ledger of effects.
+    fn intent(&self, user: &User) -> Intent {
+        Intent {
+            run: self.run,
+            user: user.id.clone(),
+            account: user.account().to_owned(),
+            purpose: self.purpose.clone().filter(|purpose| purpose != PURPOSE).unwrap_or_default(),
+            message_id: String::new(),
+        }
     }
 
     fn parse(body: &[u8]) -> Result<Body<'_>, Failure> {

@@ -4,8 +4,8 @@ use super::super::mail::testing::{At, Fault, Sink, options as mail_options};
 use super::super::{AccountOptions, DocumentOptions};
 use super::*;
 use crate::base::{LeaseTime, ManualClock, MessageId, Timestamp, Verdict};
-use crate::function::EffectFlag;
 use crate::function::upstream::stub::{Part, Stub, answer, options as upstream_options};
+use crate::function::{EffectFlag, NoLedger};
 
 const USER: &str = r#"{"id":"u/1","name":"Ada","email":"ada@example.org"}"#;
 
@@ -67,6 +67,7 @@ async fn report_until(statement: &Statement, body: String, deadline: LeaseTime) 
         deadline,
         receipt_handle: String::new(),
         effect: EffectFlag::default(),
+        effects: NoLedger::shared(),
     };
     statement.call(invocation).await
 }

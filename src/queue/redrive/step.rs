@@ -172,7 +172,6 @@ fn move_back(
         redriven_by: Some(RedrivenBy { redrive, source: state.source, was: Some(was) }),
         ..fresh
     };
-    observer::interrupt(tx, observer, state, now)?;
     messages::remove(tx, key, state)?;
     messages::insert(tx, (to_rows, sequence), &back, room)?;
     holder::moved(tx, state, key, (to_rows, sequence))?;

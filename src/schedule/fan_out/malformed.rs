@@ -10,7 +10,7 @@ use crate::run::ledger::{self, Recipient};
 use crate::store::Tx;
 use crate::store::record::{QueueRecord, RunRecord};
 
-use super::user_message::user_message;
+use super::user_message::{user_message, user_record};
 use super::{Error, FanOut, disk_full, retry};
 
 /// A message of the fan-out's own queue: a run to fan out, or one malformed record to check again.
@@ -86,19 +86,21 @@ impl FanOut {
         let (target, now) = (self.options.target.clone(), self.queues.now());
         let step = move |tx: &mut Tx<'_>| {
             let target = catalog::find(tx, &target)?;
-            let message = user_message(&run, &user);
-            let (key, page) = (message.recipient, record.page + 1);
-            let (address, account) = (user.email.as_str(), user.account_id.as_deref());
-            let recipient = Recipient { key, user: &user.id, address, account, page };
+            let text = user_record(&user);
+            let message = user_message(&run, &user, &text);
+            let key = message.recipient;
             // A user who has a row already has a message too: nothing is sent, and no room is needed.
-            let is_new = tx.recipients()?.get(&(run.id, recipient.key))?.is_none();
+            let is_new = tx.recipients()?.get(&(run.id, key))?.is_none();
             let admitted = is_new.then(|| admission::admit(tx, &target, message, now)).transpose()?;
             // The user's row replaces the record's row in the same commit, so the run counts this recipient once.
             ledger::replace(tx, run.id, record.row_key())?;
             match admitted {
                 Some(admitted) => {
+                    let body = send::send(tx, admitted, now)?.sequence;
+                    let (address, account) = (user.email.as_str(), user.account_id.as_deref());
+                    let (page, record) = (record.page + 1, Some(text.get()));
+                    let recipient = Recipient { key, user: &user.id, address, account, page, record, body };
                     ledger::add(tx, run.id, recipient, now.wall)?;
-                    send::send(tx, admitted, now)?;
                 }
                 None => ledger::count_repeated(tx, run.id, 1)?,
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::base::Failure;
@@ -11,7 +12,7 @@ use crate::run::ledger;
 use crate::store::record::{QueueRecord, RunRecord};
 
 use super::malformed::{Malformed, kept_id};
-use super::user_message::user_message;
+use super::user_message::{user_message, user_record};
 
 /// The dead letter of a record that is too large for a message keeps this much of the record's text.
 const RAW_CHARS_MAX: usize = 4096;
@@ -49,8 +50,8 @@ pub struct PreparedRecord {
 /// What a record becomes.
 #[derive(Debug)]
 pub enum PreparedMessage {
-    /// A message for the target queue.
-    User(Send),
+    /// A message for the target queue, and the user record for the ledger.
+    User(Send, Box<RawValue>),
     /// A dead letter of the fan-out's own queue, and the reason.
     Letter(Send, Failure),
 }
@@ -87,7 +88,8 @@ impl Maker<'_> {
         let mut record = match record {
             Record::Malformed { raw, digest, why, .. } => self.malformed(index, raw, digest, why),
             Record::User(user) => {
-                let message = user_message(self.run, &user);
+                let text = user_record(&user);
+                let message = user_message(self.run, &user, &text);
                 match send::check(self.target, &message) {
                     Ok(()) => PreparedRecord {
                         key: message.recipient,
@@ -95,14 +97,14 @@ impl Maker<'_> {
                         address: user.email,
                         account: user.account_id,
                         is_twice: false,
-                        message: PreparedMessage::User(message),
+                        message: PreparedMessage::User(message, text),
                     },
                     // The user is valid but its message breaks a limit of the queue. That is this record's fault alone:
                     // the page must not fail because of it.
                     Err(error) => {
-                        let raw = serde_json::to_string(&user).expect("text always serialises");
+                        let raw = text.get();
                         let why = Failure::new("data", "users", "message-refused", error);
-                        let digest = Sha256::digest(&raw).into();
+                        let digest = Sha256::digest(raw).into();
                         self.malformed(index, raw.chars().take(RAW_CHARS_MAX).collect(), digest, why)
                     }
                 }

@@ -1,5 +1,7 @@
 //! One slice of a page: admission, messages, ledger rows, letters and the new position are one commit.
 
+use serde_json::value::RawValue;
+
 use crate::base::Now;
 use crate::queue::settle::Ended;
 use crate::queue::{self, Admission, LetterAdmission, catalog, send};
@@ -74,10 +76,7 @@ pub fn commit(
     }
     // From here on everything is written.
     for (record, right) in admitted {
-        let (user, address, account) = (record.name.as_str(), record.address.as_str(), record.account.as_deref());
-        let recipient = Recipient { key: record.key, user, address, account, page: page.number };
-        ledger::add(tx, run.id, recipient, now.wall)?;
-        right.send(tx, options, now)?;
+        right.send(tx, options, recipient(record, page.number), run.id, now)?;
     }
     ledger::count_repeated(tx, run.id, repeated)?;
     let before = run.fan_out.clone();
@@ -93,9 +92,15 @@ fn place(progress: &FanOutProgress) -> (u32, Option<&str>, u32, bool) {
     (progress.pages, progress.next.as_deref(), progress.position, progress.finished_at.is_some())
 }
 
+/// The row of a record, without its message.
+fn recipient(record: &PreparedRecord, page: u32) -> Recipient<'_> {
+    let (user, address, account) = (record.name.as_str(), record.address.as_str(), record.account.as_deref());
+    Recipient { key: record.key, user, address, account, page, record: None, body: 0 }
+}
+
 /// The right to send one record's message.
 enum Right<'p, 'q> {
-    User(queue::Admitted<'q>),
+    User(queue::Admitted<'q>, &'p RawValue),
     Letter(queue::AdmittedLetter<'q>, &'p crate::base::Failure),
 }
 
@@ -106,7 +111,9 @@ fn admit<'p, 'q>(
     now: Now,
 ) -> Result<Right<'p, 'q>, queue::Error> {
     match &record.message {
-        PreparedMessage::User(message) => users.admit(tx, message.clone(), now).map(Right::User),
+        PreparedMessage::User(message, text) => {
+            users.admit(tx, message.clone(), now).map(|message| Right::User(message, text))
+        }
         PreparedMessage::Letter(letter, why) => {
             letters.admit(tx, letter.clone(), now).map(|letter| Right::Letter(letter, why))
         }
@@ -114,14 +121,28 @@ fn admit<'p, 'q>(
 }
 
 impl Right<'_, '_> {
-    fn send(self, tx: &mut Tx<'_>, options: &FanOutOptions, now: Now) -> Result<(), Error> {
+    /// Sends the message and adds the recipient's row.
+    fn send(
+        self,
+        tx: &mut Tx<'_>,
+        options: &FanOutOptions,
+        recipient: Recipient<'_>,
+        run: u64,
+        now: Now,
+    ) -> Result<(), Error> {
         match self {
-            Self::User(message) => send::send(tx, message, now)?,
-            Self::Letter(letter, why) => {
-                let ended = Ended { function: options.name.clone(), why: why.clone(), at: now };
-                send::send_dead(tx, &Ledger, letter, &ended)?
+            Self::User(message, text) => {
+                let body = send::send(tx, message, now)?.sequence;
+                ledger::add(tx, run, Recipient { record: Some(text.get()), body, ..recipient }, now.wall)?;
             }
-        };
+            Self::Letter(letter, why) => {
+                // The row comes first: the letter's death changes it.
+                ledger::add(tx, run, recipient, now.wall)?;
+                let ended = Ended { function: options.name.clone(), why: why.clone(), at: now };
+                let letter = send::send_dead(tx, &Ledger, letter, &ended)?;
+                ledger::has_message(tx, (run, recipient.key), letter.sequence)?;
+            }
+        }
         Ok(())
     }
 }

@@ -119,6 +119,7 @@ impl Rig {
             deferral_pause: Duration::from_millis(50),
             // A deferral that counted would be the last one.
             deferral_max: Duration::from_millis(1),
+            on_unknown: nightmail::run::OnUnknown::Hold,
         };
         let breakers = Breakers::new(SystemClock::shared());
         let pool = Pool::new(self.queues.clone(), options, called, self.drain.clone(), &breakers);

@@ -179,6 +179,7 @@ impl World {
             backoff: Backoff { first: Duration::from_millis(5), max: Duration::from_millis(20) },
             deferral_pause: Duration::from_millis(10),
             deferral_max: Duration::from_secs(60),
+            on_unknown: nightmail::run::OnUnknown::Hold,
         };
         let pool = Pool::new(self.queues.clone(), options, function.clone(), self.drain.clone(), &self.breakers);
         self.pools.push(tokio::spawn(pool.with_quarantine(self.quarantine.clone()).run()));

@@ -66,6 +66,7 @@ async fn work_off(poison: &str, max: u32) -> (nightmail::queue::peek::Peeked, u3
         backoff,
         deferral_pause: Duration::from_millis(10),
         deferral_max: Duration::from_secs(60),
+        on_unknown: nightmail::run::OnUnknown::Hold,
     };
     let breakers = Breakers::new(SystemClock::shared());
     let (brittle, drain) = (Arc::new(Brittle::default()), Drain::default());

@@ -42,7 +42,7 @@ async fn a_relay_that_is_full_for_a_while_costs_no_attempt_and_nobody_a_mail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mail_whose_reply_is_lost_comes_twice_at_most_under_one_message_id_and_is_listed_as_in_doubt() {
+async fn under_resend_a_mail_whose_reply_is_lost_comes_twice_at_most_under_one_message_id_and_is_listed() {
     const USERS: u32 = 40;
     // Every seventh connection accepts its mail and closes without the reply.
     let script: sink::Script = Arc::new(|connection, _, step| match step {
@@ -52,6 +52,7 @@ async fn a_mail_whose_reply_is_lost_comes_twice_at_most_under_one_message_id_and
     let options = bank::Options { users: USERS, ..bank::Options::default() };
     let mut harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
     harness.set_key("FUNCTIONS__STATEMENT__MAIL__RELAY__MAILS_PER_CONNECTION", 2);
+    harness.set_key("FUNCTIONS__STATEMENT__MAIL__UNKNOWN", "resend");
     let daemon = harness.daemon().await;
     let run = daemon.operator.start().await;
     let report = daemon.operator.complete(run).await;
@@ -69,7 +70,7 @@ async fn a_mail_whose_reply_is_lost_comes_twice_at_most_under_one_message_id_and
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_doubt_names_the_message_id_under_which_the_relays_log_has_the_mail() {
+async fn under_resend_a_doubt_names_the_message_id_under_which_the_relays_log_has_the_mail() {
     const USERS: u32 = 3;
     let is_lossy = Arc::new(AtomicBool::new(true));
     let lossy = is_lossy.clone();
@@ -79,6 +80,7 @@ async fn a_doubt_names_the_message_id_under_which_the_relays_log_has_the_mail() 
     });
     let options = bank::Options { users: USERS, ..bank::Options::default() };
     let mut harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
+    harness.set_key("FUNCTIONS__STATEMENT__MAIL__UNKNOWN", "resend");
     for name in ["FIRST", "MAX"] {
         harness.set_key(&format!("FUNCTIONS__STATEMENT__BACKOFF__{name}"), "3s");
     }

@@ -155,7 +155,6 @@ impl Model {
     }
 
     fn revive(&mut self, index: usize, to: usize, drive: u64, now: Timestamp) {
-        self.take_from_worker(index);
         self.hear(index, "redriven");
         let sequence = self.next();
         let message = &mut self.messages[index];

@@ -155,16 +155,8 @@ impl Model {
     pub(super) fn withdraw(&mut self, mut indexes: Vec<usize>, why: &str) {
         indexes.sort_unstable();
         for index in indexes.into_iter().rev() {
-            self.take_from_worker(index);
             self.hear(index, &format!("withdrawn: {why}"));
             self.messages.remove(index);
-        }
-    }
-
-    /// A message that is taken from a worker leaves its attempt in doubt.
-    pub(super) fn take_from_worker(&mut self, index: usize) {
-        if matches!(self.messages[index].phase, Where::InFlight(_, Owner::Worker)) {
-            self.hear(index, "interrupted");
         }
     }
 
@@ -176,7 +168,6 @@ impl Model {
 
     /// The worker of the message is gone.
     pub(super) fn lose(&mut self, index: usize) {
-        self.hear(index, "interrupted");
         let message = &mut self.messages[index];
         message.history.push((message.attempts, "Lost", "lost"));
         message.phase = Where::Ready;

@@ -193,11 +193,11 @@ async fn a_worker_that_lost_its_message_to_another_changes_nothing() {
     let head = world.step(move |tx| settle::done(tx, new)).await.unwrap();
     assert_eq!(head.map(|head| (head.run, head.recipient)), Some((1, [0; 16])));
     insta::assert_snapshot!(world.dump("orders"), @"orders: 0 ready, 0 delayed, 0 in flight");
-    assert_eq!(world.observer.take(), ["hello interrupted"], "done is told by whoever settles, not to the observer");
+    assert!(world.observer.take().is_empty(), "done is told by whoever settles, not to the observer");
 }
 
 #[tokio::test]
-async fn a_lease_lost_over_a_restart_is_remembered_told_once_and_charged_to_nobody_who_had_company() {
+async fn a_lease_lost_over_a_restart_is_remembered_and_charged_to_nobody_who_had_company() {
     let mut world = World::with_orders().await;
     for text in ["worker's", "client's"] {
         world.send("orders", text).await;
@@ -205,7 +205,7 @@ async fn a_lease_lost_over_a_restart_is_remembered_told_once_and_charged_to_nobo
     let lost = world.work("orders").await.handle;
     let kept = world.take_one("orders").await.handle;
     world.crash().await;
-    assert_eq!(world.observer.take(), ["worker's interrupted"]);
+    assert!(world.observer.take().is_empty());
     insta::assert_snapshot!(world.dump("orders"), @r"
     orders: 1 ready, 0 delayed, 1 in flight
       ready | received 1 charged 0 | worker's

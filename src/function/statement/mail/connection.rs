@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,9 +20,9 @@ use tokio::time::{sleep, timeout};
 use super::fault::{SmtpFailure, Step};
 use super::wire::Closing;
 use crate::base::{outcome, units};
-use crate::function::EffectInProgress;
 use crate::function::silence::Wait;
 use crate::function::statement::DialogueLimits;
+use crate::function::{EffectInProgress, Effects, Intent};
 
 /// The message is written in pieces of this size, each under its own time limit: a stalled relay is noticed early.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -50,6 +51,10 @@ pub(super) struct OutgoingMail {
     pub(super) to: Address,
     /// The message in ASCII with CRLF line endings, before dot-stuffing.
     pub(super) bytes: Vec<u8>,
+    /// Where its intent is written down before DATA.
+    pub(super) effects: Arc<dyn Effects>,
+    /// Its intent.
+    pub(super) intent: Intent,
 }
 
 /// An open session, ready for a mail.
@@ -71,7 +76,8 @@ impl Connection {
     }
 
     /// Sends one mail and returns the relay's final reply. After an error the connection must not be used for another
-    /// mail. `wait` is restarted with each step; `effect` begins just before the final dot.
+    /// mail. `wait` is restarted with each step; the intent is written down once the relay takes the recipient, so that
+    /// one that it refuses costs no commit; `effect` begins just before the final dot.
     pub(super) async fn deliver(
         &mut self,
         outgoing: &OutgoingMail,
@@ -86,6 +92,10 @@ impl Connection {
         let mail = Mail::new(Some(outgoing.from.clone()), Vec::new());
         self.command(Step::MailFrom, command, wait, mail).await?;
         self.command(Step::RcptTo, command, wait, Rcpt::new(outgoing.to.clone(), Vec::new())).await?;
+        let permission = outgoing.effects.intend(outgoing.intent.clone()).await;
+        if let Some(withheld) = SmtpFailure::withheld(permission) {
+            return Err(withheld);
+        }
         self.command(Step::Data, data, wait, Data).await?;
         let response = self.message(&outgoing.bytes, limits, wait, effect).await?;
         let reply = expect_reply(Step::EndOfData, response)?;

@@ -3,6 +3,7 @@
 //! Sources: RFC 5321 section 4.2 (reply codes), RFC 3463 (enhanced codes).
 
 use crate::base::{Effect, Failure, Outcome, Verdict};
+use crate::function::Permission;
 use crate::function::unreachable::{Keys, Unreachable};
 
 /// Why a mail was not accepted, or why it is unknown whether it was.
@@ -17,24 +18,31 @@ pub enum SendFault {
     Temporary(Failure),
     /// The mail was sent up to the final dot, and the reply is missing: the relay may have accepted it.
     Unknown(Failure),
+    /// The recipient's mail was sent by another message, or may have been: none was begun.
+    Duplicate(Failure),
 }
 
 impl SendFault {
     /// What went wrong.
     pub fn failure(&self) -> &Failure {
         match self {
-            Self::Permanent(why) | Self::Deferred(why) | Self::Temporary(why) | Self::Unknown(why) => why,
+            Self::Permanent(why)
+            | Self::Deferred(why)
+            | Self::Temporary(why)
+            | Self::Unknown(why)
+            | Self::Duplicate(why) => why,
         }
     }
 
     /// What this means for the message. Unknown is a retry with the code `unknown-after-dot`, which sends the same
-    /// Message-ID again; a ledger of effects can decide otherwise before it calls this.
+    /// Message-ID again, unless the ledger of effects holds the message.
     pub fn into_outcome(self) -> Outcome {
         match self {
             Self::Permanent(why) => Outcome::Dead { why },
             Self::Deferred(why) => Outcome::Deferred { why, after: None },
             Self::Temporary(why) => Outcome::Retry { why, after: None, effect: Effect::None },
             Self::Unknown(why) => Outcome::Retry { why, after: None, effect: Effect::Unknown },
+            Self::Duplicate(why) => Outcome::Duplicate { why },
         }
     }
 }
@@ -109,6 +117,8 @@ pub(super) enum SmtpFailure {
         /// Whether waiting cannot mend it.
         needs_operator: bool,
     },
+    /// The relay takes mail for the recipient, but the ledger of effects does not permit it.
+    Withheld(SendFault),
     /// No valid reply came to a command of the mail: the connection cannot be used any more.
     Broken {
         /// The step.
@@ -155,7 +165,31 @@ impl SmtpFailure {
 
     /// Whether the dialogue is still in step, so that QUIT can be sent.
     pub(super) fn is_in_step(&self) -> bool {
-        matches!(self, Self::Reply { code, .. } if *code != 421)
+        match self {
+            Self::Reply { code, .. } => *code != 421,
+            Self::Withheld(_) => true,
+            Self::NoSession { .. } | Self::Broken { .. } => false,
+        }
+    }
+
+    /// The fault of a mail that the ledger of effects does not permit; `None` when it does.
+    pub(super) fn withheld(permission: Result<Permission, Failure>) -> Option<Self> {
+        let why = |code, text| Failure::new("effect", "ledger", code, text);
+        let fault = match permission {
+            Ok(Permission::Granted) => return None,
+            Ok(Permission::Duplicate) => {
+                let text = "another message mailed this recipient, or may have; this one is deleted without a mail";
+                SendFault::Duplicate(why("duplicate", text))
+            }
+            Ok(Permission::InWork) => {
+                SendFault::Deferred(why("in-work", "another message of this recipient is being mailed"))
+            }
+            Ok(Permission::Lost) => {
+                SendFault::Deferred(why("lost", "the message was taken from this attempt before its mail"))
+            }
+            Err(why) => SendFault::Deferred(why),
+        };
+        Some(Self::Withheld(fault))
     }
 
     /// Classifies the failure; `relay` is its address, for messages to people.
@@ -166,6 +200,7 @@ impl SmtpFailure {
                 let why = Failure::new("smtp", "relay", code, format!("relay {relay}: {text}"));
                 Undelivered::unreachable(why, needs_operator)
             }
+            Self::Withheld(fault) => Undelivered::of(fault, Verdict::Answered),
             Self::Broken { step: Step::EndOfData, code, text } => {
                 let text = format!("relay {relay}: {code} after the final dot, the mail may have been taken: {text}");
                 let why = Failure::new("smtp", "relay", "unknown-after-dot", text);

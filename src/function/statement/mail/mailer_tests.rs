@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::super::testing::{At, Fault, Sink, limits, options};
 use super::*;
 use crate::base::{Effect, ManualClock, Timestamp};
-use crate::function::EffectFlag;
 use crate::function::statement::Tls;
 use crate::function::statement::template::tests::context;
+use crate::function::{EffectFlag, Effects, Intent, NoLedger, Permission};
 
 const NOW: Timestamp = Timestamp::from_secs(784_111_777);
 
@@ -22,14 +22,14 @@ pub(super) fn mailer(sink: &Sink, change: impl FnOnce(&mut MailOptions)) -> (Arc
 
 /// Sends a mail to `name`, whose text and attachment name the recipient.
 pub(super) async fn send_with(mailer: &Mailer, name: &str, attachment: &[u8]) -> Result<DeliveryProof, SendFault> {
-    send_as(mailer, name, attachment, &EffectFlag::default()).await
+    send_as(mailer, name, attachment, (&EffectFlag::default(), &NoLedger::shared())).await
 }
 
 async fn send_as(
     mailer: &Mailer,
     name: &str,
     attachment: &[u8],
-    effect: &EffectFlag,
+    (effect, effects): (&EffectFlag, &Arc<dyn Effects>),
 ) -> Result<DeliveryProof, SendFault> {
     let mail = Mail {
         to_name: name,
@@ -40,6 +40,8 @@ async fn send_as(
         attachment,
         begin_within: std::time::Duration::from_secs(30),
         effect: effect.clone(),
+        effects: effects.clone(),
+        intent: Intent::default(),
     };
     mailer.send(&mail, &mut Vec::new()).await
 }
@@ -58,6 +60,7 @@ pub(super) fn class(result: &Result<DeliveryProof, SendFault>) -> (&'static str,
                 SendFault::Deferred(_) => "deferred",
                 SendFault::Temporary(_) => "temporary",
                 SendFault::Unknown(_) => "unknown",
+                SendFault::Duplicate(_) => "duplicate",
             };
             (word, fault.failure().code.clone())
         }
@@ -386,7 +389,7 @@ async fn aborted_at(at: At) -> (Effect, usize) {
     let (mailer, _) = mailer(&sink, |options| options.relay.connections = 1);
     let effect = EffectFlag::default();
     let (sending, flag) = (Arc::clone(&mailer), effect.clone());
-    let caller = tokio::spawn(async move { send_as(&sending, "ada", b"%PDF", &flag).await });
+    let caller = tokio::spawn(async move { send_as(&sending, "ada", b"%PDF", (&flag, &NoLedger::shared())).await });
     let struck = async {
         while sink.see(|seen| seen.struck == 0) {
             tokio::task::yield_now().await;
@@ -419,6 +422,40 @@ async fn a_mail_that_the_relay_refuses_behind_its_final_dot_is_in_no_doubt() {
     let sink = Sink::faulty(At::EndOfData, Fault::Reply("554 5.7.1 no"), 0..1).await;
     let (mailer, _) = mailer(&sink, |_| ());
     let effect = EffectFlag::default();
-    assert_eq!(class(&send_as(&mailer, "ada", b"%PDF", &effect).await).0, "permanent");
+    assert_eq!(class(&send_as(&mailer, "ada", b"%PDF", (&effect, &NoLedger::shared())).await).0, "permanent");
     assert_eq!(effect.abort().await, Effect::None);
+}
+
+/// A ledger that always says the same, and remembers the Message-IDs that it was asked about.
+#[derive(Debug)]
+struct Says(Result<Permission, Failure>, std::sync::Mutex<Vec<String>>);
+
+impl Effects for Says {
+    fn intend(&self, intent: Intent) -> futures_util::future::BoxFuture<'_, Result<Permission, Failure>> {
+        self.1.lock().unwrap().push(intent.message_id);
+        Box::pin(std::future::ready(self.0.clone()))
+    }
+}
+
+#[tokio::test]
+async fn a_mail_is_begun_only_when_the_ledger_permits_it() {
+    let broken = Failure::new("store", "ledger", "failed", "no");
+    for (said, end, code) in [
+        (Ok(Permission::Duplicate), "duplicate", "duplicate"),
+        (Ok(Permission::InWork), "deferred", "in-work"),
+        (Ok(Permission::Lost), "deferred", "lost"),
+        (Err(broken), "deferred", "failed"),
+    ] {
+        let sink = Sink::good().await;
+        let (mailer, _) = mailer(&sink, |options| options.relay.connections = 1);
+        let ledger = Arc::new(Says(said, std::sync::Mutex::default()));
+        let effects: Arc<dyn Effects> = ledger.clone();
+        let flag = EffectFlag::default();
+        let refused = send_as(&mailer, "ada", b"%PDF", (&flag, &effects)).await;
+        assert_eq!(class(&refused), (end, code.to_owned()));
+        assert_eq!(flag.abort().await, Effect::None, "no doubt is left");
+        assert_eq!(*ledger.1.lock().unwrap(), [mailer.message_id("run 12 user ada purpose statement")]);
+        assert_eq!(class(&send(&mailer, "bob").await).0, "done");
+        assert_eq!((sink.recipients(), sink.see(|seen| seen.dots)), (vec!["bob@example.org".to_owned()], 1), "{code}");
+    }
 }

@@ -3,6 +3,7 @@
 //! Owns the promise that names and texts cannot add a header, end the message or panic the builder: everything that
 //! goes into a header is one line without control characters. The same mail always has the same bytes.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lettre::Message;
@@ -15,7 +16,7 @@ use super::connection::OutgoingMail;
 use crate::base::{Failure, Timestamp};
 use crate::function::statement::template::{RenderedTexts, line};
 use crate::function::statement::{MailOptions, address};
-use crate::function::{EffectFlag, Error};
+use crate::function::{EffectFlag, Effects, Error, Intent};
 
 /// One mail to one recipient.
 #[derive(Clone, Debug)]
@@ -36,6 +37,10 @@ pub struct Mail<'a> {
     pub begin_within: Duration,
     /// Set from the final dot on; an abort before it stops the dialogue.
     pub effect: EffectFlag,
+    /// Where the intent is written down between RCPT and DATA.
+    pub effects: Arc<dyn Effects>,
+    /// What is written down; the Message-ID is added.
+    pub intent: Intent,
 }
 
 /// 9999-12-31T23:59:59Z, the last second that a Date header can name.
@@ -108,7 +113,9 @@ impl Composer {
         let envelope = lettre::address::Envelope::new(Some(from.clone()), vec![to.clone()]);
         let message = envelope.and_then(|envelope| builder.envelope(envelope).multipart(whole));
         let bytes = message.map_err(|e| failure("build", format!("the mail cannot be built: {e}")))?.formatted();
-        Ok((OutgoingMail { from, to, bytes }, message_id))
+        let (effects, intent) =
+            (mail.effects.clone(), Intent { message_id: message_id.clone(), ..mail.intent.clone() });
+        Ok((OutgoingMail { from, to, bytes, effects, intent }, message_id))
     }
 }
 

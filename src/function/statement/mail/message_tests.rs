@@ -32,6 +32,8 @@ fn mail<'a>(to_name: &'a str, attachment: &'a [u8]) -> Mail<'a> {
         attachment,
         begin_within: std::time::Duration::from_secs(30),
         effect: crate::function::EffectFlag::default(),
+        effects: crate::function::NoLedger::shared(),
+        intent: crate::function::Intent::default(),
     }
 }
 

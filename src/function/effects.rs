@@ -1,0 +1,66 @@
+//! The ledger of effects, as a function sees it.
+//!
+//! An effect that cannot be taken back, a mail, is written down before it may happen. The ledger itself belongs to a
+//! higher layer and is given with each [`Invocation`](super::Invocation).
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::base::Failure;
+
+/// An effect that an attempt is about to have: run, recipient and purpose are its key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intent {
+    /// The run; zero outside of one, where nothing is written down.
+    pub run: u64,
+    /// The recipient's user id.
+    pub user: String,
+    /// The recipient's account.
+    pub account: String,
+    /// What tells a resend from the run's own mail; empty for the latter.
+    pub purpose: String,
+    /// The Message-ID of the mail.
+    pub message_id: String,
+}
+
+/// Whether an effect may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It may: the intent is on disk.
+    Granted,
+    /// It must not, because it has happened, or nobody knows whether it has: the message is to be deleted without it.
+    Duplicate,
+    /// Not now: another attempt is about to have it.
+    InWork,
+    /// It must not: the message was taken from this attempt.
+    Lost,
+}
+
+/// The ledger of effects, for one attempt.
+pub trait Effects: Send + Sync + fmt::Debug {
+    /// Writes down, durably, that the effect may happen from now on, unless it must not.
+    ///
+    /// # Errors
+    /// It could not be written down, so the effect must not happen.
+    fn intend(&self, intent: Intent) -> BoxFuture<'_, Result<Permission, Failure>>;
+}
+
+/// Writes nothing down and permits everything: for what is mailed outside of runs, and for tests.
+#[derive(Clone, Copy, Debug)]
+pub struct NoLedger;
+
+impl NoLedger {
+    /// As an [`Invocation`](super::Invocation) has it.
+    pub fn shared() -> Arc<dyn Effects> {
+        Arc::new(Self)
+    }
+}
+
+impl Effects for NoLedger {
+    fn intend(&self, _: Intent) -> BoxFuture<'_, Result<Permission, Failure>> {
+        async { Ok(Permission::Granted) }.boxed()
+    }
+}

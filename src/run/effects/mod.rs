@@ -1,0 +1,206 @@
+//! The ledger of effects: a mail's intent is on disk before DATA, and what became of it is committed with the message's
+//! end.
+//!
+//! `entry` is where an effect's state is kept, `recover` settles what a dead process left. Knows attempts by their
+//! receipt handles only; which queue has which policy is the caller's.
+
+mod entry;
+mod recover;
+
+use std::sync::{Arc, OnceLock};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::base::outcome::{self, DeliveryProof};
+use crate::base::{Failure, Timestamp};
+use crate::function::{Effects, Intent, Permission};
+use crate::queue::{Queues, ReceiptHandle, Received, settle};
+use crate::store::record::{IntentRecord, RecipientState};
+use crate::store::{self, Tx};
+
+use super::ledger::{self, REASON_BYTES_MAX};
+
+use entry::EffectKey;
+pub use recover::recover;
+
+/// What happens to a message when nobody knows whether its effect happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// It is deleted, and its recipient is listed as unknown until an operator resolves that.
+    #[default]
+    Hold,
+    /// It is tried again, with the same Message-ID.
+    Resend,
+}
+
+/// How an attempt's effect ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It happened.
+    Done(DeliveryProof),
+    /// It did not happen, and another attempt may have it.
+    None,
+    /// Nobody knows; why.
+    Unknown(String),
+    /// It was not permitted: another message of the recipient had it, or may have had it.
+    Duplicate,
+}
+
+/// What becomes of the message of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// What the attempt's outcome says.
+    ToItsOutcome,
+    /// It is to be deleted: the ledger keeps the doubt.
+    Held,
+}
+
+/// The ledger of effects for one attempt. Clones share it.
+#[derive(Clone, Debug)]
+pub struct AttemptEffects(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queues: Queues,
+    /// The receive whose attempt it is.
+    handle: ReceiptHandle,
+    /// The run and recipient of the message itself, for functions that write no intent.
+    whose: (u64, [u8; 16]),
+    on_unknown: OnUnknown,
+    /// Set when the function asks for permission; a second time it is the same effect.
+    asked: OnceLock<Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    key: EffectKey,
+    message_id: String,
+}
+
+impl AttemptEffects {
+    /// The ledger for the attempt that begins with this receive.
+    pub fn new(queues: &Queues, message: &Received, on_unknown: OnUnknown) -> Self {
+        Self(Arc::new(Inner {
+            queues: queues.clone(),
+            handle: message.handle,
+            whose: (message.run, message.recipient),
+            on_unknown,
+            asked: OnceLock::new(),
+        }))
+    }
+
+    /// Records how the attempt's effect ended, in the step that settles its message, and before the message is settled:
+    /// that ends the lease.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn end(&self, tx: &mut Tx<'_>, ending: Ending, now: Timestamp) -> Result<Left, store::Error> {
+        let Some(asked) = self.0.asked.get() else {
+            if let Ending::Done(proof) = ending {
+                ledger::sent(tx, self.0.whose, proof, now)?;
+            }
+            return Ok(Left::ToItsOutcome);
+        };
+        let key = &asked.key;
+        match ending {
+            // Recorded even when the message was purged or received again meanwhile: the effect happened.
+            Ending::Done(proof) => {
+                take_intent(tx, key, self.0.handle)?;
+                key.change(tx, now, |entry| entry.happened(proof))?;
+            }
+            Ending::Duplicate => key.count_copy(tx)?,
+            Ending::None => drop(take_intent(tx, key, self.0.handle)?),
+            Ending::Unknown(why) => {
+                if take_intent(tx, key, self.0.handle)? {
+                    let attempt = (self.0.handle, self.0.on_unknown);
+                    return doubt(tx, key, attempt, (Some(asked.message_id.clone()), &why), now);
+                }
+            }
+        }
+        Ok(Left::ToItsOutcome)
+    }
+}
+
+impl Effects for AttemptEffects {
+    fn intend(&self, intent: Intent) -> BoxFuture<'_, Result<Permission, Failure>> {
+        let ask = async move {
+            if intent.run == 0 {
+                return Ok(Permission::Granted);
+            }
+            let key = EffectKey::of(&intent);
+            // Before the write: when this future is dropped in it, the row may be there.
+            let _ = self.0.asked.set(Asked { key: key.clone(), message_id: intent.message_id });
+            let (attempt, now) = ((self.0.handle, self.0.on_unknown), self.0.queues.now().wall);
+            let step = move |tx: &mut Tx<'_>| permit(tx, &key, attempt, now);
+            let permitted = self.0.queues.store().write(step).await;
+            permitted.map_err(|error: store::Error| Failure::new("store", "ledger", "failed", error))
+        };
+        ask.boxed()
+    }
+}
+
+/// Writes the intent down, unless the effect must not happen.
+fn permit(
+    tx: &mut Tx<'_>,
+    key: &EffectKey,
+    (handle, on_unknown): (ReceiptHandle, OnUnknown),
+    now: Timestamp,
+) -> Result<Permission, store::Error> {
+    let Some(body) = settle::held_body(tx, handle)? else { return Ok(Permission::Lost) };
+    // Nobody of the run's recipients: outside its books.
+    let Some(entry) = key.entry(tx)? else { return Ok(Permission::Granted) };
+    if ledger::is_settled(&entry.state) {
+        return Ok(Permission::Duplicate);
+    }
+    if let Some(other) = tx.intents()?.get(&key.intent())?.filter(|other| other.lease != handle.lease) {
+        let theirs = handle_of(&other);
+        if settle::held_body(tx, theirs)?.is_some() {
+            return Ok(Permission::InWork);
+        }
+        // That attempt outlived its lease by far, or its message was removed; it may still report, and then what it
+        // says counts. Until then its effect is unknown.
+        let why = "its attempt lost its message and has not ended";
+        if doubt(tx, key, (theirs, on_unknown), (None, why), now)? == Left::Held {
+            tx.intents()?.remove(&key.intent())?;
+            return Ok(Permission::Duplicate);
+        }
+    }
+    let ReceiptHandle { queue, sequence, lease } = handle;
+    let (recipient, purpose) = (key.recipient, key.purpose.clone());
+    tx.intents()?.insert(&key.intent(), &IntentRecord { queue, sequence, lease, body, at: now, recipient, purpose })?;
+    Ok(Permission::Granted)
+}
+
+/// Removes the intent of that receive; false when there is none.
+fn take_intent(tx: &mut Tx<'_>, key: &EffectKey, handle: ReceiptHandle) -> Result<bool, store::Error> {
+    let is_ours = tx.intents()?.get(&key.intent())?.is_some_and(|intent| handle_of(&intent) == handle);
+    if is_ours {
+        tx.intents()?.remove(&key.intent())?;
+    }
+    Ok(is_ours)
+}
+
+/// Records that nobody knows whether the effect of that receive's attempt happened. Only a message that is still there
+/// can be tried again.
+fn doubt(
+    tx: &mut Tx<'_>,
+    key: &EffectKey,
+    (handle, on_unknown): (ReceiptHandle, OnUnknown),
+    (message_id, why): (Option<String>, &str),
+    now: Timestamp,
+) -> Result<Left, store::Error> {
+    let is_retried = on_unknown == OnUnknown::Resend && settle::held_body(tx, handle)?.is_some();
+    key.change(tx, now, |entry| {
+        entry.interrupted += 1;
+        if !is_retried && !ledger::is_settled(&entry.state) {
+            entry.state = RecipientState::Unknown(message_id);
+            entry.reason = outcome::shorten(why, REASON_BYTES_MAX);
+        }
+    })?;
+    Ok(if is_retried { Left::ToItsOutcome } else { Left::Held })
+}
+
+fn handle_of(intent: &IntentRecord) -> ReceiptHandle {
+    ReceiptHandle { queue: intent.queue, sequence: intent.sequence, lease: intent.lease }
+}

@@ -1,0 +1,28 @@
+//! The message that mails one recipient of a run: what the fan-out sends, and what sends it again.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::queue::Send;
+use crate::store::record::RunRecord;
+
+use super::identity;
+
+#[derive(Debug, Serialize)]
+struct Body<'a> {
+    run: u64,
+    /// Identifies the run independently of its number: see [`identity`].
+    identity: &'a str,
+    user: &'a RawValue,
+    params: &'a BTreeMap<String, String>,
+}
+
+/// The message for the recipient of that row, whose user record is `user`.
+pub fn message(run: &RunRecord, recipient: [u8; 16], user: &RawValue) -> Send {
+    let identity = identity(&run.schedule, &run.params, run.scheduled_for);
+    let body = Body { run: run.id, identity: &identity, user, params: &run.params };
+    let body = serde_json::to_vec(&body).expect("text and numbers always serialise");
+    Send { run: run.id, recipient, ..Send::text(body) }
+}

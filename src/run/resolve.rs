@@ -1,0 +1,144 @@
+//! Resolves doubts by hand: an operator who has looked at the relay's log says that the mails arrived, or has them sent
+//! again.
+
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::base::outcome::DeliveryProof;
+use crate::base::{Now, Timestamp};
+use crate::queue::{self, Queues, catalog, send};
+use crate::store::record::{RecipientState, RunRecord, UserText};
+use crate::store::{self, Snapshot, Tx};
+
+use super::{Error, ledger, message};
+
+/// One step resolves at most this many recipients.
+const STEP_MAX: usize = 60;
+
+/// What became of the mails in question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resolution {
+    /// They arrived.
+    Sent,
+    /// They did not, or nobody can tell: they are sent again, with the same Message-ID.
+    Resend,
+}
+
+/// Which recipients of a run to resolve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolve {
+    /// The run.
+    pub run: u64,
+    /// The user ids; all that are unknown when empty.
+    pub users: Vec<String>,
+    /// What became of their mails.
+    pub resolution: Resolution,
+}
+
+/// The row keys of those recipients of the run that are unknown, among `users` unless that is empty. 16 bytes for each,
+/// so that a run of a million doubts takes 16 MB.
+///
+/// # Errors
+/// There is no such run; one of the users is no recipient of it or is not unknown; a storage fault.
+pub fn unknown(snapshot: &Snapshot, run: u64, users: &[String]) -> Result<Vec<[u8; 16]>, Error> {
+    snapshot.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let mut found = Vec::new();
+    let mut other: Vec<(&String, Option<&'static str>)> = users.iter().map(|user| (user, None)).collect();
+    snapshot.recipients()?.scan((run, [0; 16])..=(run, [0xff; 16]), |(_, key), row| {
+        let is_unknown = matches!(row.state, RecipientState::Unknown(_));
+        let named = other.iter().position(|(user, _)| **user == row.user);
+        match (named, is_unknown) {
+            (Some(named), true) => {
+                found.push(key);
+                other[named].1 = Some("unknown");
+            }
+            (Some(named), false) => {
+                other[named].1.get_or_insert(row.state.name());
+            }
+            (None, true) if users.is_empty() => found.push(key),
+            (None, _) => {}
+        }
+        ControlFlow::Continue(())
+    })?;
+    match other.into_iter().find(|(_, state)| *state != Some("unknown")) {
+        Some((user, Some(state))) => Err(Error::NotUnknown { run, user: user.clone(), state }),
+        Some((user, None)) => Err(Error::NoRecipient { run, user: user.clone() }),
+        None => Ok(found),
+    }
+}
+
+/// Resolves those recipients; `target` is the queue of the run's messages. Returns how many; fewer than asked for when
+/// somebody else resolved some meanwhile.
+///
+/// # Errors
+/// As [`unknown`]; a queue is full, or the store failed: those resolved before stay so.
+pub async fn resolve(queues: &Queues, what: &Resolve, target: &str) -> Result<u64, Error> {
+    let (run, users) = (what.run, what.users.clone());
+    let keys = queues.store().read::<_, Error, _>(move |snapshot| unknown(snapshot, run, &users)).await?;
+    let mut resolved = 0;
+    for keys in keys.chunks(STEP_MAX) {
+        if what.resolution == Resolution::Resend {
+            queues.space().admit(target)?;
+        }
+        let (keys, resolution, target, now) = (keys.to_vec(), what.resolution, target.to_owned(), queues.now());
+        let step = move |tx: &mut Tx<'_>| match resolution {
+            Resolution::Sent => settle(tx, run, &keys, now.wall),
+            Resolution::Resend => resend(tx, run, &keys, &target, now),
+        };
+        resolved += queues.store().write(step).await?;
+    }
+    Ok(resolved)
+}
+
+fn settle(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], now: Timestamp) -> Result<u64, Error> {
+    let mut settled = 0;
+    for key in keys {
+        ledger::change(tx, (run, *key), |row| {
+            if let RecipientState::Unknown(message_id) = &row.state {
+                let message_id = message_id.clone();
+                row.state = RecipientState::Sent(DeliveryProof { message_id, ..DeliveryProof::default() });
+                row.reason = "resolved by hand as sent".into();
+                (row.interrupted, row.updated_at) = (0, now);
+                settled += 1;
+            }
+        })?;
+    }
+    Ok(settled)
+}
+
+/// Sends the messages of those recipients again. All are admitted before the first one is written.
+fn resend(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], target: &str, now: Now) -> Result<u64, Error> {
+    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let queue = catalog::find(tx, target)?;
+    let mut admission = queue::Admission::to(tx, &queue)?;
+    let mut admitted = Vec::new();
+    for key in keys {
+        let Some(row) = tx.recipients()?.get(&(run, *key))? else { continue };
+        if matches!(row.state, RecipientState::Unknown(_)) {
+            let user = user(tx, &record, *key, &row.user)?;
+            admitted.push((key, admission.admit(tx, message::message(&record, *key, &user), now)?));
+        }
+    }
+    let count = admitted.len() as u64;
+    for (key, message) in admitted {
+        let body = send::send(tx, message, now)?.sequence;
+        ledger::change(tx, (run, *key), |row| {
+            (row.state, row.body, row.updated_at) = (RecipientState::Open, body, now.wall);
+            row.reason = "resolved by hand: sent again".into();
+        })?;
+    }
+    Ok(count)
+}
+
+fn user(tx: &mut Tx<'_>, run: &RunRecord, key: [u8; 16], user: &str) -> Result<Box<RawValue>, Error> {
+    let gone = || Error::NoUserRecord { run: run.id, user: user.into() };
+    let UserText(text) = tx.user_records()?.get(&(run.id, key))?.ok_or_else(gone)?;
+    RawValue::from_string(text).map_err(|error| Error::Store(store_damage(tx, &error)))
+}
+
+fn store_damage(tx: &Tx<'_>, error: &serde_json::Error) -> store::Error {
+    tx.damaged("user_records", format!("it is no JSON: {error}"))
+}
