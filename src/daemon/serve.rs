@@ -128,14 +128,8 @@ impl Daemon {
         let control = server::serve(control, answers.with_functions(functions), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
         if let (Some(listener), Some(options)) = (sqs, &settings.sqs) {
-            tracing::info!("SQS clients are answered on http://{}", listener.address());
             let service = sqs::Service::new(queues.clone(), options.clone()).await?;
-            let (serving, stop) = (sqs::serve(listener, service, signals.stop.clone()), end.clone());
-            parts.spawn(async move {
-                serving.await;
-                stop.cancelled().await;
-                Ok(())
-            });
+            parts.spawn(answer_sqs(listener, service, signals.stop.clone(), end.clone()));
         }
 
         let status = status(&settings);
@@ -240,6 +234,19 @@ where
     Error: From<E>,
 {
     parts.spawn(async move { part.await.map_err(Error::from) });
+}
+
+/// Answers SQS clients until the drain begins, and ends with the other services.
+async fn answer_sqs(
+    listener: SqsListener,
+    service: sqs::Service,
+    stop: CancellationToken,
+    end: CancellationToken,
+) -> Result<(), Error> {
+    tracing::info!("SQS clients are answered on http://{}", listener.address());
+    sqs::serve(listener, service, stop).await;
+    end.cancelled().await;
+    Ok(())
 }
 
 /// Raises the limit of open files to the most that this process may have: each client's connection is one, and the usual
