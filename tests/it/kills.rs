@@ -50,7 +50,7 @@ async fn start_run(harness: &Harness) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_kill_loses_a_user_or_mails_one_twice_and_the_sink_has_those_that_are_sent_and_some_that_are_unknown() {
-    let (kills, users) = (size("NIGHTMAIL_KILLS", 12), size("NIGHTMAIL_KILL_USERS", 3000));
+    let (kills, users) = (size("NIGHTMAIL_KILLS", 20), size("NIGHTMAIL_KILL_USERS", 5000));
     /// The bank's latency; with the default of attempts at once it makes the work last as long as the kills need.
     const LATENCY_MS: u64 = 30;
     const AT_ONCE: u64 = 24;
