@@ -213,7 +213,7 @@ fn figures(overview: &Overview) -> String {
     let Some(started_at) = status.started_at else { return disk };
     let up = Duration::from_secs(status.now.since(started_at).as_secs());
     let up = units::show_duration(up);
-    let sqs = overview.sqs.map(|address| format!("\nsqs      http://{address}")).unwrap_or_default();
+    let sqs = overview.sqs.as_ref().map(|url| format!("\nsqs      {url}")).unwrap_or_default();
     format!("daemon   version {}, pid {}, up {up}\n{disk}{sqs}", status.version, status.pid)
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::validate::segment;
 use super::values::Values;
-use crate::api::sqs::{Access, AccessKey, Options};
+use crate::api::sqs::{Access, AccessKey, Options, TlsOptions};
 
 /// Access key ids have at most this many characters.
 const ID_CHARS_MAX: usize = 128;
@@ -19,8 +19,9 @@ pub(super) fn sqs(values: &mut Values<'_>, configured: BTreeSet<String>) -> Opti
     let keys = keys(values);
     let listen = values.maybe_text("api.sqs.listen")?.parse().ok()?;
     let access = access(values, listen, keys);
+    let tls = tls(values, listen);
     let (region, account) = (values.text("api.sqs.region"), values.text("api.sqs.account_id"));
-    Some(Options { listen, region, account, url, access, configured })
+    Some(Options { listen, tls, region, account, url, access, configured })
 }
 
 fn check_url(values: &mut Values<'_>, url: &str) {
@@ -45,6 +46,21 @@ fn access(values: &mut Values<'_>, listen: SocketAddr, keys: Vec<AccessKey>) -> 
         values.error("api.sqs.auth", text);
     }
     Access::Anyone
+}
+
+fn tls(values: &mut Values<'_>, listen: SocketAddr) -> Option<TlsOptions> {
+    let (certificate, key) = ("api.sqs.tls.certificate", "api.sqs.tls.key");
+    match (values.is_set(certificate), values.is_set(key)) {
+        (true, false) => values.error(certificate, "needs key beside it"),
+        (false, true) => values.error(key, "needs certificate beside it"),
+        (false, false) if !listen.ip().is_loopback() => {
+            let text = "messages cross the network in plain text; set api.sqs.tls, or let a proxy speak TLS";
+            values.warning("api.sqs.listen", text);
+        }
+        _ => {}
+    }
+    let (certificate, key) = (values.path(certificate)?, values.path(key)?);
+    Some(TlsOptions { certificate, key })
 }
 
 fn keys(values: &mut Values<'_>) -> Vec<AccessKey> {

@@ -76,7 +76,7 @@ impl Daemon {
         let sqs = match &settings.sqs {
             Some(options) => {
                 allow_open_files();
-                Some(SqsListener::bind(options.listen).await?)
+                Some(SqsListener::bind(options).await?)
             }
             None => None,
         };
@@ -98,7 +98,7 @@ impl Daemon {
     /// # Errors
     /// A function cannot be built, or the store stopped.
     pub async fn work(self, stop: CancellationToken, force: CancellationToken) -> Result<(), Error> {
-        let sqs_address = self.sqs_address();
+        let sqs_url = self.sqs.as_ref().map(SqsListener::url);
         let Self { settings, clock, queues, control, sqs, watch } = self;
         let end = CancellationToken::new();
         let signals = Drain::default();
@@ -124,7 +124,7 @@ impl Daemon {
         spawn(&mut parts, queues.clone().drive_all(signals.stop.clone()));
         let answers = Control::of_daemon(queues.clone(), schedules, breakers.clone(), end.clone());
         let answers = answers.with_message_id_rules(functions::message_ids(&settings));
-        let answers = answers.with_targets(functions::targets(&settings)).with_sqs(sqs_address);
+        let answers = answers.with_targets(functions::targets(&settings)).with_sqs(sqs_url);
         let control = server::serve(control, answers.with_functions(functions), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
         if let (Some(listener), Some(options)) = (sqs, &settings.sqs) {
@@ -243,7 +243,7 @@ async fn answer_sqs(
     stop: CancellationToken,
     end: CancellationToken,
 ) -> Result<(), Error> {
-    tracing::info!("SQS clients are answered on http://{}", listener.address());
+    tracing::info!("SQS clients are answered on {}", listener.url());
     sqs::serve(listener, service, stop).await;
     end.cancelled().await;
     Ok(())

@@ -2,6 +2,7 @@
 
 mod access;
 mod clients;
+mod tls;
 mod wire;
 
 use std::net::SocketAddr;

@@ -1,7 +1,6 @@
 //! Executes control requests by calling the modules. The code is the same in the daemon and in the CLI.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +49,8 @@ pub struct Control {
     functions: Vec<Arc<dyn Function>>,
     /// By fan-out function.
     message_ids: Arc<BTreeMap<String, MessageIds>>,
-    /// Where the daemon's SQS endpoint listens.
-    sqs: Option<SocketAddr>,
+    /// The URL of the daemon's SQS endpoint.
+    sqs: Option<String>,
     /// The queue of a run's messages, by fan-out function.
     targets: Arc<BTreeMap<String, String>>,
     /// Whether the daemon executes the request, rather than the CLI on its own.
@@ -112,8 +111,8 @@ impl Control {
         Self { message_ids: Arc::new(message_ids), ..self }
     }
 
-    /// The same with the address of the SQS endpoint, which an overview names.
-    pub fn with_sqs(self, sqs: Option<SocketAddr>) -> Self {
+    /// The same with the URL of the SQS endpoint, which an overview names.
+    pub fn with_sqs(self, sqs: Option<String>) -> Self {
         Self { sqs, ..self }
     }
 
@@ -316,7 +315,7 @@ impl Control {
             silences: self.silences(),
             schedules: schedules.collect(),
             disk: self.disk(),
-            sqs: self.sqs,
+            sqs: self.sqs.clone(),
         })
     }
 

@@ -1,6 +1,5 @@
 //! The state of the daemon at one moment: everything that `nightmail status` shows, and what is wrong with it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -38,9 +37,9 @@ pub struct Overview {
     pub schedules: Vec<NextTick>,
     /// The disk of the store.
     pub disk: Disk,
-    /// Where SQS clients are answered; `None` when the endpoint is off.
+    /// The URL that SQS clients call; `None` when the endpoint is off.
     #[serde(default)]
-    pub sqs: Option<SocketAddr>,
+    pub sqs: Option<String>,
 }
 
 /// A destination that owes a reply.

@@ -160,7 +160,8 @@ fn base(service: &Service, head: &http::request::Parts) -> String {
         return url.trim_end_matches('/').to_owned();
     }
     let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let scheme = if text("x-forwarded-proto") == Some("https") { "https" } else { "http" };
+    let is_protected = service.options().tls.is_some() || text("x-forwarded-proto") == Some("https");
+    let scheme = if is_protected { "https" } else { "http" };
     format!("{scheme}://{}", text("host").unwrap_or("localhost"))
 }
 

@@ -23,9 +23,11 @@ mod server;
 mod service;
 mod socket;
 mod text;
+mod tls;
 mod xml;
 
 pub use access::AccessKey;
 pub use options::{Access, Options};
 pub use server::{ListenError, SqsListener, serve};
 pub use service::Service;
+pub use tls::TlsOptions;

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::AccessKey;
+use super::{AccessKey, TlsOptions};
 
 /// The options of the endpoint.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The certificate; connections are in the clear when `None`.
+    pub tls: Option<TlsOptions>,
     /// The region in ARNs.
     pub region: String,
     /// The account number in ARNs and queue URLs: 12 digits.

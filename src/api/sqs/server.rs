@@ -1,6 +1,5 @@
 //! The listener and its connections.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +7,15 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::socket::Socket;
-use super::{Service, http};
+use super::tls::Tls;
+use super::{Options, Service, http};
 
 /// Connections at once; further ones wait to be accepted.
 pub(super) const CONNECTIONS_MAX: usize = 16_384;
@@ -36,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[error("{address}: {reason} (see api.sqs.listen)")]
 pub struct ListenError {
     address: SocketAddr,
-    reason: io::Error,
+    reason: String,
 }
 
 /// The bound address.
@@ -44,18 +45,26 @@ pub struct ListenError {
 pub struct SqsListener {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Arc<Tls>>,
 }
 
 impl SqsListener {
     /// Binds the address.
     ///
     /// # Errors
-    /// The address is in use, or not one of this machine.
-    pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
-        let failed = |reason| ListenError { address, reason };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+    /// The address is in use, or not one of this machine; the certificate cannot be used.
+    pub async fn bind(options: &Options) -> Result<Self, ListenError> {
+        let address = options.listen;
+        let failed = |reason: String| ListenError { address, reason };
+        let tls = options.tls.as_ref().map(Tls::load).transpose().map_err(failed)?.map(Arc::new);
+        let listener = TcpListener::bind(address).await.map_err(|error| failed(error.to_string()))?;
+        let address = listener.local_addr().map_err(|error| failed(error.to_string()))?;
+        Ok(Self { listener, address, tls })
+    }
+
+    /// What clients call.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
     }
 
     /// The address, with the port that port 0 came to.
@@ -68,9 +77,17 @@ impl SqsListener {
 pub async fn serve(listener: SqsListener, service: Service, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
+    if let Some(tls) = listener.tls.clone() {
+        let shutdown = shutdown.clone();
+        connections.spawn(async move { tls.watch(shutdown).await });
+    }
     while let Some((stream, place)) = accept(&listener, &places, &shutdown).await {
         while connections.try_join_next().is_some() {}
-        connections.spawn(connection(stream, service.clone(), place, shutdown.clone()));
+        let (service, tls, shutdown) = (service.clone(), listener.tls.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _place = place;
+            connection(stream, tls, service, shutdown).await;
+        });
     }
     // Those that do not end are aborted when the set is dropped.
     let _ = tokio::time::timeout(STOP_GRACE, async { while connections.join_next().await.is_some() {} }).await;
@@ -100,12 +117,30 @@ async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, service: Service, _place: OwnedSemaphorePermit, shutdown: CancellationToken) {
+async fn connection(stream: TcpStream, tls: Option<Arc<Tls>>, service: Service, shutdown: CancellationToken) {
     // Both can fail only on a connection that has ended, which is seen below.
     let _ = stream.set_nodelay(true);
     let taken_within_ms = u32::try_from(TAKEN_WITHIN.as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, taken_within_ms);
     let stream = Arc::new(stream);
+    let socket = Socket(stream.clone());
+    match tls {
+        // Boxed: thousands of connections wait, and one in the clear takes no room for TLS then.
+        None => Box::pin(requests(socket, stream, service, shutdown)).await,
+        // A client whose handshake fails is told so by TLS itself.
+        Some(tls) => {
+            if let Ok(protected) = tls.accept(socket).await {
+                Box::pin(requests(protected, stream, service, shutdown)).await;
+            }
+        }
+    }
+}
+
+/// Answers the requests of one connection, whose socket is `stream`.
+async fn requests<S>(io: S, stream: Arc<TcpStream>, service: Service, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let answer = |request| http::answer(service.clone(), stream.clone(), shutdown.clone(), request);
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -114,7 +149,7 @@ async fn connection(stream: TcpStream, service: Service, _place: OwnedSemaphoreP
         .max_headers(HEADER_FIELDS_MAX)
         // A client that ends its side after its request still waits for the answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(Socket(stream.clone())), service_fn(answer));
+        .serve_connection(TokioIo::new(io), service_fn(answer));
     tokio::pin!(serving);
     // An error is the client's: it went away, or does not speak HTTP.
     tokio::select! {

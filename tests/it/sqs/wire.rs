@@ -191,7 +191,10 @@ async fn queues_messages_and_receipt_handles_outlive_a_kill() {
 /// Where a daemon says that it answers SQS clients.
 async fn bound(operator: &Operator) -> SocketAddr {
     match operator.try_ask(Request::Overview).await.unwrap() {
-        Answer::Overview(overview) => overview.sqs.expect("the endpoint is on"),
+        Answer::Overview(overview) => {
+            let url = overview.sqs.expect("the endpoint is on");
+            url.strip_prefix("http://").unwrap().parse().unwrap()
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -38,7 +38,8 @@ macro_rules! actions {
             call: &Call<'_>,
         ) -> Result<(&'static str, Output), Error> {
             match name {
-                $($name => Ok(($name, run::<$operation>(input, call).await?)),)+
+                // Boxed: a long poll, of which there are thousands, then takes no more than itself.
+                $($name => Ok(($name, Box::pin(run::<$operation>(input, call)).await?)),)+
                 _ => Err(unknown(name)),
             }
         }
