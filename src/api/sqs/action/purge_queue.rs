@@ -1,4 +1,4 @@
-//! PurgeQueue.
+//! PurgeQueue: the messages are gone at once, their rows are removed in the background, also over a restart.
 
 use serde::Deserialize;
 
