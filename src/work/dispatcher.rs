@@ -363,7 +363,7 @@ impl Dispatcher {
         in_work: Arc<InWork>,
         probe: Option<Arc<Probe>>,
     ) -> Delivery {
-        let effects = AttemptEffects::new(&self.settler.queues, &message, self.settler.options.on_unknown);
+        let effects = AttemptEffects::new(&self.settler.intents, &message, self.settler.options.on_unknown);
         Delivery { message, permit, effect: EffectFlag::default(), effects, in_work, probe }
     }
 

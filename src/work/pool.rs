@@ -17,6 +17,7 @@ use tower::timeout::TimeoutLayer;
 
 use crate::function::Function;
 use crate::queue::{self, Queues, catalog};
+use crate::run::effects::Intents;
 
 use super::attempt::{AttemptFuture, Call, FinishLayer, panic_text};
 use super::backend::QueueBackend;
@@ -91,6 +92,7 @@ impl Pool {
             let dispatcher = Dispatcher {
                 settler: Settler {
                     queues: self.queues.clone(),
+                    intents: Intents::new(&self.queues),
                     options: self.options.clone(),
                     gate: self.gate.clone(),
                 },

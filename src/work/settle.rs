@@ -7,7 +7,7 @@ use crate::base::{Effect, Failure, LeaseTime, Now, Outcome};
 use crate::queue;
 use crate::queue::settle::{self, Ended};
 use crate::queue::{Queues, ReceiptHandle, Received, Settled};
-use crate::run::effects::{AttemptEffects, Ending, Left};
+use crate::run::effects::{AttemptEffects, Ending, Intents, Left};
 use crate::store::Tx;
 
 use super::Options;
@@ -39,6 +39,8 @@ impl End {
 #[derive(Clone, Debug)]
 pub(super) struct Settler {
     pub(super) queues: Queues,
+    /// Writes the intents of the pool's attempts.
+    pub(super) intents: Intents,
     pub(super) options: Arc<Options>,
     pub(super) gate: Gate,
 }

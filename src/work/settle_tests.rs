@@ -68,7 +68,12 @@ impl World {
             on_unknown,
         };
         let gate = Breakers::new(clock.clone()).gate(vec![relay()], 1);
-        Self { _dir: dir, clock, settler: Settler { queues, options: Arc::new(options), gate }, queue }
+        Self {
+            _dir: dir,
+            clock,
+            settler: Settler { intents: Intents::new(&queues), queues, options: Arc::new(options), gate },
+            queue,
+        }
     }
 
     /// Receives the message, which must be visible, and settles it.
@@ -76,7 +81,7 @@ impl World {
         let what = Receive { max: 1, visibility: Some(Duration::from_secs(60)), owner: Owner::Worker };
         let mut found = self.settler.queues.receive_now(self.queue, what).await.unwrap().messages;
         let message = found.pop().expect("it is visible");
-        let effects = AttemptEffects::new(&self.settler.queues, &message, self.settler.options.on_unknown);
+        let effects = AttemptEffects::new(&self.settler.intents, &message, self.settler.options.on_unknown);
         if !matches!(outcome, Outcome::Deferred { .. }) {
             let intent = Intent { run: 1, user: "ada".into(), account: "ada".into(), ..Intent::default() };
             assert_eq!(effects.intend(intent).await, Ok(Permission::Granted));

@@ -8,7 +8,7 @@ use nightmail::base::outcome::DeliveryProof;
 use nightmail::base::{Clock, ManualClock};
 use nightmail::function::{Effects, Intent, Permission};
 use nightmail::queue::{Queues, Receive, Received, catalog, settle};
-use nightmail::run::effects::{AttemptEffects, Ending, Left, recover};
+use nightmail::run::effects::{AttemptEffects, Ending, Intents, Left, recover};
 use nightmail::run::ledger::{self, Recipient};
 use nightmail::run::{Ledger, OnUnknown, Resolution, Resolve, resolve, verify};
 use nightmail::store::check::Findings;
@@ -59,6 +59,7 @@ impl World {
         world.open();
         world.queues().ensure("dead", &forever()).await.unwrap();
         world.queues().ensure(QUEUE, &dying_after(3)).await.unwrap();
+        assert_eq!(recover(world.queues(), &BTreeMap::new()).await, Ok(0));
         let start = |tx: &mut Tx<'_>| {
             let run = run();
             tx.runs()?.insert(&1, &run)?;
@@ -111,7 +112,7 @@ impl World {
     }
 
     fn attempt(&self, message: &Received, on_unknown: OnUnknown) -> AttemptEffects {
-        AttemptEffects::new(self.queues(), message, on_unknown)
+        AttemptEffects::new(&Intents::new(self.queues()), message, on_unknown)
     }
 
     /// The next message, received and permitted to be mailed.
@@ -321,6 +322,27 @@ async fn outside_of_the_runs_recipients_nothing_is_written_down() {
         assert_eq!(attempt.intend(stranger).await, Ok(Permission::Granted));
         assert_eq!(world.intents(), 0);
     }
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_had_in_work_when_it_died_is_unknown_and_can_be_sent_again() {
+    let mut world = World::with(&["ada", "bob"]).await;
+    let forget = |tx: &mut Tx<'_>| {
+        let row = tx.recipients()?.get(&(1, key("ada")))?.unwrap();
+        tx.recipients()?.insert(&(1, key("ada")), &RecipientRecord { body: 0, ..row })?;
+        tx.user_records()?.remove(&(1, key("ada")))?;
+        tx.meta()?.remove(&"intents".to_owned())?;
+        Ok::<_, store::Error>(())
+    };
+    world.queues().store().write(forget).await.unwrap();
+    world.work().await;
+    assert_eq!(world.crash(OnUnknown::Hold).await, 1);
+    assert_eq!((world.state("ada"), world.state("bob"), world.messages()), (("unknown", 1), ("open", 0), 1));
+    world.work().await;
+    assert_eq!(world.crash(OnUnknown::Hold).await, 0, "from now on there are intents");
+    let resent = resolve::resolve(world.queues(), &order(&["ada"], Resolution::Resend), QUEUE).await;
+    assert_eq!((resent, world.messages()), (Ok(1), 2));
+    world.check();
 }
 
 #[tokio::test]

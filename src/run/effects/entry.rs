@@ -42,6 +42,11 @@ impl EffectKey {
         Self { run: intent.run, recipient, purpose: intent.purpose.clone() }
     }
 
+    /// The run's own mail to a recipient.
+    pub(super) const fn main(run: u64, recipient: [u8; 16]) -> Self {
+        Self { run, recipient, purpose: String::new() }
+    }
+
     /// The key of a row of `intents`.
     pub(super) fn of_row((run, _): (u64, [u8; 16]), intent: &IntentRecord) -> Self {
         Self { run, recipient: intent.recipient, purpose: intent.purpose.clone() }
@@ -94,11 +99,11 @@ impl EffectKey {
         ledger::change(tx, self.row(), |row| row.copies += 1)
     }
 
-    fn is_main(&self) -> bool {
+    pub(super) fn is_main(&self) -> bool {
         self.purpose.is_empty()
     }
 
-    fn row(&self) -> (u64, [u8; 16]) {
+    pub(super) fn row(&self) -> (u64, [u8; 16]) {
         (self.run, self.recipient)
     }
 

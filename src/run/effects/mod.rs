@@ -1,9 +1,10 @@
 //! The ledger of effects: a mail's intent is on disk before DATA, and what became of it is committed with the message's
 //! end.
 //!
-//! `entry` is where an effect's state is kept, `recover` settles what a dead process left. Knows attempts by their
-//! receipt handles only; which queue has which policy is the caller's.
+//! `entry` is where an effect's state is kept, `batch` writes intents that come together, `recover` settles what a dead
+//! process left. Knows attempts by their receipt handles only; which queue has which policy is the caller's.
 
+mod batch;
 mod entry;
 mod recover;
 
@@ -11,16 +12,19 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::base::outcome::{self, DeliveryProof};
 use crate::base::{Failure, Timestamp};
 use crate::function::{Effects, Intent, Permission};
-use crate::queue::{Queues, ReceiptHandle, Received, settle};
-use crate::store::record::{IntentRecord, RecipientState};
+use crate::queue::{ReceiptHandle, Received, settle};
+use crate::store::record::{IntentRecord, RecipientState, UserText};
 use crate::store::{self, Tx};
 
 use super::ledger::{self, REASON_BYTES_MAX};
 
+pub use batch::Intents;
 use entry::EffectKey;
 pub use recover::recover;
 
@@ -62,7 +66,7 @@ pub struct AttemptEffects(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    queues: Queues,
+    intents: Intents,
     /// The receive whose attempt it is.
     handle: ReceiptHandle,
     /// The run and recipient of the message itself, for functions that write no intent.
@@ -80,9 +84,9 @@ struct Asked {
 
 impl AttemptEffects {
     /// The ledger for the attempt that begins with this receive.
-    pub fn new(queues: &Queues, message: &Received, on_unknown: OnUnknown) -> Self {
+    pub fn new(intents: &Intents, message: &Received, on_unknown: OnUnknown) -> Self {
         Self(Arc::new(Inner {
-            queues: queues.clone(),
+            intents: intents.clone(),
             handle: message.handle,
             whose: (message.run, message.recipient),
             on_unknown,
@@ -131,10 +135,8 @@ impl Effects for AttemptEffects {
             let key = EffectKey::of(&intent);
             // Before the write: when this future is dropped in it, the row may be there.
             let _ = self.0.asked.set(Asked { key: key.clone(), message_id: intent.message_id });
-            let (attempt, now) = ((self.0.handle, self.0.on_unknown), self.0.queues.now().wall);
-            let step = move |tx: &mut Tx<'_>| permit(tx, &key, attempt, now);
-            let permitted = self.0.queues.store().write(step).await;
-            permitted.map_err(|error: store::Error| Failure::new("store", "ledger", "failed", error))
+            let permitted = self.0.intents.permit(key, (self.0.handle, self.0.on_unknown)).await;
+            permitted.map_err(|error| Failure::new("store", "ledger", "failed", error))
         };
         ask.boxed()
     }
@@ -190,7 +192,11 @@ fn doubt(
     (message_id, why): (Option<String>, &str),
     now: Timestamp,
 ) -> Result<Left, store::Error> {
-    let is_retried = on_unknown == OnUnknown::Resend && settle::held_body(tx, handle)?.is_some();
+    let body = settle::held_body(tx, handle)?;
+    let is_retried = on_unknown == OnUnknown::Resend && body.is_some();
+    if let Some(body) = body.filter(|_| !is_retried && key.is_main()) {
+        keep_user_record(tx, key.row(), body)?;
+    }
     key.change(tx, now, |entry| {
         entry.interrupted += 1;
         if !is_retried && !ledger::is_settled(&entry.state) {
@@ -199,6 +205,23 @@ fn doubt(
         }
     })?;
     Ok(if is_retried { Left::ToItsOutcome } else { Left::Held })
+}
+
+/// Rows of earlier versions came without the user record, which a resolution needs. The message has it, and is about to go.
+fn keep_user_record(tx: &mut Tx<'_>, row: (u64, [u8; 16]), body: u64) -> Result<(), store::Error> {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        user: &'a RawValue,
+    }
+    if tx.user_records()?.get(&row)?.is_some() {
+        return Ok(());
+    }
+    let Some(body) = tx.bodies()?.get(&body)? else { return Ok(()) };
+    if let Ok(message) = serde_json::from_slice::<Message<'_>>(&body.bytes) {
+        tx.user_records()?.insert(&row, &UserText(message.user.get().to_owned()))?;
+    }
+    Ok(())
 }
 
 fn handle_of(intent: &IntentRecord) -> ReceiptHandle {
