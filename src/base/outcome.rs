@@ -95,6 +95,14 @@ fn escaped(text: &str, bytes_max: usize) -> (String, bool) {
     (out, false)
 }
 
+/// A failure's text without its remedy, and the remedy without its parentheses.
+pub fn split_remedy(text: &str) -> (&str, Option<&str>) {
+    match remedy(text) {
+        Some(remedy) => (text[..text.len() - remedy.len()].trim_end(), Some(&remedy[1..remedy.len() - 1])),
+        None => (text, None),
+    }
+}
+
 /// The parentheses at the end of a text, with those inside them.
 fn remedy(text: &str) -> Option<&str> {
     let mut depth = 0_usize;
@@ -219,6 +227,8 @@ mod tests {
         assert_eq!(shorten("abcdefghij (k)", 9), "ab… (k)");
         assert_eq!(shorten("a (a remedy that alone is too long)", 9), "a (a r…");
         assert_eq!(shorten("closes) without opening", 9), "closes…");
+        assert_eq!(split_remedy("failed (ask (who?))"), ("failed", Some("ask (who?)")));
+        assert_eq!(split_remedy("failed"), ("failed", None));
     }
 
     #[test]

@@ -41,12 +41,50 @@ pub(super) async fn ask_with(context: &Context, settings: &Settings, request: Re
         }
         must_be_there(settings)?;
         if let Some(queues) = open_or_daemon(context, settings, &client, request.command()).await? {
-            note(format_args!("no daemon runs; reading {} directly", settings.store.path.display()));
-            let control = Control::of_cli(queues, serve::schedules(settings));
-            return Ok(control.with_message_id_rules(functions::message_ids(settings)).answer(request).await?);
+            return Ok(direct(settings, queues).answer(request).await?);
         }
     }
     Ok(client.ask(&request).await?)
+}
+
+/// Who answers many read-only questions in a row.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The daemon.
+    Daemon(Client),
+    /// The store itself, while no daemon runs.
+    Store(Box<Control>),
+}
+
+impl Source {
+    /// The daemon when one listens, else the store; `command` is what its lock names.
+    pub(super) async fn open(context: &Context, settings: &Settings, command: &'static str) -> anyhow::Result<Self> {
+        let client = context.client(settings);
+        for _ in 0..TURNS_MAX {
+            if client.is_there().await {
+                break;
+            }
+            must_be_there(settings)?;
+            if let Some(queues) = open_or_daemon(context, settings, &client, command).await? {
+                return Ok(Self::Store(Box::new(direct(settings, queues))));
+            }
+        }
+        Ok(Self::Daemon(client))
+    }
+
+    /// Asks and waits for the answer.
+    pub(super) async fn ask(&self, request: Request) -> anyhow::Result<Answer> {
+        match self {
+            Self::Daemon(client) => Ok(client.ask(&request).await?),
+            Self::Store(control) => Ok(control.answer(request).await?),
+        }
+    }
+}
+
+fn direct(settings: &Settings, queues: Queues) -> Control {
+    note(format_args!("no daemon runs; reading {} directly", settings.store.path.display()));
+    let control = Control::of_cli(queues, serve::schedules(settings));
+    control.with_message_id_rules(functions::message_ids(settings))
 }
 
 fn must_be_there(settings: &Settings) -> anyhow::Result<()> {

@@ -15,6 +15,7 @@ mod output;
 mod probe;
 mod queues;
 mod redrive;
+mod report;
 mod runs;
 mod schedules;
 mod serve;

@@ -129,16 +129,20 @@ pub(super) fn wants_no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// Data as JSON. Characters that could deceive are escaped, as JSON allows within strings: the value is the same.
+/// Data as JSON.
 fn json<T: Serialize>(data: &T) -> anyhow::Result<String> {
-    let text = serde_json::to_string_pretty(data)?;
+    Ok(escaped_json(serde_json::to_string_pretty(data)?))
+}
+
+/// JSON whose deceptive characters are escaped, as JSON allows within strings: the value is the same.
+pub(super) fn escaped_json(text: String) -> String {
     // serde escapes those below U+0020 itself, and the others stand in strings alone.
     let deceives = |c: char| c > ' ' && is_deceptive(c);
     if !text.contains(deceives) {
-        return Ok(text);
+        return text;
     }
     let escape = |c: char| if deceives(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    Ok(text.chars().map(escape).collect())
+    text.chars().map(escape).collect()
 }
 
 /// Makes foreign text safe for a terminal: characters that could deceive are escaped, and long text is cut.

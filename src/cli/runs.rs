@@ -16,6 +16,7 @@ use super::confirm::{Sure, confirm};
 use super::context::Context;
 use super::exit::Unsound;
 use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap};
+use super::report;
 use super::store::findings_text;
 
 /// `nightmail run …`
@@ -38,6 +39,9 @@ pub(super) enum Command {
         /// The run
         run: u64,
     },
+    /// Write who got the mail, who did not and why, as CSV, JSON or a page
+    #[command(after_help = report::AFTER_HELP)]
+    Report(report::ReportArgs),
     /// Resolve doubts: say that mails arrived, or send them again
     #[command(after_help = RESOLVE_HELP)]
     Resolve(ResolveArgs),
@@ -144,6 +148,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         },
         Command::Recipients(what) => recipients(context, what).await,
         Command::Verify { run } => verify(context, run).await,
+        Command::Report(what) => report::report(context, what).await,
         Command::Resolve(what) => resolve(context, what).await,
     }
 }

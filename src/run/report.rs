@@ -193,6 +193,9 @@ pub struct Row {
     /// The relay's reply to its mail.
     #[serde(default)]
     pub reply: Option<String>,
+    /// SHA-256 of the PDF in its mail, in hex.
+    #[serde(default)]
+    pub document_sha256: Option<String>,
     /// Why it is dead, withdrawn or unknown; who resolved a doubt.
     #[serde(default)]
     pub reason: Option<String>,
@@ -311,12 +314,12 @@ fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
     let RecipientRecord { user, state, updated_at, interrupted, address, account, reason, .. } = recipient;
     let detail = detail(&state);
     let name = state.name().into();
-    let (mut reply, mut message_id, mut fingerprint) = (None, None, None);
+    let (mut reply, mut message_id, mut document_sha256, mut fingerprint) = (None, None, None, None);
     let kept = Some(reason).filter(|reason| !reason.is_empty());
     let reason = match state {
         RecipientState::Open => kept,
         RecipientState::Sent(proof) => {
-            (reply, message_id) = (proof.reply, proof.message_id);
+            (reply, message_id, document_sha256) = (proof.reply, proof.message_id, proof.document_sha256);
             kept
         }
         RecipientState::Dead(class) => {
@@ -330,8 +333,21 @@ fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
         RecipientState::Withdrawn(why) | RecipientState::Skipped(why) | RecipientState::Suppressed(why) => Some(why),
     };
     let key = format!("{:032x}", u128::from_be_bytes(key));
-    let state = name;
-    Row { key, user, address, account, message_id, state, updated_at, interrupted, reply, reason, fingerprint, detail }
+    Row {
+        key,
+        user,
+        address,
+        account,
+        message_id,
+        state: name,
+        updated_at,
+        interrupted,
+        reply,
+        document_sha256,
+        reason,
+        fingerprint,
+        detail,
+    }
 }
 
 fn detail(state: &RecipientState) -> String {

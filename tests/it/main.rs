@@ -53,6 +53,9 @@ mod report;
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod retention;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod run_report;
 #[cfg(test)]
 mod schedule;
 #[cfg(test)]
