@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use super::validate::segment;
 use super::values::Values;
@@ -21,7 +22,8 @@ pub(super) fn sqs(values: &mut Values<'_>, configured: BTreeSet<String>) -> Opti
     let access = access(values, listen, keys);
     let tls = tls(values, listen);
     let (region, account) = (values.text("api.sqs.region"), values.text("api.sqs.account_id"));
-    Some(Options { listen, tls, region, account, url, access, configured })
+    let requests_per_second = NonZeroU32::new(values.count("api.sqs.requests_per_second"));
+    Some(Options { listen, tls, region, account, url, access, requests_per_second, configured })
 }
 
 fn check_url(values: &mut Values<'_>, url: &str) {

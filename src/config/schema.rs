@@ -68,6 +68,8 @@ pub(super) const KEYS: &[Key] = &[
         "The account's number in ARNs and queue URLs."),
     key("api.sqs.queue_url", All, ValueType::Line, Told("the scheme and host of each request"),
         "What queue URLs begin with."),
+    key("api.sqs.requests_per_second", All, ValueType::Count(1, 1_000_000), Nothing,
+        "The most requests of one key in a second, or of all callers together with auth = \"none\"; further ones are refused with `RequestThrottled`, which SDKs try again after a pause."),
     key("api.sqs.tls.certificate", All, ValueType::Path, Nothing,
         "The certificate in PEM, followed by those that lead to a root; needs key. Read anew when it changes."),
     key("api.sqs.tls.key", All, ValueType::Path, Nothing,

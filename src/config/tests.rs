@@ -1,5 +1,6 @@
 //! The promises of the config module, tested through its public interface.
 
+mod access;
 mod example;
 mod faults;
 mod secrets;

@@ -116,7 +116,7 @@ codes! {
     ReceiptHandleIsInvalid: "com.amazonaws.sqs#ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", 400;
     /// The request is too large, or came too slowly.
     RequestEntityTooLarge: "com.amazon.coral.service#RequestEntityTooLargeException", "RequestEntityTooLarge", 413;
-    /// The queue takes no more messages now.
+    /// The queue takes no more messages now, or the caller calls too often.
     RequestThrottled: "com.amazonaws.sqs#RequestThrottled", "RequestThrottled", 400;
     /// A queue or task of a move is not there.
     ResourceNotFound: "com.amazonaws.sqs#ResourceNotFoundException", "ResourceNotFoundException", 404;

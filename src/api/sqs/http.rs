@@ -73,6 +73,7 @@ async fn perform(
         claim.verify(&head, &body)?;
     }
     let caller = claim.map_or(Caller::Anyone, |claim| Caller::Key(claim.key));
+    service.rates().check(&caller)?;
     let (action, input) = input(&head, body)?;
     caller.check_action(&action, service.options())?;
     let call = Call {

@@ -1,6 +1,6 @@
 //! The SQS endpoint: the API of 2012-11-05 over HTTP, for AWS's own clients.
 //!
-//! A request takes one way: `server` (connections) → `http` (one request, its limits) → `call` (who calls, on which
+//! A request takes one way: `server` (connections) → `http` (one request, its limits; `rate`) → `call` (who calls, on which
 //! queue) → `action` (one file for each action). The wire protocols, `json` and `query`, only decode and encode: an action
 //! knows neither. The rules of the queues are in the module `queue`.
 
@@ -17,6 +17,7 @@ mod md5;
 mod message;
 mod options;
 mod query;
+mod rate;
 mod receipt;
 mod refusal;
 mod server;

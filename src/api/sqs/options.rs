@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use super::{AccessKey, TlsOptions};
 
@@ -20,6 +21,8 @@ pub struct Options {
     pub url: Option<String>,
     /// Who may call.
     pub access: Access,
+    /// The most requests of one key, or of all callers without keys, in a second; no limit when `None`.
+    pub requests_per_second: Option<NonZeroU32>,
     /// The queues of the configuration, which clients may not delete or change: the file says what they are.
     pub configured: BTreeSet<String>,
 }

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use crate::queue::{self, Queues};
 
 use super::Options;
+use super::rate::Rates;
 use super::receipt::Receipts;
 
 /// The most bytes of all requests' bodies that are in memory at once.
@@ -21,6 +22,7 @@ struct Shared {
     queues: Queues,
     options: Options,
     receipts: Receipts,
+    rates: Rates,
     /// Room for the bodies of requests, in bytes.
     bodies: Arc<Semaphore>,
 }
@@ -33,7 +35,8 @@ impl Service {
     pub async fn new(queues: Queues, options: Options) -> Result<Self, queue::Error> {
         let receipts = Receipts::new(&queues.sealing_key().await?);
         let bodies = Arc::new(Semaphore::new(BODIES_BYTES_MAX));
-        Ok(Self(Arc::new(Shared { queues, options, receipts, bodies })))
+        let rates = Rates::new(&options);
+        Ok(Self(Arc::new(Shared { queues, options, receipts, rates, bodies })))
     }
 
     pub(super) fn queues(&self) -> &Queues {
@@ -46,6 +49,10 @@ impl Service {
 
     pub(super) fn receipts(&self) -> &Receipts {
         &self.0.receipts
+    }
+
+    pub(super) fn rates(&self) -> &Rates {
+        &self.0.rates
     }
 
     pub(super) fn bodies(&self) -> &Arc<Semaphore> {

@@ -43,67 +43,69 @@ pub(super) fn python(tool: &Path, program: &str) -> Command {
     command
 }
 
+/// Runs a client's program against an endpoint of its own: `command` makes it, of the client's directory and the
+/// endpoint's URL. Does nothing when the client is not installed.
+async fn run_client(name: &str, command: impl FnOnce(&Path, &str) -> Command) {
+    let Some(tool) = tool(name) else { return };
+    let endpoint = Endpoint::start().await;
+    run(command(&tool, &endpoint.url())).await;
+    endpoint.daemon.stop().await;
+}
+
+fn python_at(program: &'static str) -> impl FnOnce(&Path, &str) -> Command {
+    move |tool, url| {
+        let mut command = python(tool, program);
+        command.arg(url);
+        command
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn boto3_calls_every_action_over_the_json_protocol() {
-    let Some(tool) = tool("boto3") else { return };
-    let endpoint = Endpoint::start().await;
-    let mut command = python(&tool, "boto3_actions.py");
-    command.arg(endpoint.url());
-    run(command).await;
-    endpoint.daemon.stop().await;
+    run_client("boto3", python_at("boto3_actions.py")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn boto3_calls_every_action_over_the_query_protocol() {
-    let Some(tool) = tool("boto3-query") else { return };
-    let endpoint = Endpoint::start().await;
-    let mut command = python(&tool, "boto3_actions.py");
-    command.arg(endpoint.url());
-    run(command).await;
-    endpoint.daemon.stop().await;
+    run_client("boto3-query", python_at("boto3_actions.py")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_aws_cli_leads_a_queue_through_its_life() {
-    let Some(tool) = tool("awscli") else { return };
-    let endpoint = Endpoint::start().await;
-    let mut command = Command::new(clients().join("cli.sh"));
-    command.arg(endpoint.url()).env("AWS", "python3 -m awscli").env("PYTHONPATH", tool);
-    command.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "any").env("AWS_CONFIG_FILE", "/dev/null");
-    run(command).await;
-    endpoint.daemon.stop().await;
+    run_client("awscli", |tool, url| {
+        let mut command = Command::new(clients().join("cli.sh"));
+        command.arg(url).env("AWS", "python3 -m awscli").env("PYTHONPATH", tool);
+        command.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "any").env("AWS_CONFIG_FILE", "/dev/null");
+        command
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_javascript_sdk_and_sqs_consumer_work_a_queue_off_and_dead_letters_come_back() {
-    let Some(tool) = tool("node") else { return };
-    let endpoint = Endpoint::start().await;
-    // Node looks for modules beside the program.
-    let program = tool.join("consumer.mjs");
-    std::fs::copy(clients().join("consumer.mjs"), &program).unwrap();
-    let mut command = Command::new("node");
-    command.arg(program).arg(endpoint.url());
-    run(command).await;
-    endpoint.daemon.stop().await;
+    run_client("node", |tool, url| {
+        // Node looks for modules beside the program.
+        let program = tool.join("consumer.mjs");
+        std::fs::copy(clients().join("consumer.mjs"), &program).unwrap();
+        let mut command = Command::new("node");
+        command.arg(program).arg(url);
+        command
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn celery_runs_each_task_once_also_those_that_are_retried() {
-    let Some(tool) = tool("celery") else { return };
-    let endpoint = Endpoint::start().await;
-    let mut command = python(&tool, "celery_tasks.py");
-    command.arg(endpoint.url());
-    run(command).await;
-    endpoint.daemon.stop().await;
+    run_client("celery", python_at("celery_tasks.py")).await;
 }
 
 /// `NIGHTMAIL_SQS_FUZZ_SECONDS` goes on with random requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_parameter_of_the_service_model_may_be_wrong_and_gets_a_code() {
-    let Some(tool) = tool("boto3") else { return };
-    let endpoint = Endpoint::start().await;
-    let mut command = python(&tool, "model_cases.py");
-    command.arg(endpoint.url()).arg(size("NIGHTMAIL_SQS_FUZZ_SECONDS", 5).to_string());
-    run(command).await;
-    endpoint.daemon.stop().await;
+    run_client("boto3", |tool, url| {
+        let mut command = python(tool, "model_cases.py");
+        command.arg(url).arg(size("NIGHTMAIL_SQS_FUZZ_SECONDS", 5).to_string());
+        command
+    })
+    .await;
 }

@@ -93,6 +93,23 @@ async fn answers_and_refusals_have_the_form_of_their_protocol() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_calls_more_often_than_is_allowed_is_throttled_with_sqs_code() {
+    let mut harness = Harness::with_users(0).await;
+    harness.set_key("API__SQS__AUTH", "none");
+    harness.set_key("API__SQS__REQUESTS_PER_SECOND", "1");
+    let endpoint = Endpoint::of(harness).await;
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        answers.push(exchange(endpoint.address, &json("ListQueues", "{}")).await);
+    }
+    let throttled = |answer: &&String| answer.contains("x-amzn-query-error: RequestThrottled;Sender");
+    let answered = |answer: &&String| answer.starts_with("HTTP/1.1 200");
+    assert!(answers.iter().filter(throttled).count() > 0, "{answers:?}");
+    assert!(answers.iter().filter(answered).count() > 0, "{answers:?}");
+    endpoint.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn odd_requests_are_refused_with_a_code() {
     let endpoint = Endpoint::start().await;
     let cases = [
