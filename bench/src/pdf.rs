@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{anyhow, ensure};
+use anyhow::{anyhow, bail, ensure};
 use nightmail::base::{Clock, SystemClock};
-use nightmail::function::statement::{PdfStatementRenderer, RenderRequest, StatementRenderer, User};
+use nightmail::function::statement::{PdfStatementRenderer, RenderRequest, Rendering, StatementRenderer, User};
 
 use crate::output::{count, median, table};
 use crate::settings::{self, PERIOD, Side};
@@ -47,7 +47,9 @@ fn round(renderer: &PdfStatementRenderer, order: &RenderRequest<'_>, documents: 
     let clock = SystemClock::new();
     let mut bytes = 0;
     for _ in 0..documents {
-        let print = renderer.render(order).map_err(|why| anyhow!("{why}"))?;
+        let Rendering::Document(print) = renderer.render(order).map_err(|why| anyhow!("{why}"))? else {
+            bail!("the account was skipped");
+        };
         ensure!(print.document.pages == 1, "the document has {} pages", print.document.pages);
         bytes = print.pdf.len();
     }

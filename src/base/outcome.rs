@@ -150,6 +150,13 @@ pub enum Outcome {
         /// What is known about the effect.
         why: Failure,
     },
+    /// Nobody is to be mailed: the message is deleted, and the ledger keeps why.
+    LeftOut {
+        /// By what.
+        by: LeftOutBy,
+        /// Why, for people.
+        why: String,
+    },
     /// Deferred for as long as it takes (a full queue): the time does not count towards `deferral_max`.
     Waiting {
         /// What it waits for.
@@ -165,10 +172,10 @@ impl Outcome {
         Self::Done(DeliveryProof::default())
     }
 
-    /// The failure; `None` when done.
+    /// The failure; `None` when there is nothing left to do.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Done(_) => None,
+            Self::Done(_) | Self::LeftOut { .. } => None,
             Self::Retry { why, .. }
             | Self::Dead { why }
             | Self::Deferred { why, .. }
@@ -185,8 +192,19 @@ impl Outcome {
             Self::Dead { .. } => "dead",
             Self::Deferred { .. } | Self::Waiting { .. } => "deferred",
             Self::Duplicate { .. } => "duplicate",
+            Self::LeftOut { by: LeftOutBy::Rule, .. } => "skipped",
+            Self::LeftOut { by: LeftOutBy::Suppression, .. } => "suppressed",
         }
     }
+}
+
+/// What leaves a recipient out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOutBy {
+    /// A rule of the configuration.
+    Rule,
+    /// The suppression list.
+    Suppression,
 }
 
 /// Whether a failed attempt may have had its effect.

@@ -14,7 +14,7 @@ use crate::daemon::logging;
 use super::context::Context;
 use super::exit::{Exit, Interrupted};
 use super::output::{Output, note};
-use super::{check, probe, queues, redrive, runs, schedules, serve, status, store};
+use super::{check, probe, queues, redrive, runs, schedules, serve, status, store, suppress};
 
 /// A durable queue, cron fan-out and worker pool in one daemon: SQS + Lambda + cron without AWS.
 #[derive(Debug, Parser)]
@@ -94,6 +94,9 @@ enum Command {
     Resume(queues::Resume),
     /// Try a destination that is away at once, with the next message that needs it
     Probe(probe::Probe),
+    /// Keep the list of addresses that no run mails
+    #[command(subcommand)]
+    Suppress(suppress::Command),
     /// Show the schedules with their next and past ticks
     Schedules(schedules::Schedules),
     /// Copy the store into a file, also while the daemon works
@@ -193,6 +196,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Purge(purge) => queues::purge(&context, purge).await,
         Command::Send(send) => queues::send(&context, send).await,
         Command::Schedules(what) => schedules::run(&context, what).await,
+        Command::Suppress(command) => suppress::run(&context, command).await,
         Command::Backup(backup) => store::backup(&context, backup).await,
         Command::Compact => store::compact(&context).await,
         Command::Store(command) => store::run(&context, &command).await,

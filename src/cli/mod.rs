@@ -19,8 +19,11 @@ mod report;
 mod runs;
 mod schedules;
 mod serve;
+mod sheet;
+mod sink;
 mod status;
 mod store;
+mod suppress;
 
 pub use args::main;
 pub use exit::Exit;

@@ -9,7 +9,7 @@ use super::validate::segment;
 use super::values::Values;
 use crate::base::Backoff;
 use crate::base::units::show_duration;
-use crate::function::statement::{self, AccountOptions, DocumentOptions, Statement, UsersOptions};
+use crate::function::statement::{self, AccountOptions, DocumentOptions, Skip, Statement, UsersOptions};
 use crate::function::{Error, upstream};
 use crate::queue::catalog::FIFO_SUFFIX;
 use crate::run::OnUnknown;
@@ -176,9 +176,20 @@ fn statement(values: &mut Values<'_>, at: &str) -> statement::Options {
             pages_max: values.count(&format!("{document}.pages_max")),
         },
         mail: mail::build(values, at),
+        skip: skip(values, at),
     };
     check_statement(values, at, &options);
     options
+}
+
+fn skip(values: &mut Values<'_>, at: &str) -> Skip {
+    match values.text(&format!("{at}.skip")).as_str() {
+        "no-transactions" => Skip::NoTransactions,
+        "zero-balance" => Skip::ZeroBalance,
+        "either" => Skip::Either,
+        "both" => Skip::Both,
+        _ => Skip::Never,
+    }
 }
 
 /// Reports what the function itself finds wrong with its settings.

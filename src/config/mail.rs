@@ -3,7 +3,7 @@
 use super::syntax;
 use super::values::Values;
 use crate::base::units::show_duration;
-use crate::function::statement::{DialogueLimits, MailOptions, RelayOptions, Tls};
+use crate::function::statement::{DialogueLimits, MailOptions, RelayOptions, SuppressOn, Tls};
 use crate::work::options::ATTEMPT_MAX;
 
 /// Builds what one `statement` function mails with; `at` is the function's path.
@@ -25,6 +25,10 @@ pub(super) fn build(values: &mut Values<'_>, at: &str) -> MailOptions {
         text: body(values, &mail, "text"),
         html: body(values, &mail, "html"),
         attachment_name: values.text(&format!("{mail}.attachment_name")),
+        suppress_on: match values.text(&format!("{mail}.suppress_on")).as_str() {
+            "hard-bounce" => SuppressOn::HardBounce,
+            _ => SuppressOn::Never,
+        },
     }
 }
 

@@ -131,6 +131,8 @@ pub(super) const KEYS: &[Key] = &[
         "How long a message waits after a deferral that names no time."),
     key("functions.*.deferral_max", All, ValueType::Span(seconds(1), hours(14 * 24)), Toml("\"24h\""),
         "A message that was deferred for this long dies."),
+    key("functions.*.skip", Statement, ValueType::Choice(&["never", "no-transactions", "zero-balance", "either", "both"]), Toml("\"never\""),
+        "Whose statement is neither rendered nor mailed: of accounts without a transaction in the period, with a closing balance of zero, of either kind, or of both at once. The run counts them as skipped."),
 
     key("functions.*.target", FanOut, ValueType::Name, Required,
         "The queue that gets one message for each user; a function must serve it."),
@@ -212,6 +214,8 @@ pub(super) const KEYS: &[Key] = &[
 
     key("functions.*.mail.unknown", Statement, ValueType::Choice(&["hold", "resend"]), Toml("\"hold\""),
         "What happens when nobody knows whether the relay took a mail: it waits for `nightmail run resolve`, or it is sent again."),
+    key("functions.*.mail.suppress_on", Statement, ValueType::Choice(&["never", "hard-bounce"]), Toml("\"never\""),
+        "What brings an address onto the suppression list by itself: hard-bounce is a 5xx reply to RCPT whose enhanced code (5.1.1, 5.1.3, 5.1.6, 5.1.10) says that there is no such mailbox."),
 
     key("functions.*.mail.relay.host", Statement, ValueType::Host, Required,
         "The relay's host name or address."),

@@ -97,7 +97,8 @@ pub(super) fn statement(
     params: &[&str],
     clock: &Arc<dyn Clock>,
 ) -> Result<Statement, function::Error> {
-    Statement::new(options, params, Box::new(PdfStatementRenderer::new(&options.document)?), clock.clone())
+    let renderer = PdfStatementRenderer::new(&options.document)?.skipping(options.skip);
+    Statement::new(options, params, Box::new(renderer), clock.clone())
 }
 
 pub(super) fn users(

@@ -24,6 +24,8 @@ pub struct Intent {
     pub purpose: String,
     /// The Message-ID of the mail.
     pub message_id: String,
+    /// The address that is mailed.
+    pub address: String,
 }
 
 /// Whether an effect may happen.
@@ -37,6 +39,8 @@ pub enum Permission {
     InWork,
     /// It must not: the message was taken from this attempt.
     Lost,
+    /// It must not: the address is on the suppression list.
+    Suppressed,
 }
 
 /// The ledger of effects, for one attempt.
@@ -46,6 +50,19 @@ pub trait Effects: Send + Sync + fmt::Debug {
     /// # Errors
     /// It could not be written down, so the effect must not happen.
     fn intend(&self, intent: Intent) -> BoxFuture<'_, Result<Permission, Failure>>;
+
+    /// Why the address of the effect is not mailed; `None` when it may be. Asked before the work, which it spares; the
+    /// intent is refused when the address comes onto the list meanwhile.
+    ///
+    /// # Errors
+    /// The list cannot be read, so the effect must not happen.
+    fn suppressed(&self, _: &Intent) -> Result<Option<String>, Failure> {
+        Ok(None)
+    }
+
+    /// The address has no mailbox, as the relay says: it comes onto the suppression list in the commit that settles the
+    /// attempt.
+    fn has_no_mailbox(&self, _address: &str, _why: &Failure) {}
 }
 
 /// Writes nothing down and permits everything: for what is mailed outside of runs, and for tests.

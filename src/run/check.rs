@@ -4,7 +4,7 @@
 use crate::store::check::Findings;
 use crate::store::{Error, Snapshot};
 
-use super::{identity, verify};
+use super::{identity, suppression, verify};
 
 /// Adds a finding for each contradiction. Skips rows that do not decode: [`crate::store::check::records`] reports them.
 ///
@@ -43,7 +43,8 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> 
         verify::recipient(snapshot, key, &row, findings)?;
         findings.go_on()
     })?;
-    check_effects(snapshot, findings)
+    check_effects(snapshot, findings)?;
+    suppression::check(snapshot, findings)
 }
 
 /// Intents, effects and user records belong to recipients.

@@ -56,6 +56,14 @@ pub enum Error {
         /// The fan-out function.
         function: String,
     },
+    /// It is no mail address.
+    #[error("{address:?} is no mail address: {why}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A queue refused a call.
     #[error(transparent)]
     Queue(#[from] queue::Error),

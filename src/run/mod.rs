@@ -10,6 +10,7 @@ pub mod message;
 pub mod report;
 pub mod resolve;
 pub mod start;
+pub mod suppression;
 pub mod verify;
 
 pub use effects::OnUnknown;
@@ -18,3 +19,4 @@ pub use ledger::Ledger;
 pub use report::Report;
 pub use resolve::{Resolution, Resolve};
 pub use start::{Start, identity, start};
+pub use suppression::Suppression;

@@ -242,7 +242,7 @@ fn bring(known: Format, db: &Database, options: &Options) -> Result<(), Error> {
         Format::One => upgrade::from_1(db, &options.upgraded_rows),
         Format::Two => upgrade::from_2(db, &options.upgraded_rows),
         Format::Three => upgrade::from_3(db),
-        Format::Current => Ok(()),
+        Format::Current => format::add_tables(db),
     }
 }
 

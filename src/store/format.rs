@@ -1,6 +1,6 @@
 //! The format of the store as a whole: its tables, its number, and whether this version can open it.
 
-use redb::{Database, ReadTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, TableHandle as _};
 
 use super::checkpoint::{self, Covers};
 use super::log::Position;
@@ -21,6 +21,23 @@ pub(super) fn make_tables(db: &Database) -> Result<(), Error> {
         transaction.open_table(table.definition())?;
     }
     begin_life(&transaction)?;
+    Ok(transaction.commit()?)
+}
+
+/// Creates the tables that this format has gained since the store was made.
+///
+/// # Errors
+/// A storage fault.
+pub(super) fn add_tables(db: &Database) -> Result<(), Error> {
+    let known: Vec<String> = db.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
+    if TABLES.iter().all(|table| known.iter().any(|known| known == table.name)) {
+        return Ok(());
+    }
+    let mut transaction = db.begin_write()?;
+    transaction.set_quick_repair(true);
+    for table in TABLES {
+        transaction.open_table(table.definition())?;
+    }
     Ok(transaction.commit()?)
 }
 

@@ -37,7 +37,7 @@ pub(super) const TABLES: [TableId; NAMES.len()] = {
     tables
 };
 
-const NAMES: [&str; 31] = [
+const NAMES: [&str; 32] = [
     "meta",
     "queues",
     "queue_names",
@@ -69,6 +69,7 @@ const NAMES: [&str; 31] = [
     "letters",
     "letter_groups",
     "dead_letter_sources",
+    "suppressions",
 ];
 
 /// The table of that name.

@@ -12,8 +12,8 @@ use super::memtable::Memtable;
 use super::meta::{LAST_ID, LAST_QUEUE};
 use super::record::{
     Body, Counts, DedupRecord, Digest, EffectRecord, GroupRecord, IntentRecord, KeptAttributes, MessageState,
-    QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, Shown, TickRecord, UniqueRecord,
-    UserText,
+    QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, Shown, SuppressionRecord,
+    TickRecord, UniqueRecord, UserText,
 };
 use super::table::{self, TableMut, TableRef};
 use super::table_id::{self, TableId};
@@ -119,6 +119,8 @@ tables! {
     letter_groups ("letter_groups"): (u32, u64, u32) => u64;
     /// The queues that name a dead-letter queue, by its name and their number.
     dead_letter_sources ("dead_letter_sources"): (String, u64) => ();
+    /// The suppression list, by address in lower case.
+    suppressions ("suppressions"): String => SuppressionRecord;
 }
 
 /// The number stored under a queue's name.

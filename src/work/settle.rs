@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{Effect, Failure, LeaseTime, Now, Outcome};
+use crate::base::{Effect, Failure, LeaseTime, LeftOutBy, Now, Outcome};
 use crate::queue;
 use crate::queue::settle::{self, Ended};
 use crate::queue::{Queues, ReceiptHandle, Received, Settled};
 use crate::run::effects::{AttemptEffects, Ending, Intents, Left};
 use crate::store::Tx;
+use crate::store::record::RecipientState;
 
 use super::Options;
 use super::breakers::Gate;
@@ -79,6 +80,13 @@ impl Settler {
             Outcome::Done(proof) => self.write(attempt, Ending::Done(proof), now, move |tx| delete(tx, handle)).await,
             Outcome::Duplicate { .. } => {
                 self.write(attempt, Ending::Duplicate, now, move |tx| delete(tx, handle)).await
+            }
+            Outcome::LeftOut { by, why } => {
+                let state = match by {
+                    LeftOutBy::Rule => RecipientState::Skipped(why),
+                    LeftOutBy::Suppression => RecipientState::Suppressed(why),
+                };
+                self.write(attempt, Ending::LeftOut(state), now, move |tx| delete(tx, handle)).await
             }
             Outcome::Retry { why, after, effect } => {
                 let ending = ending(effect, &why);
@@ -191,6 +199,7 @@ pub(super) fn tell(end: &End, is_away: bool, took: Duration) {
     let (name, took_ms) = (outcome.name(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
         Outcome::Done(_) => tracing::debug!(outcome = name, took_ms, "done"),
+        Outcome::LeftOut { why, .. } => tracing::debug!(outcome = name, took_ms, "{why}"),
         Outcome::Duplicate { why } => tracing::info!(outcome = name, took_ms, "{why}"),
         Outcome::Retry { why, effect: Effect::None, .. } | Outcome::Deferred { why, .. } if is_away => {
             tracing::debug!(outcome = "deferred", took_ms, fingerprint = %why.fingerprint(), "{why}");

@@ -10,7 +10,7 @@ use nightmail::function::{Effects, Intent, Permission};
 use nightmail::queue::{Queues, Receive, Received, catalog, settle};
 use nightmail::run::effects::{AttemptEffects, Ending, Intents, Left, recover};
 use nightmail::run::ledger::{self, Recipient};
-use nightmail::run::{Ledger, OnUnknown, Resolution, Resolve, resolve, verify};
+use nightmail::run::{Ledger, OnUnknown, Resolution, Resolve, Suppression, resolve, suppression, verify};
 use nightmail::store::check::Findings;
 use nightmail::store::record::{FanOutProgress, Owner, RecipientRecord, RecipientState, RunRecord, RunTotals};
 use nightmail::store::{self, Store, Tx};
@@ -126,7 +126,7 @@ impl World {
     /// Ends an attempt, and its message as the pool does when the outcome is a retry.
     async fn end(&self, (message, attempt): (Received, AttemptEffects), ending: Ending) -> Left {
         let (handle, now) = (message.handle, self.clock.wall());
-        let is_done = matches!(ending, Ending::Done(_) | Ending::Duplicate);
+        let is_done = matches!(ending, Ending::Done(_) | Ending::Duplicate | Ending::LeftOut(_));
         let step = move |tx: &mut Tx<'_>| {
             let left = attempt.end(tx, ending, now)?;
             match (left, is_done) {
@@ -186,7 +186,14 @@ impl World {
 
 fn intent(user: &str) -> Intent {
     let message_id = format!("<{user}@bank.example>");
-    Intent { run: 1, user: user.into(), account: user.into(), purpose: String::new(), message_id }
+    Intent {
+        run: 1,
+        user: user.into(),
+        account: user.into(),
+        purpose: String::new(),
+        message_id,
+        address: format!("{user}@bank.example"),
+    }
 }
 
 fn resend(user: &str) -> Intent {
@@ -310,6 +317,21 @@ async fn a_mail_with_a_purpose_of_its_own_is_another_effect() {
     let message = world.work().await;
     let attempt = world.attempt(&message, OnUnknown::Hold);
     assert_eq!(attempt.intend(resend("ada")).await, Ok(Permission::Duplicate), "once for each purpose");
+    world.check();
+}
+
+#[tokio::test]
+async fn an_address_that_came_onto_the_suppression_list_meanwhile_is_not_mailed() {
+    let world = World::with(&["ada"]).await;
+    let message = world.work().await;
+    let attempt = world.attempt(&message, OnUnknown::Hold);
+    assert_eq!(attempt.suppressed(&intent("ada")), Ok(None));
+    let one = Suppression { address: "Ada@BANK.example".into(), reason: "bounced".into(), since: None };
+    world.queues().store().write(move |tx| suppression::add(tx, &[one], START)).await.unwrap();
+    assert_eq!(attempt.intend(intent("ada")).await, Ok(Permission::Suppressed));
+    assert_eq!(world.intents(), 0);
+    world.end((message, attempt), Ending::LeftOut(RecipientState::Suppressed("bounced".into()))).await;
+    assert_eq!((world.state("ada"), world.messages()), (("suppressed", 0), 0));
     world.check();
 }
 

@@ -27,6 +27,8 @@ mod harness;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod left_out;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod night;
@@ -72,6 +74,9 @@ mod store;
 mod store_log;
 #[cfg(test)]
 mod support;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod suppress;
 #[cfg(test)]
 mod suspects;
 #[cfg(test)]

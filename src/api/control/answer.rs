@@ -12,7 +12,7 @@ use crate::function::Function;
 use crate::function::statement::MessageIds;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::report::{self, Row};
-use crate::run::{self, Report, Resolve, resolve};
+use crate::run::{self, Report, Resolve, Suppression, resolve, suppression};
 use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
 use crate::store::record::{
@@ -157,6 +157,7 @@ impl Control {
                 let rows = report::rows(&snapshot, id, &filter, after.as_deref())?;
                 Answer::Recipients(self.with_message_ids(&snapshot, id, rows)?)
             }
+            Request::Suppressions { after } => Answer::Suppressions(suppression::list(&snapshot, after.as_deref())?),
             Request::VerifyRun { id } => {
                 let mut findings = Findings::new(self.end.clone());
                 run::verify::verify(&snapshot, id, &mut findings)?;
@@ -196,6 +197,8 @@ impl Control {
             Request::ForgetTicks { schedule, tick } => Answer::Forgotten(self.forget_ticks(&schedule, tick).await?),
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
             Request::Resolve(what) => Answer::Count(self.resolve(what).await?),
+            Request::Suppress { what } => Answer::Count(self.suppress(what).await?),
+            Request::Unsuppress { address } => Answer::Count(self.unsuppress(address).await?),
             _ => Answer::Status(self.status(self.queues.now().wall)),
         })
     }
@@ -226,6 +229,23 @@ impl Control {
         let resolved = resolved.map_err(|error| failure(FailureKind::Store, error))??;
         tracing::info!(run = what.run, resolved, resolution = ?what.resolution, "doubts were resolved by hand");
         Ok(resolved)
+    }
+
+    async fn suppress(&self, what: Vec<Suppression>) -> Result<u64, Failure> {
+        if what.len() > suppression::ADDED_MAX {
+            let text = format!("{} addresses in one request, at most {}", what.len(), suppression::ADDED_MAX);
+            return Err(failure(FailureKind::Request, text));
+        }
+        let now = self.queues.now().wall;
+        let added = self.queues.store().write(move |tx| suppression::add(tx, &what, now)).await?;
+        tracing::info!(added, "addresses came onto the suppression list");
+        Ok(added)
+    }
+
+    async fn unsuppress(&self, address: String) -> Result<u64, Failure> {
+        let removed = self.queues.store().write(move |tx| suppression::remove(tx, &address)).await?;
+        tracing::info!(removed, "an address was taken off the suppression list");
+        Ok(u64::from(removed))
     }
 
     /// The queue of the messages of a run.

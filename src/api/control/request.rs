@@ -13,7 +13,7 @@ use crate::queue::redrive::{Preview, Redrive};
 use crate::queue::stats::Stats;
 use crate::queue::unique::Unique;
 use crate::run::report::{Filter, Row};
-use crate::run::{Report, Resolve};
+use crate::run::{Report, Resolve, Suppression};
 use crate::store::backup::{self, Backup};
 use crate::work::BreakerView;
 
@@ -102,6 +102,21 @@ pub enum Request {
         /// Its number.
         id: u64,
     },
+    /// Put addresses on the suppression list, at most 500.
+    Suppress {
+        /// The addresses.
+        what: Vec<Suppression>,
+    },
+    /// Take an address off the suppression list.
+    Unsuppress {
+        /// The address.
+        address: String,
+    },
+    /// The suppression list in the order of the addresses, at most 1000.
+    Suppressions {
+        /// Those after this address.
+        after: Option<String>,
+    },
     /// The recipients of a run.
     Recipients {
         /// The run's number.
@@ -159,6 +174,7 @@ impl Request {
             | Self::Runs { .. }
             | Self::Run { .. }
             | Self::Recipients { .. }
+            | Self::Suppressions { .. }
             | Self::VerifyRun { .. }
             | Self::PreviewResolve(_)
             | Self::Schedules
@@ -174,6 +190,8 @@ impl Request {
             | Self::Send { .. }
             | Self::StartRun { .. }
             | Self::Resolve(_)
+            | Self::Suppress { .. }
+            | Self::Unsuppress { .. }
             | Self::Probe { .. }
             | Self::ForgetTicks { .. } => false,
         }
@@ -208,6 +226,9 @@ impl Request {
             Self::Run { .. } => "run show",
             Self::Recipients { .. } => "run recipients",
             Self::VerifyRun { .. } => "run verify",
+            Self::Suppress { .. } => "suppress add",
+            Self::Unsuppress { .. } => "suppress remove",
+            Self::Suppressions { .. } => "suppress list",
             Self::PreviewResolve(_) | Self::Resolve(_) => "run resolve",
             Self::Schedules => "schedules",
             Self::ForgetTicks { .. } => "schedules forget",
@@ -272,6 +293,8 @@ pub enum Answer {
     Run(Report),
     /// See [`Request::Recipients`].
     Recipients(Vec<Row>),
+    /// See [`Request::Suppressions`].
+    Suppressions(Vec<Suppression>),
     /// See [`Request::Schedules`].
     Schedules(Vec<ScheduleView>),
     /// See [`Request::Breakers`].

@@ -1,13 +1,12 @@
 //! `nightmail run report`: a run for those who keep its books, as CSV, JSON or one HTML page.
 //!
-//! `pages` reads the rows a page at a time, `csv`, `json` and `html` write them as they come, `sink` is where they go. No
-//! format holds more than one page of rows.
+//! `pages` reads the rows a page at a time, `csv`, `json` and `html` write them as they come, No format holds more
+//! than one page of rows.
 
 mod csv;
 mod html;
 mod json;
 mod pages;
-mod sink;
 
 use std::path::PathBuf;
 
@@ -24,8 +23,8 @@ use super::ask::{Source, strange};
 use super::context::Context;
 use super::exit::Unsound;
 use super::output::note;
+use super::sink::Sink;
 use pages::Tally;
-use sink::Sink;
 
 /// What the help says below the options.
 pub(super) const AFTER_HELP: &str = "\

@@ -26,6 +26,14 @@ pub(super) fn mailable(text: &str) -> Result<Address, String> {
     Ok(address)
 }
 
+/// The address with its domain in ASCII, when it can be mailed to.
+///
+/// # Errors
+/// What is wrong with it, without the address.
+pub fn mailable_text(text: &str) -> Result<String, String> {
+    mailable(text).map(|address| address.to_string())
+}
+
 fn ascii_domain(domain: &str) -> Result<String, String> {
     match url::Host::parse(domain) {
         Ok(url::Host::Domain(ascii)) => Ok(ascii),

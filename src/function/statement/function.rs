@@ -19,7 +19,7 @@ use super::mail::{Mail, Mailer, MessageIds};
 use super::template::{Context, Document, Recipient};
 use super::url::UrlTemplate;
 use super::{Options, User};
-use crate::base::{Clock, Contact, Destination, Effect, Failure, Outcome, Report, Verdict, units};
+use crate::base::{Clock, Contact, Destination, Effect, Failure, LeftOutBy, Outcome, Report, Verdict, units};
 use crate::function::upstream::Answer;
 use crate::function::{Error, Function, Intent, Invocation, upstream};
 
@@ -39,7 +39,7 @@ pub trait StatementRenderer: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// A permanent failure: the response is for another account, does not balance, or cannot be drawn.
-    fn render(&self, request: &RenderRequest<'_>) -> Result<RenderedStatement, Failure>;
+    fn render(&self, request: &RenderRequest<'_>) -> Result<Rendering, Failure>;
 }
 
 /// What to render.
@@ -53,6 +53,15 @@ pub struct RenderRequest<'a> {
     pub period: Option<&'a str>,
     /// The account's holder.
     pub user: &'a User,
+}
+
+/// What rendering came to.
+#[derive(Clone, Debug)]
+pub enum Rendering {
+    /// The document.
+    Document(RenderedStatement),
+    /// None, since a rule leaves the account out; why.
+    Skipped(&'static str),
 }
 
 /// A rendered document.
@@ -131,10 +140,17 @@ impl Statement {
         let body = Body::parse(&invocation.body).map_err(dead)?;
         let user = User::check(body.user.get()).map_err(dead)?;
         let account = user.account();
+        let intent = body.intent(&user);
+        if let Some(why) = invocation.effects.suppressed(&intent).map_err(unreadable)? {
+            return Err(Outcome::LeftOut { by: LeftOutBy::Suppression, why });
+        }
         let url = self.url_of(&user, &body.params).map_err(dead)?;
         let answer = self.fetch(&url, self.left(invocation), contacts).await?;
         let period = body.params.get(PERIOD).map(String::as_str);
-        let print = self.render(answer.body, account, period, &user).await.map_err(dead)?;
+        let print = match self.render(answer.body, account, period, &user).await.map_err(dead)? {
+            Rendering::Document(print) => print,
+            Rendering::Skipped(why) => return Err(Outcome::LeftOut { by: LeftOutBy::Rule, why: why.into() }),
+        };
         let left = self.left(invocation);
         if left.is_zero() {
             return Err(too_late("the mail could begin", ""));
@@ -151,7 +167,7 @@ impl Statement {
             attachment: &print.pdf,
             effect: invocation.effect.clone(),
             effects: invocation.effects.clone(),
-            intent: body.intent(&user),
+            intent,
         };
         let mut proof = self.mailer.send(&mail, contacts).await.map_err(super::mail::SendFault::into_outcome)?;
         proof.document_sha256 = Some(print.sha256);
@@ -180,9 +196,12 @@ impl Statement {
         let answer = self.accounts.get(&url, "account", &mut Vec::new()).await;
         let answer = answer.map_err(|fault| fault.failure().clone())?;
         let (received, period) = (answer.body.len() as u64, params.get(PERIOD).map(String::as_str));
-        let print = self.render(answer.body, user.account(), period, user).await?;
-        let (received, made) = (units::show_size(received), units::show_size(print.pdf.len() as u64));
-        Ok(format!("the account of user {} ({received}) makes a statement ({made})", user.id))
+        let rendering = self.render(answer.body, user.account(), period, user).await?;
+        let made = match rendering {
+            Rendering::Document(print) => format!("makes a statement ({})", units::show_size(print.pdf.len() as u64)),
+            Rendering::Skipped(why) => format!("would be skipped ({why})"),
+        };
+        Ok(format!("the account of user {} ({}) {made}", user.id, units::show_size(received)))
     }
 
     /// Opens a session with the relay up to the login, and mails nothing; says what the relay answered.
@@ -216,7 +235,7 @@ impl Statement {
         account: &str,
         period: Option<&str>,
         user: &User,
-    ) -> Result<RenderedStatement, Failure> {
+    ) -> Result<Rendering, Failure> {
         if body.len() <= IN_PLACE_BYTES_MAX {
             return self.renderer.render(&RenderRequest { body: &body, account, period, user });
         }
@@ -228,6 +247,11 @@ impl Statement {
         // A panic goes on in the attempt, which records it. Nothing else ends such a task, as nobody cancels it.
         rendering.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
+}
+
+/// The suppression list could not be read.
+fn unreadable(why: Failure) -> Outcome {
+    Outcome::Deferred { why, after: None }
 }
 
 /// The attempt's time limit passed before `what` happened; no mail was begun.
@@ -268,6 +292,7 @@ impl Body<'_> {
             account: user.account().to_owned(),
             purpose: self.purpose.clone().filter(|purpose| purpose != PURPOSE).unwrap_or_default(),
             message_id: String::new(),
+            address: user.email.clone(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The whole function against an account service and a relay on loopback.
 
 use super::super::mail::testing::{At, Fault, Sink, options as mail_options};
-use super::super::{AccountOptions, DocumentOptions};
+use super::super::{AccountOptions, DocumentOptions, Skip};
 use super::*;
 use crate::base::{LeaseTime, ManualClock, MessageId, Timestamp, Verdict};
 use crate::function::upstream::stub::{Part, Stub, answer, options as upstream_options};
@@ -14,11 +14,13 @@ const USER: &str = r#"{"id":"u/1","name":"Ada","email":"ada@example.org"}"#;
 struct Echo;
 
 impl StatementRenderer for Echo {
-    fn render(&self, request: &RenderRequest<'_>) -> Result<RenderedStatement, Failure> {
+    fn render(&self, request: &RenderRequest<'_>) -> Result<Rendering, Failure> {
         let pdf = format!("%PDF {} {:?} {}", request.account, request.period, request.user.name);
         let document = Document { account: request.account.into(), ..Document::default() };
         match request.body {
-            b"good" => Ok(RenderedStatement { pdf: pdf.into_bytes(), sha256: "abc".into(), document }),
+            b"good" => {
+                Ok(Rendering::Document(RenderedStatement { pdf: pdf.into_bytes(), sha256: "abc".into(), document }))
+            }
             _ => Err(Failure::new("data", "account", "wrong-account", "the answer names another account")),
         }
     }
@@ -48,7 +50,7 @@ fn statement_with(
         pages_max: 10,
     };
     let url = accounts.url("/accounts/{account_id}/tx?m={period}");
-    let options = Options { account: AccountOptions { url, upstream }, document, mail };
+    let options = Options { account: AccountOptions { url, upstream }, document, mail, skip: Skip::Never };
     Statement::new(&options, &["period"], renderer, clock).unwrap()
 }
 
@@ -186,7 +188,7 @@ async fn a_slow_account_api_ends_with_the_attempts_own_time_limit_and_not_with_i
 struct Slow(Arc<ManualClock>);
 
 impl StatementRenderer for Slow {
-    fn render(&self, request: &RenderRequest<'_>) -> Result<RenderedStatement, Failure> {
+    fn render(&self, request: &RenderRequest<'_>) -> Result<Rendering, Failure> {
         self.0.advance(Duration::from_secs(3600));
         Echo.render(request)
     }
@@ -208,7 +210,7 @@ async fn no_mail_begins_after_the_attempts_time_limit() {
 struct Threads(Arc<std::sync::Mutex<Vec<std::thread::ThreadId>>>);
 
 impl StatementRenderer for Threads {
-    fn render(&self, _: &RenderRequest<'_>) -> Result<RenderedStatement, Failure> {
+    fn render(&self, _: &RenderRequest<'_>) -> Result<Rendering, Failure> {
         self.0.lock().unwrap().push(std::thread::current().id());
         Err(Failure::new("data", "account", "seen", ""))
     }

@@ -16,10 +16,12 @@ pub mod user;
 pub mod users;
 
 pub use account::{Account, Expected, Transaction};
-pub use function::{RenderRequest, RenderedStatement, Statement, StatementRenderer};
+pub use address::mailable_text;
+pub use function::{RenderRequest, RenderedStatement, Rendering, Statement, StatementRenderer};
 pub use mail::MessageIds;
 pub use options::{
-    AccountOptions, DialogueLimits, DocumentOptions, MailOptions, Options, RelayOptions, Tls, UsersOptions,
+    AccountOptions, DialogueLimits, DocumentOptions, MailOptions, Options, RelayOptions, Skip, SuppressOn, Tls,
+    UsersOptions,
 };
 pub use page::{MALFORMED_BYTES_MAX, Record};
 pub use renderer::PdfStatementRenderer;

@@ -15,6 +15,24 @@ pub struct Options {
     pub document: DocumentOptions,
     /// Who mails it and how.
     pub mail: MailOptions,
+    /// Who gets none.
+    pub skip: Skip,
+}
+
+/// Whose statement is neither rendered nor mailed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Skip {
+    /// Nobody's is left out.
+    #[default]
+    Never,
+    /// Of accounts without a transaction in the period.
+    NoTransactions,
+    /// Of accounts whose closing balance is zero.
+    ZeroBalance,
+    /// Of accounts of either kind.
+    Either,
+    /// Of accounts that are of both kinds.
+    Both,
 }
 
 /// Where an account's transactions come from.
@@ -61,6 +79,18 @@ pub struct MailOptions {
     pub html: String,
     /// The attachment's file name, a minijinja template.
     pub attachment_name: String,
+    /// Whether an address that the relay refuses because it has no mailbox comes onto the suppression list.
+    pub suppress_on: SuppressOn,
+}
+
+/// What brings an address onto the suppression list without an operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SuppressOn {
+    /// Nothing.
+    #[default]
+    Never,
+    /// The relay refuses RCPT for good, and its enhanced code says that the mailbox does not exist.
+    HardBounce,
 }
 
 /// One SMTP relay.

@@ -1,10 +1,10 @@
 //! The [`StatementRenderer`] over our own account parser and PDF renderer.
 
-use super::account::{self, Expected};
-use super::function::{RenderRequest, RenderedStatement, StatementRenderer};
+use super::account::{self, Account, Expected};
+use super::function::{RenderRequest, RenderedStatement, Rendering, StatementRenderer};
 use super::locale::Locale;
 use super::money;
-use super::options::DocumentOptions;
+use super::options::{DocumentOptions, Skip};
 use super::pdf::{self, Renderer};
 use super::template::Document;
 use crate::base::Failure;
@@ -15,6 +15,7 @@ use crate::function::Error;
 pub struct PdfStatementRenderer {
     renderer: Renderer,
     options: DocumentOptions,
+    skip: Skip,
 }
 
 impl PdfStatementRenderer {
@@ -24,14 +25,22 @@ impl PdfStatementRenderer {
     /// An embedded font does not parse: the binary is damaged.
     pub fn new(options: &DocumentOptions) -> Result<Self, Error> {
         let renderer = Renderer::new().map_err(|error| Error::Font(error.to_string()))?;
-        Ok(Self { renderer, options: options.clone() })
+        Ok(Self { renderer, options: options.clone(), skip: Skip::Never })
+    }
+
+    /// The same, but accounts that the rule names are left out.
+    pub fn skipping(self, skip: Skip) -> Self {
+        Self { skip, ..self }
     }
 }
 
 impl StatementRenderer for PdfStatementRenderer {
-    fn render(&self, request: &RenderRequest<'_>) -> Result<RenderedStatement, Failure> {
+    fn render(&self, request: &RenderRequest<'_>) -> Result<Rendering, Failure> {
         let expected = Expected { account: request.account.to_owned(), period: request.period.map(str::to_owned) };
         let account = account::parse(request.body, &expected)?;
+        if let Some(reason) = why_skipped(self.skip, &account) {
+            return Ok(Rendering::Skipped(reason));
+        }
         let tag = request.user.locale.as_deref().unwrap_or(&self.options.default_locale);
         let document = pdf::Document {
             account: &account,
@@ -52,6 +61,18 @@ impl StatementRenderer for PdfStatementRenderer {
             closing_balance: format.with_code(account.closing_balance),
             pages: rendered.pages,
         };
-        Ok(RenderedStatement { pdf: rendered.bytes, sha256: rendered.sha256, document: words })
+        Ok(Rendering::Document(RenderedStatement { pdf: rendered.bytes, sha256: rendered.sha256, document: words }))
+    }
+}
+
+/// Why the rule leaves the account out; `None` when it does not.
+fn why_skipped(skip: Skip, account: &Account) -> Option<&'static str> {
+    let is_quiet = account.transactions.is_empty();
+    let is_zero = account.closing_balance.is_zero();
+    match skip {
+        Skip::NoTransactions | Skip::Either if is_quiet => Some("no transactions"),
+        Skip::ZeroBalance | Skip::Either if is_zero => Some("zero balance"),
+        Skip::Both if is_quiet && is_zero => Some("no transactions and zero balance"),
+        _ => None,
     }
 }

@@ -13,6 +13,7 @@ use crate::function::Permission;
 use crate::queue::{Queues, ReceiptHandle};
 use crate::store::{self, Tx};
 
+use super::super::suppression;
 use super::entry::EffectKey;
 use super::{OnUnknown, permit};
 
@@ -42,6 +43,8 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     key: EffectKey,
+    /// The address that is mailed.
+    address: String,
     handle: ReceiptHandle,
     on_unknown: OnUnknown,
     answer: oneshot::Sender<Result<Permission, store::Error>>,
@@ -53,16 +56,21 @@ impl Intents {
         Self(Arc::new(Shared { queues: queues.clone(), state: Mutex::default() }))
     }
 
+    /// What they are written through.
+    pub(super) fn queues(&self) -> &Queues {
+        &self.0.queues
+    }
+
     /// Writes the intent down unless the effect must not happen. One whose caller has gone before its turn is not written.
     pub(super) async fn permit(
         &self,
-        key: EffectKey,
+        (key, address): (EffectKey, String),
         (handle, on_unknown): (ReceiptHandle, OnUnknown),
     ) -> Result<Permission, store::Error> {
         let (answer, answered) = oneshot::channel();
         let is_first = {
             let mut state = self.state();
-            state.waiting.push(Waiting { key, handle, on_unknown, answer });
+            state.waiting.push(Waiting { key, address, handle, on_unknown, answer });
             !std::mem::replace(&mut state.has_writer, true)
         };
         if is_first {
@@ -81,13 +89,19 @@ impl Intents {
 
     async fn write(&self, some: Vec<Waiting>) {
         let (mut answers, mut asked) = (Vec::with_capacity(some.len()), Vec::with_capacity(some.len()));
-        for Waiting { key, handle, on_unknown, answer } in some.into_iter().filter(|one| !one.answer.is_closed()) {
+        for Waiting { key, address, handle, on_unknown, answer } in
+            some.into_iter().filter(|one| !one.answer.is_closed())
+        {
             answers.push(answer);
-            asked.push((key, (handle, on_unknown)));
+            asked.push(((key, address), (handle, on_unknown)));
         }
         let now = self.0.queues.now().wall;
         let step = move |tx: &mut Tx<'_>| {
-            asked.iter().map(|(key, attempt)| permit(tx, key, *attempt, now)).collect::<Result<Vec<_>, store::Error>>()
+            let permit = |((key, address), attempt): &((EffectKey, String), _)| match suppression::has(tx, address)? {
+                true => Ok(Permission::Suppressed),
+                false => permit(tx, key, *attempt, now),
+            };
+            asked.iter().map(permit).collect::<Result<Vec<_>, store::Error>>()
         };
         let permitted = self.0.queues.store().write(step).await;
         for (at, answer) in answers.into_iter().enumerate() {

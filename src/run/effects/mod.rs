@@ -19,10 +19,11 @@ use crate::base::outcome::{self, DeliveryProof};
 use crate::base::{Failure, Timestamp};
 use crate::function::{Effects, Intent, Permission};
 use crate::queue::{ReceiptHandle, Received, settle};
-use crate::store::record::{IntentRecord, RecipientState, UserText};
+use crate::store::record::{IntentRecord, RecipientState, SuppressionRecord, UserText};
 use crate::store::{self, Tx};
 
 use super::ledger::{self, REASON_BYTES_MAX};
+use super::suppression;
 
 pub use batch::Intents;
 use entry::EffectKey;
@@ -49,6 +50,8 @@ pub enum Ending {
     Unknown(String),
     /// It was not permitted: another message of the recipient had it, or may have had it.
     Duplicate,
+    /// The recipient is to have none: skipped or suppressed, with the reason.
+    LeftOut(RecipientState),
 }
 
 /// What becomes of the message of an attempt.
@@ -72,14 +75,12 @@ struct Inner {
     /// The run and recipient of the message itself, for functions that write no intent.
     whose: (u64, [u8; 16]),
     on_unknown: OnUnknown,
-    /// Set when the function asks for permission; a second time it is the same effect.
-    asked: OnceLock<Asked>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    key: EffectKey,
-    message_id: String,
+    /// Set when the function names its effect; a second time it is the same.
+    key: OnceLock<EffectKey>,
+    /// The Message-ID; set when the function asks for permission.
+    message_id: OnceLock<String>,
+    /// An address without a mailbox, and why; set when the relay says so.
+    no_mailbox: OnceLock<(String, String)>,
 }
 
 impl AttemptEffects {
@@ -90,7 +91,9 @@ impl AttemptEffects {
             handle: message.handle,
             whose: (message.run, message.recipient),
             on_unknown,
-            asked: OnceLock::new(),
+            key: OnceLock::new(),
+            message_id: OnceLock::new(),
+            no_mailbox: OnceLock::new(),
         }))
     }
 
@@ -100,13 +103,16 @@ impl AttemptEffects {
     /// # Errors
     /// A storage fault.
     pub fn end(&self, tx: &mut Tx<'_>, ending: Ending, now: Timestamp) -> Result<Left, store::Error> {
-        let Some(asked) = self.0.asked.get() else {
+        if let Some((address, reason)) = self.0.no_mailbox.get() {
+            let row = SuppressionRecord { address: address.clone(), reason: reason.clone(), since: now };
+            suppression::insert(tx, &row)?;
+        }
+        let Some(key) = self.0.key.get() else {
             if let Ending::Done(proof) = ending {
                 ledger::sent(tx, self.0.whose, proof, now)?;
             }
             return Ok(Left::ToItsOutcome);
         };
-        let key = &asked.key;
         match ending {
             // Recorded even when the message was purged or received again meanwhile: the effect happened.
             Ending::Done(proof) => {
@@ -114,11 +120,16 @@ impl AttemptEffects {
                 key.change(tx, now, |entry| entry.happened(proof))?;
             }
             Ending::Duplicate => key.count_copy(tx)?,
+            Ending::LeftOut(state) => key.change(tx, now, |entry| {
+                if !ledger::is_settled(&entry.state) {
+                    (entry.state, entry.reason) = (state, String::new());
+                }
+            })?,
             Ending::None => drop(take_intent(tx, key, self.0.handle)?),
             Ending::Unknown(why) => {
                 if take_intent(tx, key, self.0.handle)? {
                     let attempt = (self.0.handle, self.0.on_unknown);
-                    return doubt(tx, key, attempt, (Some(asked.message_id.clone()), &why), now);
+                    return doubt(tx, key, attempt, (self.0.message_id.get().cloned(), &why), now);
                 }
             }
         }
@@ -134,11 +145,25 @@ impl Effects for AttemptEffects {
             }
             let key = EffectKey::of(&intent);
             // Before the write: when this future is dropped in it, the row may be there.
-            let _ = self.0.asked.set(Asked { key: key.clone(), message_id: intent.message_id });
-            let permitted = self.0.intents.permit(key, (self.0.handle, self.0.on_unknown)).await;
+            let _ = self.0.key.set(key.clone());
+            let _ = self.0.message_id.set(intent.message_id);
+            let attempt = (self.0.handle, self.0.on_unknown);
+            let permitted = self.0.intents.permit((key, intent.address), attempt).await;
             permitted.map_err(|error| Failure::new("store", "ledger", "failed", error))
         };
         ask.boxed()
+    }
+
+    fn suppressed(&self, intent: &Intent) -> Result<Option<String>, Failure> {
+        if intent.run != 0 {
+            let _ = self.0.key.set(EffectKey::of(intent));
+        }
+        let read = || suppression::reason(&self.0.intents.queues().store().snapshot()?, &intent.address);
+        read().map_err(|error| Failure::new("store", "suppressions", "failed", error))
+    }
+
+    fn has_no_mailbox(&self, address: &str, why: &Failure) {
+        let _ = self.0.no_mailbox.set((address.to_owned(), outcome::shorten(&why.to_string(), REASON_BYTES_MAX)));
     }
 }
 

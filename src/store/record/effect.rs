@@ -79,7 +79,18 @@ pub struct EffectRecord {
     pub interrupted: u32,
 }
 
-postcard_records!(1: EffectRecord);
+/// An address that is not mailed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuppressionRecord {
+    /// The address as it was given, with its domain in ASCII.
+    pub address: String,
+    /// Why, for people.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+postcard_records!(1: EffectRecord, SuppressionRecord);
 
 /// A recipient's user record as JSON, as the run's messages carry it. Written once; removed when the recipient is erased.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +138,7 @@ mod tests {
             let _ = IntentRecord::decode(&bytes);
             let _ = EffectRecord::decode(&bytes);
             let _ = UserText::decode(&bytes);
+            let _ = SuppressionRecord::decode(&bytes);
         }
     }
 }

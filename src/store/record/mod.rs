@@ -20,7 +20,7 @@ pub use cold::{
     CursorCycle, FanOutLetter, FanOutProgress, RecipientRecord, RecipientState, RunRecord, TickRecord, TickVerdict,
 };
 pub use counts::{Counts, RedriveTotals, RunTotals};
-pub use effect::{EffectRecord, IntentRecord, UserText};
+pub use effect::{EffectRecord, IntentRecord, SuppressionRecord, UserText};
 pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
 pub use letter::LetterClass;
 pub use queue::{Fifo, KeptAttributes, Pause, Purge, QueueAttributes, QueueRecord, RedriveAllow, Scope};

@@ -2,7 +2,7 @@
 //!
 //! Sources: RFC 5321 section 4.2 (reply codes), RFC 3463 (enhanced codes).
 
-use crate::base::{Effect, Failure, Outcome, Verdict};
+use crate::base::{Effect, Failure, LeftOutBy, Outcome, Verdict};
 use crate::function::Permission;
 use crate::function::unreachable::{Keys, Unreachable};
 
@@ -11,6 +11,8 @@ use crate::function::unreachable::{Keys, Unreachable};
 pub enum SendFault {
     /// The relay refused this mail for good (5xx). Nothing was accepted.
     Permanent(Failure),
+    /// The relay refused the recipient for good, because there is no such mailbox. Nothing was accepted.
+    NoMailbox(Failure),
     /// Not the mail's fault: no session with the relay came about, or the relay is busy or full (421, 450, 451, 452,
     /// 454). Nothing was accepted.
     Deferred(Failure),
@@ -20,6 +22,8 @@ pub enum SendFault {
     Unknown(Failure),
     /// The recipient's mail was sent by another message, or may have been: none was begun.
     Duplicate(Failure),
+    /// The recipient's address is on the suppression list: no mail was begun.
+    Suppressed(Failure),
 }
 
 impl SendFault {
@@ -27,10 +31,12 @@ impl SendFault {
     pub fn failure(&self) -> &Failure {
         match self {
             Self::Permanent(why)
+            | Self::NoMailbox(why)
             | Self::Deferred(why)
             | Self::Temporary(why)
             | Self::Unknown(why)
-            | Self::Duplicate(why) => why,
+            | Self::Duplicate(why)
+            | Self::Suppressed(why) => why,
         }
     }
 
@@ -38,11 +44,12 @@ impl SendFault {
     /// Message-ID again, unless the ledger of effects holds the message.
     pub fn into_outcome(self) -> Outcome {
         match self {
-            Self::Permanent(why) => Outcome::Dead { why },
+            Self::Permanent(why) | Self::NoMailbox(why) => Outcome::Dead { why },
             Self::Deferred(why) => Outcome::Deferred { why, after: None },
             Self::Temporary(why) => Outcome::Retry { why, after: None, effect: Effect::None },
             Self::Unknown(why) => Outcome::Retry { why, after: None, effect: Effect::Unknown },
             Self::Duplicate(why) => Outcome::Duplicate { why },
+            Self::Suppressed(why) => Outcome::LeftOut { by: LeftOutBy::Suppression, why: why.text },
         }
     }
 }
@@ -187,6 +194,10 @@ impl SmtpFailure {
             Ok(Permission::Lost) => {
                 SendFault::Deferred(why("lost", "the message was taken from this attempt before its mail"))
             }
+            Ok(Permission::Suppressed) => {
+                let text = "the address came onto the suppression list while its mail was made";
+                SendFault::Suppressed(why("suppressed", text))
+            }
             Err(why) => SendFault::Deferred(why),
         };
         Some(Self::Withheld(fault))
@@ -231,11 +242,19 @@ fn replied(step: Step, code: u16, text: &str, relay: &str) -> Undelivered {
         // A refused session says nothing about this mail. As a permanent fault, it would send every message of the run
         // to the dead-letter queue.
         _ if step == Step::Session || refuses_login => Undelivered::unreachable(why, refuses_login),
+        500.. if step == Step::RcptTo && enhanced.is_some_and(|enhanced| NO_MAILBOX.contains(&enhanced)) => {
+            Undelivered::of(SendFault::NoMailbox(why), Verdict::Answered)
+        }
         500.. => Undelivered::of(SendFault::Permanent(why), Verdict::Answered),
         450 | 451 | 452 | 454 if !of_the_mailbox => Undelivered::of(SendFault::Deferred(why), Verdict::Answered),
         _ => Undelivered::of(SendFault::Temporary(why), Verdict::Answered),
     }
 }
+
+/// The enhanced codes that say that a mailbox does not exist (RFC 3463 section 3.2, RFC 7505 section 4): no such mailbox,
+/// an address that cannot be one, a mailbox that has moved without an address, a domain that takes no mail. 5.1.2 is none of
+/// them: it speaks of a domain that was not found, which a resolver out of order says of all.
+const NO_MAILBOX: [&str; 4] = ["5.1.1", "5.1.3", "5.1.6", "5.1.10"];
 
 /// Whether the reply refuses the login. RFC 4954 section 6 has these codes for nothing else; 530 also answers a MAIL of
 /// a session that should have logged in.
@@ -296,6 +315,21 @@ mod tests {
             for step in [Step::RcptTo, Step::EndOfData] {
                 assert_eq!(reply(step, code, text), (end, shown.to_owned(), verdict.clone()), "{code} {text}");
             }
+        }
+    }
+
+    #[test]
+    fn only_rcpt_and_a_code_that_speaks_of_the_mailbox_say_that_there_is_none() {
+        let has_none = |step, text: &str| {
+            let failure = SmtpFailure::Reply { step, code: 550, text: text.into() };
+            matches!(failure.classify("mx:25").fault, SendFault::NoMailbox(_))
+        };
+        for code in ["5.1.1", "5.1.3", "5.1.6", "5.1.10"] {
+            assert!(has_none(Step::RcptTo, &format!("{code} unknown")), "{code}");
+            assert!(!has_none(Step::EndOfData, &format!("{code} unknown")), "{code} after the dot");
+        }
+        for text in ["5.1.2 no such domain", "5.7.1 denied", "5.2.2 full", "no such user", "4.1.1 codes disagree"] {
+            assert!(!has_none(Step::RcptTo, text), "{text}");
         }
     }
 

@@ -9,8 +9,8 @@ use super::pool::Pool;
 use super::relay::Relay;
 use crate::base::outcome::DeliveryProof;
 use crate::base::{Clock, Contact, Destination, Failure, Verdict};
-use crate::function::statement::MailOptions;
 use crate::function::statement::template::Templates;
+use crate::function::statement::{MailOptions, SuppressOn};
 use crate::function::{Error, tls};
 
 /// What gives each mail its Message-ID.
@@ -38,6 +38,7 @@ pub struct Mailer {
     templates: Templates,
     composer: Composer,
     pool: Arc<Pool>,
+    suppress_on: SuppressOn,
 }
 
 impl Mailer {
@@ -59,6 +60,7 @@ impl Mailer {
             templates: Templates::new(options)?,
             composer: Composer::new(options)?,
             pool: Pool::new(Relay::new(options.relay.clone(), tls)?, clock),
+            suppress_on: options.suppress_on,
         })
     }
 
@@ -111,6 +113,9 @@ impl Mailer {
         };
         if let Some(verdict) = verdict {
             Contact { destination: self.destination(), verdict }.add_to(contacts);
+        }
+        if let (Err(SendFault::NoMailbox(why)), SuppressOn::HardBounce) = (&result, self.suppress_on) {
+            mail.effects.has_no_mailbox(mail.to_address, why);
         }
         let reply = result?;
         Ok(DeliveryProof { reply: Some(reply), message_id: Some(message_id), document_sha256: None })

@@ -61,6 +61,8 @@ pub(super) fn class(result: &Result<DeliveryProof, SendFault>) -> (&'static str,
                 SendFault::Temporary(_) => "temporary",
                 SendFault::Unknown(_) => "unknown",
                 SendFault::Duplicate(_) => "duplicate",
+                SendFault::Suppressed(_) => "suppressed",
+                SendFault::NoMailbox(_) => "no-mailbox",
             };
             (word, fault.failure().code.clone())
         }
@@ -145,7 +147,7 @@ async fn refusals_are_classed_at_each_step() {
             ("421 4.3.2 going down", "deferred"),
             ("450 4.7.1 greylisted", "deferred"),
             ("450 4.2.1 mailbox busy", "temporary"),
-            ("550 5.1.1 no such user", "permanent"),
+            ("550 5.1.1 no such user", if at == At::Rcpt { "no-mailbox" } else { "permanent" }),
         ] {
             let code = reply.split(' ').take(2).collect::<Vec<_>>().join(" ");
             assert_eq!(after(at, Fault::Reply(reply), 10).await, (end, code), "{at:?} {reply}");
@@ -444,6 +446,7 @@ async fn a_mail_is_begun_only_when_the_ledger_permits_it() {
         (Ok(Permission::Duplicate), "duplicate", "duplicate"),
         (Ok(Permission::InWork), "deferred", "in-work"),
         (Ok(Permission::Lost), "deferred", "lost"),
+        (Ok(Permission::Suppressed), "suppressed", "suppressed"),
         (Err(broken), "deferred", "failed"),
     ] {
         let sink = Sink::good().await;

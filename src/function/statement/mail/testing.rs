@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::function::statement::{DialogueLimits, MailOptions, RelayOptions, Tls};
+use crate::function::statement::{DialogueLimits, MailOptions, RelayOptions, SuppressOn, Tls};
 
 /// Where the server misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,5 +322,6 @@ pub(in crate::function) fn options() -> MailOptions {
         text: "Dear {{ user.name }}".into(),
         html: "<p>Dear {{ user.name }}</p>".into(),
         attachment_name: "statement.pdf".into(),
+        suppress_on: SuppressOn::Never,
     }
 }

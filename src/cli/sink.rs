@@ -1,4 +1,4 @@
-//! Where a report goes: standard output, or a file that bears its name only once it is complete.
+//! Where a report or a list goes: standard output, or a file that bears its name only once it is complete.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
