@@ -14,7 +14,7 @@ use crate::daemon::logging;
 use super::context::Context;
 use super::exit::{Exit, Interrupted};
 use super::output::{Output, note};
-use super::{check, probe, queues, redrive, runs, schedules, serve, status, store, suppress};
+use super::{check, import, probe, queues, redrive, runs, schedules, serve, status, store, suppress};
 
 /// A durable queue, cron fan-out and worker pool in one daemon: SQS + Lambda + cron without AWS.
 #[derive(Debug, Parser)]
@@ -88,6 +88,9 @@ enum Command {
     Purge(queues::Purge),
     /// Send one message
     Send(queues::Send),
+    /// Bring messages here from elsewhere
+    #[command(subcommand)]
+    Import(import::Command),
     /// Stop receives from a queue, also over restarts; sends go on
     Pause(queues::Pause),
     /// Let receives from a paused queue go on
@@ -194,6 +197,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Redrive(what) => redrive::redrive(&context, what).await,
         Command::Redrives => redrive::list(&context).await,
         Command::Purge(purge) => queues::purge(&context, purge).await,
+        Command::Import(command) => import::run(&context, command).await,
         Command::Send(send) => queues::send(&context, send).await,
         Command::Schedules(what) => schedules::run(&context, what).await,
         Command::Suppress(command) => suppress::run(&context, command).await,

@@ -8,7 +8,7 @@ pub mod effects;
 pub mod error;
 mod silence;
 pub mod statement;
-mod tls;
+pub mod tls;
 mod unreachable;
 pub mod upstream;
 

@@ -8,7 +8,10 @@ use super::Error;
 
 /// Trusts the certificates of `$SSL_CERT_FILE` and `$SSL_CERT_DIR` when one of them is set, else the system's, else
 /// Mozilla's built-in list.
-pub(super) fn client_config() -> Result<ClientConfig, Error> {
+///
+/// # Errors
+/// The certificates that the environment names are not there.
+pub fn client_config() -> Result<ClientConfig, Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);

@@ -1,6 +1,8 @@
 //! Why a queue refuses a call.
 
-use crate::base::{Fingerprint, limit};
+use std::time::Duration;
+
+use crate::base::{Fingerprint, limit, units};
 use crate::store;
 
 /// Why a queue refuses a call.
@@ -107,6 +109,19 @@ pub enum Error {
         what: &'static str,
         /// The limit.
         max: u64,
+    },
+    /// An imported message is older than the queue keeps messages.
+    #[error(
+        "message {message_id} is older than the {} for which queue {queue:?} keeps messages (raise its retention)",
+        units::show_duration(*retention)
+    )]
+    Outlived {
+        /// Its id at its source.
+        message_id: String,
+        /// The queue.
+        queue: String,
+        /// The queue's retention.
+        retention: Duration,
     },
     /// The queue was purged less than a minute ago.
     #[error("queue {0:?} was purged less than 60 seconds ago (SQS's rule; wait until they are over)")]

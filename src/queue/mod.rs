@@ -18,6 +18,7 @@ pub mod error;
 pub mod expire;
 mod group;
 mod holder;
+pub mod import;
 mod leaving;
 mod letters;
 mod line;

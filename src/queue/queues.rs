@@ -13,6 +13,7 @@ use crate::base::{Clock, LeaseTime, Now};
 use crate::store::record::{Owner, QueueRecord, RedriveRecord, RedriveState};
 use crate::store::{self, Store, Tx};
 
+use super::import::{self, Imported};
 use super::line::Lines;
 use super::receive::{Position, Receiving};
 use super::recover::Served;
@@ -153,6 +154,27 @@ impl Queues {
                 Ok(send::send(tx, admitted, now)?)
             };
             Ok(messages.into_iter().map(one).collect())
+        };
+        self.store.write(step).await
+    }
+
+    /// Sends messages of another endpoint that were not imported from that source before, each on its own: see
+    /// [`import::import`]. Results are in the order given.
+    ///
+    /// # Errors
+    /// The queue does not exist, there are more than ten, the disk is nearly full, or the store failed.
+    pub async fn import(
+        &self,
+        queue: &str,
+        source: &str,
+        messages: Vec<Imported>,
+    ) -> Result<Vec<Result<Sent, Error>>, Error> {
+        check_batch(messages.len())?;
+        self.space.admit(queue)?;
+        let (queue, source, now) = (queue.to_owned(), source.to_owned(), self.now());
+        let step = move |tx: &mut Tx<'_>| {
+            let queue = catalog::find(tx, &queue)?;
+            Ok(messages.into_iter().map(|message| import::import(tx, &queue, &source, message, now)).collect())
         };
         self.store.write(step).await
     }

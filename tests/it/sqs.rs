@@ -2,10 +2,14 @@
 
 mod access;
 mod clients;
+mod import;
 mod tls;
 mod wire;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use nightmail::base::{Clock, SystemClock};
 
 use crate::harness::{Harness, Inner};
 
@@ -26,9 +30,14 @@ impl Endpoint {
     }
 
     /// One with the settings of that harness.
-    pub(super) async fn of(mut harness: Harness) -> Self {
+    pub(super) async fn of(harness: Harness) -> Self {
+        Self::by(harness, SystemClock::shared()).await
+    }
+
+    /// The same with a clock of the test's.
+    pub(super) async fn by(mut harness: Harness, clock: Arc<dyn Clock>) -> Self {
         harness.set_key("API__SQS__LISTEN", "127.0.0.1:0");
-        let daemon = harness.daemon().await;
+        let daemon = harness.daemon_by(clock).await;
         let address = daemon.sqs.expect("the endpoint is on");
         Self { daemon, _harness: harness, address }
     }

@@ -24,7 +24,7 @@ use crate::work::{BreakerState, Breakers};
 use super::overview::{Disk, LATE_AFTER, NextTick, Overview, SILENT_AFTER, Silence};
 use super::request::{FailureKind, With};
 use super::views::{AheadTick, Checked, ForgottenTicks, RedriveView, ScheduleView, Status};
-use super::{Answer, Failure, Request, refusal};
+use super::{Answer, Failure, Request, import, refusal};
 
 /// A peek shows this many messages at most.
 pub const PEEK_MAX: usize = 1000;
@@ -181,6 +181,9 @@ impl Control {
             Request::Purge { queue } => Answer::Count(self.queues.purge(&queue).await?),
             Request::Send { queue, body, with } => {
                 Answer::Sent(self.queues.send(&queue, message(body, *with)).await?.message_id)
+            }
+            Request::Import { queue, source, messages } => {
+                Answer::Imported(import::import(&self.queues, (&queue, &source), messages).await?)
             }
             Request::UndoRedrive { id } => Answer::Started(self.queues.undo_redrive(id).await?),
             Request::Pause { queue, by } => {

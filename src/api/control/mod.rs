@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod client;
+pub mod import;
 pub mod overview;
 mod refusal;
 pub mod request;

@@ -17,6 +17,7 @@ use crate::run::{Report, Resolve, Suppression};
 use crate::store::backup::{self, Backup};
 use crate::work::BreakerView;
 
+use super::import::{ImportEnd, Imported};
 use super::overview::Overview;
 use super::views::{Checked, ForgottenTicks, RedriveView, ScheduleView, Status};
 
@@ -84,6 +85,15 @@ pub enum Request {
         /// What goes with it.
         #[serde(default)]
         with: Box<With>,
+    },
+    /// Send messages of another SQS endpoint that were not imported from there before; at most ten.
+    Import {
+        /// The queue.
+        queue: String,
+        /// Where they come from: messages are told apart by this and their ids there.
+        source: String,
+        /// The messages.
+        messages: Vec<Imported>,
     },
     /// Start a run by hand.
     StartRun {
@@ -188,6 +198,7 @@ impl Request {
             | Self::Resume { .. }
             | Self::Purge { .. }
             | Self::Send { .. }
+            | Self::Import { .. }
             | Self::StartRun { .. }
             | Self::Resolve(_)
             | Self::Suppress { .. }
@@ -221,6 +232,7 @@ impl Request {
             Self::Resume { .. } => "resume",
             Self::Purge { .. } => "purge",
             Self::Send { .. } => "send",
+            Self::Import { .. } => "import sqs",
             Self::StartRun { .. } => "run start",
             Self::Runs { .. } => "run list",
             Self::Run { .. } => "run show",
@@ -285,6 +297,8 @@ pub enum Answer {
     Redrives(Vec<RedriveView>),
     /// The id of the message that was sent, or of the earlier one that it duplicates.
     Sent(MessageId),
+    /// See [`Request::Import`]; in the order of the messages.
+    Imported(Vec<ImportEnd>),
     /// It is done.
     Done,
     /// See [`Request::Runs`].

@@ -27,7 +27,7 @@ mod text;
 mod tls;
 mod xml;
 
-pub use access::AccessKey;
+pub use access::{AccessKey, Credentials, sign};
 pub use options::{Access, Options};
 pub use server::{ListenError, SqsListener, serve};
 pub use service::Service;

@@ -7,3 +7,4 @@ mod signature;
 pub use rights::AccessKey;
 pub(super) use rights::Caller;
 pub(super) use signature::claim;
+pub use signature::{Credentials, sign};

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use hyper::http::request::Parts;
 use jiff::tz::TimeZone;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use ring::{digest, hmac};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::base::Timestamp;
 
@@ -68,15 +68,8 @@ impl Claim<'_> {
     /// Checks the signature of the request with that body.
     pub(in super::super) fn verify(&self, head: &Parts, body: &[u8]) -> Result<(), Error> {
         let request = canonical_request(head, &self.signed_headers, body);
-        let Scope { day, region } = &self.scope;
-        let text = [
-            ALGORITHM,
-            &self.date,
-            &format!("{day}/{region}/{SERVICE}/{TERMINATOR}"),
-            &hex(digest::digest(&digest::SHA256, request.as_bytes()).as_ref()),
-        ]
-        .join("\n");
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.signing_key());
+        let text = self.scope.text_to_sign(&self.date, &request);
+        let key = self.scope.signing_key(&self.key.secret);
         let given = from_hex(&self.signature).unwrap_or_default();
         // In constant time: a difference found early would tell a guesser how far the guess was right.
         hmac::verify(&key, text.as_bytes(), &given).map_err(|_| {
@@ -85,14 +78,67 @@ impl Claim<'_> {
             Error::new(Code::SignatureDoesNotMatch, text)
         })
     }
+}
 
-    fn signing_key(&self) -> Vec<u8> {
-        let secret = format!("AWS4{}", self.key.secret.expose_secret());
-        let Scope { day, region } = &self.scope;
-        [day, region, SERVICE, TERMINATOR].iter().fold(secret.into_bytes(), |key, part| {
-            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), part.as_bytes()).as_ref().to_vec()
-        })
+impl Scope {
+    fn name(&self) -> String {
+        format!("{}/{}/{SERVICE}/{TERMINATOR}", self.day, self.region)
     }
+
+    fn text_to_sign(&self, date: &str, canonical_request: &str) -> String {
+        let hash = hex(digest::digest(&digest::SHA256, canonical_request.as_bytes()).as_ref());
+        [ALGORITHM, date, &self.name(), &hash].join("\n")
+    }
+
+    fn signing_key(&self, secret: &SecretString) -> hmac::Key {
+        let secret = format!("AWS4{}", secret.expose_secret());
+        let parts = [&self.day, &self.region, SERVICE, TERMINATOR];
+        let key = parts.iter().fold(secret.into_bytes(), |key, part| {
+            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), part.as_bytes()).as_ref().to_vec()
+        });
+        hmac::Key::new(hmac::HMAC_SHA256, &key)
+    }
+}
+
+/// What a client signs with.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The access key id.
+    pub id: String,
+    /// The secret access key.
+    pub secret: SecretString,
+    /// The session's token, of keys that are lent for a time.
+    pub token: Option<SecretString>,
+}
+
+/// Signs a request of ours to another SQS endpoint: adds the headers that it needs. All headers that it has by then are
+/// signed.
+///
+/// # Errors
+/// The token is no header's value.
+pub fn sign(
+    head: &mut Parts,
+    body: &[u8],
+    (credentials, region): (&Credentials, &str),
+    now: Timestamp,
+) -> Result<(), InvalidHeaderValue> {
+    let date = shown(now);
+    let scope = Scope { day: date.chars().take_while(|c| *c != 'T').collect(), region: region.to_owned() };
+    head.headers.insert("x-amz-date", HeaderValue::from_str(&date)?);
+    if let Some(token) = &credentials.token {
+        let mut token = HeaderValue::from_str(token.expose_secret())?;
+        token.set_sensitive(true);
+        head.headers.insert("x-amz-security-token", token);
+    }
+    let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    let signed_headers = names.join(";");
+    let text = scope.text_to_sign(&date, &canonical_request(head, &signed_headers, body));
+    let signature = hex(hmac::sign(&scope.signing_key(&credentials.secret), text.as_bytes()).as_ref());
+    let (id, scope) = (&credentials.id, scope.name());
+    let header = format!("{ALGORITHM} Credential={id}/{scope}, SignedHeaders={signed_headers}, Signature={signature}");
+    head.headers.insert(AUTHORIZATION, HeaderValue::from_str(&header)?);
+    Ok(())
 }
 
 /// The parts of a signature as text.
@@ -231,7 +277,7 @@ fn canonical_request(head: &Parts, signed_headers: &str, body: &[u8]) -> String 
 
 /// A header as a line: its values trimmed, with single spaces, joined by commas.
 fn canonical_header(name: &str, headers: &HeaderMap) -> String {
-    let value = |value: &hyper::header::HeaderValue| {
+    let value = |value: &HeaderValue| {
         let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     };
