@@ -331,3 +331,39 @@ fn recipient_text(row: &Row) -> String {
     lines.extend(row.message_id.as_ref().filter(|_| is_begun).map(|id| format!("Message-ID: {}", tame(id, 400))));
     lines.iter().map(|line| wrap(line).replace('\n', "\n  ")).collect::<Vec<_>>().join("\n  ")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn text(counts: &[(&str, u64)]) -> String {
+        let mut report = json!({
+            "id": 7, "schedule": "monthly", "params": {}, "scheduled_for": 0, "started_at": 0, "fetched_at": 0,
+            "fetched": 0, "sent": 0, "dead": 0, "withdrawn": 0, "open": 0, "repeated": 0, "interrupted": 0,
+            "state": "complete", "fetch_death": null,
+        });
+        for (name, count) in counts {
+            report[name] = json!(count);
+        }
+        report_text(Output::new(false), &serde_json::from_value(report).unwrap())
+    }
+
+    #[test]
+    fn what_is_rare_has_a_line_when_it_happened_and_none_otherwise() {
+        let usual = text(&[]);
+        for (counts, line) in [
+            (&[("repeated", 1)][..], "records that named a user again and were left out: 1"),
+            (&[("copies", 2)], "already sent: 2 messages of recipients who had been mailed, deleted without a mail"),
+            (&[("fetched", 1), ("unknown", 1), ("interrupted", 1)], "1 mail unknown: the relay may have taken them"),
+            (&[("interrupted", 3)], "3 mails without an answer, and sent again"),
+        ] {
+            let start = line.split(':').next().unwrap_or(line);
+            assert!(!usual.contains(start), "{usual}");
+            assert!(text(counts).contains(line), "{line}: {}", text(counts));
+        }
+        let doubt = text(&[("fetched", 1), ("unknown", 1), ("interrupted", 1)]);
+        assert!(!doubt.contains("sent again"), "a doubt that is held was not sent again: {doubt}");
+    }
+}
