@@ -75,7 +75,7 @@ impl Exit {
         if let Some(error) = error.downcast_ref::<daemon::Error>() {
             return match error {
                 daemon::Error::Store(error) => Self::of_store(error),
-                daemon::Error::Functions(_) => Self::Config,
+                daemon::Error::Functions(_) | daemon::Error::Callback { .. } => Self::Config,
                 daemon::Error::Socket(_) | daemon::Error::Sqs(_) => Self::Unavailable,
                 daemon::Error::Queue(_) | daemon::Error::Run(_) => Self::Storage,
                 daemon::Error::Broken { .. } => Self::Internal,

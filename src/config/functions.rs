@@ -134,7 +134,7 @@ fn upstream(values: &mut Values<'_>, at: &str) -> upstream::Options {
     }
 }
 
-fn check_header_value(values: &mut Values<'_>, path: &str, value: Option<&secrecy::SecretString>) {
+pub(super) fn check_header_value(values: &mut Values<'_>, path: &str, value: Option<&secrecy::SecretString>) {
     use secrecy::ExposeSecret;
     if value.is_some_and(|value| reqwest::header::HeaderValue::from_str(value.expose_secret()).is_err()) {
         values.error(path, "the secret cannot be sent in a header: it holds a line break or a control character");

@@ -13,7 +13,7 @@ use super::schema::KEYS;
 use super::settings::{DaemonOptions, Entry, LogFormat, LogOptions, Settings};
 use super::source::{Location, Source};
 use super::values::Values;
-use super::{api, document, functions, queues, schedules, validate};
+use super::{api, callbacks, document, functions, queues, schedules, validate};
 use crate::store;
 
 /// The embedded example, the repository's `config.toml`: every key with its default, and a statement run against the
@@ -158,6 +158,7 @@ fn build(values: &mut Values<'_>) -> Settings {
     let queues = queues::build(values, &serving);
     let functions = functions::build(values, &queues);
     let schedules = schedules::build(values, &functions);
+    let callbacks = callbacks::build(values, &queues);
     let sqs = api::sqs(values, queues.keys().cloned().collect());
     Settings {
         log: LogOptions {
@@ -182,6 +183,7 @@ fn build(values: &mut Values<'_>) -> Settings {
         queues,
         functions,
         schedules,
+        callbacks,
         origins: origins(values),
         warnings: Vec::new(),
     }

@@ -2,10 +2,11 @@
 //!
 //! Layer 6. Raw TOML becomes a tree with source locations ([`load`] → `document`). Environment variables override its
 //! keys (`environment`). The tree is validated against the list of all keys (`validate`, `schema`). The modules' own
-//! options are built from the result (`queues`, `functions`, `mail`, `schedules`). It starts nothing and keeps no
+//! options are built from the result (`queues`, `functions`, `mail`, `schedules`, `callbacks`). It starts nothing and keeps no
 //! secret in a message.
 
 mod api;
+mod callbacks;
 mod document;
 mod environment;
 mod finding;
@@ -32,5 +33,5 @@ pub use environment::Environment;
 pub use finding::{Errors, Finding};
 pub use load::{CONFIG_BYTES_MAX, EXAMPLE, find, load, load_text};
 pub use reference::reference;
-pub use settings::{DaemonOptions, Entry, FunctionSettings, Kind, LogFormat, LogOptions, Settings};
+pub use settings::{CallbackOptions, DaemonOptions, Entry, FunctionSettings, Kind, LogFormat, LogOptions, Settings};
 pub use source::{Excerpt, Origin};

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::finding::Finding;
 use super::source::Origin;
 use crate::api::sqs;
-use crate::function::statement;
+use crate::function::{statement, upstream};
 use crate::run::OnUnknown;
+use crate::store::record::EventKind;
 use crate::{queue, schedule, store, work};
 
 /// All settings of a daemon.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub functions: Vec<FunctionSettings>,
     /// The schedules, sorted by name; each starts a fan-out of `functions`.
     pub schedules: Vec<schedule::Options>,
+    /// What is told about the runs of each schedule, by its name.
+    pub callbacks: BTreeMap<String, CallbackOptions>,
     /// Every key's value as text and where it came from, by the key's path. Secrets appear as references alone.
     pub origins: BTreeMap<String, Entry>,
     /// Advice in the order of the file's lines; none of it keeps the daemon from starting.
@@ -88,6 +91,25 @@ pub struct FunctionSettings {
     pub pool: work::Options,
     /// What it does.
     pub kind: Kind,
+}
+
+/// Who is told about the runs of one schedule, and of what.
+#[derive(Clone, Debug)]
+pub struct CallbackOptions {
+    /// What they are told of.
+    pub kinds: Vec<EventKind>,
+    /// The queue that gets a message.
+    pub queue: Option<String>,
+    /// The address that gets a POST, and how it is called.
+    pub post: Option<(String, upstream::Options)>,
+    /// The program that is run, with its arguments; none when empty.
+    pub command: Vec<String>,
+    /// One try to tell may take this long.
+    pub timeout: Duration,
+    /// A target is tried this many times.
+    pub attempts_max: u32,
+    /// The address that is called at each tick and at a run's end, and how.
+    pub heartbeat: Option<(String, upstream::Options)>,
 }
 
 /// What a function does.

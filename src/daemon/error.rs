@@ -25,6 +25,14 @@ pub enum Error {
     /// Functions cannot be built from their settings.
     #[error("{}", list(.0))]
     Functions(Vec<FunctionFault>),
+    /// What is told about the runs of a schedule cannot be sent.
+    #[error("schedules.{schedule}: {reason}")]
+    Callback {
+        /// The schedule.
+        schedule: String,
+        /// What is wrong.
+        reason: function::Error,
+    },
     /// A loop that must not end has ended; the daemon restarts from disk.
     #[error("{part} ended unexpectedly: {reason}")]
     Broken {

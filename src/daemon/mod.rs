@@ -2,6 +2,7 @@
 //!
 //! Layer 7. `cli` or a test passes in everything that opens the outside world.
 
+mod callbacks;
 pub mod connect;
 pub mod drain;
 pub mod error;

@@ -23,6 +23,7 @@ use crate::store::{self, Store};
 use crate::work::pool::Drain;
 use crate::work::{Breakers, Pool, Quarantine};
 
+use super::callbacks::Callbacks;
 use super::space::Watch;
 use super::{Error, drain, functions, notify, progress, retention, space};
 
@@ -117,6 +118,8 @@ impl Daemon {
             let stop = signals.stop.clone();
             parts.spawn(async move { service.run(stop).await.map_err(Error::from) });
         }
+        let callbacks = Callbacks::new(&settings, &queues, &clock)?;
+        spawn(&mut parts, callbacks.run(end.clone()));
         spawn(&mut parts, retention::run(queues.clone(), end.clone()));
         spawn(&mut parts, queues.clone().work_off(end.clone()));
         spawn(&mut parts, space::run(watch, end.clone()));

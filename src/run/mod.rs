@@ -5,6 +5,7 @@
 pub mod check;
 pub mod effects;
 pub mod error;
+pub mod events;
 pub mod ledger;
 pub mod message;
 pub mod report;

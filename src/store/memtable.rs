@@ -23,9 +23,15 @@ pub(super) struct Entry {
 pub(super) type Overlay = OrdMap<KeyBytes, Entry>;
 
 /// The overlays of all tables.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Memtable {
     tables: [Overlay; TABLES.len()],
+}
+
+impl Default for Memtable {
+    fn default() -> Self {
+        Self { tables: std::array::from_fn(|_| Overlay::default()) }
+    }
 }
 
 impl Memtable {

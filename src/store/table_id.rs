@@ -37,7 +37,7 @@ pub(super) const TABLES: [TableId; NAMES.len()] = {
     tables
 };
 
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 34] = [
     "meta",
     "queues",
     "queue_names",
@@ -70,6 +70,8 @@ const NAMES: [&str; 32] = [
     "letter_groups",
     "dead_letter_sources",
     "suppressions",
+    "events",
+    "announced",
 ];
 
 /// The table of that name.

@@ -11,9 +11,9 @@ use super::layers::{Bytes, Layers};
 use super::memtable::Memtable;
 use super::meta::{LAST_ID, LAST_QUEUE};
 use super::record::{
-    Body, Counts, DedupRecord, Digest, EffectRecord, GroupRecord, IntentRecord, KeptAttributes, MessageState,
-    QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, Shown, SuppressionRecord,
-    TickRecord, UniqueRecord, UserText,
+    Announced, Body, Counts, DedupRecord, Digest, EffectRecord, EventRecord, GroupRecord, IntentRecord, KeptAttributes,
+    MessageState, QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, Shown,
+    SuppressionRecord, TickRecord, UniqueRecord, UserText,
 };
 use super::table::{self, TableMut, TableRef};
 use super::table_id::{self, TableId};
@@ -121,6 +121,10 @@ tables! {
     dead_letter_sources ("dead_letter_sources"): (String, u64) => ();
     /// The suppression list, by address in lower case.
     suppressions ("suppressions"): String => SuppressionRecord;
+    /// What is owed to those who are told about runs, by a number of the store's series.
+    events ("events"): u64 => EventRecord;
+    /// What was announced, by run.
+    announced ("announced"): u64 => Announced;
 }
 
 /// The number stored under a queue's name.

@@ -6,6 +6,8 @@
 mod backup;
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod callbacks;
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod commands;

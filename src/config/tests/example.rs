@@ -12,7 +12,10 @@ use crate::queue;
 
 /// What the references in the example's commented lines need.
 fn variables() -> Environment {
-    ["USERS_TOKEN", "ACCOUNT_TOKEN", "RELAY_PASSWORD", "BILLING_SECRET"].into_iter().map(|name| (name, "x")).collect()
+    ["USERS_TOKEN", "ACCOUNT_TOKEN", "RELAY_PASSWORD", "BILLING_SECRET", "NOTIFY_TOKEN"]
+        .into_iter()
+        .map(|name| (name, "x"))
+        .collect()
 }
 
 /// The key of a commented line, without the `# `.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::super::keys::{Key, segments};
 use super::super::schema::KEYS;
-use super::super::{Environment, Kind, load as load_file, load_text};
-use super::{SMALL, fault_of, faults, load};
+use super::super::{EXAMPLE, Environment, Kind, load as load_file, load_text};
+use super::{SMALL, fault_of, faults, load, load_with};
 use crate::store::record::Scope;
 
 /// The key of a path in settings.
@@ -239,4 +239,28 @@ fn a_file_that_is_not_there_or_not_text_is_one_fault() {
 fn nothing_at_all_is_a_configuration() {
     let settings = load("").unwrap_or_else(|errors| panic!("{errors}"));
     assert!(settings.queues.is_empty() && settings.functions.is_empty() && settings.schedules.is_empty());
+}
+
+#[test]
+fn who_is_told_about_runs_is_checked() {
+    let schedule = "[schedules.monthly-statements.notify]";
+    let found = |lines: &str| {
+        let text = EXAMPLE.replace(schedule, &format!("{schedule}\n{lines}"));
+        load_with(&text, &Environment::default()).map(drop).map_err(|errors| errors.to_string())
+    };
+    assert_eq!(
+        found("queue = \"fan-out-dead\"\nurl = \"http://127.0.0.1:9/x\"\ncommand = [\"true\"]\non = [\"end\"]"),
+        Ok(())
+    );
+    for (lines, text) in [
+        ("queue = \"nope\"", "notify.queue: queue \"nope\" not found"),
+        ("url = \"http://hooks.example/{period}\"", "notify.url: must be a whole address without placeholders"),
+        ("command = [\"\"]", "notify.command: must not be empty"),
+        ("queue = \"fan-out.fifo\"", "notify.queue: queue \"fan-out.fifo\" not found"),
+        ("on = [\"start\"]", "notify.on: must name first-death or end (got \"start\")"),
+        ("attempts = 0", "notify.attempts: must be 1 to 1000 (got 0)"),
+    ] {
+        let said = found(lines).err().unwrap_or_default();
+        assert!(said.contains(text), "{lines}: {said}");
+    }
 }

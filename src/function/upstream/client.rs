@@ -102,7 +102,7 @@ impl Client {
     /// # Errors
     /// [`Fault`]: no response, a response that is not 2xx, or one that is too large.
     pub async fn get(&self, url: &Url, place: &str, contacts: &mut Vec<Contact>) -> Result<Answer, Fault> {
-        let answer = self.try_repeatedly(Call { url, place }).await;
+        let answer = self.try_repeatedly(Call { url, place, method: "GET" }).await;
         let verdict = match &answer {
             Ok(_) => Some(Verdict::Answered),
             Err(fault) => fault.verdict().cloned(),
@@ -111,6 +111,19 @@ impl Client {
             Contact { destination: self.destination.clone(), verdict }.add_to(contacts);
         }
         answer
+    }
+
+    /// Posts JSON, once; `key` lets the receiver know a repetition (the header `Idempotency-Key`). The body of the answer is
+    /// not read.
+    ///
+    /// # Errors
+    /// [`Fault`]: no response, or one that is not 2xx.
+    pub async fn post(&self, url: &Url, place: &str, json: String, key: &str) -> Result<(), Fault> {
+        let call = Call { url, place, method: "POST" };
+        let request =
+            self.http.post(url.clone()).header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
+        let response = request.body(json).send().await.map_err(|e| call.broken(&e, self.timeout))?;
+        if response.status().is_success() { Ok(()) } else { Err(self.refused(call, response).await) }
     }
 
     /// What is called.
@@ -239,11 +252,12 @@ fn connect_limit(options: &Options) -> Duration {
 struct Call<'a> {
     url: &'a Url,
     place: &'a str,
+    method: &'static str,
 }
 
 impl Call<'_> {
     fn failure(self, code: &str, text: impl fmt::Display) -> Failure {
-        Failure::new("http", self.place, code, format!("GET {}: {text}", shown(self.url)))
+        Failure::new("http", self.place, code, format!("{} {}: {text}", self.method, shown(self.url)))
     }
 
     fn too_large(self, bytes_max: u64) -> Fault {

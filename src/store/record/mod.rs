@@ -7,6 +7,7 @@ mod body;
 mod cold;
 mod counts;
 mod effect;
+mod event;
 mod group;
 mod layout;
 mod letter;
@@ -21,6 +22,7 @@ pub use cold::{
 };
 pub use counts::{Counts, RedriveTotals, RunTotals};
 pub use effect::{EffectRecord, IntentRecord, SuppressionRecord, UserText};
+pub use event::{Announced, EventKind, EventRecord, Owed};
 pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
 pub use letter::LetterClass;
 pub use queue::{Fifo, KeptAttributes, Pause, Purge, QueueAttributes, QueueRecord, RedriveAllow, Scope};

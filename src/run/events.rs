@@ -1,0 +1,244 @@
+//! What others are to be told about runs: found in the runs' state, not in passing, so that nothing is missed when the
+//! process dies at any point. An event, and that it was announced, are one commit; so are its delivery and its removal.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::base::{Backoff, MessageId, Timestamp};
+use crate::store::record::{Announced, EventKind, EventRecord, Owed};
+use crate::store::{self, Snapshot, Tx};
+
+use super::{Error, Report, report};
+
+/// Of the runs that had ended, this many of the newest are looked at: a redrive may have opened them again.
+const ENDED_LOOKED_AT: u64 = 64;
+/// How long a try that failed waits for the next one: at first, and at most.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(600) };
+/// Runs before this one ended before anybody was told of ends.
+const FROM: &str = "announced-from";
+
+/// Who is told of what, by schedule.
+pub type Subscriptions = BTreeMap<String, Subscription>;
+
+/// Who is told of what about the runs of one schedule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscription {
+    /// What they are told of.
+    pub kinds: Vec<EventKind>,
+    /// The targets' names.
+    pub targets: Vec<String>,
+}
+
+/// Finds what is new about runs.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// The runs that had not ended at the last look; `None` before the first.
+    under_way: Option<BTreeSet<u64>>,
+}
+
+/// A run about which there is something new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The run.
+    pub run: Report,
+    /// What is new; none when a run that had ended is under way again.
+    pub kinds: Vec<EventKind>,
+    /// What is announced of it afterwards.
+    announced: Announced,
+}
+
+impl Look {
+    /// What is new about all runs since it was announced last.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn look(&mut self, snapshot: &Snapshot) -> Result<Vec<News>, Error> {
+        let Some(from) = snapshot.meta()?.get(&FROM.to_owned())? else { return Ok(Vec::new()) };
+        let newest = report::list(snapshot, if self.under_way.is_some() { ENDED_LOOKED_AT } else { u64::MAX })?;
+        let mut runs: BTreeMap<u64, Report> = newest.into_iter().map(|run| (run.id, run)).collect();
+        for id in self.under_way.take().into_iter().flatten() {
+            if let Entry::Vacant(place) = runs.entry(id) {
+                place.insert(report::report(snapshot, id)?);
+            }
+        }
+        runs.retain(|id, _| *id >= from);
+        self.under_way = Some(runs.values().filter(|run| !run.is_complete()).map(|run| run.id).collect());
+        let announced = snapshot.announced()?;
+        let mut news = Vec::new();
+        for run in runs.into_values() {
+            news.extend(new_about(announced.get(&run.id)?.unwrap_or_default(), run));
+        }
+        Ok(news)
+    }
+}
+
+/// What is new about a run of which that much was announced.
+fn new_about(before: Announced, run: Report) -> Option<News> {
+    let has_death = run.dead > 0 || run.fetch_death.is_some();
+    let announced =
+        Announced { first_death: before.first_death || has_death, end: run.is_complete().then_some(run.sent) };
+    let kinds = [
+        (announced.first_death && !before.first_death, EventKind::FirstDeath),
+        // By the number too: a run may be opened and end again between two looks.
+        (announced.end.is_some() && announced.end != before.end, EventKind::End),
+    ];
+    let kinds = kinds.into_iter().filter_map(|(is_new, kind)| is_new.then_some(kind)).collect();
+    (announced != before).then_some(News { run, kinds, announced })
+}
+
+/// Begins to announce, in a store in which nobody has yet: what ended before is passed over.
+///
+/// # Errors
+/// A storage fault.
+pub fn begin(tx: &mut Tx<'_>) -> Result<(), store::Error> {
+    if tx.meta()?.get(&FROM.to_owned())?.is_none() {
+        let newest = tx.runs()?.last(0..=u64::MAX)?.map_or(0, |(id, _)| id);
+        let open = tx.runs()?.newest(0..=u64::MAX, usize::try_from(ENDED_LOOKED_AT).unwrap_or(usize::MAX))?;
+        let mut from = newest + 1;
+        for (id, run) in open {
+            let is_open = run.fan_out.finished_at.is_none() || tx.totals_mut(id)?.open() > 0;
+            from = if is_open { from.min(id) } else { from };
+        }
+        tx.meta()?.insert(&FROM.to_owned(), &from)?;
+    }
+    Ok(())
+}
+
+/// Announces: writes down what is owed to whom, and that it was announced.
+///
+/// # Errors
+/// A storage fault.
+pub fn announce(
+    tx: &mut Tx<'_>,
+    news: &News,
+    subscriptions: &Subscriptions,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    let run = &news.run;
+    tx.announced()?.insert(&run.id, &news.announced)?;
+    let Some(subscription) = subscriptions.get(&run.schedule) else { return Ok(()) };
+    let owed: Vec<Owed> =
+        subscription.targets.iter().map(|target| Owed { target: target.clone(), attempts: 0, next_at: now }).collect();
+    for kind in news.kinds.iter().copied().filter(|kind| subscription.kinds.contains(kind)) {
+        let id = MessageId::fresh();
+        let body = body(id, kind, run, now);
+        let owed = owed.clone();
+        let event = EventRecord { id, run: run.id, schedule: run.schedule.clone(), kind, at: now, body, owed };
+        let key = tx.fresh_id()?;
+        tx.events()?.insert(&key, &event)?;
+    }
+    Ok(())
+}
+
+/// What receivers get. Times are milliseconds since 1970, as in all JSON of the command line.
+#[derive(Serialize)]
+struct Body<'a> {
+    id: MessageId,
+    event: &'static str,
+    at: Timestamp,
+    text: String,
+    run: &'a Report,
+}
+
+fn body(id: MessageId, kind: EventKind, run: &Report, at: Timestamp) -> String {
+    let body = Body { id, event: name(kind), at, text: text(kind, run), run };
+    serde_json::to_string(&body).expect("text and numbers always serialise")
+}
+
+/// The name of an event, in configuration and in what is sent.
+pub const fn name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::FirstDeath => "first-death",
+        EventKind::End => "end",
+    }
+}
+
+/// The event in one sentence.
+fn text(kind: EventKind, run: &Report) -> String {
+    let params: Vec<String> = run.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let run_named = format!("run {} of {} ({})", run.id, run.schedule, params.join(" "));
+    match (kind, &run.fetch_death) {
+        (EventKind::FirstDeath, Some(death)) => {
+            format!(
+                "{run_named}: its users are not fetched any more: {}: {} ({})",
+                death.class, death.text, death.remedy
+            )
+        }
+        (EventKind::FirstDeath, None) => {
+            format!(
+                "{run_named}: the first mail failed for good (see `nightmail run recipients {} --state dead`)",
+                run.id
+            )
+        }
+        (EventKind::End, _) => {
+            let others = [
+                ("sent", run.sent),
+                ("dead", run.dead),
+                ("unknown", run.unknown),
+                ("withdrawn", run.withdrawn),
+                ("skipped", run.skipped),
+                ("suppressed", run.suppressed),
+            ];
+            let is_told = |(name, count): &(&str, u64)| *count > 0 || *name == "sent";
+            let terms: Vec<String> =
+                others.into_iter().filter(is_told).map(|(name, count)| format!("{name} {count}")).collect();
+            format!("{run_named} is {}: fetched {} = {}", run.state.name(), run.fetched, terms.join(" + "))
+        }
+    }
+}
+
+/// Up to `max` events with a target that is due, the oldest first.
+///
+/// # Errors
+/// A storage fault.
+pub fn due(snapshot: &Snapshot, now: Timestamp, max: usize) -> Result<Vec<(u64, EventRecord)>, store::Error> {
+    let mut due = Vec::new();
+    snapshot.events()?.scan(0..=u64::MAX, |key, event| {
+        if event.owed.iter().any(|owed| owed.next_at <= now) {
+            due.push((key, event));
+        }
+        if due.len() < max { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
+    })?;
+    Ok(due)
+}
+
+/// How a try to tell a target ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It has it.
+    Yes,
+    /// It has not; it is tried at most this many times in all.
+    No {
+        /// The limit.
+        attempts_max: u32,
+    },
+    /// The configuration does not name it any more.
+    Nobody,
+}
+
+/// Records how a try ended; true when the target is given up. An event that nobody is owed any more goes.
+///
+/// # Errors
+/// A storage fault.
+pub fn settle(tx: &mut Tx<'_>, key: u64, target: &str, told: Told, now: Timestamp) -> Result<bool, store::Error> {
+    let Some(mut event) = tx.events()?.get(&key)? else { return Ok(false) };
+    let mut is_given_up = false;
+    event.owed.retain_mut(|owed| match told {
+        _ if owed.target != target => true,
+        Told::Yes | Told::Nobody => false,
+        Told::No { attempts_max } => {
+            owed.attempts += 1;
+            owed.next_at = now.after(BACKOFF.ceiling(owed.attempts));
+            is_given_up = owed.attempts >= attempts_max;
+            !is_given_up
+        }
+    });
+    match event.owed.is_empty() {
+        true => drop(tx.events()?.remove(&key)?),
+        false => drop(tx.events()?.insert(&key, &event)?),
+    }
+    Ok(is_given_up)
+}
