@@ -9,7 +9,7 @@ use crate::api::control::{Answer, Failure, Request};
 use crate::base::outcome::shorten;
 use crate::base::units;
 use crate::run::report::{Filter, ROWS_SHOWN_MAX, Row};
-use crate::run::{Report, Resolution, Resolve};
+use crate::run::{Decision, Report, Resolution, Resolve, RunState};
 
 use super::ask::{ask, strange};
 use super::confirm::{Sure, confirm};
@@ -24,6 +24,20 @@ use super::store::findings_text;
 pub(super) enum Command {
     /// Start a run of a schedule now
     Start(Start),
+    /// Stop a run: no more mail of it begins until it is resumed
+    #[command(after_help = STOP_HELP)]
+    Stop {
+        /// The run
+        run: u64,
+    },
+    /// Let a stopped run go on where it was
+    Resume {
+        /// The run
+        run: u64,
+    },
+    /// End a run for good: what is open or dead is withdrawn
+    #[command(after_help = ABANDON_HELP)]
+    Abandon(Abandon),
     /// Show the newest runs
     List,
     /// Show one run and its balance
@@ -45,6 +59,24 @@ pub(super) enum Command {
     /// Resolve doubts: say that mails arrived, or send them again
     #[command(after_help = RESOLVE_HELP)]
     Resolve(ResolveArgs),
+}
+
+const STOP_HELP: &str = "\
+When the answer is there, no mail of the run begins any more, over restarts too; mails that the relay is being given end as
+they end. The fan-out stops as well. Other runs go on. Recipients stay open, and each gets its message again by
+`nightmail run resume RUN`; `nightmail run abandon RUN` withdraws them.";
+
+const ABANDON_HELP: &str = "\
+Open recipients and dead letters of the run are withdrawn, and nothing of it can be resumed, redriven or resent. Doubts
+stay as they are. A run with the same parameters cannot be started again.";
+
+/// `nightmail run abandon`
+#[derive(Debug, Args)]
+pub(super) struct Abandon {
+    /// The run
+    run: u64,
+    #[command(flatten)]
+    sure: Sure,
 }
 
 const RESOLVE_HELP: &str = "\
@@ -138,18 +170,51 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
                 other => Err(strange(&other)),
             }
         }
+        Command::Stop { run } => decide(context, run, Decision::Stop).await,
+        Command::Resume { run } => decide(context, run, Decision::Resume).await,
+        Command::Abandon(what) => abandon(context, what).await,
         Command::List => match ask(context, Request::Runs { max: 50 }).await? {
             Answer::Runs(runs) => context.output.list(&runs, "no runs so far", runs_table),
             other => Err(strange(&other)),
         },
-        Command::Show { run } => match ask(context, Request::Run { id: run }).await? {
-            Answer::Run(report) => context.output.show(&report, |report| report_text(context.output, report)),
-            other => Err(strange(&other)),
-        },
+        Command::Show { run } => {
+            let report = report(ask(context, Request::Run { id: run }).await?)?;
+            context.output.show(&report, |report| report_text(context.output, report))
+        }
         Command::Recipients(what) => recipients(context, what).await,
         Command::Verify { run } => verify(context, run).await,
         Command::Report(what) => report::report(context, what).await,
         Command::Resolve(what) => resolve(context, what).await,
+    }
+}
+
+async fn decide(context: &Context, id: u64, decision: Decision) -> anyhow::Result<()> {
+    let report = report(ask(context, Request::DecideRun { id, decision }).await?)?;
+    let open = units::count(report.open, "recipient");
+    context.output.show(&report, |report| match decision {
+        Decision::Stop => format!("run {id} is stopped, {open} open: {}", report.state.remedy(id)),
+        Decision::Resume => format!("run {id} goes on, {open} open (see `nightmail run show {id}`)"),
+        Decision::Abandon => {
+            format!("run {id} is abandoned: what is open is withdrawn (see `nightmail run show {id}`)")
+        }
+    })
+}
+
+async fn abandon(context: &Context, what: Abandon) -> anyhow::Result<()> {
+    let id = what.run;
+    let run = report(ask(context, Request::Run { id }).await?)?;
+    let (open, letters) = (units::count(run.open, "open recipient"), units::count(run.dead, "dead one"));
+    confirm(
+        what.sure,
+        &format!("run {id} of {}: {open} and {letters} get nothing any more. Abandon it?", run.schedule),
+    )?;
+    decide(context, id, Decision::Abandon).await
+}
+
+fn report(answer: Answer) -> anyhow::Result<Report> {
+    match answer {
+        Answer::Run(report) => Ok(report),
+        other => Err(strange(&other)),
     }
 }
 
@@ -248,7 +313,12 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
     let mut out = format!("run {}: {} {}\n", report.id, report.schedule, params_text(report));
     out += &format!("  started   {}\n", report.started_at);
     let state = report.state.name();
-    out += &format!("  state     {}\n", if report.fetch_death.is_some() { output.bad(state) } else { state.into() });
+    let needs_a_look = report.fetch_death.is_some() || report.state == RunState::Stopped;
+    let since = report.held_since.map(|since| format!(" since {since}")).unwrap_or_default();
+    out += &format!("  state     {}{since}\n", if needs_a_look { output.bad(state) } else { state.into() });
+    if report.state == RunState::Stopped {
+        out += &format!("  remedy    {}\n", report.state.remedy(report.id));
+    }
     if let Some(at) = report.fetched_at {
         out += &format!("  fetched   {at}\n");
     }

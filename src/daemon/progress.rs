@@ -42,7 +42,8 @@ pub(super) async fn report(
                 withdrawn = run.withdrawn,
                 unknown = run.unknown,
                 interrupted = run.interrupted,
-                "the run is complete: every recipient has an end"
+                "the run is {}: every recipient has an end",
+                run.state.name()
             );
         }
         for (run, death) in watch.died(&runs) {
@@ -112,7 +113,8 @@ fn status(run: &Report) -> String {
     if let Some(death) = &run.fetch_death {
         return format!("run {} of {}: {}: {}", run.id, run.schedule, run.state.name(), death.class);
     }
-    format!("run {} of {}: fetched {}, sent {}, dead {}", run.id, run.schedule, run.fetched, run.sent, run.dead)
+    let (id, schedule, state) = (run.id, &run.schedule, run.state.name());
+    format!("run {id} of {schedule}: {state}: fetched {}, sent {}, dead {}", run.fetched, run.sent, run.dead)
 }
 
 #[cfg(test)]
@@ -141,6 +143,7 @@ mod tests {
             suppressed: 0,
             copies: 0,
             state: if open == 0 { RunState::Complete } else { RunState::Sending },
+            held_since: None,
             fetch_death: None,
         }
     }
@@ -190,7 +193,7 @@ mod tests {
     fn the_status_follows_the_run_under_way_and_is_told_only_when_it_changes() {
         let mut watch = Watch::new("idle".into());
         assert_eq!(watch.changed_status(&[], &[], "idle"), None);
-        let under_way = "run 2 of monthly: fetched 5, sent 3, dead 0";
+        let under_way = "run 2 of monthly: sending: fetched 5, sent 3, dead 0";
         assert_eq!(watch.changed_status(&[run(2, 3, 2), run(1, 5, 0)], &[], "idle"), Some(under_way));
         assert_eq!(watch.changed_status(&[run(2, 3, 2)], &[], "idle"), None);
         let away = ["relay mail.example:587 away since 02:14, next try in 30s".to_owned()];

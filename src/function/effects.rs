@@ -37,6 +37,8 @@ pub enum Permission {
     Duplicate,
     /// Not now: another attempt is about to have it.
     InWork,
+    /// Not now: its run may not go on.
+    Held,
     /// It must not: the message was taken from this attempt.
     Lost,
     /// It must not: the address is on the suppression list.

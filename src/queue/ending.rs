@@ -35,8 +35,22 @@ pub(super) fn withdraw(
     match why {
         // A client deletes a message after it has processed it, so a redrive counts that as success.
         Withdrawal::Deleted => redrive_outcomes::succeeded(tx, state)?,
-        Withdrawal::Purged | Withdrawal::Expired => redrive_outcomes::withdrawn(tx, state)?,
+        Withdrawal::Purged | Withdrawal::Expired | Withdrawal::Abandoned => redrive_outcomes::withdrawn(tx, state)?,
     }
+    erase(tx, key, state)
+}
+
+/// Erases a message that is made again later, and notifies the observer.
+pub(super) fn take_back(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    key: Key,
+    state: &MessageState,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    observer::notify(tx, observer, state, Transition::TakenBack, now)?;
+    // The redrive that brought it back must not wait for it: its canary counts outcomes.
+    redrive_outcomes::withdrawn(tx, state)?;
     erase(tx, key, state)
 }
 
@@ -49,6 +63,8 @@ pub(super) enum Withdrawal {
     Purged,
     /// Its retention or its own expiry passed.
     Expired,
+    /// Its run was abandoned.
+    Abandoned,
 }
 
 impl Withdrawal {
@@ -57,6 +73,7 @@ impl Withdrawal {
             Self::Deleted => "deleted",
             Self::Purged => "purged",
             Self::Expired => "expired",
+            Self::Abandoned => "abandoned",
         }
     }
 }

@@ -35,8 +35,23 @@ pub enum Transition<'a> {
     Died(Death<'a>),
     /// It moved from a dead-letter queue back to its source.
     Redriven,
-    /// It was removed without an outcome, for this reason: `purged`, `expired`, `deleted`.
+    /// It was removed without an outcome, for this reason: `purged`, `expired`, `deleted`, `abandoned`.
     Withdrawn(&'a str),
+    /// It was removed because its run may not go on now, and is made again when the run may.
+    TakenBack,
+}
+
+/// What may happen to a message of a run that could be received now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may be received.
+    Free,
+    /// It stays in its queue; a receive looks at it again later.
+    Waits,
+    /// It is removed from its queue, and can be made again: [`Transition::TakenBack`].
+    TakenBack,
+    /// It is removed for good.
+    Abandoned,
 }
 
 /// Follows the messages of runs; the module `run` implements it.
@@ -52,6 +67,14 @@ pub trait Observer: std::marker::Send + Sync + std::fmt::Debug {
         transition: Transition<'_>,
         now: Timestamp,
     ) -> Result<(), store::Error>;
+
+    /// What may happen to a message that could be received now. Asked before each receive of a message of a run.
+    ///
+    /// # Errors
+    /// A storage fault.
+    fn standing(&self, _: &mut Tx<'_>, _: RunMessage) -> Result<Standing, store::Error> {
+        Ok(Standing::Free)
+    }
 }
 
 /// An observer that does nothing.
@@ -78,11 +101,19 @@ pub(super) fn notify(
     transition: Transition<'_>,
     now: Timestamp,
 ) -> Result<(), store::Error> {
-    match tx.bodies()?.head(&state.body)? {
-        Some(BodyHead { run, recipient }) if run != 0 => {
-            let message = RunMessage { run, recipient, body: state.body, message_id: state.message_id };
-            observer.on_transition(tx, message, transition, now)
-        }
-        _ => Ok(()),
+    match message(tx, state)? {
+        Some(message) => observer.on_transition(tx, message, transition, now),
+        None => Ok(()),
     }
+}
+
+/// The message as an observer sees it; `None` when it belongs to no run.
+pub(super) fn message(tx: &mut Tx<'_>, state: &MessageState) -> Result<Option<RunMessage>, store::Error> {
+    Ok(tx.bodies()?.head(&state.body)?.and_then(|head| of(state, &head)))
+}
+
+/// The same from the head of the message's body.
+pub(super) fn of(state: &MessageState, head: &BodyHead) -> Option<RunMessage> {
+    let BodyHead { run, recipient } = *head;
+    (run != 0).then_some(RunMessage { run, recipient, body: state.body, message_id: state.message_id })
 }

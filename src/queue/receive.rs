@@ -9,14 +9,17 @@ use bytes::Bytes;
 
 use crate::base::{Attempt, AttemptEnd, Failure, LeaseTime, MessageId, Now, Timestamp};
 use crate::store::record::{
-    Body, DedupEntry, DedupRecord, Envelope, Group, MessageState, Owner, Phase, QueueRecord, Shown, Suspicion,
+    Body, BodyHead, DedupEntry, DedupRecord, Envelope, Group, MessageState, Owner, Phase, QueueRecord, Shown, Suspicion,
 };
 use crate::store::{self, Tx};
 
 use super::ending::{self, Withdrawal};
 use super::state::Key;
 use super::undo::Undo;
-use super::{Error, Observer, ReceiptHandle, catalog, dedup, expire, group, messages, recover, settle, state, valid};
+use super::{
+    Error, Observer, ReceiptHandle, catalog, dedup, expire, group, messages, observer, recall, recover, settle, state,
+    valid,
+};
 
 /// The longest visibility timeout, as in SQS.
 pub const VISIBILITY_MAX: Duration = Duration::from_secs(43_200);
@@ -100,7 +103,7 @@ pub struct Receiving {
 
 /// Receives messages: lower priority values first, and equal priorities in roughly the order of sending; a FIFO queue's
 /// groups in exactly that order. A message that was already received `max_receive_count` times moves to the dead-letter
-/// queue instead; an expired one is deleted. A paused queue returns nothing.
+/// queue instead; an expired one is deleted, and one whose run may not go on is held back. A paused queue returns nothing.
 ///
 /// # Errors
 /// The visibility timeout is out of its limits, or the queue was deleted.
@@ -191,9 +194,13 @@ pub fn receive_suspect(
     for ((queue_id, _, sequence), ()) in suspects {
         let key = (queue_id, sequence);
         let state = state::get(tx, key)?;
-        if !remove_if_ended(tx, observer, queue, key, &state, now)? {
+        if remove_if_ended(tx, observer, queue, key, &state, now)? {
+            continue;
+        }
+        let body = state::body(tx, &state)?;
+        if !is_held_back(tx, observer, (key, &state), &body, now)? {
             let hold = Hold { owner: Owner::Worker, visibility, suspicion: Suspicion::Alone };
-            return Ok(Some(hand_out(tx, key, &state, hold, now)?));
+            return Ok(Some(hand_out(tx, (key, &state), body, hold, now)?));
         }
     }
     Ok(None)
@@ -385,13 +392,17 @@ impl ReceiveStep<'_, '_> {
     /// Receives the message, unless it has expired or used up its attempts.
     fn offer(&mut self, key: Key, state: &MessageState) -> Result<(), Error> {
         self.scanned += 1;
-        if !remove_if_ended(self.tx, self.observer, self.queue, key, state, self.now)? {
+        if remove_if_ended(self.tx, self.observer, self.queue, key, state, self.now)? {
+            return Ok(());
+        }
+        let body = state::body(self.tx, state)?;
+        if !is_held_back(self.tx, self.observer, (key, state), &body, self.now)? {
             let hold = Hold { owner: self.what.owner, visibility: self.visibility, suspicion: Suspicion::None };
             let turn = match state.group.filter(|group| group.is_ordered) {
                 Some(group) => group::turn(self.tx, key.0, group.id)?,
                 None => 0,
             };
-            let message = hand_out(self.tx, key, state, hold, self.now)?;
+            let message = hand_out(self.tx, (key, state), body, hold, self.now)?;
             self.undo.push(Undo::of(key, state, message.handle.lease, turn));
             self.messages.push(message);
         }
@@ -482,8 +493,25 @@ struct Hold {
     suspicion: Suspicion,
 }
 
-fn hand_out(tx: &mut Tx<'_>, key: Key, state: &MessageState, hold: Hold, now: Now) -> Result<Received, Error> {
-    let body = state::body(tx, state)?;
+/// Whether the message's run keeps it from being received.
+fn is_held_back(
+    tx: &mut Tx<'_>,
+    observer: &dyn Observer,
+    (key, state): (Key, &MessageState),
+    body: &Body,
+    now: Now,
+) -> Result<bool, store::Error> {
+    let head = BodyHead { run: body.run, recipient: body.recipient };
+    recall::hold_back(tx, observer, (key, state), observer::of(state, &head), now)
+}
+
+fn hand_out(
+    tx: &mut Tx<'_>,
+    (key, state): (Key, &MessageState),
+    body: Body,
+    hold: Hold,
+    now: Now,
+) -> Result<Received, Error> {
     let first = state.receive_count == 0;
     let held = MessageState {
         phase: Phase::InFlight,

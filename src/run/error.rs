@@ -64,6 +64,28 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The run's state does not allow what was asked for.
+    #[error("run {run} is {state}, so it cannot be {decision} ({remedy})")]
+    State {
+        /// The run.
+        run: u64,
+        /// Its state.
+        state: &'static str,
+        /// What was asked for.
+        decision: &'static str,
+        /// What can be done.
+        remedy: String,
+    },
+    /// Nothing of the run is sent now.
+    #[error("run {run} is {state}, so nothing of it is sent ({remedy})")]
+    Held {
+        /// The run.
+        run: u64,
+        /// Its state.
+        state: &'static str,
+        /// What can be done.
+        remedy: String,
+    },
     /// A queue refused a call.
     #[error(transparent)]
     Queue(#[from] queue::Error),

@@ -5,9 +5,11 @@ use sha2::{Digest, Sha256};
 
 use crate::base::outcome::{self, DeliveryProof};
 use crate::base::{Failure, Timestamp};
-use crate::queue::{Death, Observer, RunMessage, Transition};
-use crate::store::record::{FanOutLetter, RecipientRecord, RecipientState, RunTotals, UserText};
+use crate::queue::{Death, Observer, RunMessage, Standing, Transition};
+use crate::store::record::{FanOutLetter, RecipientRecord, RecipientState, RunHold, RunTotals, UserText};
 use crate::store::{self, Tx};
+
+use super::control;
 
 /// A row keeps this much of the reason of a death or a doubt, and its remedy.
 pub(super) const REASON_BYTES_MAX: usize = 300;
@@ -27,18 +29,42 @@ impl Observer for Ledger {
         if message.recipient == FAN_OUT {
             return fan_out(tx, message, transition, now);
         }
+        let whose = (message.run, message.recipient);
         let (state, reason) = match transition {
             Transition::Died(death) => (RecipientState::Dead(death.fingerprint), why_dead(death.failure)),
             Transition::Redriven => (RecipientState::Open, String::new()),
             Transition::Withdrawn(why) => (RecipientState::Withdrawn(why.into()), String::new()),
+            Transition::TakenBack => return change(tx, whose, |row| row.body = 0),
         };
-        change(tx, (message.run, message.recipient), |row| {
+        change(tx, whose, |row| {
             // What became of another message of the recipient says nothing about this row's.
             let is_its_own = row.body == 0 || row.body == message.body;
             if is_its_own && !is_settled(&row.state) {
                 (row.state, row.reason, row.updated_at) = (state, reason, now);
             }
         })
+    }
+
+    fn standing(&self, tx: &mut Tx<'_>, message: RunMessage) -> Result<Standing, store::Error> {
+        match control::hold(tx, message.run)? {
+            RunHold::None => Ok(Standing::Free),
+            RunHold::Abandoned { .. } => Ok(Standing::Abandoned),
+            RunHold::Stopped { .. } => while_stopped(tx, message),
+        }
+    }
+}
+
+/// What may happen to a message while its run is stopped. One that its row and user record can make again is taken back.
+fn while_stopped(tx: &mut Tx<'_>, message: RunMessage) -> Result<Standing, store::Error> {
+    let whose = (message.run, message.recipient);
+    let Some(row) = tx.recipients()?.get(&whose)? else { return Ok(Standing::Waits) };
+    match row.state {
+        // A letter is not on its way to anybody.
+        RecipientState::Dead(_) => Ok(Standing::Free),
+        RecipientState::Open if row.body == message.body && tx.user_records()?.get(&whose)?.is_some() => {
+            Ok(Standing::TakenBack)
+        }
+        _ => Ok(Standing::Waits),
     }
 }
 
@@ -81,6 +107,8 @@ fn fan_out(
         }
         Transition::Withdrawn(why) => Some(letter("", format!("withdrawn {why}"), format!("its message was {why}"))),
         Transition::Redriven => None,
+        // Nothing could make it again; it waits in its queue.
+        Transition::TakenBack => return Ok(()),
     };
     tx.runs()?.insert(&message.run, &run)?;
     Ok(())

@@ -3,17 +3,20 @@
 //! Layer 3. Knows queues, not schedules: starting runs and working on their messages belong to the modules above.
 
 pub mod check;
+pub mod control;
 pub mod effects;
 pub mod error;
 pub mod events;
 pub mod ledger;
 pub mod message;
 pub mod report;
+mod resend;
 pub mod resolve;
 pub mod start;
 pub mod suppression;
 pub mod verify;
 
+pub use control::{Decision, RunState, decide};
 pub use effects::OnUnknown;
 pub use error::Error;
 pub use ledger::Ledger;

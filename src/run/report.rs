@@ -6,52 +6,14 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{MessageId, Timestamp};
-use crate::store::record::{FanOutLetter, FanOutProgress, RecipientRecord, RecipientState, RunRecord, RunTotals};
+use crate::store::record::{FanOutLetter, RecipientRecord, RecipientState, RunControl, RunHold, RunRecord, RunTotals};
 use crate::store::{self, Snapshot};
 
 use super::Error;
+pub use super::control::RunState;
 
 /// A list returns at most this many rows.
 pub const ROWS_SHOWN_MAX: usize = 1000;
-
-/// The state of a run in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RunState {
-    /// Its users are being fetched.
-    Fetching,
-    /// The fan-out's message is a dead letter: no more users are fetched until it is redriven.
-    FetchDead,
-    /// All users are fetched, and some recipients' messages have not ended.
-    Sending,
-    /// Every recipient's message has ended, none of them in a dead-letter queue.
-    Complete,
-    /// Every recipient's message has ended, some of them in a dead-letter queue.
-    CompleteWithLetters,
-}
-
-impl RunState {
-    /// The word.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fetching => "fetching",
-            Self::FetchDead => "fetch-dead",
-            Self::Sending => "sending",
-            Self::Complete => "complete",
-            Self::CompleteWithLetters => "complete-with-letters",
-        }
-    }
-
-    fn of(progress: &FanOutProgress, totals: &RunTotals) -> Self {
-        match (progress.finished_at, totals.open(), totals.dead) {
-            (None, ..) if progress.letter.is_some() => Self::FetchDead,
-            (None, ..) => Self::Fetching,
-            (Some(_), 0, 0) => Self::Complete,
-            (Some(_), 0, _) => Self::CompleteWithLetters,
-            (Some(_), ..) => Self::Sending,
-        }
-    }
-}
 
 /// Why the users of a run are not fetched any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,21 +87,29 @@ pub struct Report {
     pub copies: u64,
     /// Its state.
     pub state: RunState,
+    /// Since when it has been stopped or abandoned.
+    #[serde(default)]
+    pub held_since: Option<Timestamp>,
     /// Set in the state `fetch-dead`.
     pub fetch_death: Option<FetchDeath>,
 }
 
 impl Report {
-    /// Whether all users were fetched and every recipient's message has ended.
-    pub const fn is_complete(&self) -> bool {
-        self.fetched_at.is_some() && self.open == 0
+    /// Whether all users were fetched, or the run was abandoned, and every recipient's message has ended.
+    pub fn is_complete(&self) -> bool {
+        (self.fetched_at.is_some() || self.state == RunState::Abandoned) && self.open == 0
     }
 
-    fn new(run: RunRecord, totals: RunTotals) -> Self {
-        let state = RunState::of(&run.fan_out, &totals);
+    fn new(run: RunRecord, totals: RunTotals, control: &RunControl) -> Self {
+        let state = RunState::of(control, &run.fan_out, &totals);
+        let held_since = match control.hold {
+            RunHold::None => None,
+            RunHold::Stopped { at } | RunHold::Abandoned { at } => Some(at),
+        };
         let letter = run.fan_out.letter.filter(|_| state == RunState::FetchDead);
         Self {
             state,
+            held_since,
             fetch_death: letter.map(|letter| FetchDeath::new(run.id, letter)),
             id: run.id,
             schedule: run.schedule,
@@ -249,7 +219,8 @@ impl Filter {
 pub fn report(snapshot: &Snapshot, id: u64) -> Result<Report, Error> {
     let run = snapshot.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
     let totals = snapshot.totals()?.get(&id)?.unwrap_or_default();
-    Ok(Report::new(run, totals))
+    let control = snapshot.run_controls()?.get(&id)?.unwrap_or_default();
+    Ok(Report::new(run, totals, &control))
 }
 
 /// The newest `max` runs, the newest first.
@@ -260,9 +231,10 @@ pub fn list(snapshot: &Snapshot, max: u64) -> Result<Vec<Report>, Error> {
     let Some((newest, _)) = snapshot.runs()?.last(0..=u64::MAX)? else { return Ok(Vec::new()) };
     let oldest = newest.saturating_sub(max.saturating_sub(1));
     let runs = snapshot.runs()?.first(oldest..=newest, usize::MAX)?;
-    let totals = snapshot.totals()?;
-    let with_totals = |(id, run)| Ok(Report::new(run, totals.get(&id)?.unwrap_or_default()));
-    runs.into_iter().rev().map(with_totals).collect()
+    let (totals, controls) = (snapshot.totals()?, snapshot.run_controls()?);
+    let report =
+        |(id, run)| Ok(Report::new(run, totals.get(&id)?.unwrap_or_default(), &controls.get(&id)?.unwrap_or_default()));
+    runs.into_iter().rev().map(report).collect()
 }
 
 /// Recounts the run's rows; the result must equal the stored totals.

@@ -4,15 +4,14 @@
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::base::outcome::DeliveryProof;
 use crate::base::{Now, Timestamp};
-use crate::queue::{self, Queues, catalog, send};
-use crate::store::record::{RecipientState, RunRecord, UserText};
-use crate::store::{self, Snapshot, Tx};
+use crate::queue::Queues;
+use crate::store::record::{RecipientRecord, RecipientState};
+use crate::store::{Snapshot, Tx};
 
-use super::{Error, ledger, message};
+use super::{Error, control, ledger, resend};
 
 /// One step resolves at most this many recipients.
 const STEP_MAX: usize = 60;
@@ -109,36 +108,14 @@ fn settle(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], now: Timestamp) -> Resul
     Ok(settled)
 }
 
-/// Sends the messages of those recipients again. All are admitted before the first one is written.
+/// Sends the messages of those recipients again.
 fn resend(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], target: &str, now: Now) -> Result<u64, Error> {
-    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
-    let queue = catalog::find(tx, target)?;
-    let mut admission = queue::Admission::to(tx, &queue)?;
-    let mut admitted = Vec::new();
-    for key in keys {
-        let Some(row) = tx.recipients()?.get(&(run, *key))? else { continue };
-        if matches!(row.state, RecipientState::Unknown(_)) {
-            let user = user(tx, &record, *key, &row.user)?;
-            admitted.push((key, admission.admit(tx, message::message(&record, *key, &user), now)?));
-        }
+    if let Some(state) = control::held(tx, run)? {
+        return Err(Error::Held { run, state: state.name(), remedy: state.remedy(run) });
     }
-    let count = admitted.len() as u64;
-    for (key, message) in admitted {
-        let body = send::send(tx, message, now)?.sequence;
-        ledger::change(tx, (run, *key), |row| {
-            (row.state, row.body, row.updated_at) = (RecipientState::Open, body, now.wall);
-            row.reason = "resolved by hand: sent again".into();
-        })?;
-    }
-    Ok(count)
-}
-
-fn user(tx: &mut Tx<'_>, run: &RunRecord, key: [u8; 16], user: &str) -> Result<Box<RawValue>, Error> {
-    let gone = || Error::NoUserRecord { run: run.id, user: user.into() };
-    let UserText(text) = tx.user_records()?.get(&(run.id, key))?.ok_or_else(gone)?;
-    RawValue::from_string(text).map_err(|error| Error::Store(store_damage(tx, &error)))
-}
-
-fn store_damage(tx: &Tx<'_>, error: &serde_json::Error) -> store::Error {
-    tx.damaged("user_records", format!("it is no JSON: {error}"))
+    let is_unknown: fn(&RecipientRecord) -> bool = |row| matches!(row.state, RecipientState::Unknown(_));
+    resend::send(tx, run, (keys, is_unknown), target, now, |row| {
+        (row.state, row.updated_at) = (RecipientState::Open, now.wall);
+        row.reason = "resolved by hand: sent again".into();
+    })
 }

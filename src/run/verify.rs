@@ -5,7 +5,7 @@ use crate::store::check::Findings;
 use crate::store::record::{RecipientRecord, RecipientState};
 use crate::store::{Error, Snapshot};
 
-use super::{Error as RunError, report};
+use super::{Error as RunError, control, report};
 
 /// Adds a finding, under the user's id, for each row that does not add up, and one for totals that no recount gives.
 /// Memory does not grow with the number of recipients.
@@ -64,6 +64,13 @@ pub(super) fn recipient(
     }
     if has_message && !row.address.is_empty() && !snapshot.user_records()?.has(&key)? {
         found("and its user record is not there");
+    }
+    if row.state == RecipientState::Open
+        && !has_message
+        && snapshot.user_records()?.has(&key)?
+        && control::is_going_on(snapshot, key.0)?
+    {
+        found("but it has no message");
     }
     let has_ended_for_good = super::ledger::is_settled(&row.state);
     if has_ended_for_good && snapshot.intents()?.has(&key)? {

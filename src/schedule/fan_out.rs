@@ -21,6 +21,7 @@ use crate::base::{Contact, Destination, Effect, Failure, LeaseTime, Outcome, Rep
 use crate::function::statement::{Page, PageAddress, Users};
 use crate::function::{Function, Invocation};
 use crate::queue::{self, Queues, ReceiptHandle, catalog, settle};
+use crate::run::control;
 use crate::store::record::{FanOutProgress, RunRecord};
 use crate::store::{self, Tx};
 
@@ -52,6 +53,14 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The run was stopped or abandoned.
+    #[error("run {run} is {state}")]
+    Held {
+        /// The run.
+        run: u64,
+        /// Its state.
+        state: &'static str,
+    },
     /// The run's cursor is elsewhere.
     #[error("another worker carried the fan-out on")]
     Overtaken,
@@ -243,6 +252,14 @@ impl Function for FanOut {
     }
 }
 
+/// Checks that the run was neither stopped nor abandoned.
+fn may_go_on(tx: &mut Tx<'_>, run: u64) -> Result<(), Error> {
+    match control::held(tx, run)? {
+        Some(state) => Err(Error::Held { run, state: state.name() }),
+        None => Ok(()),
+    }
+}
+
 /// The address of the page in work, as the run stores it.
 fn cursor(progress: &FanOutProgress) -> String {
     let first = || serde_json::to_string(&PageAddress::First).expect("an address always serialises");
@@ -276,10 +293,16 @@ fn queue_full(full: &queue::Error) -> Outcome {
     Outcome::Waiting { why: Failure::new("store", "fan-out", "queue-full", full), after: None }
 }
 
+/// The run may not go on: the message waits in its queue, and the fan-out continues from its cursor when it is resumed.
+fn held(error: &Error) -> Outcome {
+    Outcome::Waiting { why: Failure::new("run", "fan-out", "held", error), after: Some(Duration::from_secs(1)) }
+}
+
 /// The store or a queue failed: the message is retried, and the fan-out continues from its cursor.
 fn retry(error: &Error) -> Outcome {
     match error {
         Error::Queue(full @ queue::Error::Full { .. }) => queue_full(full),
+        Error::Held { .. } => held(error),
         _ => {
             Outcome::Retry { why: Failure::new("store", "fan-out", "failed", error), after: None, effect: Effect::None }
         }

@@ -145,6 +145,21 @@ impl<K: Key, R: Record> TableRef<K, R> {
         }
     }
 
+    /// The head of the record under `key`.
+    ///
+    /// # Errors
+    /// A storage fault or a damaged record; the whole record's checksum is checked.
+    pub fn head(&self, key: &K) -> Result<Option<R::Head>, Error>
+    where
+        R: Headed,
+    {
+        let key = key.to_bytes();
+        match self.layers.get(self.table, &key)? {
+            None => Ok(None),
+            Some(value) => open(self.table, &key, &value, R::decode_head).map(Some),
+        }
+    }
+
     /// Calls `visit` with each record whose key lies in the range, in key order, until it breaks.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub(super) const TABLES: [TableId; NAMES.len()] = {
     tables
 };
 
-const NAMES: [&str; 34] = [
+const NAMES: [&str; 35] = [
     "meta",
     "queues",
     "queue_names",
@@ -72,6 +72,7 @@ const NAMES: [&str; 34] = [
     "suppressions",
     "events",
     "announced",
+    "run_controls",
 ];
 
 /// The table of that name.

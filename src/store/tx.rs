@@ -12,7 +12,7 @@ use super::memtable::Memtable;
 use super::meta::{LAST_ID, LAST_QUEUE};
 use super::record::{
     Announced, Body, Counts, DedupRecord, Digest, EffectRecord, EventRecord, GroupRecord, IntentRecord, KeptAttributes,
-    MessageState, QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunRecord, RunTotals, Shown,
+    MessageState, QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunControl, RunRecord, RunTotals, Shown,
     SuppressionRecord, TickRecord, UniqueRecord, UserText,
 };
 use super::table::{self, TableMut, TableRef};
@@ -125,6 +125,8 @@ tables! {
     events ("events"): u64 => EventRecord;
     /// What was announced, by run.
     announced ("announced"): u64 => Announced;
+    /// What operators decided about runs, by run; a run without a row goes on by itself.
+    run_controls ("run_controls"): u64 => RunControl;
 }
 
 /// The number stored under a queue's name.

@@ -97,6 +97,10 @@ fn errors_go_to_standard_error_with_the_documented_exit_code() {
         ("run show 99", 1, "run 99 not found"),
         ("run recipients 99", 1, "run 99 not found"),
         ("run verify 99", 1, "run 99 not found"),
+        ("run stop 99", 1, "run 99 not found"),
+        ("run resume 1", 1, "run 1 is complete-with-letters, so it cannot be resumed (see `nightmail run show 1`)"),
+        ("run abandon 99 --yes", 1, "run 99 not found"),
+        ("run abandon 1", 1, "say --yes"),
         ("run resolve 99 --sent", 1, "run 99 not found"),
         ("run resolve 1 --resend --recipient nobody", 1, "run 1 has no recipient \"nobody\" (see"),
         ("run resolve 1", 64, "<--sent|--resend>"),
@@ -144,6 +148,37 @@ fn errors_go_to_standard_error_with_the_documented_exit_code() {
     let said = harness.run_with_input(&["send", "notes"], b"ab\xff");
     assert!(said.code == 1 && said.err.contains("not UTF-8 at byte 2"), "{}", said.err);
     assert!(harness.run(&["queues", "--json"]).json().as_array().unwrap().iter().any(|queue| queue["name"] == "notes"));
+}
+
+#[test]
+fn a_run_is_stopped_resumed_and_abandoned_by_hand() {
+    let (harness, daemon) = finished();
+    let dead = harness.run(&["run", "show", "1", "--json"]).json()["dead"].as_u64().unwrap();
+    let said = harness.run(&["run", "stop", "1"]);
+    let remedy = "`nightmail run resume 1` goes on, `nightmail run abandon 1` ends it";
+    assert_eq!(said.good(), format!("run 1 is stopped, 0 recipients open: {remedy}\n"));
+    let shown = harness.run(&["run", "show", "1"]);
+    assert!(shown.good().contains("  state     stopped since 20"), "{}", shown.out);
+    assert!(shown.out.contains(&format!("  remedy    {remedy}\n")), "{}", shown.out);
+    assert!(harness.run(&["run", "list"]).good().contains(" stopped "));
+    let status = harness.run(&["status"]);
+    assert_eq!(status.code, 2, "{}", status.out);
+    assert!(status.out.replace('\n', " ").contains("run 1 is stopped with 0 recipients open"), "{}", status.out);
+    let said = harness.run(&["run", "stop", "1"]);
+    assert!(said.code == 1 && said.err.contains("run 1 is stopped, so it cannot be stopped"), "{}", said.err);
+    let resumed = harness.run(&["run", "resume", "1", "--json"]).json();
+    assert_eq!((&resumed["state"], &resumed["held_since"]), (&json!("complete-with-letters"), &Value::Null));
+    assert!(harness.run(&["run", "abandon", "1", "--yes"]).good().starts_with("run 1 is abandoned: "));
+    until("the letters to be withdrawn", || {
+        let run = harness.run(&["run", "show", "1", "--json"]).json();
+        (run["withdrawn"] == json!(dead) && run["dead"] == json!(0)).then_some(())
+    });
+    assert_eq!(harness.run(&["peek", "statements-dead", "--json"]).json(), json!([]));
+    harness.run(&["run", "verify", "1"]).good();
+    let log = daemon.stop();
+    for word in ["stopped", "resumed", "abandoned"] {
+        assert!(log.iter().any(|line| line.contains(&format!("the run was {word} by hand"))), "{word}: {log:?}");
+    }
 }
 
 #[test]

@@ -21,8 +21,8 @@ use nightmail::store::record::{
     Body, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, EffectRecord, Envelope, FanOutLetter, FanOutProgress,
     Fifo, Follower, Group, GroupRecord, IntentRecord, LetterBefore, MessageState, Owner, Pause, Phase, Purge,
     QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord, RedriveState,
-    RedriveTotals, RedrivenBy, RunRecord, RunTotals, Scope, Selection, Shown, Suspicion, TickRecord, TickVerdict,
-    UniqueRecord, UniqueRef, UserText,
+    RedriveTotals, RedrivenBy, RunControl, RunHold, RunRecord, RunTotals, Scope, Selection, Shown, Suspicion,
+    TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
@@ -552,6 +552,33 @@ async fn the_upgrade_counts_the_followers_that_earlier_counts_did_not_have() {
     let orders = counts.get(&2).unwrap().unwrap();
     assert_eq!((orders.total(), orders.followers, orders.follower_bytes), (5, 2, 42));
     assert_eq!(counts.get(&1).unwrap().unwrap().followers, 0);
+}
+
+#[tokio::test]
+async fn a_store_of_format_4_from_before_its_newest_tables_opens_and_gets_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILES[0]);
+    queues(&path, START).ensure("orders", &forever()).await.unwrap();
+    let db = redb::Database::open(&path).unwrap();
+    let transaction = db.begin_write().unwrap();
+    assert!(transaction.delete_table(crate::support::table("run_controls")).unwrap());
+    transaction.commit().unwrap();
+    drop(db);
+    let queues = queues(&path, START);
+    queues.send("orders", Send::text("as ever")).await.unwrap();
+    assert_eq!(queues.store().snapshot().unwrap().run_controls().unwrap().get(&1).unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_record_of_what_is_decided_about_a_run_has_the_bytes_of_the_format() {
+    let hold = RunHold::Stopped { at: Timestamp::from_millis(5) };
+    let control = RunControl { hold, decision: 6, has_queued: true, has_unsent: false };
+    let bytes = control.encode();
+    insta::assert_snapshot!(hex(&bytes), @"010105060100");
+    assert_eq!(RunControl::decode(&bytes), Ok(control));
+    let abandoned = RunControl { hold: RunHold::Abandoned { at: Timestamp::from_millis(5) }, ..RunControl::default() };
+    insta::assert_snapshot!(hex(&abandoned.encode()), @"010205000000");
+    insta::assert_snapshot!(hex(&RunControl::default().encode()), @"0100000000");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use nightmail::queue::peek::Peeked;
 use nightmail::queue::redrive::Redrive;
 use nightmail::queue::stats::Stats;
 use nightmail::queue::{Queues, catalog};
+use nightmail::run::Decision;
 use nightmail::run::report::{self, Filter, Report, Row};
 use nightmail::store::check::{self, Findings};
 use nightmail_demo::{Fixtures, Period, bank, sink};
@@ -307,6 +308,14 @@ impl Operator {
     pub(crate) async fn start_this_month(&self) -> u64 {
         match self.ask(Request::StartRun { schedule: SCHEDULE.into(), params: BTreeMap::new() }).await {
             Answer::Started(run) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Stops, resumes or abandons a run.
+    pub(crate) async fn decide(&self, id: u64, decision: Decision) -> Report {
+        match self.ask(Request::DecideRun { id, decision }).await {
+            Answer::Run(report) => report,
             other => panic!("{other:?}"),
         }
     }

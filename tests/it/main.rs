@@ -59,6 +59,9 @@ mod report;
 mod retention;
 #[cfg(feature = "demo")]
 #[cfg(test)]
+mod run_control;
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod run_report;
 #[cfg(test)]
 mod schedule;

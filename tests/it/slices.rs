@@ -360,7 +360,7 @@ async fn a_fan_out_that_dies_gives_its_run_a_state_with_the_letter_until_it_is_r
     let now = queues.now();
     let id = queues.store().write::<_, run::Error, _>(move |tx| run::start(tx, &start, now)).await.unwrap();
     let report = || report::report(&queues.store().snapshot().unwrap(), id).unwrap();
-    assert_eq!((report().state, report().fetch_death), (RunState::Fetching, None));
+    assert_eq!((report().state, report().fetch_death), (RunState::Waiting, None));
     let die = async || {
         let received = queues.receive("own", Receive::for_client(1), Duration::ZERO).await;
         let (handle, now) = (received.unwrap()[0].handle, queues.now());
@@ -380,7 +380,7 @@ async fn a_fan_out_that_dies_gives_its_run_a_state_with_the_letter_until_it_is_r
     assert!(death.remedy.contains(&format!("nightmail redrive letters --id {}", death.letter)), "{}", death.remedy);
     let redrive = queues.start_redrive(Redrive { from: "letters".into(), ..Redrive::default() }).await.unwrap();
     queues.drive(redrive, &CancellationToken::new()).await.unwrap();
-    assert_eq!((report().state, report().fetch_death), (RunState::Fetching, None));
+    assert_eq!((report().state, report().fetch_death), (RunState::Waiting, None));
     die().await;
     queues.purge("letters").await.unwrap();
     queues.remove_purged().await.unwrap();

@@ -50,6 +50,7 @@ impl Observer for Recorder {
             Transition::Died(_) => "died".to_owned(),
             Transition::Redriven => "redriven".to_owned(),
             Transition::Withdrawn(why) => format!("withdrawn: {why}"),
+            Transition::TakenBack => "taken back".to_owned(),
         };
         let body = tx.bodies()?.get(&message.body)?.expect("a message has a body");
         assert_eq!((body.run, body.recipient), (message.run, message.recipient));

@@ -12,7 +12,7 @@ use crate::function::Function;
 use crate::function::statement::MessageIds;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::report::{self, Row};
-use crate::run::{self, Report, Resolve, Suppression, resolve, suppression};
+use crate::run::{self, Decision, Report, Resolve, RunState, Suppression, resolve, suppression};
 use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
 use crate::store::record::{
@@ -199,6 +199,7 @@ impl Control {
             Request::Probe { destination } => Answer::Probed(self.probe(destination.as_deref())?),
             Request::ForgetTicks { schedule, tick } => Answer::Forgotten(self.forget_ticks(&schedule, tick).await?),
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
+            Request::DecideRun { id, decision } => Answer::Run(self.decide_run(id, decision).await?),
             Request::Resolve(what) => Answer::Count(self.resolve(what).await?),
             Request::Suppress { what } => Answer::Count(self.suppress(what).await?),
             Request::Unsuppress { address } => Answer::Count(self.unsuppress(address).await?),
@@ -222,6 +223,13 @@ impl Control {
         let run = self.queues.store().write(step).await?;
         tracing::info!(schedule = name, run, "a run was started by hand");
         Ok(run)
+    }
+
+    async fn decide_run(&self, id: u64, decision: Decision) -> Result<Report, Failure> {
+        let now = self.queues.now().wall;
+        self.queues.store().write(move |tx| run::decide(tx, id, decision, now)).await?;
+        tracing::warn!(run = id, "the run was {} by hand", decision.past());
+        Ok(self.queues.store().read(move |snapshot| report::report(snapshot, id)).await?)
     }
 
     async fn resolve(&self, what: Resolve) -> Result<u64, Failure> {
@@ -318,7 +326,7 @@ impl Control {
     fn overview(&self, snapshot: &Snapshot, now: Now) -> Result<Overview, Failure> {
         let mut runs = report::list(snapshot, RUNS_LOOKED_AT)?;
         let newest = runs.first().map(|run| run.id);
-        let needs_a_look = |run: &Report| !run.is_complete() || run.unknown > 0;
+        let needs_a_look = |run: &Report| !run.is_complete() || run.unknown > 0 || run.state == RunState::Stopped;
         runs.retain(|run| needs_a_look(run) || Some(run.id) == newest);
         if runs.len() > 1 {
             runs.retain(needs_a_look);

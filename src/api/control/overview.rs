@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Timestamp, units};
 use crate::queue::stats::Stats;
-use crate::run::Report;
+use crate::run::{Report, RunState};
 use crate::work::{BreakerState, BreakerView};
 
 use super::views::{RedriveView, Status};
@@ -94,7 +94,11 @@ impl Overview {
             let mails = units::count(run.unknown, "unknown mail");
             format!("{mails} in run {} wait for `nightmail run resolve`", run.id)
         });
-        away.chain(low).chain(late).chain(paused).chain(letters).chain(unknown).collect()
+        let stopped = self.runs.iter().filter(|run| run.state == RunState::Stopped).map(|run| {
+            let open = units::count(run.open, "recipient");
+            format!("run {} is stopped with {open} open: {}", run.id, run.state.remedy(run.id))
+        });
+        away.chain(low).chain(late).chain(paused).chain(stopped).chain(letters).chain(unknown).collect()
     }
 
     /// The dead-letter queues that hold letters.

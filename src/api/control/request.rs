@@ -13,7 +13,7 @@ use crate::queue::redrive::{Preview, Redrive};
 use crate::queue::stats::Stats;
 use crate::queue::unique::Unique;
 use crate::run::report::{Filter, Row};
-use crate::run::{Report, Resolve, Suppression};
+use crate::run::{Decision, Report, Resolve, Suppression};
 use crate::store::backup::{self, Backup};
 use crate::work::BreakerView;
 
@@ -101,6 +101,13 @@ pub enum Request {
         schedule: String,
         /// Identifying parameters; those not given are evaluated as for a tick at this moment.
         params: BTreeMap<String, String>,
+    },
+    /// Stop, resume or abandon a run.
+    DecideRun {
+        /// Its number.
+        id: u64,
+        /// What to do with it.
+        decision: Decision,
     },
     /// The newest runs.
     Runs {
@@ -200,6 +207,7 @@ impl Request {
             | Self::Send { .. }
             | Self::Import { .. }
             | Self::StartRun { .. }
+            | Self::DecideRun { .. }
             | Self::Resolve(_)
             | Self::Suppress { .. }
             | Self::Unsuppress { .. }
@@ -234,6 +242,9 @@ impl Request {
             Self::Send { .. } => "send",
             Self::Import { .. } => "import sqs",
             Self::StartRun { .. } => "run start",
+            Self::DecideRun { decision: Decision::Stop, .. } => "run stop",
+            Self::DecideRun { decision: Decision::Resume, .. } => "run resume",
+            Self::DecideRun { decision: Decision::Abandon, .. } => "run abandon",
             Self::Runs { .. } => "run list",
             Self::Run { .. } => "run show",
             Self::Recipients { .. } => "run recipients",
@@ -303,7 +314,7 @@ pub enum Answer {
     Done,
     /// See [`Request::Runs`].
     Runs(Vec<Report>),
-    /// See [`Request::Run`].
+    /// See [`Request::Run`] and [`Request::DecideRun`].
     Run(Report),
     /// See [`Request::Recipients`].
     Recipients(Vec<Row>),

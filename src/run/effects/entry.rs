@@ -13,7 +13,7 @@ use super::super::ledger;
 /// The key of an effect. It is made of hashes and numbers, so that it may be kept longer than the user's data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EffectKey {
-    run: u64,
+    pub(super) run: u64,
     pub(super) recipient: [u8; 16],
     /// Empty for the run's own mail.
     pub(super) purpose: String,

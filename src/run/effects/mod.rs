@@ -22,6 +22,7 @@ use crate::queue::{ReceiptHandle, Received, settle};
 use crate::store::record::{IntentRecord, RecipientState, SuppressionRecord, UserText};
 use crate::store::{self, Tx};
 
+use super::control;
 use super::ledger::{self, REASON_BYTES_MAX};
 use super::suppression;
 
@@ -179,6 +180,9 @@ fn permit(
     let Some(entry) = key.entry(tx)? else { return Ok(Permission::Granted) };
     if ledger::is_settled(&entry.state) {
         return Ok(Permission::Duplicate);
+    }
+    if control::held(tx, key.run)?.is_some() {
+        return Ok(Permission::Held);
     }
     if let Some(other) = tx.intents()?.get(&key.intent())?.filter(|other| other.lease != handle.lease) {
         let theirs = handle_of(&other);

@@ -11,7 +11,7 @@ use crate::store::Tx;
 use crate::store::record::{QueueRecord, RunRecord};
 
 use super::user_message::{user_message, user_record};
-use super::{Error, FanOut, disk_full, retry};
+use super::{Error, FanOut, disk_full, may_go_on, retry};
 
 /// A message of the fan-out's own queue: a run to fan out, or one malformed record to check again.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,6 +85,7 @@ impl FanOut {
         };
         let (target, now) = (self.options.target.clone(), self.queues.now());
         let step = move |tx: &mut Tx<'_>| {
+            may_go_on(tx, run.id)?;
             let target = catalog::find(tx, &target)?;
             let text = user_record(&user);
             let message = user_message(&run, &user, &text);

@@ -10,7 +10,7 @@ use crate::store::Tx;
 use crate::store::record::{FanOutProgress, RunRecord};
 
 use super::page::{PreparedMessage, PreparedPage, PreparedRecord};
-use super::{Error, FanOutOptions, cursor, cycle};
+use super::{Error, FanOutOptions, cursor, cycle, may_go_on};
 
 /// A slice has at most this many records; each has about six rows.
 pub const RECORDS_MAX: usize = 80;
@@ -43,7 +43,7 @@ pub enum SliceEnd {
 /// Records that an earlier attempt committed are recognised by their rows, whatever their position is by now.
 ///
 /// # Errors
-/// [`Error::Overtaken`]; [`queue::Error::Full`] when there is no room for the first record.
+/// [`Error::Held`]; [`Error::Overtaken`]; [`queue::Error::Full`] when there is no room for the first record.
 pub fn commit(
     tx: &mut Tx<'_>,
     options: &FanOutOptions,
@@ -52,6 +52,7 @@ pub fn commit(
     from: usize,
     now: Now,
 ) -> Result<Slice, Error> {
+    may_go_on(tx, run.id)?;
     // Compare and set: the page was fetched outside the transaction. If the cursor has moved since, another worker has
     // committed this slice, for example after this message's visibility timeout.
     let is_here = |stored: &RunRecord| place(&stored.fan_out) == place(&run.fan_out);

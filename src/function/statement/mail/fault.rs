@@ -191,6 +191,9 @@ impl SmtpFailure {
             Ok(Permission::InWork) => {
                 SendFault::Deferred(why("in-work", "another message of this recipient is being mailed"))
             }
+            Ok(Permission::Held) => {
+                SendFault::Deferred(why("held", "the run was stopped or abandoned before this mail began"))
+            }
             Ok(Permission::Lost) => {
                 SendFault::Deferred(why("lost", "the message was taken from this attempt before its mail"))
             }

@@ -445,6 +445,7 @@ async fn a_mail_is_begun_only_when_the_ledger_permits_it() {
     for (said, end, code) in [
         (Ok(Permission::Duplicate), "duplicate", "duplicate"),
         (Ok(Permission::InWork), "deferred", "in-work"),
+        (Ok(Permission::Held), "deferred", "held"),
         (Ok(Permission::Lost), "deferred", "lost"),
         (Ok(Permission::Suppressed), "suppressed", "suppressed"),
         (Err(broken), "deferred", "failed"),

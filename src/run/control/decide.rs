@@ -1,0 +1,83 @@
+//! The decision about a run, as one step. It counts from its commit on; what it leaves to do is done in the background.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::Timestamp;
+use crate::store::record::{RunControl, RunHold};
+use crate::store::{self, Tx};
+
+use super::super::Error;
+use super::{RunState, TOPIC};
+
+/// What to do with a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decision {
+    /// Let no more mail of it begin, and fetch no more of its users, until it is resumed.
+    Stop,
+    /// Let it go on where it was.
+    Resume,
+    /// End it for good: what is open is withdrawn, and so are its dead letters.
+    Abandon,
+}
+
+impl Decision {
+    /// What was done then.
+    pub const fn past(self) -> &'static str {
+        match self {
+            Self::Stop => "stopped",
+            Self::Resume => "resumed",
+            Self::Abandon => "abandoned",
+        }
+    }
+
+    const fn is_allowed(self, state: RunState) -> bool {
+        match self {
+            Self::Stop => !matches!(state, RunState::Complete | RunState::Stopped | RunState::Abandoned),
+            Self::Resume => matches!(state, RunState::Stopped),
+            Self::Abandon => !matches!(state, RunState::Complete | RunState::Abandoned),
+        }
+    }
+}
+
+/// Decides about a run. When this step is committed, nothing of a stopped or abandoned run is received, permitted to be
+/// mailed or fetched any more; attempts whose mail has begun end as they end.
+///
+/// # Errors
+/// [`Error::NotFound`]; [`Error::State`] when the run's state does not allow it.
+pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> Result<(), Error> {
+    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
+    let state = RunState::of(&control, &record.fan_out, &tx.totals_of(run)?);
+    if !decision.is_allowed(state) {
+        let (state, remedy) = (state.name(), state.remedy(run));
+        return Err(Error::State { run, state, decision: decision.past(), remedy });
+    }
+    let decided = RunControl { decision: tx.fresh_id()?, ..control };
+    let control = match decision {
+        Decision::Stop => RunControl { hold: RunHold::Stopped { at: now }, has_queued: true, ..decided },
+        Decision::Abandon => {
+            RunControl { hold: RunHold::Abandoned { at: now }, has_queued: true, has_unsent: false, ..decided }
+        }
+        Decision::Resume => RunControl { hold: RunHold::None, has_queued: false, has_unsent: true, ..decided },
+    };
+    save(tx, run, &control)?;
+    tx.signal(TOPIC);
+    Ok(())
+}
+
+/// Writes what is decided about a run; a run about which nothing is decided has no row.
+pub(super) fn save(tx: &mut Tx<'_>, run: u64, control: &RunControl) -> Result<(), store::Error> {
+    let is_nothing = *control == RunControl { decision: control.decision, ..RunControl::default() };
+    if is_nothing {
+        tx.run_controls()?.remove(&run)?;
+    } else {
+        tx.run_controls()?.insert(&run, control)?;
+    }
+    Ok(())
+}
+
+/// What is decided about the run, unless something else was decided since.
+pub(super) fn unchanged(tx: &mut Tx<'_>, run: u64, decision: u64) -> Result<Option<RunControl>, store::Error> {
+    Ok(tx.run_controls()?.get(&run)?.filter(|control| control.decision == decision))
+}

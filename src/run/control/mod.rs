@@ -1,0 +1,22 @@
+//! What operators decide about a run: stop, resume, abandon.
+//!
+//! `decide` is the decision, one small commit that counts at once: from then on no message of the run is received, no mail
+//! of it is permitted and its fan-out commits nothing. `background` does the rest in slices, over restarts too: `recall`
+//! takes messages out of the queues, `send` makes them again. `state` is the state of a run in one word.
+
+mod background;
+mod decide;
+mod recall;
+mod send;
+mod state;
+
+pub use background::work_off;
+pub use decide::{Decision, decide};
+pub use state::{RunState, held};
+pub(super) use state::{hold, is_going_on};
+
+/// The topic that commits signal after a decision about a run.
+const TOPIC: u64 = u64::MAX - 1;
+
+/// Between two steps others have the writer for themselves for this long.
+const REST: std::time::Duration = std::time::Duration::from_millis(1);

@@ -1,0 +1,103 @@
+//! The state of a run in one word, and what of it may go on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::record::{FanOutProgress, RunControl, RunHold, RunTotals};
+use crate::store::{self, Snapshot, Tx};
+
+/// The state of a run in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// It has started, and none of its users are fetched yet.
+    Waiting,
+    /// Its users are being fetched.
+    Fetching,
+    /// The fan-out's message is a dead letter: no more users are fetched until it is redriven.
+    FetchDead,
+    /// All users are fetched, and some recipients' messages have not ended.
+    Sending,
+    /// Every recipient's message has ended, none of them in a dead-letter queue.
+    Complete,
+    /// Every recipient's message has ended, some of them in a dead-letter queue.
+    CompleteWithLetters,
+    /// An operator stopped it: nothing of it is fetched or mailed until it is resumed.
+    Stopped,
+    /// An operator abandoned it: nothing of it is fetched or mailed any more.
+    Abandoned,
+}
+
+impl RunState {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Fetching => "fetching",
+            Self::FetchDead => "fetch-dead",
+            Self::Sending => "sending",
+            Self::Complete => "complete",
+            Self::CompleteWithLetters => "complete-with-letters",
+            Self::Stopped => "stopped",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
+    /// The state of a run with these rows.
+    pub fn of(control: &RunControl, progress: &FanOutProgress, totals: &RunTotals) -> Self {
+        if let Some(held) = Self::of_hold(&control.hold) {
+            return held;
+        }
+        let has_begun = progress.pages > 0 || progress.position > 0;
+        match (progress.finished_at, totals.open(), totals.dead) {
+            (None, ..) if progress.letter.is_some() => Self::FetchDead,
+            (None, ..) if !has_begun => Self::Waiting,
+            (None, ..) => Self::Fetching,
+            (Some(_), 0, 0) => Self::Complete,
+            (Some(_), 0, _) => Self::CompleteWithLetters,
+            (Some(_), ..) => Self::Sending,
+        }
+    }
+
+    /// The state of a run that may not go on.
+    const fn of_hold(hold: &RunHold) -> Option<Self> {
+        match hold {
+            RunHold::None => None,
+            RunHold::Stopped { .. } => Some(Self::Stopped),
+            RunHold::Abandoned { .. } => Some(Self::Abandoned),
+        }
+    }
+
+    /// What an operator can do about a run in this state, as commands.
+    pub fn remedy(self, run: u64) -> String {
+        match self {
+            Self::Waiting | Self::Fetching | Self::FetchDead | Self::Sending => {
+                format!("see `nightmail run show {run}`; `nightmail run stop {run}` stops it")
+            }
+            Self::Complete | Self::CompleteWithLetters => format!("see `nightmail run show {run}`"),
+            Self::Stopped => format!("`nightmail run resume {run}` goes on, `nightmail run abandon {run}` ends it"),
+            Self::Abandoned => "that is for good".into(),
+        }
+    }
+}
+
+/// Why no mail of the run may begin; most often nothing.
+///
+/// # Errors
+/// A storage fault.
+pub(in crate::run) fn hold(tx: &mut Tx<'_>, run: u64) -> Result<RunHold, store::Error> {
+    Ok(tx.run_controls()?.get(&run)?.map(|control| control.hold).unwrap_or_default())
+}
+
+/// The state of the run, when it may not go on.
+///
+/// # Errors
+/// A storage fault.
+pub fn held(tx: &mut Tx<'_>, run: u64) -> Result<Option<RunState>, store::Error> {
+    Ok(RunState::of_hold(&hold(tx, run)?))
+}
+
+/// Whether each open recipient of the run must have a message.
+pub(in crate::run) fn is_going_on(snapshot: &Snapshot, run: u64) -> Result<bool, store::Error> {
+    let control = snapshot.run_controls()?.sound(&run)?.unwrap_or_default();
+    Ok(control.hold == RunHold::None && !control.has_unsent)
+}

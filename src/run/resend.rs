@@ -1,0 +1,56 @@
+//! Makes the messages of recipients again, from the user records that the ledger keeps.
+
+use serde_json::value::RawValue;
+
+use crate::base::Now;
+use crate::queue::{self, catalog, send as queue_send};
+use crate::store::record::{RecipientRecord, RunRecord, UserText};
+use crate::store::{self, Tx};
+
+use super::{Error, ledger, message};
+
+/// Some recipients of a run: those of these row keys whose rows it is about.
+pub(super) type Chosen<'a> = (&'a [[u8; 16]], fn(&RecipientRecord) -> bool);
+
+/// Sends a message to each of those recipients whose row `is_wanted`, and changes the row. All are admitted before the
+/// first one is written. Returns how many.
+///
+/// # Errors
+/// The queue is full or not there; a user record is not there; a storage fault.
+pub(super) fn send(
+    tx: &mut Tx<'_>,
+    run: u64,
+    (keys, is_wanted): Chosen<'_>,
+    target: &str,
+    now: Now,
+    edit: impl Fn(&mut RecipientRecord),
+) -> Result<u64, Error> {
+    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let queue = catalog::find(tx, target)?;
+    let mut admission = queue::Admission::to(tx, &queue)?;
+    let mut admitted = Vec::new();
+    for key in keys {
+        let Some(row) = tx.recipients()?.get(&(run, *key))?.filter(is_wanted) else { continue };
+        let user = user(tx, &record, *key, &row.user)?;
+        admitted.push((key, admission.admit(tx, message::message(&record, *key, &user), now)?));
+    }
+    let count = admitted.len() as u64;
+    for (key, message) in admitted {
+        let body = queue_send::send(tx, message, now)?.sequence;
+        ledger::change(tx, (run, *key), |row| {
+            row.body = body;
+            edit(row);
+        })?;
+    }
+    Ok(count)
+}
+
+fn user(tx: &mut Tx<'_>, run: &RunRecord, key: [u8; 16], user: &str) -> Result<Box<RawValue>, Error> {
+    let gone = || Error::NoUserRecord { run: run.id, user: user.into() };
+    let UserText(text) = tx.user_records()?.get(&(run.id, key))?.ok_or_else(gone)?;
+    RawValue::from_string(text).map_err(|error| Error::Store(damage(tx, &error)))
+}
+
+fn damage(tx: &Tx<'_>, error: &serde_json::Error) -> store::Error {
+    tx.damaged("user_records", format!("it is no JSON: {error}"))
+}
