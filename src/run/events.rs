@@ -99,7 +99,7 @@ pub fn begin(tx: &mut Tx<'_>) -> Result<(), store::Error> {
         let open = tx.runs()?.newest(0..=u64::MAX, usize::try_from(ENDED_LOOKED_AT).unwrap_or(usize::MAX))?;
         let mut from = newest + 1;
         for (id, run) in open {
-            let is_open = run.fan_out.finished_at.is_none() || tx.totals_mut(id)?.open() > 0;
+            let is_open = run.fan_out.finished_at.is_none() || tx.totals_of(id)?.open() > 0;
             from = if is_open { from.min(id) } else { from };
         }
         tx.meta()?.insert(&FROM.to_owned(), &from)?;
@@ -159,7 +159,8 @@ pub const fn name(kind: EventKind) -> &'static str {
 /// The event in one sentence.
 fn text(kind: EventKind, run: &Report) -> String {
     let params: Vec<String> = run.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let run_named = format!("run {} of {} ({})", run.id, run.schedule, params.join(" "));
+    let params = if params.is_empty() { String::new() } else { format!(" ({})", params.join(" ")) };
+    let run_named = format!("run {} of {}{params}", run.id, run.schedule);
     match (kind, &run.fetch_death) {
         (EventKind::FirstDeath, Some(death)) => {
             format!(
