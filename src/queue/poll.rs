@@ -78,9 +78,12 @@ impl Queues {
         attempt: Option<Arc<str>>,
         wait: Duration,
     ) -> Result<Unanswered, Error> {
-        let (name, queue) = (queue, catalog::look_up(&self.store().snapshot()?, queue)?);
-        let is_standard = queue.attributes.fifo.is_none();
-        let line = self.lines().of(self.store(), queue.id);
+        let name = queue;
+        let (queue, is_standard) = {
+            let found = catalog::look_up(&self.store().snapshot()?, name)?;
+            (found.id, found.attributes.fifo.is_none())
+        };
+        let line = self.lines().of(self.store(), queue);
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
         let (mut turn, mut watch): (Option<Turn>, Option<Watch>) = (None, None);
@@ -90,7 +93,7 @@ impl Queues {
             let woken = line.turns.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            let unanswered = self.receive_unanswered(queue.id, what, attempt.clone()).await?;
+            let unanswered = self.receive_unanswered(queue, what, attempt.clone()).await?;
             let found = &unanswered.found;
             if found.is_over_limit && is_standard && wait.is_zero() {
                 return Err(Error::OverLimit { queue: name.to_owned(), max: receive::IN_FLIGHT_MAX });
@@ -147,7 +150,8 @@ impl Queues {
             let (begun, has_begun) = oneshot::channel();
             // Fails when the caller is gone; the answer is dropped then, which is seen below.
             let _ = answer.send(found.map(|found| Unanswered { found, begun }));
-            if has_begun.await.is_err() && !undo.is_empty() {
+            // A poll that found nothing may wait long: this task does not wait with it.
+            if !undo.is_empty() && has_begun.await.is_err() {
                 queues.undo_receive(undo).await;
             }
         });

@@ -159,6 +159,8 @@ def policies():
     assert attribute(url, "Policy") == '{"Statement":[]}'
     assert "Attributes" not in sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["KmsMasterKeyId"])
     assert code(sqs.set_queue_attributes, QueueUrl=url, Attributes={"Policy": "x"}) == "InvalidAttributeValue"
+    both = {"KmsMasterKeyId": "alias/own", "SqsManagedSseEnabled": "true"}
+    assert code(sqs.set_queue_attributes, QueueUrl=url, Attributes=both) == "InvalidAttributeName"
 
 
 def messages():
@@ -335,7 +337,20 @@ def moves(url, dead):
     assert done["ApproximateNumberOfMessagesMoved"] + moved == 3, (done, moved)
     assert done["DestinationArn"] == attribute(url, "QueueArn"), done
     assert int(attribute(url, "ApproximateNumberOfMessages")) == 3
-    assert code(sqs.start_message_move_task, SourceArn=attribute(url, "QueueArn")) == "InvalidParameterValue"
+    assert code(sqs.start_message_move_task, SourceArn=attribute(make(), "QueueArn")) == "InvalidParameterValue"
+    # A destination that is deleted while the task runs.
+    gone, dead_again = make(), attribute(url, "QueueArn")
+    policy = {"deadLetterTargetArn": dead_again, "maxReceiveCount": "1"}
+    make(RedrivePolicy=json.dumps(policy))
+    slow = {"DestinationArn": attribute(gone, "QueueArn"), "MaxNumberOfMessagesPerSecond": 1}
+    sqs.start_message_move_task(SourceArn=dead_again, **slow)
+    sqs.delete_queue(QueueUrl=gone)
+    until = time.monotonic() + 30
+    while (task := sqs.list_message_move_tasks(SourceArn=dead_again)["Results"][0])["Status"] == "RUNNING":
+        assert time.monotonic() < until, task
+        time.sleep(0.05)
+    assert task["Status"] == "FAILED", task
+    assert task["FailureReason"] == "AWS.SimpleQueueService.NonExistentQueue", task
     nobody = source + "x"
     assert code(sqs.start_message_move_task, SourceArn=nobody) == "ResourceNotFoundException"
     assert code(sqs.list_message_move_tasks, SourceArn=nobody) == "ResourceNotFoundException"

@@ -2,7 +2,7 @@
 protocols; then random requests.
 
 Usage: model_cases.py ENDPOINT [SECONDS]. The model is botocore's. Each request must get an answer that is no 5xx, in the form
-of its protocol; a parameter that is missing or of a wrong type must get AWS's code for that.
+of its protocol; a parameter that is missing, of a wrong type or beyond a documented limit must get AWS's code for that.
 """
 
 import copy
@@ -61,6 +61,37 @@ def query(form):
     found = [element.text for element in root.iter() if element.tag.endswith("Code")]
     assert found and found[0], body
     return found[0]
+
+
+# What the Query protocol calls the items of lists and maps, and their keys and values.
+LISTS = {"AttributeNames": "AttributeName", "MessageAttributeNames": "MessageAttributeName", "TagKeys": "TagKey",
+         "MessageSystemAttributeNames": "MessageSystemAttributeName", "AWSAccountIds": "AWSAccountId", "Actions": "ActionName"}
+MAPS = {"Attributes": ("Attribute", "Name", "Value"), "MessageAttributes": ("MessageAttribute", "Name", "Value"),
+        "MessageSystemAttributes": ("MessageSystemAttribute", "Name", "Value"), "Tags": ("Tag", "Key", "Value"),
+        "tags": ("Tag", "Key", "Value")}
+
+
+def fields(action, parameters, above=""):
+    """The parameters as the Query protocol writes them."""
+    for name, value in parameters.items():
+        if name in MAPS and isinstance(value, dict):
+            item, key, of = MAPS[name]
+            for number, (key_text, inner) in enumerate(value.items(), 1):
+                yield f"{above}{item}.{number}.{key}", key_text
+                yield from fields(action, {of: inner}, f"{above}{item}.{number}.")
+        elif isinstance(value, dict):
+            yield from fields(action, value, f"{above}{name}.")
+        elif isinstance(value, list):
+            item = f"{action}RequestEntry" if name == "Entries" else LISTS.get(name, name)
+            for number, inner in enumerate(value, 1):
+                yield from fields(action, {f"{item}.{number}": inner}, above)
+        elif value is not None:
+            yield above + name, value if isinstance(value, str) else json.dumps(value)
+
+
+def call_query(action, parameters):
+    """As `call`, over the Query protocol."""
+    return query({"Action": action, "Version": "2012-11-05", **dict(fields(action, parameters))})
 
 
 def make(name, **attributes):
@@ -153,14 +184,102 @@ for action in MODEL.operation_names:
     for path, member, required in list(paths(shape)):
         inside = len(path) > 1
         if required:
-            code = call(action, changed(base, path, None))
-            assert code in MISSING or inside, (action, path, "missing", code)
+            for protocol in (call, call_query):
+                code = protocol(action, changed(base, path, None))
+                assert code in MISSING or inside, (action, path, "missing", code, protocol)
         for value in ODD[member.type_name]:
             call(action, changed(base, path, value))
+            call_query(action, changed(base, path, value))
         for value in WRONG.get(member.type_name, []):
             code = call(action, changed(base, path, value))
             assert code == "MalformedInput", (action, path, value, code)
     print(f"{action}: fine", flush=True)
+
+# What AWS documents or answered when it was recorded: the code of each limit, over both protocols.
+VALUE, ATTRIBUTE = "InvalidParameterValue", "InvalidAttributeValue"
+PREFIX = "AWS.SimpleQueueService."
+TEXT = {"DataType": "String", "StringValue": "x"}
+ARN = VALUES["SourceArn"]
+
+
+def entries(count, **more):
+    return [{"Id": str(number), "MessageBody": "x", **more} for number in range(count)]
+
+
+def attribute(name, data_type="String", value="x"):
+    return {"QueueUrl": URL, "MessageBody": "x", "MessageAttributes": {name: {"DataType": data_type, "StringValue": value}}}
+
+
+LIMITS = [
+    ("SendMessage", {"QueueUrl": URL, "MessageBody": ""}, "MissingParameter"),
+    ("SendMessage", {"QueueUrl": URL, "MessageBody": "x" * ((1 << 20) + 1)}, VALUE),
+    ("SendMessage", {"QueueUrl": URL, "MessageBody": "a\u0000b"}, "InvalidMessageContents"),
+    ("SendMessage", {"QueueUrl": URL, "MessageBody": "\ufffe"}, "InvalidMessageContents"),
+    ("SendMessage", {"QueueUrl": URL, "MessageBody": "x", "MessageDeduplicationId": "x"}, VALUE),
+    *[("SendMessage", {"QueueUrl": URL, "MessageBody": "x", "DelaySeconds": n}, VALUE) for n in (-1, 901)],
+    *[("SendMessage", {"QueueUrl": URL, "MessageBody": "x", "MessageGroupId": g}, VALUE) for g in ("", "a b", "x" * 129)],
+    *[("SendMessage", attribute(name), VALUE) for name in ("AWS.x", "amazon.x", "a..b", ".a", "a.", "a b", "x" * 257)],
+    ("SendMessage", attribute("a", value=""), VALUE),
+    ("SendMessage", attribute("a", data_type=""), VALUE),
+    ("SendMessage", attribute("a", data_type="Text"), VALUE),
+    ("SendMessage", attribute("a", data_type="Number", value="x"), VALUE),
+    ("SendMessage", attribute("a", data_type="Number", value="1" * 39), VALUE),
+    ("SendMessage", {"QueueUrl": URL, "MessageBody": "x", "MessageAttributes": {f"a{n}": TEXT for n in range(11)}}, VALUE),
+    ("SendMessage", {"QueueUrl": URL, "MessageBody": "x", "MessageSystemAttributes": {"Other": TEXT}}, VALUE),
+    ("SendMessageBatch", {"QueueUrl": URL, "Entries": entries(11)}, PREFIX + "TooManyEntriesInBatchRequest"),
+    ("SendMessageBatch", {"QueueUrl": URL, "Entries": entries(1) * 2}, PREFIX + "BatchEntryIdsNotDistinct"),
+    ("SendMessageBatch", {"QueueUrl": URL, "Entries": []}, PREFIX + "EmptyBatchRequest"),
+    ("SendMessageBatch", {"QueueUrl": URL, "Entries": [{"Id": "x" * 81, "MessageBody": "x"}]}, PREFIX + "InvalidBatchEntryId"),
+    ("SendMessageBatch", {"QueueUrl": URL, "Entries": entries(3, MessageBody="x" * (1 << 19))}, PREFIX + "BatchRequestTooLong"),
+    *[(f"{action}Batch", {"QueueUrl": URL, "Entries": [{"Id": i, "ReceiptHandle": "x", "VisibilityTimeout": 1}]},
+       PREFIX + "InvalidBatchEntryId") for action in ("DeleteMessage", "ChangeMessageVisibility") for i in ("", "a b", "x" * 81)],
+    *[("ReceiveMessage", {"QueueUrl": URL, "MaxNumberOfMessages": n}, VALUE) for n in (-1, 0, 11)],
+    *[("ReceiveMessage", {"QueueUrl": URL, "VisibilityTimeout": n}, VALUE) for n in (-1, 43_201)],
+    *[("ReceiveMessage", {"QueueUrl": URL, "WaitTimeSeconds": n}, VALUE) for n in (-1, 21)],
+    ("ReceiveMessage", {"QueueUrl": URL, "ReceiveRequestAttemptId": "x" * 129}, VALUE),
+    ("DeleteMessage", {"QueueUrl": URL, "ReceiptHandle": "x"}, "ReceiptHandleIsInvalid"),
+    ("ChangeMessageVisibility", {"QueueUrl": URL, "ReceiptHandle": "x", "VisibilityTimeout": 1}, "ReceiptHandleIsInvalid"),
+    *[("CreateQueue", {"QueueName": name}, VALUE) for name in ("", "a b", "x" * 81, "a.b", ".fifo", "é")],
+    *[("CreateQueue", {"QueueName": "limits", "Attributes": {name: value}}, ATTRIBUTE) for name, values in {
+        "DelaySeconds": ("-1", "901", "x", ""), "MaximumMessageSize": ("1023", "1048577"), "VisibilityTimeout": ("-1", "43201"),
+        "MessageRetentionPeriod": ("59", "1209601"), "ReceiveMessageWaitTimeSeconds": ("-1", "21"), "Policy": ("x",),
+        "KmsDataKeyReusePeriodSeconds": ("59", "86401"), "SqsManagedSseEnabled": ("x",)}.items() for value in values],
+    ("CreateQueue", {"QueueName": "limits", "Attributes": {"Nonsense": "1"}}, "InvalidAttributeName"),
+    ("CreateQueue", {"QueueName": "limits", "Attributes": {"QueueArn": "1"}}, "InvalidAttributeName"),
+    ("CreateQueue", {"QueueName": "limits", "tags": {f"t{n}": "" for n in range(51)}}, VALUE),
+    ("SetQueueAttributes", {"QueueUrl": URL, "Attributes": {"VisibilityTimeout": "43201"}}, ATTRIBUTE),
+    ("SetQueueAttributes", {"QueueUrl": URL, "Attributes": {"Nonsense": "1"}}, "InvalidAttributeName"),
+    ("GetQueueAttributes", {"QueueUrl": URL, "AttributeNames": ["Nonsense"]}, "InvalidAttributeName"),
+    *[("ListQueues", {"MaxResults": n}, VALUE) for n in (-1, 0, 1001)],
+    *[("ListDeadLetterSourceQueues", {"QueueUrl": DEAD, "MaxResults": n}, VALUE) for n in (-1, 0, 1001)],
+    ("ListQueues", {"MaxResults": 1, "NextToken": "!"}, VALUE),
+    ("TagQueue", {"QueueUrl": URL, "Tags": {f"t{n}": "" for n in range(51)}}, VALUE),
+    ("TagQueue", {"QueueUrl": URL, "Tags": {"x" * 129: "x"}}, VALUE),
+    ("TagQueue", {"QueueUrl": URL, "Tags": {"x": "x" * 257}}, VALUE),
+    ("AddPermission", {"QueueUrl": URL, "Label": "a b", "AWSAccountIds": ["000000000000"], "Actions": ["*"]}, VALUE),
+    ("AddPermission", {"QueueUrl": URL, "Label": "x", "AWSAccountIds": ["1"], "Actions": ["*"]}, VALUE),
+    ("AddPermission", {"QueueUrl": URL, "Label": "x", "AWSAccountIds": ["000000000000"], "Actions": ["Nonsense"]}, VALUE),
+    ("AddPermission", {"QueueUrl": URL, "Label": "x", "AWSAccountIds": ["000000000000"], "Actions": ["*"] * 8}, "OverLimit"),
+    ("RemovePermission", {"QueueUrl": URL, "Label": "nobody"}, VALUE),
+    *[("StartMessageMoveTask", {"SourceArn": ARN, "MaxNumberOfMessagesPerSecond": n}, VALUE) for n in (-1, 0, 501)],
+    ("StartMessageMoveTask", {"SourceArn": "x"}, VALUE),
+    ("StartMessageMoveTask", {"SourceArn": ARN + "x"}, "ResourceNotFoundException"),
+    ("StartMessageMoveTask", {"SourceArn": ARN, "DestinationArn": ARN + "x"}, "ResourceNotFoundException"),
+    *[("ListMessageMoveTasks", {"SourceArn": ARN, "MaxResults": n}, VALUE) for n in (-1, 0, 11)],
+    ("CancelMessageMoveTask", {"TaskHandle": "x"}, VALUE),
+]
+for action in MODEL.operation_names:
+    shape = MODEL.operation_model(action).input_shape
+    if "QueueUrl" in shape.members:
+        missing = {**{name: VALUES.get(name, "x") for name in shape.required_members if name != "Entries"}, "QueueUrl": URL + "-none"}
+        if "Entries" in shape.members:
+            missing["Entries"] = [{"Id": "x", "MessageBody": "x", "ReceiptHandle": "x", "VisibilityTimeout": 1}]
+        LIMITS.append((action, missing, PREFIX + "NonExistentQueue"))
+for action, parameters, expected in LIMITS:
+    for protocol in (call, call_query):
+        code = protocol(action, parameters)
+        assert code == expected, (action, str(parameters)[:300], protocol.__name__, code, expected)
+print(f"{len(LIMITS)} limits: fine", flush=True)
 assert call("NoSuchAction", {}) == "InvalidAction"
 assert query({"Action": "NoSuchAction"}) == "InvalidAction"
 

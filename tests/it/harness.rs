@@ -506,6 +506,11 @@ impl Child {
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
+    /// The process's number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
     /// SIGSTOP: the process gets no time until [`Child::resume`].
     pub(crate) fn suspend(&self) {
         self.signal(Signal::STOP);

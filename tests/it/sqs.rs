@@ -2,6 +2,7 @@
 
 mod access;
 mod clients;
+mod idle;
 mod import;
 mod tls;
 mod wire;

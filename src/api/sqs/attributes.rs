@@ -69,7 +69,20 @@ pub(super) fn given(
             give(&mut given, name, value, options)?;
         }
     }
+    check_encryption(attributes)?;
     Ok(given)
+}
+
+/// Whoever asks for both kinds of encryption at once has made a mistake, which AWS tells too.
+fn check_encryption(attributes: &BTreeMap<String, String>) -> Result<(), Error> {
+    let has_key = attributes.get("KmsMasterKeyId").is_some_and(|key| !key.is_empty());
+    let is_managed = attributes.get("SqsManagedSseEnabled").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    if !(has_key && is_managed) {
+        return Ok(());
+    }
+    let text =
+        "You can use one type of server-side encryption (SSE) at one time. You can either enable KMS SSE or SQS SSE.";
+    Err(Error::new(Code::InvalidAttributeName, text))
 }
 
 fn give(given: &mut Given, name: &str, value: &str, options: &Options) -> Result<(), Error> {

@@ -1,14 +1,13 @@
 //! One HTTP request: its limits, its protocol, and the answer in the same protocol.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, http};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,7 +18,7 @@ use super::access::{self, Caller};
 use super::action::{self, Input};
 use super::call::Call;
 use super::error::{Code, Error};
-use super::{Access, Service, json, query, xml};
+use super::{Access, Service, browser, json, query, xml};
 
 /// The largest body: a batch of 1 MiB whose every byte is escaped.
 pub(super) const BODY_BYTES_MAX: usize = 8 << 20;
@@ -61,14 +60,34 @@ async fn perform(
     shutdown: CancellationToken,
     request: Request<Incoming>,
 ) -> Result<(&'static str, action::Output), Error> {
+    // Boxed: while its action runs, a long poll say, a request takes no room for what reading it took.
+    let Read { caller, action, input, base, path, room: _room } = Box::pin(read(&service, request)).await?;
+    let call = Call { service: &service, action: &action, caller, base, path, connection, shutdown };
+    action::perform(&action, input, &call).await
+}
+
+/// What is left of a request once it is read and its sender is known. Its header is not: a long poll would hold the
+/// connection's read buffer with it.
+struct Read<'a> {
+    caller: Caller<'a>,
+    action: String,
+    input: Input,
+    /// What the URLs of the answer begin with.
+    base: String,
+    path: String,
+    /// The room that its body takes among those of all requests.
+    room: Vec<OwnedSemaphorePermit>,
+}
+
+async fn read(service: &Service, request: Request<Incoming>) -> Result<Read<'_>, Error> {
     let (head, body) = request.into_parts();
-    check_browser(&service, &head.headers)?;
+    browser::check(service.options(), &head.headers)?;
     // Before the body, so that strangers cannot fill the memory with it.
     let claim = match &service.options().access {
         Access::Anyone => None,
         Access::Keys(keys) => Some(access::claim(&head, keys, service.queues().now().wall)?),
     };
-    let (body, _room) = read(&service, body).await?;
+    let (body, room) = read_body(service, body).await?;
     if let Some(claim) = &claim {
         claim.verify(&head, &body)?;
     }
@@ -76,50 +95,12 @@ async fn perform(
     service.rates().check(&caller)?;
     let (action, input) = input(&head, body)?;
     caller.check_action(&action, service.options())?;
-    let call = Call {
-        service: &service,
-        action: &action,
-        caller,
-        base: base(&service, &head),
-        path: head.uri.path().to_owned(),
-        connection,
-        shutdown,
-    };
-    action::perform(&action, input, &call).await
-}
-
-/// Keeps web pages out, which a browser lets send requests to this machine: their requests name the page's origin, or,
-/// when its name was made to resolve to this address, a host that is not this one.
-fn check_browser(service: &Service, headers: &HeaderMap) -> Result<(), Error> {
-    let refused = |what| Err(Error::new(Code::AccessDenied, format!("Requests of {what} are not answered here.")));
-    if headers.contains_key(ORIGIN) {
-        return refused("web pages (with the header Origin)");
-    }
-    if matches!(service.options().access, Access::Keys(_)) {
-        // A page has no key to sign with, and the host is signed.
-        return Ok(());
-    }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let is_named = service.options().url.as_deref().is_some_and(|url| url.ends_with(host));
-    if is_named || is_loopback(host) {
-        Ok(())
-    } else {
-        refused("another host (the header Host must name the loopback)")
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    Ok(Read { caller, action, input, base: base(service, &head), path: head.uri.path().to_owned(), room })
 }
 
 /// Reads the body. All bodies together have a limit: one for which there is no room waits until others are
 /// through. The permits are what it holds of that room.
-async fn read(service: &Service, mut body: Incoming) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Error> {
+async fn read_body(service: &Service, mut body: Incoming) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Error> {
     let reading = async {
         let (mut read, mut held) = (BytesMut::new(), Vec::new());
         while let Some(frame) = body.frame().await {
@@ -202,23 +183,4 @@ fn response(status: StatusCode, protocol: Protocol, id: &str, body: Vec<u8>) -> 
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.extend(HeaderValue::from_str(id).map(|id| (http::HeaderName::from_static("x-amzn-requestid"), id)));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_loopback_has_many_names_and_other_hosts_are_none_of_them() {
-        for host in
-            ["localhost", "localhost:9324", "127.0.0.1:9324", "127.1.2.3", "[::1]:9324", "[::1]", "sqs.localhost"]
-        {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in
-            ["", "evil.example", "evil.example:9324", "127.0.0.1.evil.example", "10.0.0.1:9324", "localhost.evil"]
-        {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
 }

@@ -157,6 +157,10 @@ fn attribute(name: &str, wire: WireAttribute) -> Result<Attribute, Error> {
     };
     let value = match (wire.string_value, wire.binary_value) {
         (Some(_), Some(_)) => return refused("must contain one value, not several."),
+        // As recorded from AWS.
+        (Some(empty), None) | (None, Some(empty)) if empty.is_empty() => {
+            return refused(&format!("must contain a non-empty value of type '{data_type}'."));
+        }
         (Some(text), None) => AttributeValue::Text(text),
         (None, Some(encoded)) => match text::from_base64(&encoded) {
             Some(bytes) => AttributeValue::Binary(bytes),

@@ -9,6 +9,7 @@ mod action;
 mod address;
 mod attributes;
 mod batch;
+mod browser;
 mod call;
 mod error;
 mod http;

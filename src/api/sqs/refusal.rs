@@ -44,9 +44,6 @@ fn code_and_message(error: &queue::Error) -> (Code, Option<String>) {
         )),
         E::Characters { what: "body", .. } => (Code::InvalidMessageContents, Some(CHARACTERS.into())),
         E::Characters { .. } => of(Error::invalid(CHARACTERS)),
-        E::Attribute { name, why: "its value is empty" } => {
-            of(Error::invalid(format!("Message (user) attribute '{name}' must contain a non-empty value of its type.")))
-        }
         E::Attribute { name, why } => of(Error::invalid(format!("Message (user) attribute '{name}': {why}"))),
         E::Identifier { what, got } => of(Error::value(
             what,

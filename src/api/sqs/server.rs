@@ -124,15 +124,23 @@ async fn connection(stream: TcpStream, tls: Option<Arc<Tls>>, service: Service, 
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, taken_within_ms);
     let stream = Arc::new(stream);
     let socket = Socket(stream.clone());
+    // Boxed: thousands of connections wait, and one in the clear takes no room for TLS then.
     match tls {
-        // Boxed: thousands of connections wait, and one in the clear takes no room for TLS then.
         None => Box::pin(requests(socket, stream, service, shutdown)).await,
-        // A client whose handshake fails is told so by TLS itself.
-        Some(tls) => {
-            if let Ok(protected) = tls.accept(socket).await {
-                Box::pin(requests(protected, stream, service, shutdown)).await;
-            }
-        }
+        Some(tls) => Box::pin(protected(tls, socket, stream, service, shutdown)).await,
+    }
+}
+
+/// The same after a handshake; a client whose handshake fails is told so by TLS itself.
+async fn protected(
+    tls: Arc<Tls>,
+    socket: Socket,
+    stream: Arc<TcpStream>,
+    service: Service,
+    shutdown: CancellationToken,
+) {
+    if let Ok(protected) = Box::pin(tls.accept(socket)).await {
+        Box::pin(requests(protected, stream, service, shutdown)).await;
     }
 }
 

@@ -22,7 +22,7 @@ async fn exchange(address: SocketAddr, request: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-fn json(action: &str, body: &str) -> String {
+pub(super) fn json(action: &str, body: &str) -> String {
     format!(
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.0\r\n\
          X-Amz-Target: AmazonSQS.{action}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -35,6 +35,13 @@ fn form(path: &str, body: &str) -> String {
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
+    )
+}
+
+/// What a browser asks for when a page has an image with such an address.
+fn from_page(header: &str) -> String {
+    format!(
+        "GET /?Action=DeleteQueue&QueueUrl=/000000000000/orders HTTP/1.1\r\nHost: 127.0.0.1:9324\r\n{header}\r\n\r\n"
     )
 }
 
@@ -126,6 +133,9 @@ async fn odd_requests_are_refused_with_a_code() {
         // From web pages: by their origin, or by a name that was made to resolve to this machine.
         (json("ListQueues", "{}").replace("Host", "Origin: https://evil.example\r\nHost"), "AccessDenied;Sender"),
         (json("ListQueues", "{}").replace("Host: localhost", "Host: evil.example"), "AccessDenied;Sender"),
+        // An image's address, for which a browser names no origin: by what today's browsers add, and by what all are called.
+        (from_page("Sec-Fetch-Site: cross-site"), "<Code>AccessDenied</Code>"),
+        (from_page("User-Agent: Mozilla/5.0 (X11; Linux x86_64)"), "<Code>AccessDenied</Code>"),
     ];
     for (request, expected) in cases {
         let answer = exchange(endpoint.address, &request).await;
@@ -206,7 +216,7 @@ async fn queues_messages_and_receipt_handles_outlive_a_kill() {
 }
 
 /// Where a daemon says that it answers SQS clients.
-async fn bound(operator: &Operator) -> SocketAddr {
+pub(super) async fn bound(operator: &Operator) -> SocketAddr {
     match operator.try_ask(Request::Overview).await.unwrap() {
         Answer::Overview(overview) => {
             let url = overview.sqs.expect("the endpoint is on");

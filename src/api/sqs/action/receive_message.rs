@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::queue::{Receive, Received, Unanswered};
-use crate::store::record::{Attribute, QueueRecord};
+use crate::store::record::Attribute;
 
 use super::super::call::{Call, Operation};
 use super::super::error::Error;
@@ -69,9 +69,18 @@ impl Operation for Request {
     type Answer = Answer;
 
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
+        let (poll, asked) = self.check(call)?;
+        let Some(found) = poll.wait(call).await? else { return Ok(Answer { messages: Vec::new() }) };
+        let messages = found.begin();
+        Ok(Answer { messages: messages.into_iter().map(|message| asked.show(message, call)).collect() })
+    }
+}
+
+impl Request {
+    fn check(self, call: &Call<'_>) -> Result<(Poll, Asked), Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
         let asked = self.attribute_names.into_iter().chain(self.message_system_attribute_names).flatten().collect();
-        let asked = Asked { system: system(asked)?, own: self.message_attribute_names.unwrap_or_default() };
+        let asked = Asked { system: system(asked), own: self.message_attribute_names.unwrap_or_default() };
         let number = |name, given: Option<i64>, min, max| given.map(|given| number(name, given, min, max)).transpose();
         let max = number("MaxNumberOfMessages", self.max_number_of_messages, 1, MESSAGES_MAX)?.unwrap_or(1);
         let visibility = number("VisibilityTimeout", self.visibility_timeout, 0, VISIBILITY_SECONDS_MAX)?;
@@ -81,35 +90,36 @@ impl Operation for Request {
             visibility: visibility.map(Duration::from_secs),
             ..Receive::for_client(usize::try_from(max).unwrap_or(1))
         };
-        let Some(found) = poll(call, &queue, what, self.receive_request_attempt_id.as_deref(), wait).await? else {
-            return Ok(Answer { messages: Vec::new() });
-        };
-        let messages = found.begin();
-        Ok(Answer { messages: messages.into_iter().map(|message| asked.show(message, call)).collect() })
+        Ok((Poll { queue: queue.name, what, attempt: self.receive_request_attempt_id, wait }, asked))
     }
 }
 
-/// Waits for messages; `None` when the client went away first, which then has received nothing.
-async fn poll(
-    call: &Call<'_>,
-    queue: &QueueRecord,
+/// What to receive: all that a long poll holds while it waits, of which there may be thousands.
+struct Poll {
+    queue: String,
     what: Receive,
-    attempt: Option<&str>,
+    attempt: Option<String>,
     wait: Duration,
-) -> Result<Option<Unanswered>, Error> {
-    let found = async {
-        match attempt {
-            Some(attempt) => call.queues().poll_attempt(&queue.name, what, attempt, wait).await,
-            None => call.queues().poll(&queue.name, what, wait).await,
-        }
-    };
-    let found = tokio::select! {
-        found = found => found?,
-        () = call.over(), if !wait.is_zero() => return Ok(None),
-    };
-    // A client that has ended its side of the connection while it waited is most likely gone. One that asks for what is
-    // there now may well end its side first.
-    Ok(Some(found).filter(|_| wait.is_zero() || !call.is_gone()))
+}
+
+impl Poll {
+    /// Waits for messages; `None` when the client went away first, which then has received nothing.
+    async fn wait(&self, call: &Call<'_>) -> Result<Option<Unanswered>, Error> {
+        let Self { queue, what, attempt, wait } = self;
+        let found = async {
+            match attempt {
+                Some(attempt) => call.queues().poll_attempt(queue, *what, attempt, *wait).await,
+                None => call.queues().poll(queue, *what, *wait).await,
+            }
+        };
+        let found = tokio::select! {
+            found = found => found?,
+            () = call.over(), if !wait.is_zero() => return Ok(None),
+        };
+        // A client that has ended its side of the connection while it waited is most likely gone. One that asks for what is
+        // there now may well end its side first.
+        Ok(Some(found).filter(|_| wait.is_zero() || !call.is_gone()))
+    }
 }
 
 fn number(name: &str, given: i64, min: u64, max: u64) -> Result<u64, Error> {
@@ -123,13 +133,13 @@ fn number(name: &str, given: i64, min: u64, max: u64) -> Result<u64, Error> {
 }
 
 /// The system attributes that a client asks for.
-fn system(asked: Vec<String>) -> Result<Vec<&'static str>, Error> {
+fn system(asked: Vec<String>) -> Vec<&'static str> {
     if asked.iter().any(|name| name == "All") {
-        return Ok(SYSTEM.to_vec());
+        return SYSTEM.to_vec();
     }
     let known = |name: &String| SYSTEM.iter().copied().find(|known| known == name);
     // Attributes of queues are allowed here by the model, and messages have none of them.
-    Ok(asked.iter().filter_map(known).collect())
+    asked.iter().filter_map(known).collect()
 }
 
 /// What a client wants to know of each message.
