@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// The text is not a duration or a size.
+/// The text is not a duration, a size or a share.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// Not a span of time.
@@ -15,6 +15,9 @@ pub enum Error {
     /// Not a number of bytes.
     #[error("{0:?} is not a size (write a number with a unit, e.g. \"512B\", \"256KiB\", \"16MiB\", \"1GB\")")]
     Size(String),
+    /// Not a share.
+    #[error("{0:?} is not a share (write a percentage with at most two decimals, e.g. \"10%\" or \"2.5%\")")]
+    Share(String),
 }
 
 /// Reads a span of time in jiff's friendly format; negative spans and calendar units above days are refused.
@@ -38,6 +41,33 @@ pub fn duration(text: &str) -> Result<Duration, Error> {
 pub fn size(text: &str) -> Result<u64, Error> {
     let refused = || Error::Size(text.chars().take(80).collect());
     text.trim().parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| refused())
+}
+
+/// Reads a share, e.g. `2.5%`, in hundredths of a percent.
+///
+/// # Errors
+/// [`Error::Share`] with the text and examples.
+pub fn share(text: &str) -> Result<u32, Error> {
+    let refused = || Error::Share(text.chars().take(80).collect());
+    let number = text.trim().strip_suffix('%').ok_or_else(refused)?.trim_end();
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+    let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_digit());
+    if !are_digits(whole) || !are_digits(decimals) || decimals.len() > 2 {
+        return Err(refused());
+    }
+    let hundredths = format!("{decimals:0<2}").parse::<u32>().map_err(|_| refused())?;
+    let whole = whole.parse::<u32>().ok().and_then(|whole| whole.checked_mul(100)).ok_or_else(refused)?;
+    whole.checked_add(hundredths).ok_or_else(refused)
+}
+
+/// Writes a share in hundredths of a percent: `10%`, `2.5%`.
+pub fn show_share(hundredths: u64) -> String {
+    let (whole, rest) = (hundredths / 100, hundredths % 100);
+    match rest {
+        0 => format!("{whole}%"),
+        _ if rest % 10 == 0 => format!("{whole}.{}%", rest / 10),
+        _ => format!("{whole}.{rest:02}%"),
+    }
 }
 
 /// Writes a span of time as people do: `1h 30m`, `45s`, `250ms`.
@@ -80,5 +110,15 @@ mod tests {
             assert!(duration(bad).is_err(), "{bad:?} must be refused");
         }
         assert!(size("lots").is_err());
+    }
+
+    #[test]
+    fn shares_are_read_and_shown_to_a_hundredth_of_a_percent() {
+        for (text, hundredths) in [("10%", 1000), ("2.5%", 250), ("0.05%", 5), ("100%", 10_000), ("0%", 0)] {
+            assert_eq!((share(text), show_share(hundredths.into())), (Ok(hundredths), text.to_owned()));
+        }
+        for bad in ["", "10", "%", "-1%", "1.234%", ".5%", "1e3%", "many%", "99999999999%"] {
+            assert!(share(bad).is_err(), "{bad:?} must be refused");
+        }
     }
 }

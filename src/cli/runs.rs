@@ -35,6 +35,9 @@ pub(super) enum Command {
         /// The run
         run: u64,
     },
+    /// Send the messages of a run that awaits its release
+    #[command(after_help = RELEASE_HELP)]
+    Release(Release),
     /// End a run for good: what is open or dead is withdrawn
     #[command(after_help = ABANDON_HELP)]
     Abandon(Abandon),
@@ -65,6 +68,19 @@ const STOP_HELP: &str = "\
 When the answer is there, no mail of the run begins any more, over restarts too; mails that the relay is being given end as
 they end. The fan-out stops as well. Other runs go on. Recipients stay open, and each gets its message again by
 `nightmail run resume RUN`; `nightmail run abandon RUN` withdraws them.";
+
+const RELEASE_HELP: &str = "\
+A run awaits its release when the number of its users is out of the bounds of its schedule (`users.min`,
+`users.deviation`): nothing of it is sent until then. `nightmail run show RUN` says which bound.";
+
+/// `nightmail run release`
+#[derive(Debug, Args)]
+pub(super) struct Release {
+    /// The run
+    run: u64,
+    #[command(flatten)]
+    sure: Sure,
+}
 
 const ABANDON_HELP: &str = "\
 Open recipients and dead letters of the run are withdrawn, and nothing of it can be resumed, redriven or resent. Doubts
@@ -172,6 +188,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         }
         Command::Stop { run } => decide(context, run, Decision::Stop).await,
         Command::Resume { run } => decide(context, run, Decision::Resume).await,
+        Command::Release(what) => release(context, what).await,
         Command::Abandon(what) => abandon(context, what).await,
         Command::List => match ask(context, Request::Runs { max: 50 }).await? {
             Answer::Runs(runs) => context.output.list(&runs, "no runs so far", runs_table),
@@ -194,10 +211,21 @@ async fn decide(context: &Context, id: u64, decision: Decision) -> anyhow::Resul
     context.output.show(&report, |report| match decision {
         Decision::Stop => format!("run {id} is stopped, {open} open: {}", report.state.remedy(id)),
         Decision::Resume => format!("run {id} goes on, {open} open (see `nightmail run show {id}`)"),
+        Decision::Release => format!("run {id} is released, {open} open (see `nightmail run show {id}`)"),
         Decision::Abandon => {
             format!("run {id} is abandoned: what is open is withdrawn (see `nightmail run show {id}`)")
         }
     })
+}
+
+async fn release(context: &Context, what: Release) -> anyhow::Result<()> {
+    let id = what.run;
+    let run = report(ask(context, Request::Run { id }).await?)?;
+    if let Some(because) = &run.held_because {
+        let open = units::count(run.open, "recipient");
+        confirm(what.sure, &format!("run {id} of {}: {because}. Send to {open}?", run.schedule))?;
+    }
+    decide(context, id, Decision::Release).await
 }
 
 async fn abandon(context: &Context, what: Abandon) -> anyhow::Result<()> {
@@ -313,10 +341,14 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
     let mut out = format!("run {}: {} {}\n", report.id, report.schedule, params_text(report));
     out += &format!("  started   {}\n", report.started_at);
     let state = report.state.name();
-    let needs_a_look = report.fetch_death.is_some() || report.state == RunState::Stopped;
+    let is_held = matches!(report.state, RunState::Stopped | RunState::AwaitingRelease);
+    let needs_a_look = report.fetch_death.is_some() || is_held;
     let since = report.held_since.map(|since| format!(" since {since}")).unwrap_or_default();
     out += &format!("  state     {}{since}\n", if needs_a_look { output.bad(state) } else { state.into() });
-    if report.state == RunState::Stopped {
+    if let Some(because) = &report.held_because {
+        out += &format!("  because   {}\n", tame(because, 500));
+    }
+    if is_held {
         out += &format!("  remedy    {}\n", report.state.remedy(report.id));
     }
     if let Some(at) = report.fetched_at {

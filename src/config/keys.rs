@@ -67,6 +67,8 @@ pub(super) enum ValueType {
     Size(u64, u64),
     /// A whole number.
     Count(u64, u64),
+    /// A percentage, or `"off"`.
+    ShareOrOff,
     /// `true` or `false`.
     Flag,
     /// One of these words.

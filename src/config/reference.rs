@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use super::keys::{Fallback, Key, Scope, ValueType};
 use super::schema::KEYS;
+use super::syntax::SHARE_MAX;
 use super::value_type::show_span;
-use crate::base::units::show_size;
+use crate::base::units::{show_share, show_size};
 
 /// One Markdown table for each section of the configuration, made from the list of keys.
 pub fn reference() -> String {
@@ -71,6 +72,7 @@ fn value_type(value_type: ValueType) -> (&'static str, String) {
         }
         ValueType::Size(min, max) => ("size", format!("{} to {}", show_size(min), show_size(max))),
         ValueType::Count(min, max) => ("integer", format!("{min} to {max}")),
+        ValueType::ShareOrOff => ("share", format!("0% to {}, or \"off\"", show_share(SHARE_MAX.into()))),
         ValueType::Choice(words) => ("word", words.join(", ")),
         ValueType::Flag => ("boolean", "true, false".into()),
         ValueType::Lines => ("array of strings", "one line each".into()),

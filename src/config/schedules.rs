@@ -6,7 +6,9 @@ use super::queues::missing;
 use super::settings::{FunctionSettings, Kind};
 use super::syntax::placeholders;
 use super::values::Values;
+use crate::base::units;
 use crate::schedule::{self, Misfire, rule::Rule};
+use crate::store::record::Guard;
 
 /// Builds every schedule whose rule is valid.
 pub(super) fn build(values: &mut Values<'_>, functions: &[FunctionSettings]) -> Vec<schedule::Options> {
@@ -37,7 +39,21 @@ fn one(values: &mut Values<'_>, name: &str, functions: &[FunctionSettings]) -> O
         grace: values.span(&format!("{at}.grace")),
         function: function.unwrap_or_default(),
         params,
+        guard: guard(values, &at),
     })
+}
+
+fn guard(values: &mut Values<'_>, at: &str) -> Option<Guard> {
+    let [min, deviation] = ["min", "deviation"].map(|name| format!("{at}.users.{name}"));
+    if values.text(&format!("{at}.guard")) == "off" {
+        for path in [min, deviation] {
+            if values.is_set(&path) {
+                values.warning(&path, "has no effect beside guard = \"off\"");
+            }
+        }
+        return None;
+    }
+    Some(Guard { users_min: values.count(&min), deviation: units::share(&values.text(&deviation)).ok() })
 }
 
 fn rule(values: &mut Values<'_>, at: &str) -> Option<Rule> {

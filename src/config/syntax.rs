@@ -3,7 +3,11 @@
 //! Pure. Each check returns what is wrong as a lowercase fragment that never repeats a credential.
 
 use crate::base::limit::QUEUE_NAME_CHARS_MAX;
+use crate::base::units;
 use crate::queue::catalog::FIFO_SUFFIX;
+
+/// The largest share, in hundredths of a percent: ten times as many.
+pub(super) const SHARE_MAX: u32 = 100_000;
 
 /// A name by SQS's grammar for queues: as [`name`], and `.fifo` at the end of FIFO queues.
 pub(super) fn queue_name(text: &str) -> Result<(), String> {
@@ -61,6 +65,22 @@ pub(super) fn account(text: &str) -> Result<(), String> {
     match text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_digit()) {
         true => Ok(()),
         false => Err(format!("{:?} is not an account's number; write 12 digits", start(text))),
+    }
+}
+
+/// A share of at most [`SHARE_MAX`], or `off`.
+pub(super) fn share_or_off(text: &str) -> Result<(), String> {
+    match text {
+        "off" => Ok(()),
+        _ => match units::share(text) {
+            Ok(share) if share <= SHARE_MAX => Ok(()),
+            Ok(_) => Err(format!(
+                "must be 0% to {}, or \"off\" (got {:?})",
+                units::show_share(SHARE_MAX.into()),
+                start(text)
+            )),
+            Err(error) => Err(format!("{error}, or \"off\"")),
+        },
     }
 }
 

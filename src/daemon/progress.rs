@@ -10,7 +10,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::MessageId;
+use crate::base::{MessageId, Timestamp};
 use crate::queue::Queues;
 use crate::run::report::FetchDeath;
 use crate::run::{self, Report, report};
@@ -49,6 +49,10 @@ pub(super) async fn report(
         for (run, death) in watch.died(&runs) {
             tracing::error!(run, letter = %death.letter, "the fan-out died: {}: {} ({})", death.class, death.text, death.remedy);
         }
+        for run in watch.held(&runs) {
+            let (id, state, because) = (run.id, run.state.name(), run.held_because.as_deref().unwrap_or_default());
+            tracing::error!(run = id, "the run is {state}: {because} ({})", run.state.remedy(id));
+        }
         let now = queues.now().wall;
         let away: Vec<String> = breakers.views().iter().filter_map(|view| view.line(now)).collect();
         if let Some(status) = watch.changed_status(&runs, &away, &idle) {
@@ -67,6 +71,8 @@ struct Watch {
     under_way: BTreeSet<u64>,
     /// The letters of the fan-outs that were dead at the last poll.
     dead: BTreeSet<MessageId>,
+    /// The runs that waited for an operator at the last poll, each since when.
+    held: BTreeSet<(u64, Timestamp)>,
     /// The newest run at the last poll; `None` before the first.
     newest: Option<u64>,
     /// The status that was sent last.
@@ -75,7 +81,13 @@ struct Watch {
 
 impl Watch {
     const fn new(idle: String) -> Self {
-        Self { under_way: BTreeSet::new(), dead: BTreeSet::new(), newest: None, last_status: idle }
+        Self {
+            under_way: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            held: BTreeSet::new(),
+            newest: None,
+            last_status: idle,
+        }
     }
 
     /// The runs that were under way at the last poll, or began since, and are complete now.
@@ -94,6 +106,13 @@ impl Watch {
         let dead: Vec<_> = dead.collect();
         let before = std::mem::replace(&mut self.dead, dead.iter().map(|(_, death)| death.letter).collect());
         dead.into_iter().filter(|(_, death)| !before.contains(&death.letter)).collect()
+    }
+
+    /// The runs that have come to wait for an operator since the last poll; at the first poll all that wait.
+    fn held<'a>(&mut self, runs: &'a [Report]) -> Vec<&'a Report> {
+        let key = |run: &Report| run.held_because.as_ref().and(run.held_since).map(|since| (run.id, since));
+        let before = std::mem::replace(&mut self.held, runs.iter().filter_map(key).collect());
+        runs.iter().filter(|run| key(run).is_some_and(|key| !before.contains(&key))).collect()
     }
 
     /// The status, if it differs from the one that was sent last.
@@ -120,7 +139,6 @@ fn status(run: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Timestamp;
     use crate::run::report::RunState;
 
     fn run(id: u64, sent: u64, open: u64) -> Report {
@@ -144,6 +162,7 @@ mod tests {
             copies: 0,
             state: if open == 0 { RunState::Complete } else { RunState::Sending },
             held_since: None,
+            held_because: None,
             fetch_death: None,
         }
     }
@@ -187,6 +206,22 @@ mod tests {
             watch.changed_status(&[dead(1)], &[], "idle"),
             Some("run 3 of monthly: fetch-dead: data users none")
         );
+    }
+
+    #[test]
+    fn a_run_that_waits_for_an_operator_is_told_once_each_time() {
+        let mut watch = Watch::new("idle".into());
+        let waiting = |seconds| Report {
+            state: RunState::AwaitingRelease,
+            held_since: Some(Timestamp::from_secs(seconds)),
+            held_because: Some("3 users fetched, but users.min is 10".into()),
+            ..run(3, 0, 3)
+        };
+        let mut held = |runs: &[Report]| watch.held(runs).iter().map(|run| run.id).collect::<Vec<_>>();
+        assert_eq!(held(&[waiting(5), run(2, 1, 1)]), [3]);
+        assert!(held(&[waiting(5)]).is_empty(), "it is told already");
+        assert!(held(&[run(3, 0, 3)]).is_empty(), "released");
+        assert_eq!(held(&[waiting(9)]), [3], "and again, for another reason");
     }
 
     #[test]

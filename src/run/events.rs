@@ -11,7 +11,7 @@ use crate::base::{Backoff, MessageId, Timestamp};
 use crate::store::record::{Announced, EventKind, EventRecord, Owed};
 use crate::store::{self, Snapshot, Tx};
 
-use super::{Error, Report, report};
+use super::{Error, Report, RunState, report};
 
 /// Of the runs that had ended, this many of the newest are looked at: a redrive may have opened them again.
 const ENDED_LOOKED_AT: u64 = 64;
@@ -78,10 +78,15 @@ impl Look {
 /// What is new about a run of which that much was announced.
 fn new_about(before: Announced, run: Report) -> Option<News> {
     let has_death = run.dead > 0 || run.fetch_death.is_some();
-    let announced =
-        Announced { first_death: before.first_death || has_death, end: run.is_complete().then_some(run.sent) };
+    let awaits = run.state == RunState::AwaitingRelease;
+    let announced = Announced {
+        first_death: before.first_death || has_death,
+        end: run.is_complete().then_some(run.sent),
+        held: run.held_since.filter(|_| awaits),
+    };
     let kinds = [
         (announced.first_death && !before.first_death, EventKind::FirstDeath),
+        (announced.held.is_some() && announced.held != before.held, EventKind::AwaitingRelease),
         // By the number too: a run may be opened and end again between two looks.
         (announced.end.is_some() && announced.end != before.end, EventKind::End),
     ];
@@ -153,6 +158,7 @@ pub const fn name(kind: EventKind) -> &'static str {
     match kind {
         EventKind::FirstDeath => "first-death",
         EventKind::End => "end",
+        EventKind::AwaitingRelease => "awaiting-release",
     }
 }
 
@@ -173,6 +179,10 @@ fn text(kind: EventKind, run: &Report) -> String {
                 "{run_named}: the first mail failed for good (see `nightmail run recipients {} --state dead`)",
                 run.id
             )
+        }
+        (EventKind::AwaitingRelease, _) => {
+            let because = run.held_because.as_deref().unwrap_or_default();
+            format!("{run_named} sends nothing before it is released: {because} ({})", run.state.remedy(run.id))
         }
         (EventKind::End, _) => {
             let others = [

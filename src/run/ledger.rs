@@ -49,13 +49,15 @@ impl Observer for Ledger {
         match control::hold(tx, message.run)? {
             RunHold::None => Ok(Standing::Free),
             RunHold::Abandoned { .. } => Ok(Standing::Abandoned),
-            RunHold::Stopped { .. } => while_stopped(tx, message),
+            // Its own message fetches the users.
+            RunHold::Fetching if message.recipient == FAN_OUT => Ok(Standing::Free),
+            RunHold::Stopped { .. } | RunHold::Fetching | RunHold::AwaitingRelease { .. } => while_held(tx, message),
         }
     }
 }
 
-/// What may happen to a message while its run is stopped. One that its row and user record can make again is taken back.
-fn while_stopped(tx: &mut Tx<'_>, message: RunMessage) -> Result<Standing, store::Error> {
+/// What may happen to a message while no mail of its run may begin. One that its row and user record can make again is taken back.
+fn while_held(tx: &mut Tx<'_>, message: RunMessage) -> Result<Standing, store::Error> {
     let whose = (message.run, message.recipient);
     let Some(row) = tx.recipients()?.get(&whose)? else { return Ok(Standing::Waits) };
     match row.state {

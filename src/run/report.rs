@@ -87,9 +87,12 @@ pub struct Report {
     pub copies: u64,
     /// Its state.
     pub state: RunState,
-    /// Since when it has been stopped or abandoned.
+    /// Since when it has been stopped or abandoned, or has awaited its release.
     #[serde(default)]
     pub held_since: Option<Timestamp>,
+    /// Why it awaits its release.
+    #[serde(default)]
+    pub held_because: Option<String>,
     /// Set in the state `fetch-dead`.
     pub fetch_death: Option<FetchDeath>,
 }
@@ -97,19 +100,22 @@ pub struct Report {
 impl Report {
     /// Whether all users were fetched, or the run was abandoned, and every recipient's message has ended.
     pub fn is_complete(&self) -> bool {
-        (self.fetched_at.is_some() || self.state == RunState::Abandoned) && self.open == 0
+        let has_begun = self.fetched_at.is_some() && self.state != RunState::AwaitingRelease;
+        (has_begun || self.state == RunState::Abandoned) && self.open == 0
     }
 
     fn new(run: RunRecord, totals: RunTotals, control: &RunControl) -> Self {
         let state = RunState::of(control, &run.fan_out, &totals);
-        let held_since = match control.hold {
-            RunHold::None => None,
-            RunHold::Stopped { at } | RunHold::Abandoned { at } => Some(at),
+        let (held_since, held_because) = match &control.hold {
+            RunHold::None | RunHold::Fetching => (None, None),
+            RunHold::Stopped { at } | RunHold::Abandoned { at } => (Some(*at), None),
+            RunHold::AwaitingRelease { at, reason } => (Some(*at), Some(reason.clone())),
         };
         let letter = run.fan_out.letter.filter(|_| state == RunState::FetchDead);
         Self {
             state,
             held_since,
+            held_because,
             fetch_death: letter.map(|letter| FetchDeath::new(run.id, letter)),
             id: run.id,
             schedule: run.schedule,

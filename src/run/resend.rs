@@ -12,11 +12,19 @@ use super::{Error, ledger, message};
 /// Some recipients of a run: those of these row keys whose rows it is about.
 pub(super) type Chosen<'a> = (&'a [[u8; 16]], fn(&RecipientRecord) -> bool);
 
-/// Sends a message to each of those recipients whose row `is_wanted`, and changes the row. All are admitted before the
-/// first one is written. Returns how many.
+/// What a step sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// How many messages.
+    pub(super) messages: u64,
+    /// Why not more: the queue is full.
+    pub(super) full: Option<queue::Error>,
+}
+
+/// Sends a message to each of those recipients whose row `is_wanted`, as far as the queue has room, and changes the row.
 ///
 /// # Errors
-/// The queue is full or not there; a user record is not there; a storage fault.
+/// The queue is not there; a user record is not there; a storage fault.
 pub(super) fn send(
     tx: &mut Tx<'_>,
     run: u64,
@@ -24,17 +32,25 @@ pub(super) fn send(
     target: &str,
     now: Now,
     edit: impl Fn(&mut RecipientRecord),
-) -> Result<u64, Error> {
+) -> Result<Sent, Error> {
     let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
     let queue = catalog::find(tx, target)?;
     let mut admission = queue::Admission::to(tx, &queue)?;
-    let mut admitted = Vec::new();
+    let (mut admitted, mut full) = (Vec::new(), None);
     for key in keys {
         let Some(row) = tx.recipients()?.get(&(run, *key))?.filter(is_wanted) else { continue };
         let user = user(tx, &record, *key, &row.user)?;
-        admitted.push((key, admission.admit(tx, message::message(&record, *key, &user), now)?));
+        match admission.admit(tx, message::message(&record, *key, &user), now) {
+            Ok(message) => admitted.push((key, message)),
+            Err(error @ queue::Error::Full { .. }) => {
+                full = Some(error);
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    let count = admitted.len() as u64;
+    // From here on everything is written.
+    let messages = admitted.len() as u64;
     for (key, message) in admitted {
         let body = queue_send::send(tx, message, now)?.sequence;
         ledger::change(tx, (run, *key), |row| {
@@ -42,7 +58,7 @@ pub(super) fn send(
             edit(row);
         })?;
     }
-    Ok(count)
+    Ok(Sent { messages, full })
 }
 
 fn user(tx: &mut Tx<'_>, run: &RunRecord, key: [u8; 16], user: &str) -> Result<Box<RawValue>, Error> {

@@ -11,6 +11,7 @@ use crate::queue::Queues;
 use crate::store::record::{RecipientRecord, RecipientState};
 use crate::store::{Snapshot, Tx};
 
+use super::resend::Sent;
 use super::{Error, control, ledger, resend};
 
 /// One step resolves at most this many recipients.
@@ -84,10 +85,14 @@ pub async fn resolve(queues: &Queues, what: &Resolve, target: &str) -> Result<u6
         }
         let (keys, resolution, target, now) = (keys.to_vec(), what.resolution, target.to_owned(), queues.now());
         let step = move |tx: &mut Tx<'_>| match resolution {
-            Resolution::Sent => settle(tx, run, &keys, now.wall),
+            Resolution::Sent => settle(tx, run, &keys, now.wall).map(|messages| Sent { messages, full: None }),
             Resolution::Resend => resend(tx, run, &keys, &target, now),
         };
-        resolved += queues.store().write(step).await?;
+        let step = queues.store().write(step).await?;
+        resolved += step.messages;
+        if let Some(full) = step.full {
+            return Err(full.into());
+        }
     }
     Ok(resolved)
 }
@@ -109,7 +114,7 @@ fn settle(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], now: Timestamp) -> Resul
 }
 
 /// Sends the messages of those recipients again.
-fn resend(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], target: &str, now: Now) -> Result<u64, Error> {
+fn resend(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], target: &str, now: Now) -> Result<Sent, Error> {
     if let Some(state) = control::held(tx, run)? {
         return Err(Error::Held { run, state: state.name(), remedy: state.remedy(run) });
     }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Now, Timestamp};
 use crate::queue::{Send, admission, catalog, send};
 use crate::store::Tx;
-use crate::store::record::{FanOutProgress, RunRecord, RunTotals};
+use crate::store::record::{FanOutProgress, Guard, RunRecord, RunTotals};
 
-use super::Error;
+use super::{Error, control};
 
 /// The parameters of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Start {
     pub params: BTreeMap<String, String>,
     /// The tick, or the moment of a start by hand.
     pub scheduled_for: Timestamp,
+    /// The bounds of its number of users; `None` to send messages while users are fetched, however many they are.
+    pub guard: Option<Guard>,
 }
 
 /// The message that starts a run's fan-out.
@@ -59,6 +61,9 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
     tx.runs()?.insert(&id, &record)?;
     tx.run_keys()?.insert(&identity, &id)?;
     *tx.totals_mut(id)? = RunTotals::default();
+    if let Some(guard) = what.guard {
+        control::set_guard(tx, id, guard)?;
+    }
     Ok(id)
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::function::statement::UsersOptions;
+use crate::store::record::Guard;
 
 use super::rule::Rule;
 
@@ -22,6 +23,8 @@ pub struct Options {
     pub function: String,
     /// The run's identifying parameters, minijinja templates over `tick`.
     pub params: BTreeMap<String, String>,
+    /// The bounds of a run's number of users; `None` when messages are sent while users are fetched.
+    pub guard: Option<Guard>,
 }
 
 /// What happens with the ticks that came due while the daemon was down, stalled or its clock jumped.

@@ -167,6 +167,7 @@ fn fire(
         queue: queue.name.clone(),
         params,
         scheduled_for,
+        guard: options.guard,
     };
     match run::start(tx, &start, now) {
         Ok(run) => Ok(TickVerdict::Fired { run }),
@@ -232,6 +233,7 @@ pub fn start_by_hand(
         queue: fan_out_queue.to_owned(),
         params,
         scheduled_for: now.wall,
+        guard: options.guard,
     };
     Ok(run::start(tx, &start, now)?)
 }

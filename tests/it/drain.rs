@@ -71,6 +71,7 @@ async fn a_term_ends_a_fan_out_at_once_while_a_page_is_on_its_way_and_while_it_w
     let mut harness = Harness::set(options, sink::Options::default()).await;
     harness.set_key("DAEMON__DRAIN", "60s");
     harness.set_key("QUEUES__STATEMENTS__MAX_MESSAGES", 50);
+    harness.set_key("SCHEDULES__MONTHLY_STATEMENTS__GUARD", "off");
     harness.bank.set(bank::Route::Account, bank::Behaviour::Silent);
     harness.bank.set(bank::Route::Users, bank::Behaviour::Silent);
     let stop = async |harness: &Harness, child: Child, run| {

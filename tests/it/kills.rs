@@ -96,6 +96,15 @@ async fn no_kill_loses_a_user_or_mails_one_twice_and_the_sink_has_those_that_are
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_kill_during_a_fan_out_loses_or_doubles_a_message() {
+    kill_a_fan_out("off").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_kill_during_a_guarded_fan_out_sends_a_message_early_loses_or_doubles_one() {
+    kill_a_fan_out("on").await;
+}
+
+async fn kill_a_fan_out(guard: &str) {
     let (kills, users) = (size("NIGHTMAIL_KILLS", 4), size("NIGHTMAIL_KILL_USERS", 200));
     const LATENCY_MS: u64 = 40;
     const PAGE: u32 = 5;
@@ -104,6 +113,7 @@ async fn no_kill_during_a_fan_out_loses_or_doubles_a_message() {
     let mut harness = Harness::set(options, sink::Options::default()).await;
     // No message becomes visible to a worker: each stays where the fan-out put it.
     harness.set_key("QUEUES__STATEMENTS__DELAY", "15m");
+    harness.set_key("SCHEDULES__MONTHLY_STATEMENTS__GUARD", guard);
     let run = start_run(&harness).await;
     let mut spread = Spread::new(kills);
     let mut fetched = 0;
@@ -112,7 +122,8 @@ async fn no_kill_during_a_fan_out_loses_or_doubles_a_message() {
         spread.live_and_die(&harness, pages_left * LATENCY_MS).await;
         let queues = harness.queues();
         let report = assert_recounted(&queues, run);
-        assert_eq!(messages(&queues, "statements").len() as u64, report.fetched, "a message for each row");
+        let sent = if guard == "on" { 0 } else { report.fetched };
+        assert_eq!(messages(&queues, "statements").len() as u64, sent, "a message for each row, or none yet");
         fetched = report.fetched;
     }
 
@@ -126,6 +137,10 @@ async fn no_kill_during_a_fan_out_loses_or_doubles_a_message() {
     })
     .await;
     assert_eq!((report.fetched, report.open, report.repeated), (u64::from(users), u64::from(users), 0));
+    until("all messages", async || {
+        (child.operator.queue("statements").await.total() >= u64::from(users)).then_some(())
+    })
+    .await;
     assert!(child.terminate(Duration::from_secs(30)).await.success());
     let queues = harness.queues();
     assert_recounted(&queues, run);

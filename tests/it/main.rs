@@ -62,6 +62,9 @@ mod retention;
 mod run_control;
 #[cfg(feature = "demo")]
 #[cfg(test)]
+mod run_guard;
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod run_report;
 #[cfg(test)]
 mod schedule;

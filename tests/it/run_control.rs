@@ -73,6 +73,7 @@ impl World {
             queue: "fan-out".into(),
             params: BTreeMap::from([("period".into(), period.into())]),
             scheduled_for: START,
+            guard: None,
         };
         let now = self.queues().now();
         self.queues().store().write(move |tx| run::start(tx, &start, now)).await

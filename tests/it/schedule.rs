@@ -31,6 +31,7 @@ fn schedule(cron: &str, misfire: Misfire, grace: Duration) -> Options {
         grace,
         function: "fan-out".into(),
         params: BTreeMap::from([("hour".into(), "{{ tick.scheduled_for }}".into())]),
+        guard: None,
     }
 }
 

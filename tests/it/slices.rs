@@ -17,7 +17,7 @@ use nightmail::schedule::FanOutOptions;
 use nightmail::schedule::fan_out::Error;
 use nightmail::schedule::fan_out::page::PreparedPage;
 use nightmail::schedule::fan_out::slice::{self, Slice, SliceEnd};
-use nightmail::store::record::RunRecord;
+use nightmail::store::record::{Guard, RunRecord};
 use nightmail::store::{self, Store, Tx};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -32,14 +32,20 @@ pub(crate) async fn make_queues(queues: &Queues, users: Options, letters: Option
     queues.ensure("users", &users).await.unwrap();
 }
 
-/// Starts a run and returns its record.
+/// Starts a run without a guard and returns its record.
 pub(crate) async fn start_run(world: &World, period: &str) -> RunRecord {
+    start_guarded(world, period, None).await
+}
+
+/// Starts a run and returns its record.
+pub(crate) async fn start_guarded(world: &World, period: &str, guard: Option<Guard>) -> RunRecord {
     let start = Start {
         schedule: "monthly".into(),
         function: "fan-out".into(),
         queue: "own".into(),
         params: BTreeMap::from([("period".into(), period.into())]),
         scheduled_for: world.now().wall,
+        guard,
     };
     let now = world.now();
     let step = move |tx: &mut Tx<'_>| run::start(tx, &start, now);
@@ -117,7 +123,7 @@ async fn commit(world: &World, mut run: RunRecord, page: Page) -> (RunRecord, Sl
 }
 
 /// Commits a whole page and returns the run.
-async fn commit_whole(world: &World, run: RunRecord, page: Page) -> RunRecord {
+pub(crate) async fn commit_whole(world: &World, run: RunRecord, page: Page) -> RunRecord {
     let (run, end) = commit(world, run, page).await;
     assert_eq!(end, SliceEnd::Page);
     run
@@ -356,6 +362,7 @@ async fn a_fan_out_that_dies_gives_its_run_a_state_with_the_letter_until_it_is_r
         queue: "own".into(),
         params: BTreeMap::new(),
         scheduled_for: Timestamp::ZERO,
+        guard: None,
     };
     let now = queues.now();
     let id = queues.store().write::<_, run::Error, _>(move |tx| run::start(tx, &start, now)).await.unwrap();

@@ -70,6 +70,7 @@ async fn a_message_that_kills_the_daemon_dies_after_max_receive_count_crashes_al
     let child = harness.child().await;
     let run = child.operator.start().await;
     until("all users", async || child.operator.report(run).await.fetched_at).await;
+    until("work", async || (child.operator.queue("statements").await.in_flight > 0).then_some(())).await;
     let mut crashes = 0;
     let mut child = Some(child);
     let mut seen = 0;

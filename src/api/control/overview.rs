@@ -98,7 +98,18 @@ impl Overview {
             let open = units::count(run.open, "recipient");
             format!("run {} is stopped with {open} open: {}", run.id, run.state.remedy(run.id))
         });
-        away.chain(low).chain(late).chain(paused).chain(stopped).chain(letters).chain(unknown).collect()
+        let unreleased = self.runs.iter().filter_map(|run| {
+            let because = run.held_because.as_ref()?;
+            Some(format!("run {} is {}: {because}: {}", run.id, run.state.name(), run.state.remedy(run.id)))
+        });
+        away.chain(low)
+            .chain(late)
+            .chain(unreleased)
+            .chain(paused)
+            .chain(stopped)
+            .chain(letters)
+            .chain(unknown)
+            .collect()
     }
 
     /// The dead-letter queues that hold letters.

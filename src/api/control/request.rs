@@ -102,7 +102,7 @@ pub enum Request {
         /// Identifying parameters; those not given are evaluated as for a tick at this moment.
         params: BTreeMap<String, String>,
     },
-    /// Stop, resume or abandon a run.
+    /// Stop, resume, release or abandon a run.
     DecideRun {
         /// Its number.
         id: u64,
@@ -244,6 +244,7 @@ impl Request {
             Self::StartRun { .. } => "run start",
             Self::DecideRun { decision: Decision::Stop, .. } => "run stop",
             Self::DecideRun { decision: Decision::Resume, .. } => "run resume",
+            Self::DecideRun { decision: Decision::Release, .. } => "run release",
             Self::DecideRun { decision: Decision::Abandon, .. } => "run abandon",
             Self::Runs { .. } => "run list",
             Self::Run { .. } => "run show",

@@ -12,7 +12,7 @@ use crate::store::{self, Snapshot};
 use super::super::Error;
 use super::TOPIC;
 use super::recall::{self, Recalled};
-use super::send::{self, Sent};
+use super::send::{self, Cursor, Sent};
 
 /// After this what is in work, or has no room, is looked at again; twice as late each time, up to the latter.
 const LOOK_FIRST: Duration = Duration::from_millis(100);
@@ -29,53 +29,81 @@ pub async fn work_off(
     shutdown: CancellationToken,
 ) -> Result<(), store::Error> {
     let mut changed = queues.store().subscribe(TOPIC);
-    let mut worker = Worker { queues, targets, told: BTreeSet::new() };
+    let mut worker = Worker { queues, targets, cursors: BTreeMap::new(), told: BTreeSet::new() };
     let mut look = LOOK_FIRST;
     loop {
         changed.mark_unchanged();
-        let is_done = tokio::select! {
+        let round = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            done = worker.round() => done?,
+            round = worker.round() => round?,
         };
+        if round.has_sent {
+            look = LOOK_FIRST;
+        }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             _ = changed.changed() => look = LOOK_FIRST,
-            () = tokio::time::sleep(look), if !is_done => look = (look * 2).min(LOOK_MAX),
+            () = tokio::time::sleep(look), if !round.is_done => look = (look * 2).min(LOOK_MAX),
         }
     }
+}
+
+/// What a look at all runs came to.
+struct Round {
+    /// Nothing is left to do.
+    is_done: bool,
+    /// Messages were sent: there may be room for more soon.
+    has_sent: bool,
 }
 
 struct Worker {
     queues: Queues,
     targets: BTreeMap<String, String>,
-    /// The runs of which it was told that they cannot go on, each with the reason.
+    /// How far the messages of runs are sent that go on. A run has one from its first step to its last.
+    cursors: BTreeMap<u64, Cursor>,
+    /// The runs of which it was told that they do not go on now, each with the reason.
     told: BTreeSet<(u64, String)>,
 }
 
 impl Worker {
-    /// Looks once at each run that has something left to do; returns whether nothing is left.
-    async fn round(&mut self) -> Result<bool, store::Error> {
-        let mut is_done = true;
-        for (run, control) in self.queues.store().read(left).await? {
-            is_done &= match control.hold {
-                RunHold::None => self.send(run, &control).await?,
+    /// Looks once at each run that has something left to do.
+    async fn round(&mut self) -> Result<Round, store::Error> {
+        let mut round = Round { is_done: true, has_sent: false };
+        let left = self.queues.store().read(left).await?;
+        self.cursors.retain(|run, _| left.iter().any(|(left, _)| left == run));
+        for (run, control) in left {
+            round.is_done &= match control.hold {
+                RunHold::None => {
+                    let mut cursor = self.cursors.remove(&run).filter(|cursor| cursor.belongs_to(&control));
+                    let cursor = cursor.get_or_insert_with(|| Cursor::new(&control));
+                    let before = cursor.sent;
+                    let is_done = self.send(run, cursor).await?;
+                    round.has_sent |= cursor.sent > before;
+                    self.cursors.insert(run, *cursor);
+                    is_done
+                }
                 _ => recall::recall(&self.queues, run, &control).await? == Recalled::All,
             };
         }
-        Ok(is_done)
+        Ok(round)
     }
 
     /// Sends what is not sent; returns whether all is.
-    async fn send(&mut self, run: u64, control: &RunControl) -> Result<bool, store::Error> {
+    async fn send(&mut self, run: u64, cursor: &mut Cursor) -> Result<bool, store::Error> {
         let read = move |snapshot: &Snapshot| snapshot.runs()?.get(&run);
         let Some(record) = self.queues.store().read::<_, store::Error, _>(read).await? else { return Ok(true) };
         let sent = match self.targets.get(&record.function) {
-            Some(target) => send::send(&self.queues, run, control, target).await,
+            Some(target) => send::send(&self.queues, run, cursor, target).await,
             None => Err(Error::NoTarget { run, function: record.function }),
         };
         let why = match sent {
             Ok(Sent::All) => return Ok(true),
-            Ok(Sent::Blocked(why)) => why,
+            Ok(Sent::Blocked(why)) => {
+                if self.told.insert((run, why.clone())) {
+                    tracing::info!(run, "messages of open recipients wait for room: {why}");
+                }
+                return Ok(false);
+            }
             Err(Error::Store(error)) => return Err(error),
             Err(error) => error.to_string(),
         };

@@ -7,7 +7,7 @@ use crate::store::record::{RunControl, RunHold};
 use crate::store::{self, Tx};
 
 use super::super::Error;
-use super::{RunState, TOPIC};
+use super::{RunState, TOPIC, guard};
 
 /// What to do with a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub enum Decision {
     Stop,
     /// Let it go on where it was.
     Resume,
+    /// Send its messages although the number of its users is out of bounds.
+    Release,
     /// End it for good: what is open is withdrawn, and so are its dead letters.
     Abandon,
 }
@@ -27,14 +29,19 @@ impl Decision {
         match self {
             Self::Stop => "stopped",
             Self::Resume => "resumed",
+            Self::Release => "released",
             Self::Abandon => "abandoned",
         }
     }
 
     const fn is_allowed(self, state: RunState) -> bool {
         match self {
-            Self::Stop => !matches!(state, RunState::Complete | RunState::Stopped | RunState::Abandoned),
+            Self::Stop => !matches!(
+                state,
+                RunState::AwaitingRelease | RunState::Complete | RunState::Stopped | RunState::Abandoned
+            ),
             Self::Resume => matches!(state, RunState::Stopped),
+            Self::Release => matches!(state, RunState::AwaitingRelease),
             Self::Abandon => !matches!(state, RunState::Complete | RunState::Abandoned),
         }
     }
@@ -57,11 +64,21 @@ pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> 
     let control = match decision {
         Decision::Stop => RunControl { hold: RunHold::Stopped { at: now }, has_queued: true, ..decided },
         Decision::Abandon => {
-            RunControl { hold: RunHold::Abandoned { at: now }, has_queued: true, has_unsent: false, ..decided }
+            let hold = RunHold::Abandoned { at: now };
+            RunControl { hold, has_queued: true, has_unsent: false, guard: None, ..decided }
         }
-        Decision::Resume => RunControl { hold: RunHold::None, has_queued: false, has_unsent: true, ..decided },
+        // Whether its messages may be sent is for its guard to say.
+        Decision::Resume if control.guard.is_some() => {
+            RunControl { hold: RunHold::Fetching, has_queued: false, ..decided }
+        }
+        Decision::Resume | Decision::Release => {
+            RunControl { hold: RunHold::None, has_queued: false, has_unsent: true, ..decided }
+        }
     };
     save(tx, run, &control)?;
+    if decision == Decision::Release {
+        guard::let_go(tx, &record)?;
+    }
     tx.signal(TOPIC);
     Ok(())
 }

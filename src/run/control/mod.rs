@@ -1,17 +1,21 @@
-//! What operators decide about a run: stop, resume, abandon.
+//! What is decided about a run: by operators, who stop, resume, release and abandon it, and by its guard.
 //!
 //! `decide` is the decision, one small commit that counts at once: from then on no message of the run is received, no mail
 //! of it is permitted and its fan-out commits nothing. `background` does the rest in slices, over restarts too: `recall`
-//! takes messages out of the queues, `send` makes them again. `state` is the state of a run in one word.
+//! takes messages out of the queues, `send` makes them. `guard` lets a run go once its users are fetched, or has it wait.
+//! `state` is the state of a run in one word.
 
 mod background;
 mod decide;
+mod guard;
 mod recall;
 mod send;
 mod state;
 
 pub use background::work_off;
 pub use decide::{Decision, decide};
+pub(super) use guard::set as set_guard;
+pub use guard::{fetched, is_guarded};
 pub use state::{RunState, held};
 pub(super) use state::{hold, is_going_on};
 

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use crate::base::Now;
-use crate::queue::{self, Queues};
+use crate::queue::Queues;
 use crate::store::record::{RecipientRecord, RecipientState, RunControl, RunHold};
 use crate::store::{Snapshot, Tx};
 
@@ -15,6 +15,27 @@ use super::decide::{save, unchanged};
 /// One step sends at most this many messages; each has about six rows.
 const STEP_MAX: usize = 80;
 
+/// How far the messages of one run are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// The decision that it belongs to: another one may have taken messages back.
+    decision: u64,
+    /// Recipients before this one have their messages.
+    from: [u8; 16],
+    /// Messages sent so far.
+    pub(super) sent: u64,
+}
+
+impl Cursor {
+    pub(super) const fn new(control: &RunControl) -> Self {
+        Self { decision: control.decision, from: [0; 16], sent: 0 }
+    }
+
+    pub(super) const fn belongs_to(&self, control: &RunControl) -> bool {
+        self.decision == control.decision
+    }
+}
+
 /// What a look through the recipients came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -24,38 +45,31 @@ pub(super) enum Sent {
     Blocked(String),
 }
 
-/// Sends the messages of the run's open recipients, unless something else is decided meanwhile.
+/// Sends the messages of the run's open recipients from the cursor on, unless something else is decided meanwhile.
 ///
 /// # Errors
 /// A user record is damaged, the queue is not there, or the store failed.
-pub(super) async fn send(queues: &Queues, run: u64, control: &RunControl, target: &str) -> Result<Sent, Error> {
-    let (mut from, mut sent) = (Some([0; 16]), 0_u64);
-    let decision = control.decision;
-    while let Some(start) = from {
+pub(super) async fn send(queues: &Queues, run: u64, cursor: &mut Cursor, target: &str) -> Result<Sent, Error> {
+    let decision = cursor.decision;
+    loop {
+        let start = cursor.from;
         let find = move |snapshot: &Snapshot| unsent(snapshot, run, start);
         let (keys, next) = queues.store().read::<_, Error, _>(find).await?;
-        let full = match queues.space().admit(target) {
-            Ok(()) => {
-                let (target, now) = (target.to_owned(), queues.now());
-                let step = move |tx: &mut Tx<'_>| some(tx, (run, decision), &keys, &target, now);
-                match queues.store().write(step).await {
-                    Ok(Some(count)) => {
-                        (sent, from) = (sent + count, next);
-                        None
-                    }
-                    Ok(None) => return Ok(Sent::All),
-                    Err(Error::Queue(full @ queue::Error::Full { .. })) => Some(full),
-                    Err(error) => return Err(error),
-                }
-            }
-            Err(full) => Some(full),
-        };
-        if let Some(full) = full {
+        if let Err(full) = queues.space().admit(target) {
             return Ok(Sent::Blocked(full.to_string()));
         }
+        let (target, now) = (target.to_owned(), queues.now());
+        let step = move |tx: &mut Tx<'_>| some(tx, (run, decision), &keys, &target, now);
+        let Some(step) = queues.store().write(step).await? else { return Ok(Sent::All) };
+        cursor.sent += step.messages;
+        if let Some(full) = step.full {
+            return Ok(Sent::Blocked(full.to_string()));
+        }
+        let Some(next) = next else { break };
+        cursor.from = next;
         tokio::time::sleep(REST).await;
     }
-    tracing::info!(run, messages = sent, "the run goes on: the messages of its open recipients are queued");
+    tracing::info!(run, messages = cursor.sent, "the messages of the run's open recipients are queued");
     let step = move |tx: &mut Tx<'_>| match unchanged(tx, run, decision)? {
         Some(control) => Ok(save(tx, run, &RunControl { has_unsent: false, ..control })?),
         None => Ok(()),
@@ -64,14 +78,14 @@ pub(super) async fn send(queues: &Queues, run: u64, control: &RunControl, target
     Ok(Sent::All)
 }
 
-/// Sends the messages of those recipients; `None` when something else was decided meanwhile.
+/// Sends the messages of those recipients, as far as there is room; `None` when something else was decided meanwhile.
 fn some(
     tx: &mut Tx<'_>,
     (run, decision): (u64, u64),
     keys: &[[u8; 16]],
     target: &str,
     now: Now,
-) -> Result<Option<u64>, Error> {
+) -> Result<Option<resend::Sent>, Error> {
     if unchanged(tx, run, decision)?.is_none_or(|control| control.hold != RunHold::None) {
         return Ok(None);
     }

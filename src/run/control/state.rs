@@ -15,6 +15,8 @@ pub enum RunState {
     Fetching,
     /// The fan-out's message is a dead letter: no more users are fetched until it is redriven.
     FetchDead,
+    /// All users are fetched, and their number is out of bounds: nothing is sent before an operator releases the run.
+    AwaitingRelease,
     /// All users are fetched, and some recipients' messages have not ended.
     Sending,
     /// Every recipient's message has ended, none of them in a dead-letter queue.
@@ -34,6 +36,7 @@ impl RunState {
             Self::Waiting => "waiting",
             Self::Fetching => "fetching",
             Self::FetchDead => "fetch-dead",
+            Self::AwaitingRelease => "awaiting-release",
             Self::Sending => "sending",
             Self::Complete => "complete",
             Self::CompleteWithLetters => "complete-with-letters",
@@ -61,7 +64,8 @@ impl RunState {
     /// The state of a run that may not go on.
     const fn of_hold(hold: &RunHold) -> Option<Self> {
         match hold {
-            RunHold::None => None,
+            RunHold::None | RunHold::Fetching => None,
+            RunHold::AwaitingRelease { .. } => Some(Self::AwaitingRelease),
             RunHold::Stopped { .. } => Some(Self::Stopped),
             RunHold::Abandoned { .. } => Some(Self::Abandoned),
         }
@@ -72,6 +76,9 @@ impl RunState {
         match self {
             Self::Waiting | Self::Fetching | Self::FetchDead | Self::Sending => {
                 format!("see `nightmail run show {run}`; `nightmail run stop {run}` stops it")
+            }
+            Self::AwaitingRelease => {
+                format!("`nightmail run release {run}` sends its messages, `nightmail run abandon {run}` ends it")
             }
             Self::Complete | Self::CompleteWithLetters => format!("see `nightmail run show {run}`"),
             Self::Stopped => format!("`nightmail run resume {run}` goes on, `nightmail run abandon {run}` ends it"),
@@ -88,7 +95,7 @@ pub(in crate::run) fn hold(tx: &mut Tx<'_>, run: u64) -> Result<RunHold, store::
     Ok(tx.run_controls()?.get(&run)?.map(|control| control.hold).unwrap_or_default())
 }
 
-/// The state of the run, when it may not go on.
+/// The state of the run, when neither its fetch nor its mails may go on.
 ///
 /// # Errors
 /// A storage fault.

@@ -19,7 +19,7 @@ use crate::base::outcome::{self, DeliveryProof};
 use crate::base::{Failure, Timestamp};
 use crate::function::{Effects, Intent, Permission};
 use crate::queue::{ReceiptHandle, Received, settle};
-use crate::store::record::{IntentRecord, RecipientState, SuppressionRecord, UserText};
+use crate::store::record::{IntentRecord, RecipientState, RunHold, SuppressionRecord, UserText};
 use crate::store::{self, Tx};
 
 use super::control;
@@ -181,7 +181,7 @@ fn permit(
     if ledger::is_settled(&entry.state) {
         return Ok(Permission::Duplicate);
     }
-    if control::held(tx, key.run)?.is_some() {
+    if control::hold(tx, key.run)? != RunHold::None {
         return Ok(Permission::Held);
     }
     if let Some(other) = tx.intents()?.get(&key.intent())?.filter(|other| other.lease != handle.lease) {

@@ -1,10 +1,12 @@
-//! One slice of a page: admission, messages, ledger rows, letters and the new position are one commit.
+//! One slice of a page: admission, messages, ledger rows, letters and the new position are one commit. So is, with the last
+//! one, what the run's guard says.
 
 use serde_json::value::RawValue;
 
 use crate::base::Now;
 use crate::queue::settle::Ended;
 use crate::queue::{self, Admission, LetterAdmission, catalog, send};
+use crate::run::control;
 use crate::run::ledger::{self, Ledger, Recipient};
 use crate::store::Tx;
 use crate::store::record::{FanOutProgress, RunRecord};
@@ -58,7 +60,9 @@ pub fn commit(
     let is_here = |stored: &RunRecord| place(&stored.fan_out) == place(&run.fan_out);
     let mut run = tx.runs()?.get(&run.id)?.filter(is_here).ok_or(Error::Overtaken)?;
     let (target, own) = (catalog::find(tx, &options.target)?, catalog::find(tx, &options.queue)?);
-    let mut admissions = (Admission::to(tx, &target)?, LetterAdmission::to(tx, &own)?);
+    // A guarded run's users get their messages once all are fetched: until then the queue needs no room for them.
+    let users = if control::is_guarded(tx, run.id)? { None } else { Some(Admission::to(tx, &target)?) };
+    let mut admissions = (users, LetterAdmission::to(tx, &own)?);
     let (mut admitted, mut repeated, mut next) = (Vec::new(), 0, from);
     for record in page.records[from..].iter().take(RECORDS_MAX) {
         let row = tx.recipients()?.get(&(run.id, record.key))?;
@@ -85,6 +89,9 @@ pub fn commit(
     if run.fan_out != before {
         tx.runs()?.insert(&run.id, &run)?;
     }
+    if run.fan_out.finished_at.is_some() {
+        control::fetched(tx, &run, now.wall)?;
+    }
     Ok(Slice { run, repeated, end })
 }
 
@@ -99,21 +106,22 @@ fn recipient(record: &PreparedRecord, page: u32) -> Recipient<'_> {
     Recipient { key: record.key, user, address, account, page, record: None, body: 0 }
 }
 
-/// The right to send one record's message.
+/// The right to send one record's message; of a user of a guarded run, none is sent yet.
 enum Right<'p, 'q> {
-    User(queue::Admitted<'q>, &'p RawValue),
+    User(Option<queue::Admitted<'q>>, &'p RawValue),
     Letter(queue::AdmittedLetter<'q>, &'p crate::base::Failure),
 }
 
 fn admit<'p, 'q>(
     tx: &mut Tx<'_>,
-    (users, letters): &mut (Admission<'q>, LetterAdmission<'q>),
+    (users, letters): &mut (Option<Admission<'q>>, LetterAdmission<'q>),
     record: &'p PreparedRecord,
     now: Now,
 ) -> Result<Right<'p, 'q>, queue::Error> {
     match &record.message {
         PreparedMessage::User(message, text) => {
-            users.admit(tx, message.clone(), now).map(|message| Right::User(message, text))
+            let admitted = users.as_mut().map(|users| users.admit(tx, message.clone(), now)).transpose()?;
+            Ok(Right::User(admitted, text))
         }
         PreparedMessage::Letter(letter, why) => {
             letters.admit(tx, letter.clone(), now).map(|letter| Right::Letter(letter, why))
@@ -133,7 +141,10 @@ impl Right<'_, '_> {
     ) -> Result<(), Error> {
         match self {
             Self::User(message, text) => {
-                let body = send::send(tx, message, now)?.sequence;
+                let body = match message {
+                    Some(message) => send::send(tx, message, now)?.sequence,
+                    None => 0,
+                };
                 ledger::add(tx, run, Recipient { record: Some(text.get()), body, ..recipient }, now.wall)?;
             }
             Self::Letter(letter, why) => {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{MessageId, Timestamp};
 
-use super::postcard::postcard_records;
+use super::Record;
+use super::postcard::{decode, encode, postcard_records};
 
 /// What happened to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -13,6 +14,8 @@ pub enum EventKind {
     FirstDeath,
     /// All users are fetched, and every recipient has an end.
     End,
+    /// Its number of users is out of bounds, and nothing is sent before an operator decides.
+    AwaitingRelease,
 }
 
 /// Something that happened to a run and is owed to somebody. The row is written with what it announces and goes when nobody
@@ -46,13 +49,42 @@ pub struct Owed {
     pub next_at: Timestamp,
 }
 
-/// What was announced of a run.
+/// What was announced of a run. A change of its fields raises `ANNOUNCED_VERSION`, describes the bytes in `docs/format.md`
+/// and keeps the old version readable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
     /// Its first death.
     pub first_death: bool,
     /// The mails that were sent at its end; `None` before, and once a redrive or a resolution has opened it again.
     pub end: Option<u64>,
+    /// Since when it awaits its release, once that was announced.
+    pub held: Option<Timestamp>,
 }
 
-postcard_records!(1: EventRecord, Announced);
+postcard_records!(1: EventRecord);
+
+const ANNOUNCED_VERSION: u8 = 2;
+
+/// The record of version 1: no run held itself.
+#[derive(Deserialize)]
+struct Announced1 {
+    first_death: bool,
+    end: Option<u64>,
+}
+
+impl Record for Announced {
+    fn encode(&self) -> Vec<u8> {
+        encode(ANNOUNCED_VERSION, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.first() {
+            Some(1) => decode::<Announced1>(1, bytes).map(|Announced1 { first_death, end }| Self {
+                first_death,
+                end,
+                held: None,
+            }),
+            _ => decode(ANNOUNCED_VERSION, bytes),
+        }
+    }
+}

@@ -1,13 +1,17 @@
-//! The record of what operators decided about a run.
+//! The record of what is decided about a run.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::Timestamp;
 
-use super::postcard::postcard_records;
+use super::Record;
+use super::postcard::{decode, encode};
 
-/// What operators decided about a run. Read at each receive of the run's messages, so it is small and stands beside the
-/// run's own row; most runs have none.
+/// What is decided about a run, by operators and by its guard. Read at each receive of the run's messages, so it is small
+/// and stands beside the run's own row; most runs have none.
+///
+/// A change of its fields raises `VERSION`, describes the bytes in `docs/format.md` and keeps the old version readable; new
+/// variants of [`RunHold`] come last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunControl {
     /// Why no mail of the run may begin.
@@ -18,8 +22,19 @@ pub struct RunControl {
     /// removed once a look through all queues has found none.
     pub has_queued: bool,
     /// Whether open recipients may be without a message although the run is not held. Set by a resumption; removed once a
-    /// look through all recipients has found none.
+    /// look through all recipients has found none. Set, too, when all users of a guarded run are fetched.
     pub has_unsent: bool,
+    /// The bounds within which the number of users must lie. Set when the run starts, gone once all users are fetched.
+    pub guard: Option<Guard>,
+}
+
+/// The bounds of a run's guard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// The least number of users.
+    pub users_min: u64,
+    /// By how much it may differ from the schedule's previous run, in hundredths of a percent of that; `None` for any.
+    pub deviation: Option<u32>,
 }
 
 /// Why no mail of a run may begin.
@@ -38,6 +53,44 @@ pub enum RunHold {
         /// When.
         at: Timestamp,
     },
+    /// Its guard decides once all users are fetched.
+    Fetching,
+    /// The number of its users is out of bounds; an operator decides.
+    AwaitingRelease {
+        /// Since when.
+        at: Timestamp,
+        /// Which bound, in words.
+        reason: String,
+    },
 }
 
-postcard_records!(1: RunControl);
+const VERSION: u8 = 2;
+
+/// The record of version 1: there were no guards.
+#[derive(Deserialize)]
+struct RunControl1 {
+    hold: RunHold,
+    decision: u64,
+    has_queued: bool,
+    has_unsent: bool,
+}
+
+impl From<RunControl1> for RunControl {
+    fn from(old: RunControl1) -> Self {
+        let RunControl1 { hold, decision, has_queued, has_unsent } = old;
+        Self { hold, decision, has_queued, has_unsent, guard: None }
+    }
+}
+
+impl Record for RunControl {
+    fn encode(&self) -> Vec<u8> {
+        encode(VERSION, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.first() {
+            Some(1) => decode::<RunControl1>(1, bytes).map(Self::from),
+            _ => decode(VERSION, bytes),
+        }
+    }
+}

@@ -66,6 +66,7 @@ impl Rig {
             queue: "own".into(),
             params: BTreeMap::new(),
             scheduled_for: queues.now().wall,
+            guard: None,
         };
         let now = queues.now();
         let run = queues.store().write::<_, run::Error, _>(move |tx: &mut Tx<'_>| run::start(tx, &start, now));

@@ -118,6 +118,8 @@ fn verdict(out: &mut impl Write, run: &Report, checked: &Checked) -> io::Result<
         ("bad", "The books do not balance: see below.".to_owned())
     } else if run.fetch_death.is_some() {
         ("bad", "Fetching the users stopped: recipients are missing from this run.".to_owned())
+    } else if let Some(because) = &run.held_because {
+        ("bad", format!("Nothing is sent before this run is released: {}.", Text(because)))
     } else if !run.is_complete() {
         ("", format!("The run is going on: {} not ended.", plural(run.open, "recipient has", "recipients have")))
     } else if attention > 0 {

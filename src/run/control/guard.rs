@@ -1,0 +1,116 @@
+//! The guard of a run: before anything of it is sent, the number of its users is compared with what it may be.
+//!
+//! The bounds are fixed when the run starts. They are looked at in the commit that ends the fetch; within them the run is
+//! let go, otherwise it awaits its release.
+
+use crate::base::{Timestamp, units};
+use crate::store::record::{Guard, RunControl, RunHold, RunRecord};
+use crate::store::{self, Tx};
+
+use super::TOPIC;
+use super::decide::save;
+
+/// When it is not on record which run was let go last, at most this many earlier ones are looked at.
+const EARLIER_LOOKED_AT: usize = 400;
+/// One hundred percent, in the unit of shares.
+const WHOLE: u64 = 10_000;
+
+/// Sets the guard of a run that starts.
+///
+/// # Errors
+/// A storage fault.
+pub(in crate::run) fn set(tx: &mut Tx<'_>, run: u64, guard: Guard) -> Result<(), store::Error> {
+    let decision = tx.fresh_id()?;
+    save(tx, run, &RunControl { hold: RunHold::Fetching, decision, guard: Some(guard), ..RunControl::default() })
+}
+
+/// Whether the run's recipients get no messages before all of its users are fetched.
+///
+/// # Errors
+/// A storage fault.
+pub fn is_guarded(tx: &mut Tx<'_>, run: u64) -> Result<bool, store::Error> {
+    Ok(super::state::hold(tx, run)? == RunHold::Fetching)
+}
+
+/// Lets a run go whose users are all fetched, or has it wait for its release. Belongs into the commit that ends the fetch.
+///
+/// # Errors
+/// A storage fault.
+pub fn fetched(tx: &mut Tx<'_>, run: &RunRecord, now: Timestamp) -> Result<(), store::Error> {
+    let control = tx.run_controls()?.get(&run.id)?.unwrap_or_default();
+    if let Some(guard) = control.guard {
+        if let Some(reason) = out_of_bounds(tx, run, guard)? {
+            let hold = RunHold::AwaitingRelease { at: now, reason };
+            return save(tx, run.id, &RunControl { hold, guard: None, ..control });
+        }
+        save(tx, run.id, &RunControl { hold: RunHold::None, has_unsent: true, guard: None, ..control })?;
+        tx.signal(TOPIC);
+    }
+    let_go(tx, run)
+}
+
+/// Records that this run is what the schedule's next one is compared with.
+///
+/// # Errors
+/// A storage fault.
+pub(super) fn let_go(tx: &mut Tx<'_>, run: &RunRecord) -> Result<(), store::Error> {
+    tx.meta()?.insert(&row(&run.schedule), &run.id)?;
+    Ok(())
+}
+
+/// The bounds that the number of the run's users is out of, in words.
+fn out_of_bounds(tx: &mut Tx<'_>, run: &RunRecord, guard: Guard) -> Result<Option<String>, store::Error> {
+    let users = tx.totals_of(run.id)?.fetched;
+    let mut reasons = Vec::new();
+    if users < guard.users_min {
+        reasons.push(format!("users.min is {}", guard.users_min));
+    }
+    if let Some(deviation) = guard.deviation {
+        reasons.extend(previous(tx, run)?.and_then(|previous| deviates(users, previous, deviation.into())));
+    }
+    let fetched = units::count(users, "user");
+    Ok((!reasons.is_empty()).then(|| format!("{fetched} fetched, but {}", reasons.join(", and "))))
+}
+
+/// How the number of users differs from the previous run's, when that is by more than it may.
+fn deviates(users: u64, (run, before): (u64, u64), deviation: u64) -> Option<String> {
+    let difference = users.abs_diff(before);
+    let share = u128::from(difference) * u128::from(WHOLE);
+    if share <= u128::from(before) * u128::from(deviation) {
+        return None;
+    }
+    let direction = if users < before { "fewer" } else { "more" };
+    let (actual, allowed) = (share.checked_div(before.into()), units::show_share(deviation));
+    let actual = actual.and_then(|share| u64::try_from(share).ok()).map_or("any".into(), units::show_share);
+    Some(format!("run {run} had {before} ({actual} {direction}, users.deviation is {allowed})"))
+}
+
+/// The run that the schedule's runs are compared with, and the number of its users.
+fn previous(tx: &mut Tx<'_>, run: &RunRecord) -> Result<Option<(u64, u64)>, store::Error> {
+    let known = tx.meta()?.get(&row(&run.schedule))?.filter(|id| *id < run.id);
+    let id = match known {
+        Some(id) if !is_abandoned(tx, id)? => Some(id),
+        _ => search(tx, run)?,
+    };
+    id.map(|id| Ok((id, tx.totals_of(id)?.fetched))).transpose()
+}
+
+/// The newest earlier run of the schedule that was let go and not abandoned, as far as some of them tell.
+fn search(tx: &mut Tx<'_>, run: &RunRecord) -> Result<Option<u64>, store::Error> {
+    for (id, earlier) in tx.runs()?.newest(0..=run.id.saturating_sub(1), EARLIER_LOOKED_AT)? {
+        let is_one = earlier.schedule == run.schedule && earlier.fan_out.finished_at.is_some();
+        if is_one && super::state::hold(tx, id)? == RunHold::None {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+fn is_abandoned(tx: &mut Tx<'_>, run: u64) -> Result<bool, store::Error> {
+    Ok(matches!(super::state::hold(tx, run)?, RunHold::Abandoned { .. }))
+}
+
+/// The key in `meta` of the schedule's run that was let go last.
+fn row(schedule: &str) -> String {
+    format!("let-go {schedule}")
+}
