@@ -27,6 +27,7 @@ pub(crate) async fn commit(queues: &Queues, users: u64) -> anyhow::Result<()> {
         params: BTreeMap::from([("period".into(), "2026-10".into())]),
         scheduled_for: now.wall,
         guard: None,
+        brake: None,
     };
     let id = queues.store().write::<_, run::Error, _>(move |tx| run::start(tx, &start, now)).await?;
     let snapshot = queues.store().snapshot()?;

@@ -30,7 +30,7 @@ pub(super) enum Command {
         /// The run
         run: u64,
     },
-    /// Let a stopped run go on where it was
+    /// Let a stopped or braked run go on where it was
     Resume {
         /// The run
         run: u64,
@@ -341,7 +341,7 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
     let mut out = format!("run {}: {} {}\n", report.id, report.schedule, params_text(report));
     out += &format!("  started   {}\n", report.started_at);
     let state = report.state.name();
-    let is_held = matches!(report.state, RunState::Stopped | RunState::AwaitingRelease);
+    let is_held = matches!(report.state, RunState::Stopped | RunState::AwaitingRelease | RunState::Braked);
     let needs_a_look = report.fetch_death.is_some() || is_held;
     let since = report.held_since.map(|since| format!(" since {since}")).unwrap_or_default();
     out += &format!("  state     {}{since}\n", if needs_a_look { output.bad(state) } else { state.into() });

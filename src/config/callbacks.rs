@@ -79,12 +79,15 @@ fn address(values: &mut Values<'_>, path: &str) -> Option<String> {
 }
 
 fn kinds(values: &mut Values<'_>, path: &str) -> Vec<EventKind> {
-    const KNOWN: [EventKind; 3] = [EventKind::FirstDeath, EventKind::AwaitingRelease, EventKind::End];
+    const KNOWN: [EventKind; 4] =
+        [EventKind::FirstDeath, EventKind::AwaitingRelease, EventKind::Braked, EventKind::End];
     let mut kinds = Vec::new();
     for word in values.lines(path) {
         match KNOWN.into_iter().find(|kind| events::name(*kind) == word) {
             Some(kind) => kinds.push(kind),
-            None => values.error(path, format!("must name first-death, awaiting-release or end (got {word:?})")),
+            None => {
+                values.error(path, format!("must name first-death, awaiting-release, braked or end (got {word:?})"))
+            }
         }
     }
     kinds

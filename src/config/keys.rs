@@ -69,6 +69,8 @@ pub(super) enum ValueType {
     Count(u64, u64),
     /// A percentage, or `"off"`.
     ShareOrOff,
+    /// A percentage of a number, or `"off"`.
+    BrakeOrOff,
     /// `true` or `false`.
     Flag,
     /// One of these words.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::keys::{Fallback, Key, Scope, ValueType};
 use super::schema::KEYS;
-use super::syntax::SHARE_MAX;
+use super::syntax::{BRAKE_OF_MAX, SHARE_MAX};
 use super::value_type::show_span;
 use crate::base::units::{show_share, show_size};
 
@@ -73,6 +73,7 @@ fn value_type(value_type: ValueType) -> (&'static str, String) {
         ValueType::Size(min, max) => ("size", format!("{} to {}", show_size(min), show_size(max))),
         ValueType::Count(min, max) => ("integer", format!("{min} to {max}")),
         ValueType::ShareOrOff => ("share", format!("0% to {}, or \"off\"", show_share(SHARE_MAX.into()))),
+        ValueType::BrakeOrOff => ("share of a number", format!("at most 100% of 1 to {BRAKE_OF_MAX}, or \"off\"")),
         ValueType::Choice(words) => ("word", words.join(", ")),
         ValueType::Flag => ("boolean", "true, false".into()),
         ValueType::Lines => ("array of strings", "one line each".into()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::queues::missing;
 use super::settings::{FunctionSettings, Kind};
-use super::syntax::placeholders;
+use super::syntax::{brake, placeholders};
 use super::values::Values;
 use crate::base::units;
 use crate::schedule::{self, Misfire, rule::Rule};
@@ -40,6 +40,7 @@ fn one(values: &mut Values<'_>, name: &str, functions: &[FunctionSettings]) -> O
         function: function.unwrap_or_default(),
         params,
         guard: guard(values, &at),
+        brake: brake(&values.text(&format!("{at}.brake"))),
     })
 }
 

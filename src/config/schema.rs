@@ -264,14 +264,16 @@ pub(super) const KEYS: &[Key] = &[
         "An identifying parameter of the run, e.g. period; a template over `tick`."),
     key("schedules.*.guard", All, ValueType::Choice(&["on", "off"]), Toml("\"on\""),
         "Whether a run sends its messages only when all users are fetched and their number is within the bounds of `users`; off sends them while users are fetched, however many they are."),
+    key("schedules.*.brake", All, ValueType::BrakeOrOff, Toml("\"off\""),
+        "Sending stops by itself when more than this share of so many recipients that end one after the other is dead or unknown, e.g. `\"2% of 500\"`."),
 
     key("schedules.*.users.min", All, ValueType::Count(1, 1_000_000_000), Toml("1"),
         "With fewer users a run awaits its release."),
     key("schedules.*.users.deviation", All, ValueType::ShareOrOff, Toml("\"10%\""),
         "When the number of users differs by more than this from the schedule's previous run, a run awaits its release."),
 
-    key("schedules.*.notify.on", All, ValueType::Lines, Toml("[\"first-death\", \"awaiting-release\", \"end\"]"),
-        "What is told about the schedule's runs: their first death, that one awaits its release, and their end."),
+    key("schedules.*.notify.on", All, ValueType::Lines, Toml("[\"first-death\", \"awaiting-release\", \"braked\", \"end\"]"),
+        "What is told about the schedule's runs: their first death, that one awaits its release or is braked, and their end."),
     key("schedules.*.notify.queue", All, ValueType::Name, Nothing,
         "The queue that gets a message for each event."),
     key("schedules.*.notify.url", All, ValueType::Url, Nothing,

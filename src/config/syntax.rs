@@ -5,9 +5,13 @@
 use crate::base::limit::QUEUE_NAME_CHARS_MAX;
 use crate::base::units;
 use crate::queue::catalog::FIFO_SUFFIX;
+use crate::store::record::BrakeLimit;
 
 /// The largest share, in hundredths of a percent: ten times as many.
 pub(super) const SHARE_MAX: u32 = 100_000;
+
+/// A brake looks at no more recipients at once.
+pub(super) const BRAKE_OF_MAX: u64 = 1_000_000;
 
 /// A name by SQS's grammar for queues: as [`name`], and `.fifo` at the end of FIFO queues.
 pub(super) fn queue_name(text: &str) -> Result<(), String> {
@@ -82,6 +86,22 @@ pub(super) fn share_or_off(text: &str) -> Result<(), String> {
             Err(error) => Err(format!("{error}, or \"off\"")),
         },
     }
+}
+
+/// A share of a number of recipients, as in `2% of 500`.
+pub(super) fn brake(text: &str) -> Option<BrakeLimit> {
+    let (share, of) = text.split_once(" of ")?;
+    let (share, of) = (units::share(share).ok()?, of.trim().parse().ok()?);
+    (share <= 10_000 && (1..=BRAKE_OF_MAX).contains(&of)).then_some(BrakeLimit { share, of })
+}
+
+/// The same, or `off`.
+pub(super) fn brake_or_off(text: &str) -> Result<(), String> {
+    if text == "off" || brake(text).is_some() {
+        return Ok(());
+    }
+    let got = start(text);
+    Err(format!("must be a share, at most 100%, of 1 to {BRAKE_OF_MAX}, e.g. \"2% of 500\", or \"off\" (got {got:?})"))
 }
 
 /// One line that is not empty and has no control characters.

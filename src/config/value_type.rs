@@ -77,6 +77,7 @@ fn text(value_type: ValueType, text: &str) -> Result<Value, String> {
         ValueType::Pointer => syntax::pointer(text)?,
         ValueType::LogFilter => syntax::log_filter(text)?,
         ValueType::ShareOrOff => syntax::share_or_off(text)?,
+        ValueType::BrakeOrOff => syntax::brake_or_off(text)?,
         ValueType::Template(roots) => syntax::template(text, roots)?,
         ValueType::LineTemplate(roots) => {
             syntax::line(text)?;

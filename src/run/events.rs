@@ -78,15 +78,15 @@ impl Look {
 /// What is new about a run of which that much was announced.
 fn new_about(before: Announced, run: Report) -> Option<News> {
     let has_death = run.dead > 0 || run.fetch_death.is_some();
-    let awaits = run.state == RunState::AwaitingRelease;
     let announced = Announced {
         first_death: before.first_death || has_death,
         end: run.is_complete().then_some(run.sent),
-        held: run.held_since.filter(|_| awaits),
+        held: run.held_because.as_ref().and(run.held_since),
     };
+    let held = if run.state == RunState::Braked { EventKind::Braked } else { EventKind::AwaitingRelease };
     let kinds = [
         (announced.first_death && !before.first_death, EventKind::FirstDeath),
-        (announced.held.is_some() && announced.held != before.held, EventKind::AwaitingRelease),
+        (announced.held.is_some() && announced.held != before.held, held),
         // By the number too: a run may be opened and end again between two looks.
         (announced.end.is_some() && announced.end != before.end, EventKind::End),
     ];
@@ -159,6 +159,7 @@ pub const fn name(kind: EventKind) -> &'static str {
         EventKind::FirstDeath => "first-death",
         EventKind::End => "end",
         EventKind::AwaitingRelease => "awaiting-release",
+        EventKind::Braked => "braked",
     }
 }
 
@@ -183,6 +184,10 @@ fn text(kind: EventKind, run: &Report) -> String {
         (EventKind::AwaitingRelease, _) => {
             let because = run.held_because.as_deref().unwrap_or_default();
             format!("{run_named} sends nothing before it is released: {because} ({})", run.state.remedy(run.id))
+        }
+        (EventKind::Braked, _) => {
+            let because = run.held_because.as_deref().unwrap_or_default();
+            format!("{run_named} stopped sending by itself: {because} ({})", run.state.remedy(run.id))
         }
         (EventKind::End, _) => {
             let others = [

@@ -34,15 +34,20 @@ impl Observer for Ledger {
             Transition::Died(death) => (RecipientState::Dead(death.fingerprint), why_dead(death.failure)),
             Transition::Redriven => (RecipientState::Open, String::new()),
             Transition::Withdrawn(why) => (RecipientState::Withdrawn(why.into()), String::new()),
-            Transition::TakenBack => return change(tx, whose, |row| row.body = 0),
+            Transition::TakenBack => return change(tx, whose, |row| row.body = 0).map(drop),
         };
-        change(tx, whose, |row| {
+        let has_died = matches!(state, RecipientState::Dead(_));
+        let changed = change(tx, whose, |row| {
             // What became of another message of the recipient says nothing about this row's.
             let is_its_own = row.body == 0 || row.body == message.body;
             if is_its_own && !is_settled(&row.state) {
                 (row.state, row.reason, row.updated_at) = (state, reason, now);
             }
-        })
+        })?;
+        match changed.filter(|_| has_died) {
+            Some(row) => control::failed(tx, message.run, &row),
+            None => Ok(()),
+        }
     }
 
     fn standing(&self, tx: &mut Tx<'_>, message: RunMessage) -> Result<Standing, store::Error> {
@@ -51,7 +56,9 @@ impl Observer for Ledger {
             RunHold::Abandoned { .. } => Ok(Standing::Abandoned),
             // Its own message fetches the users.
             RunHold::Fetching if message.recipient == FAN_OUT => Ok(Standing::Free),
-            RunHold::Stopped { .. } | RunHold::Fetching | RunHold::AwaitingRelease { .. } => while_held(tx, message),
+            RunHold::Stopped { .. } | RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Braked { .. } => {
+                while_held(tx, message)
+            }
         }
     }
 }
@@ -217,7 +224,8 @@ pub fn replace(tx: &mut Tx<'_>, run: u64, key: [u8; 16]) -> Result<(), store::Er
 pub fn sent(tx: &mut Tx<'_>, whose: (u64, [u8; 16]), proof: DeliveryProof, now: Timestamp) -> Result<(), store::Error> {
     change(tx, whose, |row| {
         (row.state, row.reason, row.updated_at) = (RecipientState::Sent(proof), String::new(), now);
-    })
+    })?;
+    Ok(())
 }
 
 /// Records which message is the recipient's.
@@ -225,20 +233,21 @@ pub fn sent(tx: &mut Tx<'_>, whose: (u64, [u8; 16]), proof: DeliveryProof, now: 
 /// # Errors
 /// A storage fault.
 pub fn has_message(tx: &mut Tx<'_>, whose: (u64, [u8; 16]), body: u64) -> Result<(), store::Error> {
-    change(tx, whose, |row| row.body = body)
+    change(tx, whose, |row| row.body = body).map(drop)
 }
 
-/// Changes a row and the totals with it. Does nothing for a message without a row, such as the one that starts a fan-out.
+/// Changes a row and the totals with it; returns the row when that changed it. Does nothing for a message without a row,
+/// such as the one that starts a fan-out.
 pub(super) fn change(
     tx: &mut Tx<'_>,
     key: (u64, [u8; 16]),
     edit: impl FnOnce(&mut RecipientRecord),
-) -> Result<(), store::Error> {
-    let Some(old) = tx.recipients()?.get(&key)? else { return Ok(()) };
+) -> Result<Option<RecipientRecord>, store::Error> {
+    let Some(old) = tx.recipients()?.get(&key)? else { return Ok(None) };
     let mut new = old.clone();
     edit(&mut new);
     if new == old {
-        return Ok(());
+        return Ok(None);
     }
     let totals = tx.totals_mut(key.0)?;
     if let Some(slot) = slot(totals, &old.state) {
@@ -250,7 +259,7 @@ pub(super) fn change(
     totals.interrupted = totals.interrupted + u64::from(new.interrupted) - u64::from(old.interrupted);
     totals.copies = totals.copies + u64::from(new.copies) - u64::from(old.copies);
     tx.recipients()?.insert(&key, &new)?;
-    Ok(())
+    Ok(Some(new))
 }
 
 /// Why a recipient's message died; the row keeps it, so that lists name it after the letter is gone, too.

@@ -87,10 +87,10 @@ pub struct Report {
     pub copies: u64,
     /// Its state.
     pub state: RunState,
-    /// Since when it has been stopped or abandoned, or has awaited its release.
+    /// Since when it has been stopped, abandoned or braked, or has awaited its release.
     #[serde(default)]
     pub held_since: Option<Timestamp>,
-    /// Why it awaits its release.
+    /// Why it awaits its release, or is braked.
     #[serde(default)]
     pub held_because: Option<String>,
     /// Set in the state `fetch-dead`.
@@ -109,7 +109,9 @@ impl Report {
         let (held_since, held_because) = match &control.hold {
             RunHold::None | RunHold::Fetching => (None, None),
             RunHold::Stopped { at } | RunHold::Abandoned { at } => (Some(*at), None),
-            RunHold::AwaitingRelease { at, reason } => (Some(*at), Some(reason.clone())),
+            RunHold::AwaitingRelease { at, reason } | RunHold::Braked { at, reason } => {
+                (Some(*at), Some(reason.clone()))
+            }
         };
         let letter = run.fan_out.letter.filter(|_| state == RunState::FetchDead);
         Self {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Now, Timestamp};
 use crate::queue::{Send, admission, catalog, send};
 use crate::store::Tx;
-use crate::store::record::{FanOutProgress, Guard, RunRecord, RunTotals};
+use crate::store::record::{BrakeLimit, FanOutProgress, Guard, RunRecord, RunTotals};
 
 use super::{Error, control};
 
@@ -26,6 +26,8 @@ pub struct Start {
     pub scheduled_for: Timestamp,
     /// The bounds of its number of users; `None` to send messages while users are fetched, however many they are.
     pub guard: Option<Guard>,
+    /// What stops its sending by itself.
+    pub brake: Option<BrakeLimit>,
 }
 
 /// The message that starts a run's fan-out.
@@ -63,6 +65,9 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
     *tx.totals_mut(id)? = RunTotals::default();
     if let Some(guard) = what.guard {
         control::set_guard(tx, id, guard)?;
+    }
+    if let Some(limit) = what.brake {
+        control::set_brake(tx, id, limit)?;
     }
     Ok(id)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::function::statement::UsersOptions;
-use crate::store::record::Guard;
+use crate::store::record::{BrakeLimit, Guard};
 
 use super::rule::Rule;
 
@@ -25,6 +25,8 @@ pub struct Options {
     pub params: BTreeMap<String, String>,
     /// The bounds of a run's number of users; `None` when messages are sent while users are fetched.
     pub guard: Option<Guard>,
+    /// What stops a run's sending by itself.
+    pub brake: Option<BrakeLimit>,
 }
 
 /// What happens with the ticks that came due while the daemon was down, stalled or its clock jumped.

@@ -168,6 +168,7 @@ fn fire(
         params,
         scheduled_for,
         guard: options.guard,
+        brake: options.brake,
     };
     match run::start(tx, &start, now) {
         Ok(run) => Ok(TickVerdict::Fired { run }),
@@ -234,6 +235,7 @@ pub fn start_by_hand(
         params,
         scheduled_for: now.wall,
         guard: options.guard,
+        brake: options.brake,
     };
     Ok(run::start(tx, &start, now)?)
 }

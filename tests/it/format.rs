@@ -18,11 +18,11 @@ use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::{Options, Queues, Receive, Send, dead, dump, settle};
 use nightmail::store::check::{self, Findings};
 use nightmail::store::record::{
-    Announced, Body, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, EffectRecord, Envelope, FanOutLetter,
-    FanOutProgress, Fifo, Follower, Group, GroupRecord, Guard, IntentRecord, LetterBefore, MessageState, Owner, Pause,
-    Phase, Purge, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord,
-    RedriveState, RedriveTotals, RedrivenBy, RunControl, RunHold, RunRecord, RunTotals, Scope, Selection, Shown,
-    Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
+    Announced, Body, Brake, BrakeLimit, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, EffectRecord, Envelope,
+    FanOutLetter, FanOutProgress, Fifo, Follower, Group, GroupRecord, Guard, IntentRecord, LetterBefore, MessageState,
+    Owner, Pause, Phase, Purge, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record, RedriveAllow,
+    RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, RunControl, RunHold, RunRecord, RunTotals, Scope,
+    Selection, Shown, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
@@ -572,20 +572,25 @@ async fn a_store_of_format_4_from_before_its_newest_tables_opens_and_gets_them()
 #[tokio::test]
 async fn the_record_of_what_is_decided_about_a_run_has_the_bytes_of_the_format() {
     let hold = RunHold::Stopped { at: Timestamp::from_millis(5) };
-    let control = RunControl { hold, decision: 6, has_queued: true, has_unsent: false, guard: None };
+    let control = RunControl { hold, decision: 6, has_queued: true, has_unsent: false, guard: None, brake: None };
     let bytes = control.encode();
-    insta::assert_snapshot!(hex(&bytes), @"02010506010000");
+    insta::assert_snapshot!(hex(&bytes), @"0201050601000000");
     assert_eq!(RunControl::decode(&[1, 1, 5, 6, 1, 0]), Ok(control.clone()), "version 1");
     assert_eq!(RunControl::decode(&bytes), Ok(control));
     let abandoned = RunControl { hold: RunHold::Abandoned { at: Timestamp::from_millis(5) }, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&abandoned.encode()), @"02020500000000");
-    insta::assert_snapshot!(hex(&RunControl::default().encode()), @"020000000000");
+    insta::assert_snapshot!(hex(&abandoned.encode()), @"0202050000000000");
+    insta::assert_snapshot!(hex(&RunControl::default().encode()), @"02000000000000");
     let guard = Some(Guard { users_min: 300, deviation: Some(1000) });
     let guarded = RunControl { hold: RunHold::Fetching, decision: 7, guard, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&guarded.encode()), @"020307000001ac0201e807");
+    insta::assert_snapshot!(hex(&guarded.encode()), @"020307000001ac0201e80700");
     let hold = RunHold::AwaitingRelease { at: Timestamp::from_millis(5), reason: "r".into() };
     let waiting = RunControl { hold, decision: 8, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&waiting.encode()), @"020405017208000000");
+    insta::assert_snapshot!(hex(&waiting.encode()), @"02040501720800000000");
+    let limit = BrakeLimit { share: 200, of: 500 };
+    let brake = Some(Brake { limit, from: 3, failures: 4 });
+    let hold = RunHold::Braked { at: Timestamp::from_millis(5), reason: "r".into() };
+    let braked = RunControl { hold, decision: 8, brake, ..RunControl::default() };
+    insta::assert_snapshot!(hex(&braked.encode()), @"02050501720800000001c801f4030304");
     let announced = Announced { first_death: true, end: Some(9), held: Some(Timestamp::from_millis(5)) };
     insta::assert_snapshot!(hex(&announced.encode()), @"020101090105");
     assert_eq!(Announced::decode(&[1, 1, 1, 9]), Ok(Announced { held: None, ..announced }), "version 1");

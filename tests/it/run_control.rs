@@ -1,4 +1,4 @@
-//! What operators decide about runs: stop, resume, abandon. Each decision counts at once and over restarts, other runs on
+//! What is decided about runs: stop, resume, abandon, and by their brake. Each decision counts at once and over restarts, other runs on
 //! the same queue go on, and the books balance at every moment.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,13 +18,14 @@ use nightmail::run::ledger::{self, Recipient};
 use nightmail::run::report::{self, Report};
 use nightmail::run::{self, Decision, Ledger, OnUnknown, Resolution, Resolve, RunState, Start, message, resolve};
 use nightmail::schedule::fan_out::Error as FanOutError;
-use nightmail::store::record::{Owner, RunRecord};
+use nightmail::store::record::{BrakeLimit, Owner, RunRecord};
 use nightmail::store::{self, Store, Tx};
+use nightmail_demo::{bank, sink};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Harness, assert_recounted, assert_sound, until};
+use crate::harness::{Child, Harness, assert_recounted, assert_sound, until};
 use crate::slices;
 use crate::support::{START, World as QueueWorld, dying_after, forever};
 
@@ -36,22 +37,31 @@ struct World {
     clock: Arc<ManualClock>,
     /// `None` only while reopening.
     queues: Option<Queues>,
+    /// The brake of runs that start.
+    brake: Option<BrakeLimit>,
 }
 
 impl World {
     async fn new() -> Self {
-        let mut world = Self { dir: tempfile::tempdir().unwrap(), clock: ManualClock::new(START), queues: None };
-        world.open();
+        let mut world =
+            Self { dir: tempfile::tempdir().unwrap(), clock: ManualClock::new(START), queues: None, brake: None };
+        world.open().await;
         for (name, options) in [("dead", forever()), (QUEUE, dying_after(3)), ("fan-out", forever())] {
             world.queues().ensure(name, &options).await.unwrap();
         }
         world
     }
 
-    fn open(&mut self) {
+    async fn open(&mut self) {
         self.queues = None;
         let path = self.dir.path().join("nightmail.redb");
-        let store = Store::open(&store::Options { log_bytes: 1 << 20, ..store::Options::at(path) }).unwrap();
+        let options = store::Options { log_bytes: 1 << 20, ..store::Options::at(path) };
+        // A read of the background that was cut off may hold the store for a moment.
+        let store = until("the store to open", async || match Store::open(&options) {
+            Err(store::Error::Locked { .. }) => None,
+            opened => Some(opened.unwrap()),
+        })
+        .await;
         self.queues = Some(Queues::new(store, self.clock.clone(), Arc::new(Ledger)));
     }
 
@@ -74,6 +84,7 @@ impl World {
             params: BTreeMap::from([("period".into(), period.into())]),
             scheduled_for: START,
             guard: None,
+            brake: self.brake,
         };
         let now = self.queues().now();
         self.queues().store().write(move |tx| run::start(tx, &start, now)).await
@@ -228,7 +239,7 @@ async fn a_stop_counts_at_once_for_its_run_alone_and_each_open_recipient_gets_on
     assert_eq!(world.figures(october), (RunState::Stopped, 196, 3, 1, 0));
     assert_eq!(world.figures(november), (RunState::Complete, 0, 30, 0, 0));
 
-    world.open();
+    world.open().await;
     assert_eq!(world.figures(october).0, RunState::Stopped, "over restarts too");
     assert_eq!(world.mail_all().await, Vec::<String>::new());
     world.clock.advance(Duration::from_secs(100));
@@ -238,7 +249,7 @@ async fn a_stop_counts_at_once_for_its_run_alone_and_each_open_recipient_gets_on
 
     world.decide(october, Decision::Resume).await.unwrap();
     assert_eq!(world.figures(october).0, RunState::Sending);
-    world.open();
+    world.open().await;
     world.work_off().await;
     assert_eq!(world.figures(october), (RunState::Sending, 196, 3, 1, 0));
     assert_eq!(world.messages(QUEUE), 196);
@@ -319,7 +330,7 @@ async fn an_abandoned_run_withdraws_what_is_open_and_dead_keeps_the_rest_and_nev
     assert_eq!(world.report(run).state, RunState::Abandoned);
     // The mail that has begun counts, however late it ends.
     world.end(&received[3], late).await;
-    world.open();
+    world.open().await;
     world.clock.advance(Duration::from_secs(100));
     world.work_off().await;
     assert_eq!(world.figures(run), (RunState::Abandoned, 0, 2, 0, 117));
@@ -402,6 +413,99 @@ async fn an_open_recipient_without_a_message_is_a_finding_unless_its_run_is_stop
     assert_eq!(found(), ["is open, but it has no message"]);
     world.decide(run, Decision::Stop).await.unwrap();
     assert_eq!(found(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_brake_stops_its_run_alone_at_the_failure_that_is_one_too_many_and_keeps_everything() {
+    let mut world = World::new().await;
+    let other = world.run("2026-11", 5).await;
+    world.mail_all().await;
+    world.brake = Some(BrakeLimit { share: 1000, of: 20 });
+    let run = world.run("2026-10", 60).await;
+    let received = world.receive(QUEUE).await;
+    world.kill(&received[0]).await;
+    let (doubtful, _) = world.ask(&received[1]).await;
+    let handle = received[1].handle;
+    world
+        .step(move |tx| {
+            doubtful.end(tx, Ending::Unknown("no reply".into()), START)?;
+            Ok(settle::hold(tx, handle)?)
+        })
+        .await;
+    let (attempt, _) = world.ask(&received[2]).await;
+    world.end(&received[2], attempt).await;
+    let (in_work, _) = world.ask(&received[3]).await;
+    assert_eq!(world.figures(run), (RunState::Sending, 57, 1, 1, 0), "a tenth of 20 may fail");
+    world.kill(&received[4]).await;
+    let report = world.report(run);
+    let because = "of the last 4 recipients that ended 3 failed, and the brake is 10% of 20";
+    assert_eq!((report.state, report.held_because.as_deref()), (RunState::Braked, Some(because)));
+    world.end(&received[3], in_work).await;
+    assert_eq!(world.ask(&received[5]).await.1, Permission::Held);
+    assert_eq!(world.mail_all().await, Vec::<String>::new());
+    world.open().await;
+    world.clock.advance(Duration::from_secs(100));
+    world.work_off().await;
+    assert_eq!(world.figures(run), (RunState::Braked, 55, 2, 2, 0));
+    assert_eq!((world.messages(QUEUE), world.messages("dead")), (0, 2));
+    let refused = world.decide(run, Decision::Stop).await.unwrap_err().to_string();
+    let remedy = format!("`nightmail run resume {run}` goes on, `nightmail run abandon {run}` ends it");
+    assert_eq!(refused, format!("run {run} is braked, so it cannot be stopped ({remedy})"));
+
+    world.decide(run, Decision::Resume).await.unwrap();
+    world.work_off().await;
+    let received = world.receive(QUEUE).await;
+    for (at, message) in received[..3].iter().enumerate() {
+        assert_eq!(world.report(run).state, RunState::Sending, "{at}: it counts anew");
+        world.kill(message).await;
+    }
+    assert_eq!(world.figures(run), (RunState::Braked, 52, 2, 5, 0));
+    assert_eq!(world.figures(other), (RunState::Complete, 0, 5, 0, 0));
+    world.decide(run, Decision::Abandon).await.unwrap();
+    world.clock.advance(Duration::from_secs(100));
+    world.work_off().await;
+    assert_eq!(world.figures(run), (RunState::Abandoned, 0, 2, 0, 57));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_braked_run_is_told_over_a_kill_and_completes_after_the_fix() {
+    let options = bank::Options { users: 300, fail_share: 0.5, ..bank::Options::default() };
+    let mut harness = Harness::set(options, sink::Options::default()).await;
+    harness.set_key("FUNCTIONS__STATEMENT__ACCOUNT__RETRIES", "0");
+    harness.set_key("FUNCTIONS__STATEMENT__BACKOFF__MAX", "20ms");
+    harness.set_key("SCHEDULES__MONTHLY_STATEMENTS__BRAKE", "10% of 50");
+    harness.set_key("SCHEDULES__MONTHLY_STATEMENTS__NOTIFY__QUEUE", "alerts");
+    harness.add_sections("\n[queues.alerts]\n");
+    let child = harness.child().await;
+    let run = child.operator.start().await;
+    let braked = async |child: &Child| {
+        until("the brake", async || {
+            let report = child.operator.report(run).await;
+            (report.state == RunState::Braked).then_some(report)
+        })
+        .await
+    };
+    braked(&child).await;
+    child.kill().await;
+    let child = harness.child().await;
+    let report = braked(&child).await;
+    assert!(report.dead >= 6 && report.open > 0, "{report:?}");
+    let events = until("the event", async || {
+        let events = child.operator.peek("alerts").await;
+        events.iter().any(|event| event.body.contains("\"braked\"")).then_some(events)
+    })
+    .await;
+    let text = format!("stopped sending by itself: {}", report.held_because.unwrap());
+    assert!(events.iter().any(|event| event.body.contains(&text)), "{events:?}");
+
+    harness.bank.fix();
+    child.operator.decide(run, Decision::Resume).await;
+    let (report, _) = child.operator.all_sent(run).await;
+    assert_eq!(report.sent + report.unknown, 300);
+    child.terminate(Duration::from_secs(60)).await;
+    let queues = harness.queues();
+    assert_sound(&queues);
+    assert_recounted(&queues, run);
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ fn schedule(cron: &str, misfire: Misfire, grace: Duration) -> Options {
         function: "fan-out".into(),
         params: BTreeMap::from([("hour".into(), "{{ tick.scheduled_for }}".into())]),
         guard: None,
+        brake: None,
     }
 }
 

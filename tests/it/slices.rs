@@ -46,6 +46,7 @@ pub(crate) async fn start_guarded(world: &World, period: &str, guard: Option<Gua
         params: BTreeMap::from([("period".into(), period.into())]),
         scheduled_for: world.now().wall,
         guard,
+        brake: None,
     };
     let now = world.now();
     let step = move |tx: &mut Tx<'_>| run::start(tx, &start, now);
@@ -363,6 +364,7 @@ async fn a_fan_out_that_dies_gives_its_run_a_state_with_the_letter_until_it_is_r
         params: BTreeMap::new(),
         scheduled_for: Timestamp::ZERO,
         guard: None,
+        brake: None,
     };
     let now = queues.now();
     let id = queues.store().write::<_, run::Error, _>(move |tx| run::start(tx, &start, now)).await.unwrap();

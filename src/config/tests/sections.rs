@@ -257,7 +257,7 @@ fn who_is_told_about_runs_is_checked() {
         ("url = \"http://hooks.example/{period}\"", "notify.url: must be a whole address without placeholders"),
         ("command = [\"\"]", "notify.command: must not be empty"),
         ("queue = \"fan-out.fifo\"", "notify.queue: queue \"fan-out.fifo\" not found"),
-        ("on = [\"start\"]", "notify.on: must name first-death, awaiting-release or end (got \"start\")"),
+        ("on = [\"start\"]", "notify.on: must name first-death, awaiting-release, braked or end (got \"start\")"),
         ("attempts = 0", "notify.attempts: must be 1 to 1000 (got 0)"),
     ] {
         let said = found(lines).err().unwrap_or_default();

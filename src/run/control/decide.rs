@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::Timestamp;
-use crate::store::record::{RunControl, RunHold};
-use crate::store::{self, Tx};
+use crate::store::Tx;
+use crate::store::record::{Brake, RunControl, RunHold};
 
 use super::super::Error;
+use super::row::save;
 use super::{RunState, TOPIC, guard};
 
 /// What to do with a run.
@@ -38,9 +39,13 @@ impl Decision {
         match self {
             Self::Stop => !matches!(
                 state,
-                RunState::AwaitingRelease | RunState::Complete | RunState::Stopped | RunState::Abandoned
+                RunState::AwaitingRelease
+                    | RunState::Braked
+                    | RunState::Complete
+                    | RunState::Stopped
+                    | RunState::Abandoned
             ),
-            Self::Resume => matches!(state, RunState::Stopped),
+            Self::Resume => matches!(state, RunState::Stopped | RunState::Braked),
             Self::Release => matches!(state, RunState::AwaitingRelease),
             Self::Abandon => !matches!(state, RunState::Complete | RunState::Abandoned),
         }
@@ -60,7 +65,8 @@ pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> 
         let (state, remedy) = (state.name(), state.remedy(run));
         return Err(Error::State { run, state, decision: decision.past(), remedy });
     }
-    let decided = RunControl { decision: tx.fresh_id()?, ..control };
+    let brake = control.brake.map(|brake| Brake { failures: 0, ..brake });
+    let decided = RunControl { decision: tx.fresh_id()?, brake, ..control };
     let control = match decision {
         Decision::Stop => RunControl { hold: RunHold::Stopped { at: now }, has_queued: true, ..decided },
         Decision::Abandon => {
@@ -81,20 +87,4 @@ pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> 
     }
     tx.signal(TOPIC);
     Ok(())
-}
-
-/// Writes what is decided about a run; a run about which nothing is decided has no row.
-pub(super) fn save(tx: &mut Tx<'_>, run: u64, control: &RunControl) -> Result<(), store::Error> {
-    let is_nothing = *control == RunControl { decision: control.decision, ..RunControl::default() };
-    if is_nothing {
-        tx.run_controls()?.remove(&run)?;
-    } else {
-        tx.run_controls()?.insert(&run, control)?;
-    }
-    Ok(())
-}
-
-/// What is decided about the run, unless something else was decided since.
-pub(super) fn unchanged(tx: &mut Tx<'_>, run: u64, decision: u64) -> Result<Option<RunControl>, store::Error> {
-    Ok(tx.run_controls()?.get(&run)?.filter(|control| control.decision == decision))
 }

@@ -8,7 +8,7 @@ use crate::store::record::{Guard, RunControl, RunHold, RunRecord};
 use crate::store::{self, Tx};
 
 use super::TOPIC;
-use super::decide::save;
+use super::row::save;
 
 /// When it is not on record which run was let go last, at most this many earlier ones are looked at.
 const EARLIER_LOOKED_AT: usize = 400;

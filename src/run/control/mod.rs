@@ -1,18 +1,21 @@
-//! What is decided about a run: by operators, who stop, resume, release and abandon it, and by its guard.
+//! What is decided about a run: by operators, who stop, resume, release and abandon it, and by its guard and its brake.
 //!
 //! `decide` is the decision, one small commit that counts at once: from then on no message of the run is received, no mail
 //! of it is permitted and its fan-out commits nothing. `background` does the rest in slices, over restarts too: `recall`
-//! takes messages out of the queues, `send` makes them. `guard` lets a run go once its users are fetched, or has it wait.
-//! `state` is the state of a run in one word.
+//! takes messages out of the queues, `send` makes them. `guard` lets a run go once its users are fetched, or has it wait;
+//! `brake` stops one of which too many recipients fail. `state` is the state of a run in one word.
 
 mod background;
+mod brake;
 mod decide;
 mod guard;
 mod recall;
+mod row;
 mod send;
 mod state;
 
 pub use background::work_off;
+pub(super) use brake::{failed, set as set_brake};
 pub use decide::{Decision, decide};
 pub(super) use guard::set as set_guard;
 pub use guard::{fetched, is_guarded};

@@ -10,7 +10,7 @@ use crate::store::{self, Snapshot, Tx};
 
 use super::super::ledger;
 use super::REST;
-use super::decide::{save, unchanged};
+use super::row::{save, unchanged};
 
 /// One step withdraws at most this many recipients.
 const STEP_MAX: usize = 250;

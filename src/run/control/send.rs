@@ -10,7 +10,7 @@ use crate::store::{Snapshot, Tx};
 
 use super::super::{Error, resend};
 use super::REST;
-use super::decide::{save, unchanged};
+use super::row::{save, unchanged};
 
 /// One step sends at most this many messages; each has about six rows.
 const STEP_MAX: usize = 80;

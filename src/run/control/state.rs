@@ -19,6 +19,8 @@ pub enum RunState {
     AwaitingRelease,
     /// All users are fetched, and some recipients' messages have not ended.
     Sending,
+    /// Too many recipients failed one after the other: nothing is sent before an operator resumes the run.
+    Braked,
     /// Every recipient's message has ended, none of them in a dead-letter queue.
     Complete,
     /// Every recipient's message has ended, some of them in a dead-letter queue.
@@ -38,6 +40,7 @@ impl RunState {
             Self::FetchDead => "fetch-dead",
             Self::AwaitingRelease => "awaiting-release",
             Self::Sending => "sending",
+            Self::Braked => "braked",
             Self::Complete => "complete",
             Self::CompleteWithLetters => "complete-with-letters",
             Self::Stopped => "stopped",
@@ -66,6 +69,7 @@ impl RunState {
         match hold {
             RunHold::None | RunHold::Fetching => None,
             RunHold::AwaitingRelease { .. } => Some(Self::AwaitingRelease),
+            RunHold::Braked { .. } => Some(Self::Braked),
             RunHold::Stopped { .. } => Some(Self::Stopped),
             RunHold::Abandoned { .. } => Some(Self::Abandoned),
         }
@@ -81,7 +85,9 @@ impl RunState {
                 format!("`nightmail run release {run}` sends its messages, `nightmail run abandon {run}` ends it")
             }
             Self::Complete | Self::CompleteWithLetters => format!("see `nightmail run show {run}`"),
-            Self::Stopped => format!("`nightmail run resume {run}` goes on, `nightmail run abandon {run}` ends it"),
+            Self::Stopped | Self::Braked => {
+                format!("`nightmail run resume {run}` goes on, `nightmail run abandon {run}` ends it")
+            }
             Self::Abandoned => "that is for good".into(),
         }
     }

@@ -86,7 +86,8 @@ impl EffectKey {
         if self.is_main() {
             return ledger::change(tx, self.row(), |row| {
                 (row.state, row.interrupted, row.reason, row.updated_at) = (state, interrupted, reason, now);
-            });
+            })
+            .map(drop);
         }
         let body = tx.effects()?.get(&self.effect())?.map_or(0, |old| old.body);
         let effect = EffectRecord { purpose: self.purpose.clone(), state, updated_at: now, body, interrupted };
@@ -96,7 +97,7 @@ impl EffectKey {
 
     /// Counts a message that was deleted without its effect.
     pub(super) fn count_copy(&self, tx: &mut Tx<'_>) -> Result<(), store::Error> {
-        ledger::change(tx, self.row(), |row| row.copies += 1)
+        ledger::change(tx, self.row(), |row| row.copies += 1).map(drop)
     }
 
     pub(super) fn is_main(&self) -> bool {

@@ -130,7 +130,11 @@ impl AttemptEffects {
             Ending::Unknown(why) => {
                 if take_intent(tx, key, self.0.handle)? {
                     let attempt = (self.0.handle, self.0.on_unknown);
-                    return doubt(tx, key, attempt, (self.0.message_id.get().cloned(), &why), now);
+                    let left = doubt(tx, key, attempt, (self.0.message_id.get().cloned(), &why), now)?;
+                    if left == Left::Held {
+                        count_failure(tx, key)?;
+                    }
+                    return Ok(left);
                 }
             }
         }
@@ -234,6 +238,15 @@ fn doubt(
         }
     })?;
     Ok(if is_retried { Left::ToItsOutcome } else { Left::Held })
+}
+
+/// Tells the brake of a mail that the relay left in doubt. What a crash leaves in doubt is no fault of the run.
+fn count_failure(tx: &mut Tx<'_>, key: &EffectKey) -> Result<(), store::Error> {
+    let row = tx.recipients()?.get(&key.row())?.filter(|row| matches!(row.state, RecipientState::Unknown(_)));
+    match row.filter(|_| key.is_main()) {
+        Some(row) => control::failed(tx, key.run, &row),
+        None => Ok(()),
+    }
 }
 
 /// Rows of earlier versions came without the user record, which a resolution needs. The message has it, and is about to go.

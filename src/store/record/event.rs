@@ -16,6 +16,8 @@ pub enum EventKind {
     End,
     /// Its number of users is out of bounds, and nothing is sent before an operator decides.
     AwaitingRelease,
+    /// Its sending stopped by itself, because too many recipients failed.
+    Braked,
 }
 
 /// Something that happened to a run and is owed to somebody. The row is written with what it announces and goes when nobody
@@ -57,7 +59,7 @@ pub struct Announced {
     pub first_death: bool,
     /// The mails that were sent at its end; `None` before, and once a redrive or a resolution has opened it again.
     pub end: Option<u64>,
-    /// Since when it awaits its release, once that was announced.
+    /// Since when it awaits its release or is braked, once that was announced.
     pub held: Option<Timestamp>,
 }
 

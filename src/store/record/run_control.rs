@@ -7,7 +7,7 @@ use crate::base::Timestamp;
 use super::Record;
 use super::postcard::{decode, encode};
 
-/// What is decided about a run, by operators and by its guard. Read at each receive of the run's messages, so it is small
+/// What is decided about a run, by operators, its guard and its brake. Read at each receive of the run's messages, so it is small
 /// and stands beside the run's own row; most runs have none.
 ///
 /// A change of its fields raises `VERSION`, describes the bytes in `docs/format.md` and keeps the old version readable; new
@@ -18,7 +18,7 @@ pub struct RunControl {
     pub hold: RunHold,
     /// A number of the store's series, new at each decision. What goes on in the background ends with it.
     pub decision: u64,
-    /// Whether messages of the run may still stand in queues although it is held. Set by a stop and by an abandonment;
+    /// Whether messages of the run may still stand in queues although it is held. Set by a stop, a brake and an abandonment;
     /// removed once a look through all queues has found none.
     pub has_queued: bool,
     /// Whether open recipients may be without a message although the run is not held. Set by a resumption; removed once a
@@ -26,6 +26,28 @@ pub struct RunControl {
     pub has_unsent: bool,
     /// The bounds within which the number of users must lie. Set when the run starts, gone once all users are fetched.
     pub guard: Option<Guard>,
+    /// Set when the run starts.
+    pub brake: Option<Brake>,
+}
+
+/// What stops a run by itself, and the failures so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brake {
+    /// When it does.
+    pub limit: BrakeLimit,
+    /// How many recipients had ended when the present window began.
+    pub from: u64,
+    /// How many failed in it; zero before the first one, and after a resumption.
+    pub failures: u64,
+}
+
+/// More failures than this brake a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrakeLimit {
+    /// The share that may fail, in hundredths of a percent.
+    pub share: u32,
+    /// Of so many recipients that end one after the other.
+    pub of: u64,
 }
 
 /// The bounds of a run's guard.
@@ -62,11 +84,18 @@ pub enum RunHold {
         /// Which bound, in words.
         reason: String,
     },
+    /// Too many recipients failed one after the other; it can be resumed.
+    Braked {
+        /// Since when.
+        at: Timestamp,
+        /// How many, in words.
+        reason: String,
+    },
 }
 
 const VERSION: u8 = 2;
 
-/// The record of version 1: there were no guards.
+/// The record of version 1: there were neither guards nor brakes.
 #[derive(Deserialize)]
 struct RunControl1 {
     hold: RunHold,
@@ -78,7 +107,7 @@ struct RunControl1 {
 impl From<RunControl1> for RunControl {
     fn from(old: RunControl1) -> Self {
         let RunControl1 { hold, decision, has_queued, has_unsent } = old;
-        Self { hold, decision, has_queued, has_unsent, guard: None }
+        Self { hold, decision, has_queued, has_unsent, guard: None, brake: None }
     }
 }
 

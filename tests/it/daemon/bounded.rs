@@ -67,6 +67,7 @@ impl Rig {
             params: BTreeMap::new(),
             scheduled_for: queues.now().wall,
             guard: None,
+            brake: None,
         };
         let now = queues.now();
         let run = queues.store().write::<_, run::Error, _>(move |tx: &mut Tx<'_>| run::start(tx, &start, now));

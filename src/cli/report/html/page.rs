@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use crate::api::control::views::Checked;
 use crate::base::outcome::{is_deceptive, split_remedy};
 use crate::base::{Timestamp, units};
-use crate::run::Report;
 use crate::run::report::{FetchDeath, Row};
+use crate::run::{Report, RunState};
 
 use super::super::super::output;
 use super::super::Head;
@@ -119,7 +119,11 @@ fn verdict(out: &mut impl Write, run: &Report, checked: &Checked) -> io::Result<
     } else if run.fetch_death.is_some() {
         ("bad", "Fetching the users stopped: recipients are missing from this run.".to_owned())
     } else if let Some(because) = &run.held_because {
-        ("bad", format!("Nothing is sent before this run is released: {}.", Text(because)))
+        let what = match run.state {
+            RunState::Braked => "Sending stopped by itself",
+            _ => "Nothing is sent before this run is released",
+        };
+        ("bad", format!("{what}: {}.", Text(because)))
     } else if !run.is_complete() {
         ("", format!("The run is going on: {} not ended.", plural(run.open, "recipient has", "recipients have")))
     } else if attention > 0 {
