@@ -13,6 +13,7 @@ mod demo;
 mod exit;
 mod import;
 mod output;
+mod params;
 mod probe;
 mod queues;
 mod redrive;
@@ -25,6 +26,7 @@ mod sink;
 mod status;
 mod store;
 mod suppress;
+mod trial;
 
 pub use args::main;
 pub use exit::Exit;

@@ -1,23 +1,23 @@
 //! `nightmail run …`.
 
-use std::collections::BTreeMap;
-
 use clap::{Args, Subcommand};
 
-use crate::api::control::request::FailureKind;
-use crate::api::control::{Answer, Failure, Request};
+use crate::api::control::{Answer, Request};
 use crate::base::outcome::shorten;
 use crate::base::units;
-use crate::run::report::{Filter, ROWS_SHOWN_MAX, Row};
-use crate::run::{Decision, Report, Resolution, Resolve, RunState};
+use crate::run;
+use crate::run::report::{Filter, ROWS_SHOWN_MAX, Resend, Row};
+use crate::run::{Again, Decision, Report, Resent, Resolution, Resolve, RunState};
 
 use super::ask::{ask, strange};
 use super::confirm::{Sure, confirm};
 use super::context::Context;
 use super::exit::Unsound;
-use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap_behind};
+use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap};
+use super::params::{params, parse_param};
 use super::report;
 use super::store::findings_text;
+use super::trial;
 
 /// `nightmail run …`
 #[derive(Debug, Subcommand)]
@@ -41,6 +41,25 @@ pub(super) enum Command {
     /// End a run for good: what is open or dead is withdrawn
     #[command(after_help = ABANDON_HELP)]
     Abandon(Abandon),
+    /// Fetch the users of a complete run again, and mail those who are new
+    #[command(after_help = REFETCH_HELP)]
+    Refetch {
+        /// The run
+        run: u64,
+    },
+    /// Set the note of a run; an empty text removes it
+    Note {
+        /// The run
+        run: u64,
+        /// The text, at most 2000 bytes
+        text: String,
+    },
+    /// Mail recipients of a run again
+    #[command(after_help = RESEND_HELP)]
+    Resend(ResendArgs),
+    /// Make the documents of some users and mail them to a test address, or write them to a directory
+    #[command(after_help = trial::AFTER_HELP)]
+    Test(trial::Test),
     /// Show the newest runs
     List,
     /// Show one run and its balance
@@ -65,12 +84,12 @@ pub(super) enum Command {
 }
 
 const STOP_HELP: &str = "\
-When the answer is there, no mail of the run begins any more, over restarts too; mails that the relay is being given end as \
-they end. The fan-out stops as well. Other runs go on. Recipients stay open, and each gets its message again by \
+When the answer is there, no mail of the run begins any more, over restarts too; mails that the relay is being given end as
+they end. The fan-out stops as well. Other runs go on. Recipients stay open, and each gets its message again by
 `nightmail run resume RUN`; `nightmail run abandon RUN` withdraws them.";
 
 const RELEASE_HELP: &str = "\
-A run awaits its release when the number of its users is out of the bounds of its schedule (`users.min`, \
+A run awaits its release when the number of its users is out of the bounds of its schedule (`users.min`,
 `users.deviation`): nothing of it is sent until then. `nightmail run show RUN` says which bound.";
 
 /// `nightmail run release`
@@ -82,8 +101,26 @@ pub(super) struct Release {
     sure: Sure,
 }
 
+const REFETCH_HELP: &str = "\
+Recipients who have a row keep it, and get nothing. The guard of the schedule looks at the number of all recipients again.";
+
+const RESEND_HELP: &str = "\
+A recipient whose mail was sent gets another one, with a Message-ID of its own, made from the user record and the account's
+data of now. It is recorded as `resend-1` and so on (`nightmail run recipients RUN --user ID`), and the run's balance stays as
+it is. A recipient whose message was withdrawn gets the run's own mail after all.";
+
+/// `nightmail run resend`
+#[derive(Debug, Args)]
+pub(super) struct ResendArgs {
+    /// The run
+    run: u64,
+    /// The user with this id; several times for several
+    #[arg(long = "recipient", value_name = "ID", required = true)]
+    recipients: Vec<String>,
+}
+
 const ABANDON_HELP: &str = "\
-Open recipients and dead letters of the run are withdrawn, and nothing of it can be resumed, redriven or resent. Doubts \
+Open recipients and dead letters of the run are withdrawn, and nothing of it can be resumed, redriven or resent. Doubts
 stay as they are. A run with the same parameters cannot be started again.";
 
 /// `nightmail run abandon`
@@ -96,7 +133,7 @@ pub(super) struct Abandon {
 }
 
 const RESOLVE_HELP: &str = "\
-A mail is unknown when its connection broke after its last byte, or when the daemon died while it was handed over. Look for \
+A mail is unknown when its connection broke after its last byte, or when the daemon died while it was handed over. Look for
 its Message-ID (`nightmail run recipients RUN --state unknown`) in the relay's log: accepted, it was sent.";
 
 /// `nightmail run resolve`
@@ -129,6 +166,9 @@ pub(super) struct Start {
     /// An identifying parameter, e.g. period=2026-10 [default: what a tick of now would have]
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse_param)]
     params: Vec<(String, String)>,
+    /// A note for people, at most 2000 bytes
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
 }
 
 /// `nightmail run recipients`
@@ -153,33 +193,18 @@ pub(super) struct Recipients {
     reason: Option<String>,
 }
 
-pub(super) fn parse_param(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
-    match pair.filter(|(key, value)| !key.is_empty() && !value.is_empty()) {
-        Some((key, value)) => Ok((key.into(), value.into())),
-        None => Err(format!("{text:?} is not KEY=VALUE, e.g. period=2026-10")),
-    }
-}
-
-/// The parameters by name; one that is given twice is refused, since only one of its values could count.
-pub(super) fn params(given: Vec<(String, String)>) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut params = BTreeMap::new();
-    for (name, value) in given {
-        if let Some(first) = params.get(&name) {
-            let text = format!("--param {name} is given twice, as {first:?} and {value:?} (give it once)");
-            return Err(Failure { kind: FailureKind::Request, text }.into());
-        }
-        params.insert(name, value);
-    }
-    Ok(params)
-}
-
 pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Start(start) => {
             let params = params(start.params)?;
+            if let Some(note) = &start.note {
+                run::note::check(note)?;
+            }
             match ask(context, Request::StartRun { schedule: start.schedule, params }).await? {
                 Answer::Started(id) => {
+                    if let Some(text) = start.note {
+                        ask(context, Request::NoteRun { id, text }).await?;
+                    }
                     let started = serde_json::json!({ "run": id });
                     context.output.show(&started, |_| format!("run {id} started (see `nightmail run show {id}`)"))
                 }
@@ -188,6 +213,10 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         }
         Command::Stop { run } => decide(context, run, Decision::Stop).await,
         Command::Resume { run } => decide(context, run, Decision::Resume).await,
+        Command::Refetch { run } => refetch(context, run).await,
+        Command::Note { run, text } => note(context, run, text).await,
+        Command::Resend(what) => resend(context, what).await,
+        Command::Test(what) => trial::test(context, what).await,
         Command::Release(what) => release(context, what).await,
         Command::Abandon(what) => abandon(context, what).await,
         Command::List => match ask(context, Request::Runs { max: 50 }).await? {
@@ -215,6 +244,38 @@ async fn decide(context: &Context, id: u64, decision: Decision) -> anyhow::Resul
         Decision::Abandon => {
             format!("run {id} is abandoned: what is open is withdrawn (see `nightmail run show {id}`)")
         }
+    })
+}
+
+async fn refetch(context: &Context, id: u64) -> anyhow::Result<()> {
+    let report = report(ask(context, Request::RefetchRun { id }).await?)?;
+    let known = units::count(report.fetched, "recipient");
+    context.output.show(&report, |_| {
+        format!("the users of run {id} are fetched again, {known} so far (see `nightmail run show {id}`)")
+    })
+}
+
+async fn note(context: &Context, id: u64, text: String) -> anyhow::Result<()> {
+    let report = report(ask(context, Request::NoteRun { id, text }).await?)?;
+    context.output.show(&report, |report| match report.note.is_empty() {
+        true => format!("run {id} has no note"),
+        false => format!("run {id}: {}", tame(&report.note, 2000)),
+    })
+}
+
+async fn resend(context: &Context, what: ResendArgs) -> anyhow::Result<()> {
+    let (run, order) = (what.run, Again { run: what.run, users: what.recipients });
+    let resent = match ask(context, Request::Resend(order)).await? {
+        Answer::Resent(resent) => resent,
+        other => return Err(strange(&other)),
+    };
+    let answer = serde_json::json!({ "run": run, "resent": resent });
+    context.output.show(&answer, |_| {
+        let line = |one: &Resent| {
+            let what = one.purpose.as_deref().unwrap_or("the run's own mail");
+            format!("{}: {what} is on its way", tame(&one.user, 80))
+        };
+        resent.iter().map(line).collect::<Vec<_>>().join("\n")
     })
 }
 
@@ -339,6 +400,9 @@ pub(super) fn runs_table(runs: &[Report]) -> String {
 /// One run as text, for `run show` and for the demo.
 pub(super) fn report_text(output: Output, report: &Report) -> String {
     let mut out = format!("run {}: {} {}\n", report.id, report.schedule, params_text(report));
+    if !report.note.is_empty() {
+        out += &format!("  note      {}\n", tame(&report.note, 2000));
+    }
     out += &format!("  started   {}\n", report.started_at);
     let state = report.state.name();
     let is_held = matches!(report.state, RunState::Stopped | RunState::AwaitingRelease | RunState::Braked);
@@ -346,27 +410,18 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
     let since = report.held_since.map(|since| format!(" since {since}")).unwrap_or_default();
     out += &format!("  state     {}{since}\n", if needs_a_look { output.bad(state) } else { state.into() });
     if let Some(because) = &report.held_because {
-        out += &format!(
-            "  because   {}
-",
-            wrap_behind(12, &shorten(because, FAILURE_BYTES_MAX))
-        );
+        out += &format!("  because   {}\n", tame(because, 500));
     }
     if is_held {
-        out += &format!(
-            "  remedy    {}
-",
-            wrap_behind(12, &report.state.remedy(report.id))
-        );
+        out += &format!("  remedy    {}\n", report.state.remedy(report.id));
     }
     if let Some(at) = report.fetched_at {
         out += &format!("  fetched   {at}\n");
     }
     if let Some(death) = &report.fetch_death {
         out += &format!("  letter    {} in {}, since {}\n", death.letter, quoted_queue(&death.queue), death.died_at);
-        let because = format!("{}: {}", death.class, shorten(&death.text, FAILURE_BYTES_MAX));
-        out += &format!("  because   {}\n", wrap_behind(12, &because));
-        out += &format!("  remedy    {}\n", wrap_behind(12, &death.remedy));
+        out += &format!("  because   {}: {}\n", death.class, tame(&death.text, 500));
+        out += &format!("  remedy    {}\n", death.remedy);
     }
     out += &format!("  {}\n", balance(output, report));
     if report.repeated > 0 {
@@ -437,10 +492,17 @@ fn recipient_text(row: &Row) -> String {
         }
         (None, None) => lines.extend(class.map(|class| format!("reason: {}", class.trim_end()))),
     }
+    lines.extend(row.resends.iter().map(|resend| {
+        let Resend { purpose, state, updated_at, message_id, detail } = resend;
+        let id = message_id.as_ref().map(|id| format!(", Message-ID {}", tame(id, 400))).unwrap_or_default();
+        let detail =
+            if detail.is_empty() { String::new() } else { format!(", {}", shorten(detail, FAILURE_BYTES_MAX)) };
+        format!("{purpose}: {state} since {}{id}{detail}", seconds(*updated_at))
+    }));
     // Only a mail that was begun is in the relay's log.
     let is_begun = matches!(row.state.as_str(), "sent" | "unknown") || row.interrupted > 0;
     lines.extend(row.message_id.as_ref().filter(|_| is_begun).map(|id| format!("Message-ID: {}", tame(id, 400))));
-    lines.iter().map(|line| wrap_behind(2, line)).collect::<Vec<_>>().join("\n  ")
+    lines.iter().map(|line| wrap(line).replace('\n', "\n  ")).collect::<Vec<_>>().join("\n  ")
 }
 
 #[cfg(test)]

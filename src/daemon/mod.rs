@@ -13,6 +13,7 @@ pub mod progress;
 pub mod retention;
 pub mod serve;
 pub mod space;
+pub mod trial;
 
 pub use error::Error;
 pub use serve::{Daemon, run};

@@ -164,6 +164,7 @@ mod tests {
             held_since: None,
             held_because: None,
             fetch_death: None,
+            note: String::new(),
         }
     }
 

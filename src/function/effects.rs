@@ -39,6 +39,8 @@ pub enum Permission {
     InWork,
     /// Not now: its run may not go on.
     Held,
+    /// It must not: its run was abandoned.
+    Abandoned,
     /// It must not: the message was taken from this attempt.
     Lost,
     /// It must not: the address is on the suppression list.

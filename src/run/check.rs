@@ -2,6 +2,7 @@
 //! recipients, every recipient belongs to a run and agrees with its message, and whatever else is kept belongs to a recipient.
 
 use crate::store::check::Findings;
+use crate::store::record::RecipientState;
 use crate::store::{Error, Snapshot};
 
 use super::{identity, suppression, verify};
@@ -62,9 +63,12 @@ fn check_effects(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Err
         }
         findings.go_on()
     })?;
-    snapshot.effects()?.each_sound(|key, _| {
+    snapshot.effects()?.each_sound(|key, effect| {
         if !recipients.has(&(key.0, key.1))? {
             findings.add("effects", key, "its recipient is not there");
+        }
+        if effect.state == RecipientState::Open && effect.body != 0 && !snapshot.bodies()?.has(&effect.body)? {
+            findings.add("effects", key, "is open, but its message is not there");
         }
         findings.go_on()
     })?;

@@ -7,13 +7,17 @@ use crate::{queue, store};
 pub enum Error {
     /// A run with these identifying parameters was started before.
     #[error(
-        "{identity} was started before as run {id} (a run happens once for its identifying parameters: see `nightmail run show {id}`)"
+        "{identity} was started before as run {id}, which is {state} (a run happens once for its identifying parameters: {remedy})"
     )]
     Exists {
         /// Schedule and parameters.
         identity: String,
         /// The earlier run.
         id: u64,
+        /// Its state.
+        state: &'static str,
+        /// What can be done.
+        remedy: String,
     },
     /// The run does not exist.
     #[error("run {0} not found (see `nightmail run list`)")]
@@ -37,6 +41,34 @@ pub enum Error {
         user: String,
         /// What it is.
         state: &'static str,
+    },
+    /// The recipient is in a state in which it is not mailed again.
+    #[error("recipient {user:?} of run {run} is {state}, so it is not mailed again ({remedy})")]
+    NotAgain {
+        /// The run.
+        run: u64,
+        /// The user id.
+        user: String,
+        /// What it is.
+        state: &'static str,
+        /// What can be done.
+        remedy: String,
+    },
+    /// A note cannot be kept.
+    #[error("the note {why}")]
+    Note {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The recipient was mailed again too often.
+    #[error("recipient {user:?} of run {run} was mailed again {max} times (start another run for it)")]
+    TooOften {
+        /// The run.
+        run: u64,
+        /// The user id.
+        user: String,
+        /// The limit.
+        max: usize,
     },
     /// There is nothing to send to the recipient.
     #[error(

@@ -37,6 +37,8 @@ pub struct Subscription {
 pub struct Look {
     /// The runs that had not ended at the last look; `None` before the first.
     under_way: Option<BTreeSet<u64>>,
+    /// Runs that ended before, and of which more mails are sent now, as doubts are resolved: how many at the last look.
+    moving: BTreeMap<u64, u64>,
 }
 
 /// A run about which there is something new.
@@ -67,10 +69,19 @@ impl Look {
         runs.retain(|id, _| *id >= from);
         self.under_way = Some(runs.values().filter(|run| !run.is_complete()).map(|run| run.id).collect());
         let announced = snapshot.announced()?;
-        let mut news = Vec::new();
+        let (mut news, mut moving) = (Vec::new(), BTreeMap::new());
         for run in runs.into_values() {
-            news.extend(new_about(announced.get(&run.id)?.unwrap_or_default(), run));
+            let before = announced.get(&run.id)?.unwrap_or_default();
+            // An end that was announced is announced again once its number stays as it is.
+            if run.is_complete() && before.end.is_some_and(|sent| sent != run.sent) {
+                moving.insert(run.id, run.sent);
+                if self.moving.get(&run.id) != Some(&run.sent) {
+                    continue;
+                }
+            }
+            news.extend(new_about(before, run));
         }
+        self.moving = moving;
         Ok(news)
     }
 }

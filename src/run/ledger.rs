@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::base::outcome::{self, DeliveryProof};
 use crate::base::{Failure, Timestamp};
 use crate::queue::{Death, Observer, RunMessage, Standing, Transition};
-use crate::store::record::{FanOutLetter, RecipientRecord, RecipientState, RunHold, RunTotals, UserText};
+use crate::store::record::{EffectRecord, FanOutLetter, RecipientRecord, RecipientState, RunHold, RunTotals, UserText};
 use crate::store::{self, Tx};
 
 use super::control;
@@ -44,9 +44,10 @@ impl Observer for Ledger {
                 (row.state, row.reason, row.updated_at) = (state, reason, now);
             }
         })?;
-        match changed.filter(|_| has_died) {
-            Some(row) => control::failed(tx, message.run, &row),
-            None => Ok(()),
+        match changed {
+            Some(row) if has_died => control::failed(tx, message.run, &row),
+            Some(_) => Ok(()),
+            None => other_mail(tx, message, transition, now),
         }
     }
 
@@ -61,6 +62,29 @@ impl Observer for Ledger {
             }
         }
     }
+}
+
+/// Records what became of the message of another mail than the run's own.
+fn other_mail(
+    tx: &mut Tx<'_>,
+    message: RunMessage,
+    transition: Transition<'_>,
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    let of_recipient = (message.run, message.recipient, [0; 16])..=(message.run, message.recipient, [0xff; 16]);
+    let effects = tx.effects()?.first(of_recipient, usize::MAX)?;
+    let Some((key, effect)) = effects.into_iter().find(|(_, effect)| effect.body == message.body) else {
+        return Ok(());
+    };
+    let state = match transition {
+        Transition::Died(death) => RecipientState::Dead(death.fingerprint),
+        Transition::Withdrawn(why) => RecipientState::Withdrawn(why.into()),
+        Transition::Redriven | Transition::TakenBack => RecipientState::Open,
+    };
+    if !is_settled(&effect.state) {
+        tx.effects()?.insert(&key, &EffectRecord { state, updated_at: now, ..effect })?;
+    }
+    Ok(())
 }
 
 /// What may happen to a message while no mail of its run may begin. One that its row and user record can make again is taken back.

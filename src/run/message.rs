@@ -17,12 +17,19 @@ struct Body<'a> {
     identity: &'a str,
     user: &'a RawValue,
     params: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<&'a str>,
 }
 
 /// The message for the recipient of that row, whose user record is `user`.
 pub fn message(run: &RunRecord, recipient: [u8; 16], user: &RawValue) -> Send {
+    with_purpose(run, recipient, user, None)
+}
+
+/// The same for another mail than the run's own.
+pub(super) fn with_purpose(run: &RunRecord, recipient: [u8; 16], user: &RawValue, purpose: Option<&str>) -> Send {
     let identity = identity(&run.schedule, &run.params, run.scheduled_for);
-    let body = Body { run: run.id, identity: &identity, user, params: &run.params };
+    let body = Body { run: run.id, identity: &identity, user, params: &run.params, purpose };
     let body = serde_json::to_vec(&body).expect("text and numbers always serialise");
     Send { run: run.id, recipient, ..Send::text(body) }
 }

@@ -2,6 +2,7 @@
 //!
 //! Layer 3. Knows queues, not schedules: starting runs and working on their messages belong to the modules above.
 
+pub mod again;
 pub mod check;
 pub mod control;
 pub mod effects;
@@ -9,6 +10,8 @@ pub mod error;
 pub mod events;
 pub mod ledger;
 pub mod message;
+pub mod note;
+pub mod refetch;
 pub mod report;
 mod resend;
 pub mod resolve;
@@ -16,10 +19,12 @@ pub mod start;
 pub mod suppression;
 pub mod verify;
 
+pub use again::{Again, Resent};
 pub use control::{Decision, RunState, decide};
 pub use effects::OnUnknown;
 pub use error::Error;
 pub use ledger::Ledger;
+pub use refetch::{Refetch, refetch};
 pub use report::Report;
 pub use resolve::{Resolution, Resolve};
 pub use start::{Start, identity, start};

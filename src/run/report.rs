@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{MessageId, Timestamp};
-use crate::store::record::{FanOutLetter, RecipientRecord, RecipientState, RunControl, RunHold, RunRecord, RunTotals};
+use crate::store::record::{
+    EffectRecord, FanOutLetter, RecipientRecord, RecipientState, RunControl, RunHold, RunRecord, RunTotals,
+};
 use crate::store::{self, Snapshot};
 
 use super::Error;
@@ -36,7 +38,7 @@ impl FetchDeath {
     fn new(run: u64, letter: FanOutLetter) -> Self {
         let FanOutLetter { message_id, queue, class, text, died_at } = letter;
         let remedy = if queue.is_empty() {
-            format!("`nightmail send QUEUE '{{\"run\": {run}}}'`, to the queue of its fan-out")
+            format!("send {{\"run\": {run}}} to the fan-out's queue with `nightmail send`")
         } else {
             format!("mend the cause, then `nightmail redrive {queue} --id {message_id}`")
         };
@@ -95,6 +97,9 @@ pub struct Report {
     pub held_because: Option<String>,
     /// Set in the state `fetch-dead`.
     pub fetch_death: Option<FetchDeath>,
+    /// Its note; most often empty.
+    #[serde(default)]
+    pub note: String,
 }
 
 impl Report {
@@ -119,6 +124,7 @@ impl Report {
             held_since,
             held_because,
             fetch_death: letter.map(|letter| FetchDeath::new(run.id, letter)),
+            note: run.note,
             id: run.id,
             schedule: run.schedule,
             params: run.params,
@@ -182,6 +188,37 @@ pub struct Row {
     pub fingerprint: Option<String>,
     /// The relay's reply, the fingerprint, or the reason.
     pub detail: String,
+    /// Mails beside the run's own, in no order: those that were sent again by hand.
+    #[serde(default)]
+    pub resends: Vec<Resend>,
+}
+
+/// Another mail of a recipient than the run's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resend {
+    /// `resend-1` and so on.
+    pub purpose: String,
+    /// As for a recipient.
+    pub state: String,
+    /// When the state last changed.
+    pub updated_at: Timestamp,
+    /// Its Message-ID, once it is sent or in doubt.
+    pub message_id: Option<String>,
+    /// The relay's reply, the fingerprint, or the reason.
+    pub detail: String,
+}
+
+impl Resend {
+    fn new(effect: EffectRecord) -> Self {
+        let EffectRecord { purpose, state, updated_at, .. } = effect;
+        let (detail, name) = (detail(&state), state.name().into());
+        let message_id = match state {
+            RecipientState::Sent(proof) => proof.message_id,
+            RecipientState::Unknown(id) => id,
+            _ => None,
+        };
+        Self { purpose, state: name, updated_at, message_id, detail }
+    }
 }
 
 /// Which recipients a list shows.
@@ -287,7 +324,20 @@ pub fn rows(snapshot: &Snapshot, id: u64, filter: &Filter, after: Option<&str>) 
         }
         if rows.len() < ROWS_SHOWN_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
+    add_resends(snapshot, id, &mut rows)?;
     Ok(rows)
+}
+
+/// Adds to the rows, which are in the order of their keys, the mails beside the run's own.
+fn add_resends(snapshot: &Snapshot, run: u64, rows: &mut [Row]) -> Result<(), store::Error> {
+    let key = |row: &Row| u128::from_str_radix(&row.key, 16).unwrap_or_default().to_be_bytes();
+    let (Some(first), Some(last)) = (rows.first().map(key), rows.last().map(key)) else { return Ok(()) };
+    snapshot.effects()?.scan((run, first, [0; 16])..=(run, last, [0xff; 16]), |(_, recipient, _), effect| {
+        if let Ok(at) = rows.binary_search_by_key(&recipient, key) {
+            rows[at].resends.push(Resend::new(effect));
+        }
+        ControlFlow::Continue(())
+    })
 }
 
 fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
@@ -327,6 +377,7 @@ fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
         reason,
         fingerprint,
         detail,
+        resends: Vec::new(),
     }
 }
 

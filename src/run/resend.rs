@@ -61,7 +61,11 @@ pub(super) fn send(
     Ok(Sent { messages, full })
 }
 
-fn user(tx: &mut Tx<'_>, run: &RunRecord, key: [u8; 16], user: &str) -> Result<Box<RawValue>, Error> {
+/// The recipient's user record.
+///
+/// # Errors
+/// [`Error::NoUserRecord`]; a storage fault.
+pub(super) fn user(tx: &mut Tx<'_>, run: &RunRecord, key: [u8; 16], user: &str) -> Result<Box<RawValue>, Error> {
     let gone = || Error::NoUserRecord { run: run.id, user: user.into() };
     let UserText(text) = tx.user_records()?.get(&(run.id, key))?.ok_or_else(gone)?;
     RawValue::from_string(text).map_err(|error| Error::Store(damage(tx, &error)))

@@ -37,6 +37,13 @@ pub struct FanOutMessage {
     pub run: u64,
 }
 
+impl FanOutMessage {
+    /// The message's text.
+    pub(super) fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a number always serialises")
+    }
+}
+
 /// Starts a run and returns its number.
 ///
 /// # Errors
@@ -44,12 +51,13 @@ pub struct FanOutMessage {
 pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
     let identity = identity(&what.schedule, &what.params, what.scheduled_for);
     if let Some(id) = tx.run_keys()?.get(&identity)? {
-        return Err(Error::Exists { identity, id });
+        let earlier = tx.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
+        let state = control::state(tx, &earlier)?;
+        return Err(Error::Exists { identity, id, state: state.name(), remedy: state.remedy(id) });
     }
     let queue = catalog::find(tx, &what.queue)?;
     let id = tx.runs()?.last(0..=u64::MAX)?.map_or(1, |(last, _)| last + 1);
-    let body = serde_json::to_vec(&FanOutMessage { run: id }).expect("a number always serialises");
-    let message = admission::admit(tx, &queue, Send { run: id, ..Send::text(body) }, now)?;
+    let message = admission::admit(tx, &queue, Send { run: id, ..Send::text(FanOutMessage { run: id }.body()) }, now)?;
     send::send(tx, message, now)?;
     let record = RunRecord {
         id,
@@ -59,6 +67,8 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
         scheduled_for: what.scheduled_for,
         started_at: now.wall,
         fan_out: FanOutProgress::default(),
+        refetches: 0,
+        note: String::new(),
     };
     tx.runs()?.insert(&id, &record)?;
     tx.run_keys()?.insert(&identity, &id)?;

@@ -85,30 +85,19 @@ impl Committer {
     pub(super) fn commit(&mut self, batch: &mut Vec<Group>, is_last: bool) {
         let refused = match &self.failed {
             Some(error) => Some(Error::Stopped(error.to_string())),
-            None => self.make_safe(batch).err(),
+            None => self.make_safe(batch, is_last).err(),
         };
         if let (Some(error), None) = (&refused, &self.failed) {
-            self.fail(error);
+            self.failed = Some(error.clone());
+            stop(&self.stopped, error);
+            self.progress.fail(error);
         }
         for group in batch.drain(..) {
             self.finish(group, refused.as_ref());
         }
-        // The callers need not wait for the mark. That frame may be one of an earlier batch, when this one wrote nothing.
-        if is_last
-            && refused.is_none()
-            && let Err(error) = self.log.rest()
-        {
-            self.fail(&error.into());
-        }
     }
 
-    fn fail(&mut self, error: &Error) {
-        self.failed = Some(error.clone());
-        stop(&self.stopped, error);
-        self.progress.fail(error);
-    }
-
-    fn make_safe(&mut self, batch: &mut [Group]) -> Result<(), Error> {
+    fn make_safe(&mut self, batch: &mut [Group], is_last: bool) -> Result<(), Error> {
         for group in batch {
             if let Some(covered) = group.covered.take() {
                 self.log.trim(covered)?;
@@ -132,7 +121,12 @@ impl Committer {
                 }
             }
         }
-        self.sync()
+        self.sync()?;
+        if is_last {
+            // That frame may be one of an earlier batch, when this one wrote nothing.
+            self.log.rest()?;
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<(), Error> {

@@ -126,22 +126,19 @@ where
             run = delivery.message.run,
             receive_count = delivery.message.receive_count,
         );
-        Box::pin(async move {
-            let attempt = async {
-                tokio::select! {
-                    // When the function returns and the abort comes at the same moment, the outcome counts: its effect
-                    // may have happened.
-                    biased;
-                    answer = call => layer.ended(answer.map_err(Into::into), &delivery.effect).await,
-                    () = layer.abort.cancelled() => {
-                        tracing::info!("given back: the daemon stops");
-                        (End::Aborted(delivery.effect.abort().await), Vec::new())
-                    }
+        let seen = span.clone();
+        let attempt = async move {
+            let (end, contacts) = tokio::select! {
+                // When the function returns and the abort comes at the same moment, the outcome counts: its effect may
+                // have happened.
+                biased;
+                answer = call => layer.ended(answer.map_err(Into::into), &delivery.effect).await,
+                () = layer.abort.cancelled() => {
+                    tracing::info!("given back: the daemon stops");
+                    (End::Aborted(delivery.effect.abort().await), Vec::new())
                 }
             };
-            let (end, contacts) = attempt.instrument(span.clone()).await;
-            // Before the batching, so that a breaker opens and closes without delay; outside the span, because what it
-            // logs then is not about this message.
+            // Before the batching, so that a breaker opens and closes without delay.
             layer.gate.record(&contacts, Voter::of(&delivery.message), delivery.probe.as_deref());
             let was_away = layer.gate.is_away(&contacts);
             // The time is taken here, not at the commit: batching must not change when an attempt ended.
@@ -151,7 +148,8 @@ where
             }
             // Never an error: apalis must not retry or count anything itself. The store's transactions do that.
             Ok(())
-        })
+        };
+        Box::pin(attempt.instrument(seen))
     }
 }
 

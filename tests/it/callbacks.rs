@@ -8,7 +8,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use nightmail::api::control::Request;
 use nightmail::base::{SystemClock, Timestamp};
+use nightmail::run::Decision;
 use nightmail::store::record::EventRecord;
 use nightmail_demo::{bank, sink};
 use serde_json::Value;
@@ -147,6 +149,24 @@ async fn every_target_gets_the_first_death_and_each_end_with_one_id() {
     let got = receiver.wait_for(3).await;
     assert_eq!(got[2].1["event"], "end", "a run that was opened again is told when it ends again");
     assert!(!by_post["end"].contains(&got[2].0), "and that is another event");
+    settled(&daemon).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_abandoned_run_is_told() {
+    let mut harness = Harness::with_users(5).await;
+    let receiver = Receiver::default();
+    harness.set_key(&format!("{NOTIFY}__URL"), format!("{}/hook", receiver.start().await));
+    let daemon = harness.daemon().await;
+    daemon.operator.try_ask(Request::Pause { queue: "statements".into(), by: "test".into() }).await.unwrap();
+    let run = daemon.operator.start().await;
+    until("all users", async || daemon.operator.report(run).await.fetched_at).await;
+    daemon.operator.decide(run, Decision::Abandon).await;
+    let got = receiver.wait_for(1).await;
+    let text =
+        format!("run {run} of monthly-statements (period=2026-10) is abandoned: fetched 5 = sent 0 + withdrawn 5");
+    assert_eq!((&got[0].1["event"], &got[0].1["text"]), (&"end".into(), &text.into()));
     settled(&daemon).await;
     daemon.stop().await;
 }

@@ -46,6 +46,8 @@ fn run() -> RunRecord {
         scheduled_for: START,
         started_at: START,
         fan_out: FanOutProgress { finished_at: Some(START), ..FanOutProgress::default() },
+        refetches: 0,
+        note: String::new(),
     }
 }
 

@@ -59,6 +59,9 @@ mod report;
 mod retention;
 #[cfg(feature = "demo")]
 #[cfg(test)]
+mod run_again;
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod run_control;
 #[cfg(feature = "demo")]
 #[cfg(test)]
@@ -89,3 +92,6 @@ mod suppress;
 mod suspects;
 #[cfg(test)]
 mod torture;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod trial;

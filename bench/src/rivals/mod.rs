@@ -10,7 +10,6 @@ mod clients;
 mod compare;
 mod nats;
 mod ours;
-mod over_http;
 mod postgres;
 mod rabbitmq;
 mod redis;

@@ -12,7 +12,9 @@ use crate::function::Function;
 use crate::function::statement::MessageIds;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::report::{self, Row};
-use crate::run::{self, Decision, Report, Resolve, RunState, Suppression, resolve, suppression};
+use crate::run::{
+    self, Again, Decision, Refetch, Report, Resent, Resolve, RunState, Suppression, again, resolve, suppression,
+};
 use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
 use crate::store::record::{
@@ -200,6 +202,9 @@ impl Control {
             Request::ForgetTicks { schedule, tick } => Answer::Forgotten(self.forget_ticks(&schedule, tick).await?),
             Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
             Request::DecideRun { id, decision } => Answer::Run(self.decide_run(id, decision).await?),
+            Request::RefetchRun { id } => Answer::Run(self.refetch_run(id).await?),
+            Request::NoteRun { id, text } => Answer::Run(self.note_run(id, text).await?),
+            Request::Resend(what) => Answer::Resent(self.resend(what).await?),
             Request::Resolve(what) => Answer::Count(self.resolve(what).await?),
             Request::Suppress { what } => Answer::Count(self.suppress(what).await?),
             Request::Unsuppress { address } => Answer::Count(self.unsuppress(address).await?),
@@ -230,6 +235,42 @@ impl Control {
         self.queues.store().write(move |tx| run::decide(tx, id, decision, now)).await?;
         tracing::warn!(run = id, "the run was {} by hand", decision.past());
         Ok(self.queues.store().read(move |snapshot| report::report(snapshot, id)).await?)
+    }
+
+    async fn refetch_run(&self, id: u64) -> Result<Report, Failure> {
+        let record =
+            self.queues.store().read(move |snapshot| snapshot.runs()?.get(&id)?.ok_or(run::Error::NotFound(id)));
+        let record = record.await?;
+        let of_schedule = self.schedules.iter().find(|(options, _)| options.name == record.schedule);
+        let of_function = || self.schedules.iter().find(|(options, _)| options.function == record.function);
+        let Some((_, queue)) = of_schedule.or_else(of_function) else {
+            return Err(run::Error::NoTarget { run: id, function: record.function }.into());
+        };
+        let guard = of_schedule.and_then(|(options, _)| options.guard);
+        let (what, now) = (Refetch { run: id, queue: queue.clone(), guard }, self.queues.now());
+        self.queues.store().write(move |tx| run::refetch(tx, &what, now)).await?;
+        tracing::info!(run = id, "the users of the run are fetched again");
+        Ok(self.queues.store().read(move |snapshot| report::report(snapshot, id)).await?)
+    }
+
+    async fn note_run(&self, id: u64, text: String) -> Result<Report, Failure> {
+        self.queues.store().write(move |tx| run::note::note(tx, id, &text)).await?;
+        tracing::info!(run = id, "the run's note was set");
+        Ok(self.queues.store().read(move |snapshot| report::report(snapshot, id)).await?)
+    }
+
+    async fn resend(&self, what: Again) -> Result<Vec<Resent>, Failure> {
+        if what.users.len() > again::USERS_MAX {
+            let text = format!("{} recipients in one request, at most {}", what.users.len(), again::USERS_MAX);
+            return Err(failure(FailureKind::Request, text));
+        }
+        let target = self.target(what.run).await?;
+        let (queues, run) = (self.queues.clone(), what.run);
+        // In a task of its own: one that has begun goes on when its client disconnects.
+        let resent = tokio::spawn(async move { again::resend(&queues, &what, &target).await }).await;
+        let resent = resent.map_err(|error| failure(FailureKind::Store, error))??;
+        tracing::info!(run, mails = resent.len(), "recipients are mailed again by hand");
+        Ok(resent)
     }
 
     async fn resolve(&self, what: Resolve) -> Result<u64, Failure> {

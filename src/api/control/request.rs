@@ -13,7 +13,7 @@ use crate::queue::redrive::{Preview, Redrive};
 use crate::queue::stats::Stats;
 use crate::queue::unique::Unique;
 use crate::run::report::{Filter, Row};
-use crate::run::{Decision, Report, Resolve, Suppression};
+use crate::run::{Again, Decision, Report, Resent, Resolve, Suppression};
 use crate::store::backup::{self, Backup};
 use crate::work::BreakerView;
 
@@ -108,6 +108,20 @@ pub enum Request {
         id: u64,
         /// What to do with it.
         decision: Decision,
+    },
+    /// Fetch the users of a complete run again, for those who are new.
+    RefetchRun {
+        /// Its number.
+        id: u64,
+    },
+    /// Mail recipients again.
+    Resend(Again),
+    /// Set the note of a run.
+    NoteRun {
+        /// Its number.
+        id: u64,
+        /// The text; empty for none.
+        text: String,
     },
     /// The newest runs.
     Runs {
@@ -208,6 +222,9 @@ impl Request {
             | Self::Import { .. }
             | Self::StartRun { .. }
             | Self::DecideRun { .. }
+            | Self::RefetchRun { .. }
+            | Self::Resend(_)
+            | Self::NoteRun { .. }
             | Self::Resolve(_)
             | Self::Suppress { .. }
             | Self::Unsuppress { .. }
@@ -220,7 +237,12 @@ impl Request {
     pub const fn takes_long(&self) -> bool {
         matches!(
             self,
-            Self::Backup(_) | Self::CheckStore | Self::Purge { .. } | Self::VerifyRun { .. } | Self::Resolve(_)
+            Self::Backup(_)
+                | Self::CheckStore
+                | Self::Purge { .. }
+                | Self::VerifyRun { .. }
+                | Self::Resolve(_)
+                | Self::Resend(_)
         )
     }
 
@@ -246,6 +268,9 @@ impl Request {
             Self::DecideRun { decision: Decision::Resume, .. } => "run resume",
             Self::DecideRun { decision: Decision::Release, .. } => "run release",
             Self::DecideRun { decision: Decision::Abandon, .. } => "run abandon",
+            Self::RefetchRun { .. } => "run refetch",
+            Self::Resend(_) => "run resend",
+            Self::NoteRun { .. } => "run note",
             Self::Runs { .. } => "run list",
             Self::Run { .. } => "run show",
             Self::Recipients { .. } => "run recipients",
@@ -315,8 +340,10 @@ pub enum Answer {
     Done,
     /// See [`Request::Runs`].
     Runs(Vec<Report>),
-    /// See [`Request::Run`] and [`Request::DecideRun`].
+    /// See [`Request::Run`], [`Request::DecideRun`], [`Request::RefetchRun`] and [`Request::NoteRun`].
     Run(Report),
+    /// See [`Request::Resend`].
+    Resent(Vec<Resent>),
     /// See [`Request::Recipients`].
     Recipients(Vec<Row>),
     /// See [`Request::Suppressions`].

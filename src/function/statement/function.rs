@@ -192,16 +192,24 @@ impl Statement {
     /// # Errors
     /// As for a message: what is wrong, and the remedy.
     pub async fn probe_account(&self, user: &User, params: &BTreeMap<String, String>) -> Result<String, Failure> {
-        let url = self.url_of(user, params)?;
-        let answer = self.accounts.get(&url, "account", &mut Vec::new()).await;
-        let answer = answer.map_err(|fault| fault.failure().clone())?;
-        let (received, period) = (answer.body.len() as u64, params.get(PERIOD).map(String::as_str));
-        let rendering = self.render(answer.body, user.account(), period, user).await?;
+        let (received, rendering) = self.document(user, params).await?;
         let made = match rendering {
             Rendering::Document(print) => format!("makes a statement ({})", units::show_size(print.pdf.len() as u64)),
             Rendering::Skipped(why) => format!("would be skipped ({why})"),
         };
         Ok(format!("the account of user {} ({}) {made}", user.id, units::show_size(received)))
+    }
+
+    /// Fetches and renders one user's statement, and mails nothing; returns it with the size of the account's data in bytes.
+    ///
+    /// # Errors
+    /// As for a message: what is wrong, and the remedy.
+    pub async fn document(&self, user: &User, params: &BTreeMap<String, String>) -> Result<(u64, Rendering), Failure> {
+        let url = self.url_of(user, params)?;
+        let answer = self.accounts.get(&url, "account", &mut Vec::new()).await;
+        let answer = answer.map_err(|fault| fault.failure().clone())?;
+        let (received, period) = (answer.body.len() as u64, params.get(PERIOD).map(String::as_str));
+        Ok((received, self.render(answer.body, user.account(), period, user).await?))
     }
 
     /// Opens a session with the relay up to the login, and mails nothing; says what the relay answered.

@@ -60,7 +60,7 @@ impl Decision {
 pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> Result<(), Error> {
     let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
     let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
-    let state = RunState::of(&control, &record.fan_out, &tx.totals_of(run)?);
+    let state = super::state::state(tx, &record)?;
     if !decision.is_allowed(state) {
         let (state, remedy) = (state.name(), state.remedy(run));
         return Err(Error::State { run, state, decision: decision.past(), remedy });

@@ -15,13 +15,14 @@ const EARLIER_LOOKED_AT: usize = 400;
 /// One hundred percent, in the unit of shares.
 const WHOLE: u64 = 10_000;
 
-/// Sets the guard of a run that starts.
+/// Sets the guard of a run whose users are about to be fetched.
 ///
 /// # Errors
 /// A storage fault.
 pub(in crate::run) fn set(tx: &mut Tx<'_>, run: u64, guard: Guard) -> Result<(), store::Error> {
     let decision = tx.fresh_id()?;
-    save(tx, run, &RunControl { hold: RunHold::Fetching, decision, guard: Some(guard), ..RunControl::default() })
+    let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
+    save(tx, run, &RunControl { hold: RunHold::Fetching, decision, guard: Some(guard), ..control })
 }
 
 /// Whether the run's recipients get no messages before all of its users are fetched.

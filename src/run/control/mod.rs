@@ -20,7 +20,7 @@ pub use decide::{Decision, decide};
 pub(super) use guard::set as set_guard;
 pub use guard::{fetched, is_guarded};
 pub use state::{RunState, held};
-pub(super) use state::{hold, is_going_on};
+pub(super) use state::{hold, is_going_on, state};
 
 /// The topic that commits signal after a decision about a run.
 const TOPIC: u64 = u64::MAX - 1;

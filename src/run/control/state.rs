@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::record::{FanOutProgress, RunControl, RunHold, RunTotals};
+use crate::store::record::{FanOutProgress, RunControl, RunHold, RunRecord, RunTotals};
 use crate::store::{self, Snapshot, Tx};
 
 /// The state of a run in one word.
@@ -84,7 +84,9 @@ impl RunState {
             Self::AwaitingRelease => {
                 format!("`nightmail run release {run}` sends its messages, `nightmail run abandon {run}` ends it")
             }
-            Self::Complete | Self::CompleteWithLetters => format!("see `nightmail run show {run}`"),
+            Self::Complete | Self::CompleteWithLetters => format!(
+                "`nightmail run refetch {run}` mails users who are new, `nightmail run resend {run} --recipient ID` mails one again"
+            ),
             Self::Stopped | Self::Braked => {
                 format!("`nightmail run resume {run}` goes on, `nightmail run abandon {run}` ends it")
             }
@@ -99,6 +101,15 @@ impl RunState {
 /// A storage fault.
 pub(in crate::run) fn hold(tx: &mut Tx<'_>, run: u64) -> Result<RunHold, store::Error> {
     Ok(tx.run_controls()?.get(&run)?.map(|control| control.hold).unwrap_or_default())
+}
+
+/// The state of a run.
+///
+/// # Errors
+/// A storage fault.
+pub(in crate::run) fn state(tx: &mut Tx<'_>, run: &RunRecord) -> Result<RunState, store::Error> {
+    let control = tx.run_controls()?.get(&run.id)?.unwrap_or_default();
+    Ok(RunState::of(&control, &run.fan_out, &tx.totals_of(run.id)?))
 }
 
 /// The state of the run, when neither its fetch nor its mails may go on.

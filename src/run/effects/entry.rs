@@ -109,8 +109,13 @@ impl EffectKey {
     }
 
     fn effect(&self) -> (u64, [u8; 16], Digest) {
-        (self.run, self.recipient, digest(&[b"purpose", self.purpose.as_bytes()]))
+        (self.run, self.recipient, purpose_digest(&self.purpose))
     }
+}
+
+/// The last part of the key of a row of `effects`.
+pub(in crate::run) fn purpose_digest(purpose: &str) -> Digest {
+    digest(&[b"purpose", purpose.as_bytes()])
 }
 
 /// The digest of the parts, each behind its length; the first one names the kind, which keeps the key spaces apart.

@@ -28,6 +28,7 @@ use super::suppression;
 
 pub use batch::Intents;
 use entry::EffectKey;
+pub(super) use entry::purpose_digest;
 pub use recover::recover;
 
 /// What happens to a message when nobody knows whether its effect happened.
@@ -185,8 +186,13 @@ fn permit(
     if ledger::is_settled(&entry.state) {
         return Ok(Permission::Duplicate);
     }
-    if control::hold(tx, key.run)? != RunHold::None {
-        return Ok(Permission::Held);
+    match control::hold(tx, key.run)? {
+        RunHold::None => {}
+        // The run's own messages are removed by the abandonment.
+        RunHold::Abandoned { .. } if tx.bodies()?.head(&body)?.is_some_and(|head| head.run != key.run) => {
+            return Ok(Permission::Abandoned);
+        }
+        _ => return Ok(Permission::Held),
     }
     if let Some(other) = tx.intents()?.get(&key.intent())?.filter(|other| other.lease != handle.lease) {
         let theirs = handle_of(&other);

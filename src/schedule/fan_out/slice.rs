@@ -66,8 +66,10 @@ pub fn commit(
     let (mut admitted, mut repeated, mut next) = (Vec::new(), 0, from);
     for record in page.records[from..].iter().take(RECORDS_MAX) {
         let row = tx.recipients()?.get(&(run.id, record.key))?;
-        // Counted once, when the cursor passes it. A row of this same page was written by an earlier attempt.
-        let is_repeated = record.is_twice || row.as_ref().is_some_and(|row| row.page != page.number);
+        // Counted once, when the cursor passes it. A row of this same page was written by an earlier attempt, and in a
+        // refetch every row may be of an earlier fetch.
+        let is_known = row.as_ref().is_some_and(|row| row.page != page.number);
+        let is_repeated = run.refetches == 0 && (record.is_twice || is_known);
         repeated += u64::from(is_repeated && next >= run.fan_out.position as usize);
         if row.is_none() && !record.is_twice {
             match admit(tx, &mut admissions, record, now) {

@@ -27,6 +27,10 @@ pub struct RunRecord {
     pub started_at: Timestamp,
     /// The progress of the fan-out.
     pub fan_out: FanOutProgress,
+    /// How often its users were fetched again after it was complete.
+    pub refetches: u32,
+    /// Free text for people; most often empty.
+    pub note: String,
 }
 
 /// The fan-out's durable cursor, updated in the commit that writes a slice of a page: its messages and rows.
@@ -162,9 +166,28 @@ pub enum TickVerdict {
 
 postcard_records!(1: Attempt);
 
-const RUN_VERSION: u8 = 2;
+const RUN_VERSION: u8 = 3;
 const RECIPIENT_VERSION: u8 = 3;
 const TICK_VERSION: u8 = 2;
+
+/// The run of version 2: its users were fetched once, and it had no note.
+#[derive(Deserialize)]
+struct RunRecord2 {
+    id: u64,
+    schedule: String,
+    function: String,
+    params: BTreeMap<String, String>,
+    scheduled_for: Timestamp,
+    started_at: Timestamp,
+    fan_out: FanOutProgress,
+}
+
+impl From<RunRecord2> for RunRecord {
+    fn from(old: RunRecord2) -> Self {
+        let RunRecord2 { id, schedule, function, params, scheduled_for, started_at, fan_out } = old;
+        Self { id, schedule, function, params, scheduled_for, started_at, fan_out, refetches: 0, note: String::new() }
+    }
+}
 
 /// The run of version 1: its fan-out committed whole pages.
 #[derive(Deserialize)]
@@ -195,6 +218,8 @@ impl From<RunRecord1> for RunRecord {
                 finished_at: old.finished_at,
                 ..FanOutProgress::default()
             },
+            refetches: 0,
+            note: String::new(),
         }
     }
 }
@@ -207,6 +232,7 @@ impl Record for RunRecord {
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         match bytes.first() {
             Some(1) => decode::<RunRecord1>(1, bytes).map(Self::from),
+            Some(2) => decode::<RunRecord2>(2, bytes).map(Self::from),
             _ => decode(RUN_VERSION, bytes),
         }
     }

@@ -107,6 +107,9 @@ pub(super) fn begin(out: &mut impl Write, head: &Head, checked: &Checked) -> io:
         seconds(run.started_at),
         seconds(head.made_at),
     )?;
+    if !run.note.is_empty() {
+        writeln!(out, "<p class=\"meta\">{}</p>", Text(&run.note))?;
+    }
     verdict(out, run, checked)?;
     balance(out, run, checked)
 }

@@ -16,6 +16,8 @@ pub enum SendFault {
     /// Not the mail's fault: no session with the relay came about, or the relay is busy or full (421, 450, 451, 452,
     /// 454). Nothing was accepted.
     Deferred(Failure),
+    /// The recipient's run may not go on now: no mail was begun, and the message waits.
+    Held(Failure),
     /// A dialogue that broke off before the final dot, or a temporary refusal of this recipient. Nothing was accepted.
     Temporary(Failure),
     /// The mail was sent up to the final dot, and the reply is missing: the relay may have accepted it.
@@ -33,6 +35,7 @@ impl SendFault {
             Self::Permanent(why)
             | Self::NoMailbox(why)
             | Self::Deferred(why)
+            | Self::Held(why)
             | Self::Temporary(why)
             | Self::Unknown(why)
             | Self::Duplicate(why)
@@ -46,6 +49,7 @@ impl SendFault {
         match self {
             Self::Permanent(why) | Self::NoMailbox(why) => Outcome::Dead { why },
             Self::Deferred(why) => Outcome::Deferred { why, after: None },
+            Self::Held(why) => Outcome::Waiting { why, after: None },
             Self::Temporary(why) => Outcome::Retry { why, after: None, effect: Effect::None },
             Self::Unknown(why) => Outcome::Retry { why, after: None, effect: Effect::Unknown },
             Self::Duplicate(why) => Outcome::Duplicate { why },
@@ -192,7 +196,10 @@ impl SmtpFailure {
                 SendFault::Deferred(why("in-work", "another message of this recipient is being mailed"))
             }
             Ok(Permission::Held) => {
-                SendFault::Deferred(why("held", "the run was stopped or abandoned before this mail began"))
+                SendFault::Held(why("held", "the run is held (see `nightmail run list`), so this mail waits"))
+            }
+            Ok(Permission::Abandoned) => {
+                SendFault::Permanent(why("abandoned", "the run was abandoned: nobody of it is mailed any more"))
             }
             Ok(Permission::Lost) => {
                 SendFault::Deferred(why("lost", "the message was taken from this attempt before its mail"))

@@ -58,6 +58,7 @@ pub(super) fn class(result: &Result<DeliveryProof, SendFault>) -> (&'static str,
             let word = match fault {
                 SendFault::Permanent(_) => "permanent",
                 SendFault::Deferred(_) => "deferred",
+                SendFault::Held(_) => "held",
                 SendFault::Temporary(_) => "temporary",
                 SendFault::Unknown(_) => "unknown",
                 SendFault::Duplicate(_) => "duplicate",
@@ -445,7 +446,8 @@ async fn a_mail_is_begun_only_when_the_ledger_permits_it() {
     for (said, end, code) in [
         (Ok(Permission::Duplicate), "duplicate", "duplicate"),
         (Ok(Permission::InWork), "deferred", "in-work"),
-        (Ok(Permission::Held), "deferred", "held"),
+        (Ok(Permission::Held), "held", "held"),
+        (Ok(Permission::Abandoned), "permanent", "abandoned"),
         (Ok(Permission::Lost), "deferred", "lost"),
         (Ok(Permission::Suppressed), "suppressed", "suppressed"),
         (Err(broken), "deferred", "failed"),

@@ -1,0 +1,44 @@
+//! Reads the users of a run again that is complete, for those who are new: a recipient who has a row keeps it, and gets
+//! nothing.
+
+use crate::base::Now;
+use crate::queue::{Send, admission, catalog, send};
+use crate::store::Tx;
+use crate::store::record::{FanOutProgress, Guard, RunRecord};
+
+use super::start::FanOutMessage;
+use super::{Error, RunState, control};
+
+/// What to fetch again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refetch {
+    /// The run.
+    pub run: u64,
+    /// The queue of the fan-out function.
+    pub queue: String,
+    /// The bounds of the number of users, those who have a row included; as for a run that starts.
+    pub guard: Option<Guard>,
+}
+
+/// Begins to fetch the users of a run again.
+///
+/// # Errors
+/// [`Error::NotFound`]; [`Error::State`] unless the run is complete; the fan-out's queue does not exist or is full.
+pub fn refetch(tx: &mut Tx<'_>, what: &Refetch, now: Now) -> Result<(), Error> {
+    let run = what.run;
+    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let state = control::state(tx, &record)?;
+    if !matches!(state, RunState::Complete | RunState::CompleteWithLetters) {
+        let remedy = state.remedy(run);
+        return Err(Error::State { run, state: state.name(), decision: "refetched", remedy });
+    }
+    let queue = catalog::find(tx, &what.queue)?;
+    let message = admission::admit(tx, &queue, Send { run, ..Send::text(FanOutMessage { run }.body()) }, now)?;
+    send::send(tx, message, now)?;
+    let (fan_out, refetches) = (FanOutProgress::default(), record.refetches + 1);
+    tx.runs()?.insert(&run, &RunRecord { fan_out, refetches, ..record })?;
+    if let Some(guard) = what.guard {
+        control::set_guard(tx, run, guard)?;
+    }
+    Ok(())
+}
