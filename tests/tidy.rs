@@ -37,6 +37,10 @@ fn sources(under: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting = vec![root];
     while let Some(path) = waiting.pop() {
+        if path.ends_with("target") {
+            // What a package of its own was compiled to.
+            continue;
+        }
         if path.is_dir() {
             waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.extension().is_some_and(|extension| extension == "rs") {

@@ -56,30 +56,40 @@ pub(crate) async fn measure<T: DeserializeOwned>(subcommand: &str, arguments: Ve
 
 /// Processor time of this process so far, in seconds.
 pub(crate) fn cpu_seconds() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    cpu_seconds_of(std::process::id())
+}
+
+/// Processor time of another process so far, in seconds.
+pub(crate) fn cpu_seconds_of(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it.
-    let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat has a name in parentheses")?;
+    let (_, fields) = stat.rsplit_once(')').context("/proc/<pid>/stat has a name in parentheses")?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
-    let (user, system) = ticks(11).zip(ticks(12)).context("/proc/self/stat has processor times")?;
+    let (user, system) = ticks(11).zip(ticks(12)).context("/proc/<pid>/stat has processor times")?;
     Ok((user + system) / TICKS_PER_SECOND)
 }
 
 /// The most memory that this process ever had, in MB (10^6 bytes).
 pub(crate) fn peak_mb() -> anyhow::Result<f64> {
-    memory_mb("VmHWM:")
+    memory_mb(std::process::id(), "VmHWM:")
 }
 
 /// The memory that this process has now, in MB (10^6 bytes).
 pub(crate) fn resident_mb() -> anyhow::Result<f64> {
-    memory_mb("VmRSS:")
+    resident_mb_of(std::process::id())
 }
 
-fn memory_mb(field: &str) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+/// The memory that another process has now, in MB (10^6 bytes).
+pub(crate) fn resident_mb_of(pid: u32) -> anyhow::Result<f64> {
+    memory_mb(pid, "VmRSS:")
+}
+
+fn memory_mb(pid: u32, field: &str) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib: f64 =
-        line.with_context(|| format!("/proc/self/status has {field}"))?.trim_end_matches("kB").trim().parse()?;
+        line.with_context(|| format!("/proc/{pid}/status has {field}"))?.trim_end_matches("kB").trim().parse()?;
     Ok(kib * 1024.0 / 1e6)
 }
 

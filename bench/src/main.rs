@@ -25,6 +25,7 @@ mod recovery;
 mod rivals;
 mod send;
 mod settings;
+mod sqs;
 
 use clap::{Parser, Subcommand};
 
@@ -54,6 +55,8 @@ enum Bench {
     Recovery,
     /// Other queues on this machine, the same work over their own clients
     Rivals,
+    /// The SQS endpoint over HTTP next to a bare stub; idle long polls; trickling sockets
+    Sqs,
     /// Rate and peak memory of a fan-out, and of a whole run
     FanOut,
     /// The time that one document takes
@@ -75,6 +78,12 @@ enum Bench {
     /// One run by a daemon; prints its figures as JSON
     #[command(hide = true)]
     RunDaemon(daemon::Arguments),
+    /// A daemon whose SQS endpoint is on, until standard input ends
+    #[command(hide = true)]
+    ServeSqs(sqs::ServerArguments),
+    /// A bare server that answers fixed bytes, until standard input ends
+    #[command(hide = true)]
+    ServeSqsStub(sqs::StubArguments),
     /// One run by a bare loop; prints its figures as JSON
     #[command(hide = true)]
     RunLoop(settings::Side),
@@ -89,6 +98,8 @@ async fn main() -> anyhow::Result<()> {
         Bench::ServeHarness(arguments) => harness::serve(arguments).await,
         Bench::RunDaemon(arguments) => output::json(&daemon::run(arguments).await?),
         Bench::RunLoop(side) => output::json(&bare_loop::run(&side).await?),
+        Bench::ServeSqs(arguments) => sqs::serve(arguments).await,
+        Bench::ServeSqsStub(arguments) => sqs::serve_stub(arguments).await,
         Bench::RunDepth(arguments) => output::json(&depth::fill(arguments).await?),
         Bench::RunRecoveryLoad(arguments) => recovery::load(arguments).await,
         Bench::RunRecoveryOpen(arguments) => output::json(&recovery::open(arguments).await?),
@@ -105,6 +116,7 @@ async fn run(bench: &Bench, full: bool) -> anyhow::Result<()> {
         Bench::Beside => beside::run(full).await,
         Bench::Recovery => recovery::run(full).await,
         Bench::Rivals => Box::pin(rivals::run(full)).await,
+        Bench::Sqs => sqs::run(full).await,
         Bench::FanOut => fan_out::run(full).await,
         Bench::Pdf => pdf::run(full),
         _ => Ok(()),
@@ -120,6 +132,7 @@ async fn all(full: bool) -> anyhow::Result<()> {
         Bench::Depth,
         Bench::Beside,
         Bench::Recovery,
+        Bench::Sqs,
         Bench::FanOut,
         Bench::Pipeline,
     ];

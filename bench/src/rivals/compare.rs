@@ -7,7 +7,7 @@ use nightmail::base::SystemClock;
 
 use super::side::{AnySide, Started};
 use super::verdict::{self, Answers, Syncs};
-use super::{apalis_redb, beanstalkd, bullmq, nats, ours, postgres, rabbitmq, redis, rust_queue, syncs};
+use super::{apalis_redb, beanstalkd, bullmq, nats, ours, over_http, postgres, rabbitmq, redis, rust_queue, syncs};
 use crate::output::{count, median, note, table};
 
 /// Producers, then consumers, at once.
@@ -66,6 +66,7 @@ pub(crate) async fn run(full: bool) -> anyhow::Result<()> {
     let clock = &SystemClock::shared();
     let started = vec![
         entered!("Nightmail", Answers::All, ours::start(clock)),
+        entered!("Nightmail, SQS over HTTP", Answers::All, over_http::start(clock)),
         entered!("beanstalkd -b -f0", Answers::All, beanstalkd::start(clock)),
         entered!("Redis Streams, appendfsync always", Answers::All, redis::start(clock)),
         entered!("RabbitMQ quorum queue", Answers::SendsAlone, rabbitmq::start(clock)),

@@ -10,6 +10,7 @@ mod clients;
 mod compare;
 mod nats;
 mod ours;
+mod over_http;
 mod postgres;
 mod rabbitmq;
 mod redis;
