@@ -16,7 +16,7 @@ use super::exit::{Exit, Interrupted};
 use super::output::{Output, note};
 use super::{check, import, probe, queues, redrive, runs, schedules, serve, status, store, suppress};
 
-/// A durable queue, cron fan-out and worker pool in one daemon: SQS + Lambda + cron without AWS.
+/// A durable queue, schedules with fan-out and a bounded worker pool in one daemon, with the semantics of SQS.
 #[derive(Debug, Parser)]
 #[command(name = "nightmail", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Cli {
@@ -50,8 +50,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 const AFTER_HELP: &str = "\
 Data goes to standard output, everything else to standard error. Times in JSON are milliseconds since 1970.
 
-Exit codes: 0 done, 1 refused, 2 degraded (status alone), 64 wrong command line, 65 the store contradicts itself,
-69 daemon not reachable or store in use, 70 internal fault, 74 storage failed, 77 permission denied,
+Exit codes: 0 done, 1 refused, 2 degraded (status alone), 64 wrong command line, 65 the store contradicts itself, \
+69 daemon not reachable or store in use, 70 internal fault, 74 storage failed, 77 permission denied, \
 78 wrong configuration, 130 Ctrl-C (what was begun goes on in the daemon).
 
 Try: nightmail demo";

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::base::outcome::shorten;
 use crate::base::{SystemClock, units};
 use crate::config::{self, Finding, Origin, Settings};
 use crate::daemon::connect::{ContactState, Contacted, Order, connect};
@@ -11,15 +12,15 @@ use crate::daemon::{self, functions};
 
 use super::context::Context;
 use super::exit::Exit;
-use super::output::{note, tame, wrap};
+use super::output::{note, wrap};
 use super::params::{params, parse_param};
 
-/// What a destination answered is shown up to this many characters; `--json` shows all of it.
-const TEXT_CHARS_MAX: usize = 1000;
+/// What a destination answered is shown up to this many bytes, the remedy always; `--json` shows all of it.
+const TEXT_BYTES_MAX: usize = 1000;
 
 /// What `--help` says about the exit code.
 pub(super) const AFTER_HELP: &str = "\
-Exit codes: 0 all is well; 78 the configuration is wrong; with --connect also 69: a destination did not answer as it
+Exit codes: 0 all is well; 78 the configuration is wrong; with --connect also 69: a destination did not answer as it \
 should. --timeout bounds each contact.";
 
 /// `nightmail check`
@@ -135,7 +136,7 @@ fn line(context: &Context, contacted: &Contacted) -> String {
         ContactState::NotTried => ("not tried:", "not tried:".into()),
     };
     // Wrapped before it is painted: colours have no width.
-    let line = wrap(&tame(&format!("{word} {destination} ({function}): {text}"), TEXT_CHARS_MAX));
+    let line = wrap(&shorten(&format!("{word} {destination} ({function}): {text}"), TEXT_BYTES_MAX));
     line.replacen(word, &painted, 1)
 }
 

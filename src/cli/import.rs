@@ -40,9 +40,9 @@ pub(super) enum Command {
 }
 
 const AFTER_HELP: &str = "\
-The keys of the source are read from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN. Texts, attributes,
-groups, sent times and receive counts are kept; message ids and receipt handles are new. A message is deleted at the source
-once it is on disk here. The queue counts as empty when two receives in a row find nothing: messages that others hold there,
+The keys of the source are read from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN. Texts, attributes, \
+groups, sent times and receive counts are kept; message ids and receipt handles are new. A message is deleted at the source \
+once it is on disk here. The queue counts as empty when two receives in a row find nothing: messages that others hold there, \
 or that are delayed, come with the next import.";
 
 /// `nightmail import sqs`

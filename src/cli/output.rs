@@ -177,7 +177,19 @@ fn columns() -> Option<u16> {
 
 /// Breaks a sentence between words where the terminal's lines end.
 pub(super) fn wrap(text: &str) -> String {
-    columns().map_or_else(|| text.to_owned(), |width| wrap_at(text, usize::from(width)))
+    wrap_behind(0, text)
+}
+
+/// As [`wrap`], for a sentence that begins behind so many characters: its further lines begin there too.
+pub(super) fn wrap_behind(indent: usize, text: &str) -> String {
+    match columns() {
+        Some(width) => indented_at(usize::from(width), indent, text),
+        None => text.to_owned(),
+    }
+}
+
+fn indented_at(width: usize, indent: usize, text: &str) -> String {
+    wrap_at(text, width.saturating_sub(indent)).replace('\n', &format!("\n{:indent$}", ""))
 }
 
 fn wrap_at(text: &str, width: usize) -> String {
@@ -284,6 +296,7 @@ mod tests {
     fn a_sentence_is_broken_between_words() {
         assert_eq!(wrap_at("one two three", 7), "one two\nthree");
         assert_eq!(wrap_at("a-very-long-name is long", 5), "a-very-long-name\nis\nlong");
+        assert_eq!(indented_at(9, 2, "one two three"), "one two\n  three");
     }
 
     #[test]

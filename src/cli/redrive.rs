@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::api::control::views::RedriveView;
 use crate::api::control::{Answer, Client, Request};
+use crate::base::outcome::shorten;
 use crate::base::{Fingerprint, MessageId, units};
 use crate::config::Settings;
 use crate::queue::redrive::{CanaryOptions, Preview, RATE_MAX, Redrive as What};
@@ -17,7 +18,7 @@ use super::ask::{ask, ask_with, strange};
 use super::confirm::{Sure, confirm};
 use super::context::Context;
 use super::exit::Interrupted;
-use super::output::{seconds, table, tame};
+use super::output::{seconds, table};
 
 /// The interval between progress queries.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -251,8 +252,12 @@ fn preview_text(from: &str, preview: &Preview) -> String {
 /// Shows progress until the redrive ends.
 async fn follow(client: &Client, id: u64, letters: u64) -> anyhow::Result<RedriveView> {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(letters) } else { ProgressBar::hidden() };
-    let style = ProgressStyle::with_template("redrive {prefix} {bar:30} {pos}/{len} letters, {per_sec:.0}");
-    bar.set_style(style.expect("the template is written above"));
+    let style = ProgressStyle::with_template("redrive {prefix} {bar:30} {pos}/{len} letters, {rate}");
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // A bar that cannot be drawn is no reason to stop.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    bar.set_style(style.expect("the template is written above").with_key("rate", rate));
     bar.set_prefix(id.to_string());
     loop {
         let asked = client.ask(&Request::Redrives).await;
@@ -288,7 +293,7 @@ fn redrives_table(redrives: &[RedriveView]) -> String {
             state += &format!(", undoes {id}");
         }
         if let Some(why) = &redrive.why {
-            state += &format!(": {}", tame(why, 300));
+            state += &format!(": {}", shorten(why, 300));
         }
         vec![
             format!("{} {}", redrive.id, redrive.from),

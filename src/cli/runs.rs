@@ -13,7 +13,7 @@ use super::ask::{ask, strange};
 use super::confirm::{Sure, confirm};
 use super::context::Context;
 use super::exit::Unsound;
-use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap};
+use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap_behind};
 use super::params::{params, parse_param};
 use super::report;
 use super::store::findings_text;
@@ -84,12 +84,12 @@ pub(super) enum Command {
 }
 
 const STOP_HELP: &str = "\
-When the answer is there, no mail of the run begins any more, over restarts too; mails that the relay is being given end as
-they end. The fan-out stops as well. Other runs go on. Recipients stay open, and each gets its message again by
+When the answer is there, no mail of the run begins any more, over restarts too; mails that the relay is being given end as \
+they end. The fan-out stops as well. Other runs go on. Recipients stay open, and each gets its message again by \
 `nightmail run resume RUN`; `nightmail run abandon RUN` withdraws them.";
 
 const RELEASE_HELP: &str = "\
-A run awaits its release when the number of its users is out of the bounds of its schedule (`users.min`,
+A run awaits its release when the number of its users is out of the bounds of its schedule (`users.min`, \
 `users.deviation`): nothing of it is sent until then. `nightmail run show RUN` says which bound.";
 
 /// `nightmail run release`
@@ -105,8 +105,8 @@ const REFETCH_HELP: &str = "\
 Recipients who have a row keep it, and get nothing. The guard of the schedule looks at the number of all recipients again.";
 
 const RESEND_HELP: &str = "\
-A recipient whose mail was sent gets another one, with a Message-ID of its own, made from the user record and the account's
-data of now. It is recorded as `resend-1` and so on (`nightmail run recipients RUN --user ID`), and the run's balance stays as
+A recipient whose mail was sent gets another one, with a Message-ID of its own, made from the user record and the account's \
+data of now. It is recorded as `resend-1` and so on (`nightmail run recipients RUN --user ID`), and the run's balance stays as \
 it is. A recipient whose message was withdrawn gets the run's own mail after all.";
 
 /// `nightmail run resend`
@@ -120,7 +120,7 @@ pub(super) struct ResendArgs {
 }
 
 const ABANDON_HELP: &str = "\
-Open recipients and dead letters of the run are withdrawn, and nothing of it can be resumed, redriven or resent. Doubts
+Open recipients and dead letters of the run are withdrawn, and nothing of it can be resumed, redriven or resent. Doubts \
 stay as they are. A run with the same parameters cannot be started again.";
 
 /// `nightmail run abandon`
@@ -133,7 +133,7 @@ pub(super) struct Abandon {
 }
 
 const RESOLVE_HELP: &str = "\
-A mail is unknown when its connection broke after its last byte, or when the daemon died while it was handed over. Look for
+A mail is unknown when its connection broke after its last byte, or when the daemon died while it was handed over. Look for \
 its Message-ID (`nightmail run recipients RUN --state unknown`) in the relay's log: accepted, it was sent.";
 
 /// `nightmail run resolve`
@@ -410,18 +410,27 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
     let since = report.held_since.map(|since| format!(" since {since}")).unwrap_or_default();
     out += &format!("  state     {}{since}\n", if needs_a_look { output.bad(state) } else { state.into() });
     if let Some(because) = &report.held_because {
-        out += &format!("  because   {}\n", tame(because, 500));
+        out += &format!(
+            "  because   {}
+",
+            wrap_behind(12, &shorten(because, FAILURE_BYTES_MAX))
+        );
     }
     if is_held {
-        out += &format!("  remedy    {}\n", report.state.remedy(report.id));
+        out += &format!(
+            "  remedy    {}
+",
+            wrap_behind(12, &report.state.remedy(report.id))
+        );
     }
     if let Some(at) = report.fetched_at {
         out += &format!("  fetched   {at}\n");
     }
     if let Some(death) = &report.fetch_death {
         out += &format!("  letter    {} in {}, since {}\n", death.letter, quoted_queue(&death.queue), death.died_at);
-        out += &format!("  because   {}: {}\n", death.class, tame(&death.text, 500));
-        out += &format!("  remedy    {}\n", death.remedy);
+        let because = format!("{}: {}", death.class, shorten(&death.text, FAILURE_BYTES_MAX));
+        out += &format!("  because   {}\n", wrap_behind(12, &because));
+        out += &format!("  remedy    {}\n", wrap_behind(12, &death.remedy));
     }
     out += &format!("  {}\n", balance(output, report));
     if report.repeated > 0 {
@@ -502,7 +511,7 @@ fn recipient_text(row: &Row) -> String {
     // Only a mail that was begun is in the relay's log.
     let is_begun = matches!(row.state.as_str(), "sent" | "unknown") || row.interrupted > 0;
     lines.extend(row.message_id.as_ref().filter(|_| is_begun).map(|id| format!("Message-ID: {}", tame(id, 400))));
-    lines.iter().map(|line| wrap(line).replace('\n', "\n  ")).collect::<Vec<_>>().join("\n  ")
+    lines.iter().map(|line| wrap_behind(2, line)).collect::<Vec<_>>().join("\n  ")
 }
 
 #[cfg(test)]

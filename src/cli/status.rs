@@ -22,8 +22,8 @@ use super::schedules::in_zone;
 
 /// What `--help` says about the exit code.
 pub(super) const AFTER_HELP: &str = "\
-Exit codes: 0 healthy; 2 degraded: something of the first line needs a person (a destination that is away, dead letters,
-a paused queue, a disk that is nearly full, a tick that is late); 69 no daemon runs; 77 and others as everywhere.
+Exit codes: 0 healthy; 2 degraded: something of the first line needs a person (a destination that is away, dead letters, \
+a paused queue, a disk that is nearly full, a tick that is late); 69 no daemon runs; 77 and others as everywhere. \
 With --watch, the code of the last look.";
 
 /// The longest pause between two looks, in seconds.
@@ -31,9 +31,6 @@ const WATCH_SECONDS_MAX: u64 = 3600;
 
 /// The first line is cut after this many characters; `--json` has all of it.
 const SENTENCE_CHARS_MAX: usize = 2000;
-
-/// The cause of an outage is cut after this many characters.
-const CAUSE_CHARS_MAX: usize = 200;
 
 /// `nightmail status`
 #[derive(Debug, Args)]
@@ -174,10 +171,9 @@ fn text(output: Output, shown: &Shown<'_>) -> String {
     if !overview.breakers.is_empty() {
         let row = |breaker: &BreakerView| {
             let moment = |at: Option<Timestamp>| at.map(seconds).unwrap_or_default();
-            let cause = breaker.cause.as_deref().map(|cause| tame(cause, CAUSE_CHARS_MAX)).unwrap_or_default();
-            vec![breaker.destination.clone(), moment(breaker.since), moment(breaker.next_try), cause]
+            vec![breaker.destination.clone(), moment(breaker.since), moment(breaker.next_try)]
         };
-        let header = ["away", "since", "next try", "cause"];
+        let header = ["away", "since", "next try"];
         parts.push(table(&header, &[], overview.breakers.iter().map(row).collect()));
     }
     if !overview.silences.is_empty() {

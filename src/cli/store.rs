@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::control::views::Checked;
 use crate::api::control::{Answer, Request};
+use crate::base::outcome::shorten;
 use crate::base::units;
 use crate::config::Settings;
 use crate::store::Purpose;
@@ -140,7 +141,7 @@ fn checked_text(output: Output, checked: &Checked, is_online: bool) -> String {
 /// The findings as a table.
 pub(super) fn findings_text(checked: &Checked) -> String {
     let cells =
-        |finding: &check::Finding| vec![finding.table.clone(), tame(&finding.key, 80), tame(&finding.what, 300)];
+        |finding: &check::Finding| vec![finding.table.clone(), tame(&finding.key, 80), shorten(&finding.what, 300)];
     let mut text = table(&["table", "key", "what is wrong"], &[], checked.findings.iter().map(cells).collect());
     let left_out = checked.total - checked.findings.len() as u64;
     if left_out > 0 {

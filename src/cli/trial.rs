@@ -22,9 +22,9 @@ use super::params::{params, parse_param};
 const USERS_MAX: u64 = 1000;
 
 pub(super) const AFTER_HELP: &str = "\
-Reads the users API with the secrets of the configuration, so it runs as whoever may read these: `sudo -u nightmail nightmail
-run test …`. Nothing of it is in the books of any run, and no run's recipient is mailed: mails go to --to alone, through the
-queue and the function of the schedule's runs, and have Message-IDs of their own. --out mails nothing; it fetches the accounts
+Reads the users API with the secrets of the configuration, so it runs as whoever may read these: `sudo -u nightmail nightmail \
+run test …`. Nothing of it is in the books of any run, and no run's recipient is mailed: mails go to --to alone, through the \
+queue and the function of the schedule's runs, and have Message-IDs of their own. --out mails nothing; it fetches the accounts \
 and writes each user's PDF there.";
 
 /// `nightmail run test`

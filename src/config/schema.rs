@@ -130,7 +130,7 @@ pub(super) const KEYS: &[Key] = &[
     key("functions.*.deferral_pause", All, ValueType::Span(MS, hours(12)), Toml("\"30s\""),
         "How long a message waits after a deferral that names no time."),
     key("functions.*.deferral_max", All, ValueType::Span(seconds(1), hours(14 * 24)), Toml("\"24h\""),
-        "A message that was deferred for this long dies."),
+        "A message that was deferred for this long dies. Time while a destination is away does not count, nor time before the last start of the daemon."),
     key("functions.*.skip", Statement, ValueType::Choice(&["never", "no-transactions", "zero-balance", "either", "both"]), Toml("\"never\""),
         "Whose statement is neither rendered nor mailed: of accounts without a transaction in the period, with a closing balance of zero, of either kind, or of both at once. The run counts them as skipped."),
 

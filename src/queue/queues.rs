@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Clock, LeaseTime, Now};
-use crate::store::record::{Owner, QueueRecord, RedriveRecord, RedriveState};
+use crate::store::record::{Owner, QueueRecord, RedriveRecord, RedriveState, Suspicion};
 use crate::store::{self, Store, Tx};
 
 use super::import::{self, Imported};
@@ -420,15 +420,20 @@ impl Queues {
         Ok(next.first().map(|((_, charged, sequence), ())| (*charged, *sequence)))
     }
 
-    /// Receives the queue's next suspect; see [`receive::receive_suspect`].
+    /// Receives the queue's next suspect, marked with `suspicion`; see [`receive::receive_suspect`].
     ///
     /// # Errors
     /// The queue does not exist, or the store failed.
-    pub async fn receive_suspect(&self, queue: u32, visibility: Duration) -> Result<Option<Received>, Error> {
+    pub async fn receive_suspect(
+        &self,
+        queue: u32,
+        visibility: Duration,
+        suspicion: Suspicion,
+    ) -> Result<Option<Received>, Error> {
         let (now, observer) = (self.now(), self.observer.clone());
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::by_id(tx, queue)?;
-            receive::receive_suspect(tx, &*observer, &queue, visibility, now)
+            receive::receive_suspect(tx, &*observer, &queue, (visibility, suspicion), now)
         };
         self.store.write(step).await
     }

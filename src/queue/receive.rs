@@ -174,9 +174,9 @@ fn receive_from(
     Ok(Receiving { messages, next_visible_at, is_over_limit: capacity == 0, has_more, undo })
 }
 
-/// Receives the next suspect of the queue for a worker and marks it as alone in the process: the one charged least, then
-/// the oldest. Suspects whose attempts are used up die, and expired ones go, as in [`receive`]. A paused queue gives
-/// none.
+/// Receives the next suspect of the queue for a worker: the one charged least, then the oldest. It is marked with
+/// `suspicion`: as alone in the process, when it is. Suspects whose attempts are used up die, and expired ones go, as in
+/// [`receive`]. A paused queue gives none.
 ///
 /// # Errors
 /// A storage fault.
@@ -184,7 +184,7 @@ pub fn receive_suspect(
     tx: &mut Tx<'_>,
     observer: &dyn Observer,
     queue: &QueueRecord,
-    visibility: Duration,
+    (visibility, suspicion): (Duration, Suspicion),
     now: Now,
 ) -> Result<Option<Received>, Error> {
     if queue.paused.is_some() || queue.deleted_at.is_some() {
@@ -199,7 +199,7 @@ pub fn receive_suspect(
         }
         let body = state::body(tx, &state)?;
         if !is_held_back(tx, observer, (key, &state), &body, now)? {
-            let hold = Hold { owner: Owner::Worker, visibility, suspicion: Suspicion::Alone };
+            let hold = Hold { owner: Owner::Worker, visibility, suspicion };
             return Ok(Some(hand_out(tx, (key, &state), body, hold, now)?));
         }
     }

@@ -38,7 +38,7 @@ impl FetchDeath {
     fn new(run: u64, letter: FanOutLetter) -> Self {
         let FanOutLetter { message_id, queue, class, text, died_at } = letter;
         let remedy = if queue.is_empty() {
-            format!("send {{\"run\": {run}}} to the fan-out's queue with `nightmail send`")
+            format!("`nightmail send QUEUE '{{\"run\": {run}}}'`, to the queue of its fan-out")
         } else {
             format!("mend the cause, then `nightmail redrive {queue} --id {message_id}`")
         };

@@ -151,11 +151,14 @@ impl<'t> Changes<'t> {
         let stored: Arc<[u8]> = put.into();
         self.hints.get_mut().wrote(table, &key);
         let overlay = self.layers.active.table_mut(table);
-        let is_above_row = match overlay.get(&*key) {
-            Some(entry) => entry.is_above_row,
+        // Most rows that are written are new: one search is enough for these.
+        let is_above_row = match overlay.insert(key.clone(), Entry { value: Some(stored), is_above_row: false }) {
+            Some(old) => old.is_above_row,
             None => self.seen_in_base.get_mut().contains(&(table.number, key.clone())),
         };
-        overlay.insert(key, Entry { value: Some(stored), is_above_row });
+        if is_above_row && let Some(entry) = overlay.get_mut(&*key) {
+            entry.is_above_row = true;
+        }
     }
 
     /// Removes a row; true when there was one.

@@ -85,19 +85,30 @@ impl Committer {
     pub(super) fn commit(&mut self, batch: &mut Vec<Group>, is_last: bool) {
         let refused = match &self.failed {
             Some(error) => Some(Error::Stopped(error.to_string())),
-            None => self.make_safe(batch, is_last).err(),
+            None => self.make_safe(batch).err(),
         };
         if let (Some(error), None) = (&refused, &self.failed) {
-            self.failed = Some(error.clone());
-            stop(&self.stopped, error);
-            self.progress.fail(error);
+            self.fail(error);
         }
         for group in batch.drain(..) {
             self.finish(group, refused.as_ref());
         }
+        // The callers need not wait for the mark. That frame may be one of an earlier batch, when this one wrote nothing.
+        if is_last
+            && refused.is_none()
+            && let Err(error) = self.log.rest()
+        {
+            self.fail(&error.into());
+        }
     }
 
-    fn make_safe(&mut self, batch: &mut [Group], is_last: bool) -> Result<(), Error> {
+    fn fail(&mut self, error: &Error) {
+        self.failed = Some(error.clone());
+        stop(&self.stopped, error);
+        self.progress.fail(error);
+    }
+
+    fn make_safe(&mut self, batch: &mut [Group]) -> Result<(), Error> {
         for group in batch {
             if let Some(covered) = group.covered.take() {
                 self.log.trim(covered)?;
@@ -121,12 +132,7 @@ impl Committer {
                 }
             }
         }
-        self.sync()?;
-        if is_last {
-            // That frame may be one of an earlier batch, when this one wrote nothing.
-            self.log.rest()?;
-        }
-        Ok(())
+        self.sync()
     }
 
     fn sync(&mut self) -> Result<(), Error> {

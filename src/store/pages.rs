@@ -65,6 +65,8 @@ const LEAF: u8 = 1;
 const BRANCH: u8 = 2;
 /// A tree that is deeper than this is none.
 const DEPTH_MAX: usize = 128;
+/// What is wrong when a page leads nowhere, or in a circle.
+const NO_TREE: &str = "its pages form no tree";
 /// The first byte of a table's definition whose rows are a plain tree.
 const PLAIN_TABLE: u8 = 3;
 
@@ -156,11 +158,11 @@ impl Walk<'_> {
                 Kind::Leaf(pairs) => {
                     (0..pairs).filter_map(|nth| value(read.bytes, nth, pairs, widths)).for_each(&mut *visit)
                 }
-                Kind::Branch(_) if depth == DEPTH_MAX => return Err("its pages form no tree".into()),
+                Kind::Branch(_) if depth == DEPTH_MAX => return Err(NO_TREE.into()),
                 Kind::Branch(children) => {
-                    waiting.extend(
-                        (0..children).filter_map(|nth| read.child(nth, children)).map(|child| (child, depth + 1)),
-                    );
+                    for nth in 0..children {
+                        waiting.push((read.child(nth, children).ok_or(NO_TREE)?, depth + 1));
+                    }
                 }
             }
         }
@@ -173,7 +175,7 @@ impl Walk<'_> {
         if at.checked_add(length).is_none_or(|end| end > self.bytes) {
             return Err(outside());
         }
-        self.pages_left = self.pages_left.checked_sub(1).ok_or("its pages form no tree")?;
+        self.pages_left = self.pages_left.checked_sub(1).ok_or(NO_TREE)?;
         let mut page = vec![0; usize::try_from(length).map_err(|_| outside())?];
         self.disk.read(at, &mut page).map_err(|error| error.to_string())?;
         Ok(page)
@@ -266,4 +268,38 @@ fn value(page: &[u8], nth: usize, pairs: usize, widths: Widths) -> Option<&[u8]>
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{Database, TableDefinition};
+
+    use super::super::disk::FileDisk;
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_is_found_in_whatever_leaf_it_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let value = |row: u64| format!("<row {row}>{}", "x".repeat(500)).into_bytes();
+        let db = Database::create(file.path()).unwrap();
+        let transaction = db.begin_write().unwrap();
+        let mut table = transaction.open_table(TableDefinition::<&[u8], &[u8]>::new("rows")).unwrap();
+        for row in 0..5000_u64 {
+            table.insert(row.to_be_bytes().as_slice(), value(row).as_slice()).unwrap();
+        }
+        drop(table);
+        transaction.commit().unwrap();
+        drop(db);
+        let disk = FileDisk(file.reopen().unwrap());
+        assert_eq!(verify(&disk, Scope::All), Ok(()));
+        let bytes = std::fs::read(file.path()).unwrap();
+        for row in [0, 1, 1234, 2500, 4998, 4999] {
+            let marker = format!("<row {row}>").into_bytes();
+            let at = bytes.windows(marker.len()).position(|window| window == marker).unwrap() as u64;
+            disk.write(at, b">").unwrap();
+            assert!(verify(&disk, Scope::All).unwrap_err().contains("checksum"), "row {row}");
+            disk.write(at, b"<").unwrap();
+        }
+        assert_eq!(verify(&disk, Scope::All), Ok(()));
+    }
 }

@@ -126,19 +126,22 @@ where
             run = delivery.message.run,
             receive_count = delivery.message.receive_count,
         );
-        let seen = span.clone();
-        let attempt = async move {
-            let (end, contacts) = tokio::select! {
-                // When the function returns and the abort comes at the same moment, the outcome counts: its effect may
-                // have happened.
-                biased;
-                answer = call => layer.ended(answer.map_err(Into::into), &delivery.effect).await,
-                () = layer.abort.cancelled() => {
-                    tracing::info!("given back: the daemon stops");
-                    (End::Aborted(delivery.effect.abort().await), Vec::new())
+        Box::pin(async move {
+            let attempt = async {
+                tokio::select! {
+                    // When the function returns and the abort comes at the same moment, the outcome counts: its effect
+                    // may have happened.
+                    biased;
+                    answer = call => layer.ended(answer.map_err(Into::into), &delivery.effect).await,
+                    () = layer.abort.cancelled() => {
+                        tracing::info!("given back: the daemon stops");
+                        (End::Aborted(delivery.effect.abort().await), Vec::new())
+                    }
                 }
             };
-            // Before the batching, so that a breaker opens and closes without delay.
+            let (end, contacts) = attempt.instrument(span.clone()).await;
+            // Before the batching, so that a breaker opens and closes without delay; outside the span, because what it
+            // logs then is not about this message.
             layer.gate.record(&contacts, Voter::of(&delivery.message), delivery.probe.as_deref());
             let was_away = layer.gate.is_away(&contacts);
             // The time is taken here, not at the commit: batching must not change when an attempt ended.
@@ -148,8 +151,7 @@ where
             }
             // Never an error: apalis must not retry or count anything itself. The store's transactions do that.
             Ok(())
-        };
-        Box::pin(attempt.instrument(seen))
+        })
     }
 }
 

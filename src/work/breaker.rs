@@ -3,15 +3,15 @@
 //! A pure state machine: time is an argument and nothing is logged. It decides from the verdicts of attempts whether
 //! the destination is away, and when a single message may try it again. Must not know pools or outcomes.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::outcome::printable;
 use crate::base::{LeaseTime, MessageId, Verdict};
 use crate::queue::Received;
 
-/// So many messages that found no session, a throttled one or no reply open the breaker; fewer when the functions that
-/// use the destination run fewer attempts at once.
+/// So many attempts that found no session, a throttled one or no reply open the breaker; fewer when the functions that
+/// use the destination run fewer at once. What needs an operator opens it at once.
 const AWAY_VOTES: usize = 5;
 /// So many messages whose first charged failure is a server error open the breaker, when nothing is answered between
 /// them. With fewer, the fault is taken to be the messages' own.
@@ -36,7 +36,7 @@ const OUTAGES_MAX: usize = 64;
 pub(super) struct Breaker {
     /// How many attempts the functions that use the destination run at once.
     concurrency: usize,
-    /// The messages that failed since the last answer; emptied when the breaker opens or an answer comes.
+    /// The attempts that failed since the last answer; emptied when the breaker opens or an answer comes.
     votes: Vec<(MessageId, Class)>,
     /// Messages whose charged failure was a vote, and when: until they are answered or [`VOTE_LASTS`] has passed.
     /// Without it a message that can never succeed would open the breaker again and again, and never be charged.
@@ -175,7 +175,11 @@ impl Breaker {
     fn vote(&mut self, voter: Voter, verdict: &Verdict, now: LeaseTime, jitter: f64) -> Option<Change> {
         let class = if *verdict == Verdict::ServerError { Class::ServerError } else { Class::Away };
         let is_charged = matches!(verdict, Verdict::TimedOut | Verdict::ServerError);
-        if is_charged && !self.is_first(voter, now) || self.votes.iter().any(|(message, _)| *message == voter.message) {
+        // Where no session was had, the message cannot be the cause: its next try is a vote too. Otherwise a run of three
+        // would never open the breaker.
+        let may_repeat = matches!(verdict, Verdict::Unreachable { .. });
+        let has_voted = self.votes.iter().any(|(message, _)| *message == voter.message);
+        if is_charged && !self.is_first(voter, now) || has_voted && !may_repeat {
             return None;
         }
         self.votes.push((voter.message, class));
@@ -183,14 +187,16 @@ impl Breaker {
             self.voted.truncate(VOTES_MAX - 1);
             self.voted.push_front((voter.message, now));
         }
-        let messages = self.votes.iter().filter(|(_, other)| *other == class).count();
         let enough = match class {
+            Class::Away if needs_operator(verdict) => 1,
             Class::Away => AWAY_VOTES.min(self.concurrency.max(1)),
             Class::ServerError => SERVER_ERROR_VOTES,
         };
-        if messages < enough {
+        let votes = || self.votes.iter().filter(|(_, other)| *other == class).map(|(message, _)| *message);
+        if votes().count() < enough {
             return None;
         }
+        let messages = votes().collect::<HashSet<_>>().len();
         self.votes.clear();
         self.outage = Some(Outage::new(verdict, now, jitter));
         Some(Change::Opened { messages, are_deferred: !is_charged })

@@ -100,15 +100,15 @@ fn five_messages_that_find_nobody_open_it_and_say_why() {
 fn a_message_votes_once_by_its_first_failure() {
     let mut world = World::new(24);
     for _ in 0..50 {
-        world.fails(1, &refused());
+        world.fails(1, &throttled(0));
         world.fails(1, &Verdict::ServerError);
     }
     assert!(!world.is_open(), "one message is no outage");
     for number in 2..5 {
-        world.fails(number, &refused());
+        world.fails(number, &throttled(0));
     }
     assert!(!world.is_open(), "four are not five");
-    world.fails(5, &refused());
+    world.fails(5, &throttled(0));
     assert!(world.is_open());
 }
 
@@ -311,10 +311,7 @@ fn what_only_an_operator_can_mend_is_told_once_an_outage() {
     assert!(!world.breaker.outage().unwrap().needs_operator, "the latest cause counts");
     assert_eq!(world.fails(8, &untrusted()), None);
     world.answers(1);
-    for number in 0..4 {
-        world.fails(number, &untrusted());
-    }
-    assert!(matches!(world.fails(4, &untrusted()), Some(Change::Opened { .. })), "by the same threshold");
+    assert!(matches!(world.fails(4, &untrusted()), Some(Change::Opened { .. })));
     assert_eq!(world.fails(7, &untrusted()), None, "the opening told it");
 }
 
@@ -332,4 +329,23 @@ fn outages_are_recalled_within_a_span() {
     assert_eq!(recalled(NOW.after(secs(4)))[0], (NOW.after(secs(4)), NOW.after(secs(10))));
     assert_eq!(recalled(NOW.after(secs(15))).len(), 1);
     assert_eq!(recalled(world.now), []);
+}
+
+#[test]
+fn a_few_messages_that_find_nobody_again_and_again_open_it_too() {
+    let mut world = World::new(24);
+    for number in [1, 2, 3, 1] {
+        assert_eq!(world.fails(number, &refused()), None);
+    }
+    assert_eq!(world.fails(2, &refused()), Some(Change::Opened { messages: 3, are_deferred: true }));
+    let mut world = World::new(24);
+    for _ in 0..20 {
+        assert_eq!(world.fails(1, &throttled(1)), None, "a session was had: it may be the message");
+    }
+}
+
+#[test]
+fn one_failure_that_needs_an_operator_opens_it() {
+    let mut world = World::new(24);
+    assert_eq!(world.fails(1, &untrusted()), Some(Change::Opened { messages: 1, are_deferred: true }));
 }

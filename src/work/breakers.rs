@@ -26,6 +26,8 @@ struct Shared {
     breakers: Mutex<BTreeMap<Destination, Breaker>>,
     /// How many of them are open; written under the lock, read without it on the way of every message.
     open: AtomicUsize,
+    /// When the process began: it does not know of outages before.
+    began: LeaseTime,
     /// Changes whenever a dispatcher that was refused may be admitted: its value is a number that only grows.
     changed: watch::Sender<u64>,
 }
@@ -63,7 +65,8 @@ impl Breakers {
     /// No breakers yet: pools add those of their functions.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let (changed, _) = watch::channel(0);
-        Self(Arc::new(Shared { clock, breakers: Mutex::default(), open: AtomicUsize::new(0), changed }))
+        let began = clock.lease();
+        Self(Arc::new(Shared { clock, breakers: Mutex::default(), open: AtomicUsize::new(0), began, changed }))
     }
 
     /// The breakers of the destinations of one function that runs `concurrency` attempts at once. Call it once for each
@@ -228,12 +231,14 @@ impl Gate {
         last.is_some_and(|last| self.breakers.lock().get(&last.destination).is_some_and(|it| it.outage().is_some()))
     }
 
-    /// For how long in the time since `from` any destination of the function was away.
+    /// For how long in the time since `from` any destination of the function was away. All time before the process began
+    /// counts as that: outages are not kept over a restart, and nobody was tried while no process ran.
     pub(super) fn away_since(&self, from: LeaseTime) -> Duration {
         let now = self.breakers.0.clock.lease();
         let breakers = self.breakers.lock();
         let known = self.destinations.iter().filter_map(|destination| breakers.get(destination));
         let mut outages: Vec<_> = known.flat_map(|breaker| breaker.outages(from, now)).collect();
+        outages.extend(Some((from, self.breakers.0.began)).filter(|(from, began)| from < began));
         outages.sort_unstable();
         let (mut away, mut counted) = (Duration::ZERO, from);
         for (start, end) in outages {
@@ -285,7 +290,7 @@ fn cause<'a>(destination: &Destination, outage: &'a Outage) -> &'a str {
     rest.unwrap_or(&outage.cause)
 }
 
-/// Logs a change of state, outside the span of the attempt that brought it about.
+/// Logs a change of state.
 fn tell(destination: &Destination, change: &Change, outage: Option<&Outage>, now: Now) {
     let (cause, wait) = match outage {
         Some(outage) => (cause(destination, outage), outage.due.since(now.lease)),
@@ -299,20 +304,17 @@ fn tell(destination: &Destination, change: &Change, outage: Option<&Outage>, now
             let messages = units::count(*messages, "message");
             let ended = if *are_deferred { "deferred" } else { "failed" };
             if needs_operator {
-                tracing::error!(
-                    parent: None,
-                    "{destination} is away: {cause}; {messages} {ended}, next try in {wait} ({remedy})"
-                );
+                tracing::error!("{destination} is away: {cause}; {messages} {ended}, next try in {wait} ({remedy})");
             } else {
-                tracing::warn!(parent: None, "{destination} is away: {cause}; {messages} {ended}, next try in {wait}");
+                tracing::warn!("{destination} is away: {cause}; {messages} {ended}, next try in {wait}");
             }
         }
         Change::NeedsOperator => {
-            tracing::error!(parent: None, "{destination} is still away: {cause}; next try in {wait} ({remedy})");
+            tracing::error!("{destination} is still away: {cause}; next try in {wait} ({remedy})");
         }
         Change::Closed { away } => {
             let away = units::show_duration(*away);
-            tracing::info!(parent: None, "{destination} answers again; it was away for {away}");
+            tracing::info!("{destination} answers again; it was away for {away}");
         }
     }
 }

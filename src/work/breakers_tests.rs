@@ -279,8 +279,6 @@ fn each_change_of_state_is_one_line_whatever_happens_in_between() {
     let world = World::new();
     let gate = world.breakers.gate(vec![relay()], 24);
     let lines = logged(|| {
-        let span = tracing::info_span!("attempt", message = "one of many");
-        let _entered = span.enter();
         for _ in 0..200 {
             record(&gate, relay(), refused(), None);
         }
@@ -322,4 +320,17 @@ fn what_needs_an_operator_is_an_error_with_its_remedy_once() {
     });
     let text = "ERROR relay mail.example:587 is still away: the certificate is not trusted; next try in 1s";
     assert_eq!(lines[1..], [format!("{text} {remedy}")]);
+}
+
+#[test]
+fn the_time_before_the_process_began_counts_as_away() {
+    let world = World::new();
+    let began = world.clock.lease();
+    let gate = world.gate(&[relay()]);
+    world.clock.advance(seconds(100));
+    record(&gate, relay(), refused(), None);
+    world.clock.advance(seconds(10));
+    let before = LeaseTime::from_millis(began.as_millis() - 25 * 3_600_000);
+    assert_eq!(gate.away_since(before), seconds(25 * 3600 + 10), "outages of an earlier process are not known");
+    assert_eq!(gate.away_since(began), seconds(10));
 }

@@ -16,7 +16,7 @@ use crate::function::EffectFlag;
 use crate::queue::receive::{Position, VISIBILITY_MAX};
 use crate::queue::{self, Receive, Received, Receiving, Settled, settle};
 use crate::run::effects::AttemptEffects;
-use crate::store::record::Owner;
+use crate::store::record::{Owner, Suspicion};
 
 use super::breakers::{Pass, Probe};
 use super::options::LEASE_MARGIN;
@@ -283,8 +283,8 @@ impl Dispatcher {
                 let found = self.receive_ordinary(permits.num_permits(), probe.is_some()).await?;
                 Ok(Batch::Received { found, permits, in_work, probe })
             }
-            Turn::Suspect(in_work) => {
-                let found = self.receive_suspect(&in_work).await?;
+            Turn::Suspect { in_work, is_alone } => {
+                let found = self.receive_suspect(&in_work, is_alone).await?;
                 Ok(Batch::Received { found, permits, in_work, probe })
             }
             Turn::EndAlone(handle) => {
@@ -309,10 +309,11 @@ impl Dispatcher {
         Ok(Receiving { next_visible_at, ..found })
     }
 
-    /// Receives the queue's next suspect, which is then the only attempt in the process.
-    async fn receive_suspect(&mut self, in_work: &InWork) -> Result<Receiving, queue::Error> {
-        let found = self.settler.queues.receive_suspect(self.queue, self.visibility()).await?;
-        if let Some(message) = &found {
+    /// Receives the queue's next suspect.
+    async fn receive_suspect(&mut self, in_work: &InWork, is_alone: bool) -> Result<Receiving, queue::Error> {
+        let suspicion = if is_alone { Suspicion::Alone } else { Suspicion::None };
+        let found = self.settler.queues.receive_suspect(self.queue, self.visibility(), suspicion).await?;
+        if let Some(message) = found.as_ref().filter(|_| is_alone) {
             in_work.is_alone(message.handle);
         }
         let next = self.settler.queues.next_suspect(self.queue)?;

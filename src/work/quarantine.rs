@@ -25,8 +25,14 @@ pub(super) type Next = (u32, u64);
 pub(super) enum Turn {
     /// Ordinary messages.
     Ordinary(Arc<InWork>),
-    /// One suspect of its queue, to be tried alone.
-    Suspect(Arc<InWork>),
+    /// One suspect of its queue.
+    Suspect {
+        /// Its place in the books.
+        in_work: Arc<InWork>,
+        /// Whether it is the only attempt in the process, and a crash is therefore charged to it. Not beside work that
+        /// has outlived a window: that may be what crashes.
+        is_alone: bool,
+    },
     /// Nothing yet: the mark of this attempt, that it is alone, must be removed from the store first. Then
     /// [`Quarantine::alone_ended`] is to be called.
     EndAlone(ReceiptHandle),
@@ -113,7 +119,7 @@ impl Quarantine {
         let mut begin = || Arc::new(InWork { quarantine: self.clone(), attempt: state.begin(now) });
         let turn = match decision {
             Decision::Ordinary => Turn::Ordinary(begin()),
-            Decision::Suspect => Turn::Suspect(begin()),
+            Decision::Suspect { is_alone } => Turn::Suspect { in_work: begin(), is_alone },
             Decision::EndAlone(handle) => Turn::EndAlone(handle),
             Decision::Wait(until) => Turn::Wait(until),
         };
@@ -162,7 +168,7 @@ impl Quarantine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
     Ordinary,
-    Suspect,
+    Suspect { is_alone: bool },
     EndAlone(ReceiptHandle),
     Wait(LeaseTime),
 }
@@ -201,9 +207,9 @@ impl State {
             self.ordinary_until = Some(now.after(WINDOW));
             return Decision::Ordinary;
         }
-        // Long work that has outlived a window has company by then; it must not keep suspects waiting for hours.
-        let has_company = self.in_work.values().any(|began| now.since(*began) < WINDOW);
-        if next == Some(queue) && !has_company { Decision::Suspect } else { Decision::Wait(until) }
+        // Work that has outlived a window must not keep suspects waiting for hours.
+        let must_wait = next != Some(queue) || self.in_work.values().any(|began| now.since(*began) < WINDOW);
+        if must_wait { Decision::Wait(until) } else { Decision::Suspect { is_alone: self.in_work.is_empty() } }
     }
 }
 
@@ -222,7 +228,8 @@ mod tests {
     fn told(turn: &Turn) -> String {
         match turn {
             Turn::Ordinary(_) => "ordinary".into(),
-            Turn::Suspect(_) => "suspect".into(),
+            Turn::Suspect { is_alone: true, .. } => "suspect".into(),
+            Turn::Suspect { is_alone: false, .. } => "suspect among others".into(),
             Turn::EndAlone(_) => "end alone".into(),
             Turn::Wait(until) => format!("wait {}s", until.since(START).as_secs()),
         }
@@ -255,7 +262,9 @@ mod tests {
     #[test]
     fn the_last_suspect_is_alone_too() {
         let quarantine = Quarantine::new(BTreeMap::from([(1, (0, 5))]));
-        let Turn::Suspect(alone) = quarantine.turn(1, false, at(0)) else { panic!("nobody else is there") };
+        let Turn::Suspect { in_work: alone, .. } = quarantine.turn(1, false, at(0)) else {
+            panic!("nobody else is there")
+        };
         alone.is_alone(HANDLE);
         quarantine.update(1, None);
         assert_eq!(told(&quarantine.turn(2, false, at(1))), "wait 30s");
@@ -266,7 +275,9 @@ mod tests {
     #[test]
     fn after_30_s_its_mark_is_removed_others_come_in_for_30_s_and_then_the_suspects_go_on() {
         let quarantine = Quarantine::new(BTreeMap::from([(1, (0, 5))]));
-        let Turn::Suspect(slow) = quarantine.turn(1, false, at(0)) else { panic!("nobody else is there") };
+        let Turn::Suspect { in_work: slow, .. } = quarantine.turn(1, false, at(0)) else {
+            panic!("nobody else is there")
+        };
         slow.is_alone(HANDLE);
         quarantine.update(1, Some((0, 6)));
         assert_eq!(told(&quarantine.turn(2, false, at(29))), "wait 30s");
@@ -278,7 +289,11 @@ mod tests {
         assert_eq!(told(&quarantine.turn(2, false, at(59))), "ordinary");
         assert_eq!(told(&quarantine.turn(2, false, at(60))), "wait 90s");
         let next = quarantine.turn(1, false, at(60));
-        assert_eq!(told(&next), "suspect", "work older than a window keeps nobody waiting");
+        assert_eq!(told(&next), "suspect among others", "old work keeps nobody waiting, and may be what crashes");
+        drop(slow);
+        assert_eq!(told(&quarantine.turn(1, false, at(60))), "wait 90s");
+        drop(next);
+        assert_eq!(told(&quarantine.turn(1, false, at(60))), "suspect");
     }
 
     #[test]

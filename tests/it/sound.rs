@@ -194,6 +194,12 @@ async fn an_index_out_of_step_is_named_on_both_sides() {
 }
 
 #[tokio::test]
+async fn a_body_that_cannot_be_read_is_not_told_as_one_that_is_missing() {
+    let found = after(|tables, rows| tables.put_bytes("bodies", &rows.letter_body.to_bytes(), &[99])).await.join("\n");
+    assert!(found.contains("bodies 1: ") && !found.contains("is not there"), "{found}");
+}
+
+#[tokio::test]
 async fn a_message_without_its_body_and_a_body_without_its_message_are_named() {
     let found = after(|tables, rows| {
         tables.remove("bodies", &rows.letter_body);

@@ -141,7 +141,12 @@ impl World {
 
     /// Receives the next suspect of `orders`, as the pool does.
     pub(crate) async fn work_suspect(&self) -> Option<Received> {
-        self.queues().receive_suspect(self.queue("orders").id, Duration::from_secs(60)).await.unwrap()
+        self.receive_suspect(Suspicion::Alone).await
+    }
+
+    /// Receives the next suspect of `orders`, marked in that way.
+    pub(crate) async fn receive_suspect(&self, suspicion: Suspicion) -> Option<Received> {
+        self.queues().receive_suspect(self.queue("orders").id, Duration::from_secs(60), suspicion).await.unwrap()
     }
 
     pub(crate) fn queues(&self) -> &Queues {

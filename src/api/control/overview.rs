@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Timestamp, units};
 use crate::queue::stats::Stats;
 use crate::run::{Report, RunState};
-use crate::work::{BreakerState, BreakerView};
+use crate::work::BreakerView;
 
 use super::views::{RedriveView, Status};
 
@@ -79,7 +79,11 @@ impl Overview {
     /// What needs a person, a sentence each, the gravest first. Empty means healthy. Without a daemon nothing else
     /// counts.
     pub fn problems(&self) -> Vec<String> {
-        let away = self.breakers.iter().map(|breaker| away(breaker, self.status.now));
+        let fetch_dead = self.runs.iter().filter_map(|run| {
+            let death = run.fetch_death.as_ref()?;
+            Some(format!("run {} is {}: {} ({})", run.id, run.state.name(), death.class, death.remedy))
+        });
+        let away = self.breakers.iter().filter_map(|breaker| away(breaker, self.status.now));
         let low = self.disk.problem();
         let late = self.schedules.iter().filter_map(NextTick::problem);
         let paused = self.queues.iter().filter_map(|queue| {
@@ -102,7 +106,9 @@ impl Overview {
             let because = run.held_because.as_ref()?;
             Some(format!("run {} is {}: {because}: {}", run.id, run.state.name(), run.state.remedy(run.id)))
         });
-        away.chain(low)
+        fetch_dead
+            .chain(away)
+            .chain(low)
             .chain(late)
             .chain(unreleased)
             .chain(paused)
@@ -119,17 +125,10 @@ impl Overview {
     }
 }
 
-/// A destination that is away, since when, and when it is tried again.
-fn away(breaker: &BreakerView, now: Timestamp) -> String {
-    let since = breaker.since.map(|since| format!(" since {since}")).unwrap_or_default();
-    let next = match breaker.next_try {
-        _ if breaker.state == BreakerState::Probing => "it is being tried now".into(),
-        Some(at) if at > now => format!("next try in {}", units::show_duration(at.since(now))),
-        _ => "it is tried with the next message".into(),
-    };
+/// A destination that is away, since when, when it is tried again, and why.
+fn away(breaker: &BreakerView, now: Timestamp) -> Option<String> {
     let cause = breaker.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
-    let remedy = if breaker.needs_operator { "; waiting does not mend it" } else { "" };
-    format!("{} is away{since}, {next}{cause}{remedy}", breaker.destination)
+    Some(breaker.line(now)? + &cause)
 }
 
 impl NextTick {
@@ -153,7 +152,10 @@ impl Disk {
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+
     use super::*;
+    use crate::work::BreakerState;
 
     fn healthy() -> Overview {
         let status = Status {
@@ -196,12 +198,13 @@ mod tests {
             needs_operator: false,
         };
         let problems = |breaker: &BreakerView| Overview { breakers: vec![breaker.clone()], ..healthy() }.problems();
-        let since = "relay mail.example:587 is away since 1970-01-12T13:30:00.000Z";
+        let since = TimeZone::system().to_datetime(Timestamp::from_secs(999_000).to_jiff().unwrap()).strftime("%H:%M");
+        let since = format!("relay mail.example:587 away since {since}");
         assert_eq!(problems(&away), [format!("{since}, next try in 30s (connection refused)")]);
         let due = BreakerView { next_try: Some(now), needs_operator: true, ..away.clone() };
-        let text = "it is tried with the next message (connection refused); waiting does not mend it";
+        let text = "needs an operator, the next message tries it (connection refused)";
         assert_eq!(problems(&due), [format!("{since}, {text}")]);
         let probing = BreakerView { state: BreakerState::Probing, cause: None, ..away };
-        assert_eq!(problems(&probing), [format!("{since}, it is being tried now")]);
+        assert_eq!(problems(&probing), [format!("{since}, one message tries it now")]);
     }
 }

@@ -28,8 +28,8 @@ use pages::Tally;
 
 /// What the help says below the options.
 pub(super) const AFTER_HELP: &str = "\
-CSV has one line for each recipient, after RFC 4180, with times in UTC; a cell that a spreadsheet would take for a formula
-begins with an apostrophe. JSON has the run, all recipients and a recount. HTML is one page without scripts: it lists
+CSV has one line for each recipient, after RFC 4180, with times in UTC; a cell that a spreadsheet would take for a formula \
+begins with an apostrophe. JSON has the run, all recipients and a recount. HTML is one page without scripts: it lists \
 everyone who needs attention, and the first 1,000 mails that were sent. Print it to keep it as a PDF.
 
 Exit codes: 0 done, 65 the rows do not add up to the totals of the run (the report is written all the same).";

@@ -90,6 +90,8 @@ async fn a_relay_that_goes_away_in_the_middle_of_a_run_costs_nobody_anything() {
     let lines = lines(&harness);
     let told = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
     assert_eq!((told("is away"), told("answers again")), (1, 1), "{lines:#?}");
+    let of_a_message = |line: &&String| line.contains("is away") && line.contains("\"span\"");
+    assert_eq!(lines.iter().find(of_a_message), None, "it is about no single message");
     assert!(lines.len() <= 12, "at most one line for each attempt that failed before it opened: {lines:#?}");
 }
 

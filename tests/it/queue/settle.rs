@@ -8,7 +8,7 @@ use nightmail::queue::settle::{self, HISTORY_MAX, Settled};
 use nightmail::queue::{Error, Options, Queues, Send, peek};
 use nightmail::run::Ledger;
 use nightmail::store::Store;
-use nightmail::store::record::{Fifo, Record};
+use nightmail::store::record::{Fifo, Record, Suspicion};
 
 use crate::support::{World, dying_after, forever, tamper};
 
@@ -245,6 +245,20 @@ async fn a_message_that_crashes_the_daemon_while_it_is_alone_dies_after_max_rece
 }
 
 #[tokio::test]
+async fn a_crash_is_not_charged_to_a_suspect_that_is_tried_beside_older_work() {
+    let mut world = World::with_orders().await;
+    world.send("orders", "innocent").await;
+    world.work("orders").await;
+    world.crash().await;
+    for _ in 0..10 {
+        let suspect = world.receive_suspect(Suspicion::None).await;
+        assert_eq!(suspect.map(|suspect| suspect.body), Some("innocent".into()));
+        world.crash().await;
+    }
+    assert!(world.dump("orders").contains("charged 0"), "{}", world.dump("orders"));
+}
+
+#[tokio::test]
 async fn suspects_go_by_fewest_charges_then_age() {
     let mut world = World::with_orders().await;
     for text in ["a", "b", "c"] {
@@ -314,7 +328,8 @@ async fn nothing_overtakes_a_suspect_of_a_fifo_group() {
     world.crash_serving("orders.fifo").await;
     assert!(world.take("orders.fifo", 10).await.is_empty());
     let queue = world.queue("orders.fifo").id;
-    let alone = world.queues().receive_suspect(queue, Duration::from_secs(60)).await.unwrap().unwrap();
+    let alone =
+        world.queues().receive_suspect(queue, Duration::from_secs(60), Suspicion::Alone).await.unwrap().unwrap();
     assert_eq!(alone.body, "first");
     world.done(alone.handle).await;
     assert_eq!(world.take_one("orders.fifo").await.body, "second");
