@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, http};
 use tokio::net::TcpStream;
@@ -89,7 +89,7 @@ async fn read(service: &Service, request: Request<Incoming>) -> Result<Read<'_>,
     };
     let (body, room) = read_body(service, body).await?;
     if let Some(claim) = &claim {
-        claim.verify(&head, &body)?;
+        claim.verify(&head, &body, service.signing_keys())?;
     }
     let caller = claim.map_or(Caller::Anyone, |claim| Caller::Key(claim.key));
     service.rates().check(&caller)?;
@@ -102,11 +102,12 @@ async fn read(service: &Service, request: Request<Incoming>) -> Result<Read<'_>,
 /// through. The permits are what it holds of that room.
 async fn read_body(service: &Service, mut body: Incoming) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Error> {
     let reading = async {
-        let (mut read, mut held) = (BytesMut::new(), Vec::new());
+        let (mut read, mut held) = (Bytes::new(), Vec::new());
+        let mut parts = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| Error::new(Code::MalformedInput, "The request's body does not end."))?;
             let Ok(data) = frame.into_data() else { continue };
-            if read.len() + data.len() > BODY_BYTES_MAX {
+            if parts.len() + data.len() > BODY_BYTES_MAX {
                 let text = format!("The request's body must not have more than {BODY_BYTES_MAX} bytes.");
                 return Err(Error::new(Code::RequestEntityTooLarge, text));
             }
@@ -114,9 +115,17 @@ async fn read_body(service: &Service, mut body: Incoming) -> Result<(Bytes, Vec<
             let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX);
             let room = service.bodies().clone().acquire_many_owned(bytes).await;
             held.push(room.expect("the semaphore is never closed"));
-            read.extend_from_slice(&data);
+            if parts.is_empty() && body.is_end_stream() {
+                // Most bodies come in one piece, which is not copied.
+                read = data;
+                break;
+            }
+            parts.extend_from_slice(&data);
         }
-        Ok((read.freeze(), held))
+        if !parts.is_empty() {
+            read = parts.freeze();
+        }
+        Ok((read, held))
     };
     let slow = || Error::new(Code::MalformedInput, "The request's body came too slowly.");
     tokio::time::timeout(BODY_WITHIN, reading).await.unwrap_or_else(|_| Err(slow()))

@@ -34,10 +34,15 @@ pub(super) struct WireAttribute {
 /// Message attributes by name.
 pub(super) type WireAttributes = BTreeMap<String, WireAttribute>;
 
-/// What SendMessage and an entry of SendMessageBatch have in common.
+/// The parameters of SendMessage, or an entry of SendMessageBatch. They are one type, since serde copies the fields of
+/// flattened structs first.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct NewMessage {
+    /// Of SendMessage.
+    pub(super) queue_url: Option<String>,
+    /// Of an entry.
+    pub(super) id: Option<String>,
     message_body: Option<String>,
     delay_seconds: Option<i64>,
     message_attributes: Option<WireAttributes>,

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use crate::queue::{self, Queues};
 
 use super::Options;
+use super::access::SigningKeys;
 use super::rate::Rates;
 use super::receipt::Receipts;
 
@@ -23,6 +24,7 @@ struct Shared {
     options: Options,
     receipts: Receipts,
     rates: Rates,
+    signing_keys: SigningKeys,
     /// Room for the bodies of requests, in bytes.
     bodies: Arc<Semaphore>,
 }
@@ -36,7 +38,8 @@ impl Service {
         let receipts = Receipts::new(&queues.sealing_key().await?);
         let bodies = Arc::new(Semaphore::new(BODIES_BYTES_MAX));
         let rates = Rates::new(&options);
-        Ok(Self(Arc::new(Shared { queues, options, receipts, rates, bodies })))
+        let signing_keys = SigningKeys::default();
+        Ok(Self(Arc::new(Shared { queues, options, receipts, rates, signing_keys, bodies })))
     }
 
     pub(super) fn queues(&self) -> &Queues {
@@ -53,6 +56,10 @@ impl Service {
 
     pub(super) fn rates(&self) -> &Rates {
         &self.0.rates
+    }
+
+    pub(super) fn signing_keys(&self) -> &SigningKeys {
+        &self.0.signing_keys
     }
 
     pub(super) fn bodies(&self) -> &Arc<Semaphore> {

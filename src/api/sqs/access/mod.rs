@@ -6,5 +6,5 @@ mod signature;
 
 pub use rights::AccessKey;
 pub(super) use rights::Caller;
-pub(super) use signature::claim;
 pub use signature::{Credentials, sign};
+pub(super) use signature::{SigningKeys, claim};

@@ -3,6 +3,8 @@
 //! The signature stands in the header `Authorization`, or, of an address that was signed beforehand, in its parameters.
 //! Source: "AWS Signature Version 4 for API requests" (IAM User Guide).
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
@@ -41,7 +43,7 @@ pub(in super::super) struct Claim<'a> {
     scope: Scope,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Scope {
     day: String,
     region: String,
@@ -64,12 +66,30 @@ pub(in super::super) fn claim<'a>(head: &Parts, keys: &'a [AccessKey], now: Time
     Ok(Claim { key, signed_headers: parts.signed_headers, signature: parts.signature, date: parts.date, scope })
 }
 
+/// The signing keys that were made last, by access key id: a client signs a day's requests with one.
+#[derive(Debug, Default)]
+pub(in super::super) struct SigningKeys(Mutex<HashMap<String, (Scope, hmac::Key)>>);
+
+impl SigningKeys {
+    fn of(&self, key: &AccessKey, scope: &Scope) -> hmac::Key {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, signing_key)) = made.get(&key.id)
+            && of == scope
+        {
+            return signing_key.clone();
+        }
+        let signing_key = scope.signing_key(&key.secret);
+        made.insert(key.id.clone(), (scope.clone(), signing_key.clone()));
+        signing_key
+    }
+}
+
 impl Claim<'_> {
     /// Checks the signature of the request with that body.
-    pub(in super::super) fn verify(&self, head: &Parts, body: &[u8]) -> Result<(), Error> {
+    pub(in super::super) fn verify(&self, head: &Parts, body: &[u8], keys: &SigningKeys) -> Result<(), Error> {
         let request = canonical_request(head, &self.signed_headers, body);
         let text = self.scope.text_to_sign(&self.date, &request);
-        let key = self.scope.signing_key(&self.key.secret);
+        let key = keys.of(self.key, &self.scope);
         let given = from_hex(&self.signature).unwrap_or_default();
         // In constant time: a difference found early would tell a guesser how far the guess was right.
         hmac::verify(&key, text.as_bytes(), &given).map_err(|_| {
@@ -304,4 +324,35 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signing_key_is_made_anew_for_another_day_region_or_secret() {
+        let key = |id: &str, secret: &str| AccessKey {
+            name: id.into(),
+            id: id.into(),
+            secret: secret.into(),
+            queues: Vec::new(),
+            actions: Vec::new(),
+        };
+        let scope = |day: &str, region: &str| Scope { day: day.into(), region: region.into() };
+        let cases = [
+            (key("A", "one"), scope("20261001", "us-east-1")),
+            (key("A", "one"), scope("20261001", "us-east-1")),
+            (key("A", "one"), scope("20261002", "us-east-1")),
+            (key("A", "one"), scope("20261002", "eu-central-1")),
+            (key("B", "two"), scope("20261002", "eu-central-1")),
+            (key("A", "one"), scope("20261001", "us-east-1")),
+        ];
+        let keys = SigningKeys::default();
+        for (key, scope) in cases {
+            let signed = |key: &hmac::Key| hmac::sign(key, b"text").as_ref().to_vec();
+            assert_eq!(signed(&keys.of(&key, &scope)), signed(&scope.signing_key(&key.secret)), "{key:?} {scope:?}");
+        }
+        assert_eq!(keys.0.lock().unwrap().len(), 2, "one for each access key");
+    }
 }

@@ -13,15 +13,7 @@ use super::super::message::{NewMessage, Receipt};
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Request {
     queue_url: Option<String>,
-    entries: Option<Vec<Entry>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Entry {
-    id: Option<String>,
-    #[serde(flatten)]
-    message: NewMessage,
+    entries: Option<Vec<NewMessage>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,12 +32,12 @@ impl Operation for Request {
         let entries = self.entries.unwrap_or_default();
         let ids = batch::check_ids("SendMessageBatchRequestEntry", entries.iter().map(|entry| entry.id.as_ref()))?;
         // As AWS: without a group nothing of the batch is looked at, whatever the other entries are.
-        if name.ends_with(FIFO_SUFFIX) && entries.iter().any(|entry| !entry.message.has_group()) {
+        if name.ends_with(FIFO_SUFFIX) && entries.iter().any(|entry| !entry.has_group()) {
             return Err(Error::invalid("The request must contain the parameter MessageGroupId."));
         }
         let (mut sends, mut results) = (Vec::new(), Vec::new());
         for entry in entries {
-            results.push(match entry.message.into_send(&name, call.sender()) {
+            results.push(match entry.into_send(&name, call.sender()) {
                 Ok((send, digests)) => {
                     sends.push(send);
                     Ok(digests)
