@@ -98,7 +98,7 @@ fn errors_go_to_standard_error_with_the_documented_exit_code() {
         ("run recipients 99", 1, "run 99 not found"),
         ("run verify 99", 1, "run 99 not found"),
         ("run stop 99", 1, "run 99 not found"),
-        ("run resume 1", 1, "run 1 is complete-with-letters, so it cannot be resumed (see `nightmail run show 1`)"),
+        ("run resume 1", 1, "run 1 is complete-with-letters, so it cannot be resumed (`nightmail run refetch 1`"),
         ("run abandon 99 --yes", 1, "run 99 not found"),
         ("run abandon 1", 1, "say --yes"),
         ("run resolve 99 --sent", 1, "run 99 not found"),
