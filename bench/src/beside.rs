@@ -201,7 +201,7 @@ impl Bed {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 Ok(())
             }
-            Work::Groups | Work::Preview | Work::Redrive => self.bury().await,
+            Work::Groups | Work::Preview | Work::Redrive => self.fill_with_letters().await,
             Work::Leases => {
                 self.fill(text).await?;
                 let what = Receive { max: 100, visibility: Some(Duration::from_secs(3600)), owner: Owner::Worker };
@@ -346,9 +346,9 @@ impl Bed {
     }
 
     /// Makes dead letters of twenty classes.
-    async fn bury(&self) -> anyhow::Result<()> {
+    async fn fill_with_letters(&self) -> anyhow::Result<()> {
         let (queues, messages) = (self.queues.clone(), self.messages);
-        let bury = move |part: u64| {
+        let fill_with_letters = move |part: u64| {
             let queues = queues.clone();
             let part = part * FILL..messages.min((part + 1) * FILL);
             async move {
@@ -367,7 +367,7 @@ impl Bed {
                 Ok(queues.store().write(step).await?)
             }
         };
-        load::share(&self.clock, FILLERS, messages.div_ceil(FILL), bury).await.map(drop)
+        load::share(&self.clock, FILLERS, messages.div_ceil(FILL), fill_with_letters).await.map(drop)
     }
 }
 

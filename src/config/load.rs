@@ -43,13 +43,13 @@ pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Settings, 
             let mut report = Report::default();
             let why = "is empty: it names no queue, function or schedule; start from `nightmail example`";
             report.error(&Location::Nowhere, "", why);
-            settle(report, &Source::new(name, base, text), None)
+            into_result(report, &Source::new(name, base, text), None)
         }
         Ok(text) => load_text(&name, base, &text, environment),
         Err(why) => {
             let mut report = Report::default();
             report.error(&Location::Nowhere, "", why);
-            settle(report, &Source::new(name, base, String::new()), None)
+            into_result(report, &Source::new(name, base, String::new()), None)
         }
     }
 }
@@ -80,17 +80,17 @@ pub fn load_text(name: &str, base: &Path, text: &str, environment: &Environment)
                 mask_syntax(&source, &span, &mut report);
                 report.error(&Location::Span(span), "", format!("not TOML: {}", why.replace('\n', "; ")));
             }
-            return settle(report, &source, None);
+            return into_result(report, &source, None);
         }
     };
     environment::overlay(&mut document, environment, &mut report);
     let found = validate::validate(&document, &of_example, &mut report);
     let mut values = Values { found, report: &mut report, source: &source, environment };
     let settings = build(&mut values);
-    settle(report, &source, Some(settings))
+    into_result(report, &source, Some(settings))
 }
 
-fn settle(report: Report, source: &Source, settings: Option<Settings>) -> Result<Settings, Errors> {
+fn into_result(report: Report, source: &Source, settings: Option<Settings>) -> Result<Settings, Errors> {
     let warnings = report.finish(source)?;
     settings.map(|settings| Settings { warnings, ..settings }).ok_or_else(|| Errors(Vec::new()))
 }

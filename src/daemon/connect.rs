@@ -82,7 +82,7 @@ pub async fn connect(settings: &Settings, clock: &Arc<dyn Clock>, order: &Order)
         let mut options = options.clone();
         options.account.upstream.retries = 0;
         let statement = statement(&options, &names, clock).map_err(|reason| fault(name, reason))?;
-        let [account, relay] = statement.places();
+        let [account, relay] = statement.account_and_relay();
         let (state, text) = match samples.get(queue) {
             Some((user, params)) => account_of(&statement, &account, user, params, order.limit).await,
             None => (ContactState::NotTried, "no users API named a user to ask for".into()),

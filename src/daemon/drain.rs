@@ -10,14 +10,14 @@ use crate::queue;
 use crate::work::pool::Drain;
 
 /// After the grace period, releasing the messages of cancelled attempts may take this long.
-const CUT_GRACE: Duration = Duration::from_secs(5);
+const ABORT_GRACE: Duration = Duration::from_secs(5);
 
 /// After the last attempt, closing the store takes less than this.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
 
 /// The longest time from the signal to the end of the process.
 pub(super) fn longest(grace: Duration) -> Duration {
-    grace + CUT_GRACE + CLOSE_GRACE
+    grace + ABORT_GRACE + CLOSE_GRACE
 }
 
 /// Stops the pools. `force`, a second signal, ends the grace period early.
@@ -34,7 +34,7 @@ pub(super) async fn drain(
         () = force.cancelled() => tracing::warn!("told to stop at once; attempts in hand go back to their queues"),
     }
     signals.abort.cancel();
-    if tokio::time::timeout(CUT_GRACE, all(pools)).await.is_err() {
+    if tokio::time::timeout(ABORT_GRACE, all(pools)).await.is_err() {
         tracing::error!("some attempts could not be given back; they count as lost at the next start");
     }
 }

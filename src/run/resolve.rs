@@ -85,7 +85,7 @@ pub async fn resolve(queues: &Queues, what: &Resolve, target: &str) -> Result<u6
         }
         let (keys, resolution, target, now) = (keys.to_vec(), what.resolution, target.to_owned(), queues.now());
         let step = move |tx: &mut Tx<'_>| match resolution {
-            Resolution::Sent => settle(tx, run, &keys, now.wall).map(|messages| Sent { messages, full: None }),
+            Resolution::Sent => resolve_as_sent(tx, run, &keys, now.wall).map(|messages| Sent { messages, full: None }),
             Resolution::Resend => resend(tx, run, &keys, &target, now),
         };
         let step = queues.store().write(step).await?;
@@ -97,8 +97,8 @@ pub async fn resolve(queues: &Queues, what: &Resolve, target: &str) -> Result<u6
     Ok(resolved)
 }
 
-fn settle(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], now: Timestamp) -> Result<u64, Error> {
-    let mut settled = 0;
+fn resolve_as_sent(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], now: Timestamp) -> Result<u64, Error> {
+    let mut resolved = 0;
     for key in keys {
         ledger::change(tx, (run, *key), |row| {
             if let RecipientState::Unknown(message_id) = &row.state {
@@ -106,11 +106,11 @@ fn settle(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], now: Timestamp) -> Resul
                 row.state = RecipientState::Sent(DeliveryProof { message_id, ..DeliveryProof::default() });
                 row.reason = "resolved by hand as sent".into();
                 (row.interrupted, row.updated_at) = (0, now);
-                settled += 1;
+                resolved += 1;
             }
         })?;
     }
-    Ok(settled)
+    Ok(resolved)
 }
 
 /// Sends the messages of those recipients again.

@@ -19,7 +19,7 @@ const HIDDEN_MIN: u64 = 8;
 const KEPT_MAX: usize = 4096;
 
 /// A table, and the first four bytes of a key, which are a queue's number in the tables that are scanned most.
-type Place = (u8, [u8; 4]);
+type KeyPrefix = (u8, [u8; 4]);
 
 /// Keys from `low` up to `end`, which is not part of it: no row lies there in any layer.
 #[derive(Clone, Debug)]
@@ -32,8 +32,8 @@ struct Gap {
 #[derive(Debug, Default)]
 pub(super) struct Hints {
     /// The greatest key of redb at a place; `None` when it has none there.
-    greatest: HashMap<Place, Option<KeyBytes>>,
-    gaps: HashMap<Place, Gap>,
+    greatest: HashMap<KeyPrefix, Option<KeyBytes>>,
+    gaps: HashMap<KeyPrefix, Gap>,
     /// Every step needs the record of its queue, which hardly ever changes.
     pub(super) queues: Queues,
 }

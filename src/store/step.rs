@@ -163,7 +163,7 @@ mod tests {
         let count = signals.topics.lock().unwrap().known.len();
         assert!(count <= 2 * kept.len(), "{count} topics");
         signals.send(&(0..10_000).collect());
-        assert!(kept.iter().all(|receiver| receiver.has_changed().unwrap()), "those in use still hear");
+        assert!(kept.iter().all(|receiver| receiver.has_changed().unwrap()), "those in use are still told");
         assert!(!signals.subscribe(5000).has_changed().unwrap());
     }
 

@@ -77,7 +77,7 @@ pub(super) struct Writer {
 }
 
 /// A group that has run.
-struct Ran {
+struct Executed {
     signals: BTreeSet<u64>,
     end: End,
 }
@@ -103,8 +103,8 @@ impl Writer {
                 }
                 None => self.run_group(&mut waiting, &mut group),
             };
-            let Ran { signals, end } =
-                ran.unwrap_or_else(|error| Ran { signals: BTreeSet::new(), end: End::Failed(error) });
+            let Executed { signals, end } =
+                ran.unwrap_or_else(|error| Executed { signals: BTreeSet::new(), end: End::Failed(error) });
             let failed = if let End::Failed(error) = &end { Some(error.clone()) } else { None };
             if let Some(error) = &failed {
                 stop(&self.stopped, error);
@@ -135,7 +135,7 @@ impl Writer {
         &mut self,
         waiting: &mut VecDeque<Box<dyn PendingStep>>,
         group: &mut Vec<Box<dyn PendingStep>>,
-    ) -> Result<Ran, Error> {
+    ) -> Result<Executed, Error> {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             self.prepare()?;
             self.run_steps(waiting, group)
@@ -172,7 +172,7 @@ impl Writer {
         &mut self,
         waiting: &mut VecDeque<Box<dyn PendingStep>>,
         group: &mut Vec<Box<dyn PendingStep>>,
-    ) -> Result<Ran, Error> {
+    ) -> Result<Executed, Error> {
         let mut tx = Tx::new(&mut self.layers, &mut self.hints);
         while tx.bytes() < GROUP_BYTES
             && let Some(pending) = waiting.pop_front()
@@ -195,7 +195,7 @@ impl Writer {
         }
         // A group of reads and refusals needs no frame and no sync.
         if !tx.has_written() {
-            return Ok(Ran { signals: tx.into_signals(), end: End::Nothing });
+            return Ok(Executed { signals: tx.into_signals(), end: End::Nothing });
         }
         let finished = tx.finish()?;
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -205,7 +205,7 @@ impl Writer {
     }
 
     /// Finds room for the frame of a group that has run: in the segment in use, or in the other one, or in redb itself.
-    fn place(&mut self, Finished { frame, before, signals }: Finished) -> Result<Ran, Error> {
+    fn place(&mut self, Finished { frame, before, signals }: Finished) -> Result<Executed, Error> {
         let sequence = self.last.sequence;
         if self.space.take(frame.len()).is_none() {
             if self.layers.frozen.is_some() {
@@ -215,7 +215,7 @@ impl Writer {
             if self.space.emptied().take(frame.len()).is_none() {
                 let rows = std::mem::take(&mut self.layers.active);
                 let checkpoint = self.freeze(rows, sequence);
-                return Ok(Ran { signals, end: End::ByCheckpoint(checkpoint) });
+                return Ok(Executed { signals, end: End::ByCheckpoint(checkpoint) });
             }
             // The groups before this one go to redb; its own rows are the first of the next generation.
             self.layers.active = Memtable::default();
@@ -224,7 +224,7 @@ impl Writer {
             self.begin(checkpoint);
             self.space.take(frame.len()).expect("it fits into an empty generation");
         }
-        Ok(Ran { signals, end: End::Frame { at: self.last, frame } })
+        Ok(Executed { signals, end: End::Frame { at: self.last, frame } })
     }
 
     /// Leaves the generation in use to a checkpoint of these rows, which cover everything up to `sequence`.

@@ -40,7 +40,7 @@ pub(super) struct Delivery {
     pub(super) effect: EffectFlag,
     /// The ledger of effects for this attempt; shared with the function.
     pub(super) effects: AttemptEffects,
-    /// Its entry in the quarantine's books; shared with the messages that were received with it.
+    /// Its record in the quarantine; shared with the messages that were received with it.
     pub(super) in_work: Arc<InWork>,
     /// Set when the message probes destinations that are away. Returned with the permit.
     pub(super) probe: Option<Arc<Probe>>,
@@ -120,7 +120,7 @@ impl Look {
 
 /// The result of one receive.
 enum Batch {
-    /// Messages, with the permits taken for them and their entry in the quarantine's books; at most one when it is a
+    /// Messages, with the permits taken for them and their record in the quarantine; at most one when it is a
     /// probe.
     Received { found: Receiving, permits: OwnedSemaphorePermit, in_work: Arc<InWork>, probe: Option<Probe> },
     /// Nothing was received.

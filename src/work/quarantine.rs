@@ -20,14 +20,14 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// A queue's next suspect: attempts charged and sequence number. The least of all queues is tried next.
 pub(super) type Next = (u32, u64);
 
-/// What a pool may receive now. Attempts are in the books before the receive, so that no suspect begins beside them.
+/// What a pool may receive now. Attempts are recorded before the receive, so that no suspect begins beside them.
 #[derive(Debug)]
 pub(super) enum Turn {
     /// Ordinary messages.
     Ordinary(Arc<InWork>),
     /// One suspect of its queue.
     Suspect {
-        /// Its place in the books.
+        /// Its record here.
         in_work: Arc<InWork>,
         /// Whether it is the only attempt in the process, and a crash is therefore charged to it. Not beside work that
         /// has outlived a window: that may be what crashes.
@@ -71,7 +71,7 @@ struct State {
     somebody_waits: bool,
 }
 
-/// The attempts of one receive; they leave the quarantine's books when this is dropped.
+/// The attempts of one receive; they leave the quarantine when this is dropped.
 #[derive(Debug)]
 pub(super) struct InWork {
     quarantine: Quarantine,

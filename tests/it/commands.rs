@@ -514,6 +514,10 @@ fn a_fan_out_that_died_is_told_by_log_list_and_json_and_goes_on_by_the_command_t
         assert!(text.good().contains(part), "{part}: {text:?}");
     }
     assert!(line.contains(&remedy), "{line}");
+    let status = harness.run(&["status"]);
+    assert_eq!(status.code, 2, "{status:?}");
+    let sentence = format!("degraded: run 1 is fetch-dead: data users none (mend the cause, then `{remedy}`)");
+    assert!(status.out.starts_with(&sentence), "{status:?}");
 
     // The users are there now; the same run goes on.
     daemon.stop();
@@ -525,6 +529,18 @@ fn a_fan_out_that_died_is_told_by_log_list_and_json_and_goes_on_by_the_command_t
     daemon.wait_for("the run is complete");
     let shown = harness.run(&["run", "show", "1", "--json"]).json();
     assert_eq!((&shown["state"], &shown["fetch_death"], &shown["sent"]), (&json!("complete"), &json!(null), &json!(3)));
+}
+
+#[test]
+fn a_run_whose_fan_out_died_is_a_problem_without_its_letter_too() {
+    let harness = Harness::with_bank(&["--users", "0"]);
+    let mut daemon = harness.serve();
+    harness.run(&["run", "start", "monthly-statements", "--param", "period=2026-10"]).good();
+    daemon.wait_for("the fan-out died");
+    harness.run(&["purge", "fan-out-dead", "--yes"]).good();
+    let status = harness.run(&["status"]);
+    let sentence = "degraded: run 1 is fetch-dead: data users none (`nightmail send QUEUE '{\"run\": 1}'`";
+    assert!(status.code == 2 && status.out.starts_with(sentence), "{status:?}");
 }
 
 #[test]
@@ -630,20 +646,20 @@ fn systemd_hears_ready_status_watchdog_and_stopping() {
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
     let daemon = Process::start(&mut command);
     let mut told = String::new();
-    let hear = |told: &mut String| {
+    let read_more = |told: &mut String| {
         let mut buffer = [0; 4096];
         let bytes = socket.recv(&mut buffer).expect("the daemon speaks within 30 s");
         told.push_str(std::str::from_utf8(&buffer[..bytes]).unwrap());
         told.push('\n');
     };
     while told.matches("WATCHDOG=1").count() < 3 {
-        hear(&mut told);
+        read_more(&mut told);
     }
     assert!(told.starts_with("READY=1\n"), "{told}");
     assert!(told.contains("STATUS=ready: 4 queues"), "{told}");
     daemon.terminate();
     while !told.contains("STOPPING=1") {
-        hear(&mut told);
+        read_more(&mut told);
     }
     assert!(told.contains("STATUS=draining"), "{told}");
     // 25 s of drain, 5 s to give back, 10 s to close: systemd waits for them also when TimeoutStopSec= is shorter.

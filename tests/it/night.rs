@@ -113,6 +113,13 @@ impl Night {
         for function in ["FAN_OUT", "STATEMENT"] {
             harness.set_key(&format!("FUNCTIONS__{function}__DEFERRAL_PAUSE"), format!("{}s", 3 * scale));
         }
+        harness.set_key("FUNCTIONS__STATEMENT__TIMEOUT", format!("{}s", 6 * scale));
+        let limits =
+            [("GREETING", 30), ("COMMAND", 30), ("DATA", 12), ("BODY_PIECE", 18), ("BODY", 60), ("END_OF_DATA", 60)];
+        for (step, seconds) in limits {
+            let key = format!("FUNCTIONS__STATEMENT__MAIL__RELAY__{step}_TIMEOUT");
+            harness.set_key(&key, format!("{}s", seconds * scale));
+        }
         // Messages in the order in which the bank names users: faulty accounts are done before the kills. One that happened to
         // be alone at several of them would rightly be charged for these.
         harness.set_key("SCHEDULES__MONTHLY_STATEMENTS__GUARD", "off");

@@ -19,7 +19,7 @@ async fn slow_bank(users: u32) -> Harness {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twelve_kills_in_a_row_bury_none_of_200_messages() {
+async fn twelve_kills_in_a_row_kill_none_of_200_messages() {
     const KILLS: u32 = 12;
     let users = size("NIGHTMAIL_KILL_USERS", 200);
     let harness = slow_bank(users).await;

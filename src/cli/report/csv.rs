@@ -10,7 +10,7 @@ use super::super::ask::Source;
 use super::super::output::seconds;
 use super::super::sheet::Sheet;
 use super::Head;
-use super::pages::{Pages, Tally, is_begun};
+use super::pages::{Pages, Recount, is_begun};
 
 const HEADER: [&str; 15] = [
     "run",
@@ -30,19 +30,19 @@ const HEADER: [&str; 15] = [
     "remedy",
 ];
 
-pub(super) async fn write(source: &Source, head: &Head, out: impl Write) -> anyhow::Result<Tally> {
+pub(super) async fn write(source: &Source, head: &Head, out: impl Write) -> anyhow::Result<Recount> {
     let mut sheet = Sheet::new(out, &HEADER)?;
     let params: Vec<String> = head.run.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let run = [head.run.id.to_string(), head.run.schedule.clone(), params.join(" ")];
-    let (mut pages, mut tally) = (Pages::new(source, head.run.id, Filter::default()), Tally::default());
+    let (mut pages, mut recount) = (Pages::new(source, head.run.id, Filter::default()), Recount::default());
     while let Some(rows) = pages.next().await? {
         for row in &rows {
-            tally.count(row);
+            recount.count(row);
             sheet.row(run.iter().map(|cell| Cow::Borrowed(cell.as_str())).chain(cells(row)))?;
         }
     }
     sheet.finish()?;
-    Ok(tally)
+    Ok(recount)
 }
 
 fn cells(row: &Row) -> [Cow<'_, str>; 12] {

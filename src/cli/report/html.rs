@@ -15,7 +15,7 @@ use crate::run::report::{Filter, Row};
 
 use super::super::ask::{Source, strange};
 use super::Head;
-use super::pages::{Pages, Tally, totals};
+use super::pages::{Pages, Recount, totals};
 use page::{Cells, Group};
 
 /// Of the mails that were sent, the page lists this many.
@@ -91,7 +91,7 @@ const SECTIONS: [Section; 6] = [
     },
 ];
 
-pub(super) async fn write(source: &Source, head: &Head, out: &mut impl Write) -> anyhow::Result<Tally> {
+pub(super) async fn write(source: &Source, head: &Head, out: &mut impl Write) -> anyhow::Result<Recount> {
     let checked = match source.ask(Request::VerifyRun { id: head.run.id }).await? {
         Answer::Checked(checked) => checked,
         other => return Err(strange(&other)),
@@ -105,17 +105,17 @@ pub(super) async fn write(source: &Source, head: &Head, out: &mut impl Write) ->
     }
     sent(source, head, out).await?;
     page::end(out, head)?;
-    Ok(tally(head, &checked))
+    Ok(recount(head, &checked))
 }
 
 /// What the check counted: the page itself does not read the mails that were sent, beyond the first ones.
-fn tally(head: &Head, checked: &Checked) -> Tally {
-    let mut tally = Tally::default();
+fn recount(head: &Head, checked: &Checked) -> Recount {
+    let mut recount = Recount::default();
     if checked.total == 0 {
-        tally.recipients = checked.rows;
-        tally.by_state = totals(&head.run).into_iter().map(|(state, count)| (state.to_owned(), count)).collect();
+        recount.recipients = checked.rows;
+        recount.by_state = totals(&head.run).into_iter().map(|(state, count)| (state.to_owned(), count)).collect();
     }
-    tally
+    recount
 }
 
 /// The dead letters: grouped by their fingerprint, then one by one. They are read twice, so that nothing is held.

@@ -24,7 +24,7 @@ use super::context::Context;
 use super::exit::Unsound;
 use super::output::note;
 use super::sink::Sink;
-use pages::Tally;
+use pages::Recount;
 
 /// What the help says below the options.
 pub(super) const AFTER_HELP: &str = "\
@@ -78,21 +78,21 @@ pub(super) async fn report(context: &Context, what: ReportArgs) -> anyhow::Resul
     let source = Source::open(context, &settings, "run report").await?;
     let head = head(&source, &settings, what.run).await?;
     let mut sink = Sink::open(what.out.as_deref())?;
-    let tally = match format {
+    let recount = match format {
         Format::Csv => csv::write(&source, &head, &mut sink).await,
         Format::Json => json::write(&source, &head, &mut sink).await,
         Format::Html => html::write(&source, &head, &mut sink).await,
     };
-    let tally = match tally {
+    let recount = match recount {
         // The reader closed the pipe, as `head` does.
         Err(error) if is_broken_pipe(&error) => return Ok(()),
-        tally => tally?,
+        recount => recount?,
     };
     sink.finish()?;
     if let Some(file) = &what.out {
         note(format_args!("run {}: {} in {}", what.run, units::count(head.run.fetched, "recipient"), file.display()));
     }
-    judge(&source, &head, &tally).await
+    judge(&source, &head, &recount).await
 }
 
 fn format(what: &ReportArgs, is_json: bool) -> Result<Format, Failure> {
@@ -130,13 +130,13 @@ async fn run_now(source: &Source, run: u64) -> anyhow::Result<Report> {
 }
 
 /// Compares the rows that were read with the totals, unless the run went on meanwhile.
-async fn judge(source: &Source, head: &Head, tally: &Tally) -> anyhow::Result<()> {
+async fn judge(source: &Source, head: &Head, recount: &Recount) -> anyhow::Result<()> {
     let run = &head.run;
     if run_now(source, run.id).await? != *run {
         note(format_args!("run {} went on while the report was written: its rows are of different moments", run.id));
         return Ok(());
     }
-    match tally.faults(run) {
+    match recount.faults(run) {
         0 => Ok(()),
         faults => Err(Unsound { faults: units::count(faults, "fault") }.into()),
     }

@@ -43,14 +43,14 @@ impl<'a> Pages<'a> {
 
 /// How many rows there are, by state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Tally {
+pub(super) struct Recount {
     /// All of them.
     pub(super) recipients: u64,
     /// By the state's name.
     pub(super) by_state: BTreeMap<String, u64>,
 }
 
-impl Tally {
+impl Recount {
     /// Counts one row.
     pub(super) fn count(&mut self, row: &Row) {
         self.recipients += 1;

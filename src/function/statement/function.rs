@@ -183,7 +183,7 @@ impl Statement {
     }
 
     /// The account API and the relay, as contacts name them.
-    pub fn places(&self) -> [Destination; 2] {
+    pub fn account_and_relay(&self) -> [Destination; 2] {
         [self.accounts.destination().clone(), self.mailer.destination()]
     }
 
@@ -322,7 +322,7 @@ impl Function for Statement {
     }
 
     fn destinations(&self) -> Vec<Destination> {
-        self.places().into()
+        self.account_and_relay().into()
     }
 
     fn silences(&self) -> Vec<(Destination, Duration)> {

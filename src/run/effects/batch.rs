@@ -35,13 +35,13 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// In the order in which they came.
-    waiting: Vec<Waiting>,
+    waiting: Vec<PendingIntent>,
     /// Set by the first intent that waits, which starts the writer; cleared by the writer when none waits any more.
     has_writer: bool,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingIntent {
     key: EffectKey,
     /// The address that is mailed.
     address: String,
@@ -70,7 +70,7 @@ impl Intents {
         let (answer, answered) = oneshot::channel();
         let is_first = {
             let mut state = self.state();
-            state.waiting.push(Waiting { key, address, handle, on_unknown, answer });
+            state.waiting.push(PendingIntent { key, address, handle, on_unknown, answer });
             !std::mem::replace(&mut state.has_writer, true)
         };
         if is_first {
@@ -80,16 +80,16 @@ impl Intents {
     }
 
     /// The intents of the next step; `None` ends the writer, under the lock, so that the next intent starts another.
-    fn next(&self) -> Option<Vec<Waiting>> {
+    fn next(&self) -> Option<Vec<PendingIntent>> {
         let mut state = self.state();
         let count = state.waiting.len().min(STEP_MAX);
         state.has_writer = count > 0;
         (count > 0).then(|| state.waiting.drain(..count).collect())
     }
 
-    async fn write(&self, some: Vec<Waiting>) {
+    async fn write(&self, some: Vec<PendingIntent>) {
         let (mut answers, mut asked) = (Vec::with_capacity(some.len()), Vec::with_capacity(some.len()));
-        for Waiting { key, address, handle, on_unknown, answer } in
+        for PendingIntent { key, address, handle, on_unknown, answer } in
             some.into_iter().filter(|one| !one.answer.is_closed())
         {
             answers.push(answer);

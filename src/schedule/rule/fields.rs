@@ -12,7 +12,7 @@ const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
 /// One of the six fields of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct FieldKind {
     name: &'static str,
     min: u8,
     max: u8,
@@ -21,12 +21,12 @@ struct Place {
     first_word: u8,
 }
 
-const SECOND: Place = Place { name: "second", min: 0, max: 59, words: &[], first_word: 0 };
-const MINUTE: Place = Place { name: "minute", ..SECOND };
-const HOUR: Place = Place { name: "hour", max: 23, ..SECOND };
-const DAY: Place = Place { name: "day-of-month", min: 1, max: 31, ..SECOND };
-const MONTH: Place = Place { name: "month", min: 1, max: 12, words: &MONTHS, first_word: 1 };
-const WEEKDAY: Place = Place { name: "day-of-week", min: 0, max: 7, words: &WEEKDAYS, first_word: 0 };
+const SECOND: FieldKind = FieldKind { name: "second", min: 0, max: 59, words: &[], first_word: 0 };
+const MINUTE: FieldKind = FieldKind { name: "minute", ..SECOND };
+const HOUR: FieldKind = FieldKind { name: "hour", max: 23, ..SECOND };
+const DAY: FieldKind = FieldKind { name: "day-of-month", min: 1, max: 31, ..SECOND };
+const MONTH: FieldKind = FieldKind { name: "month", min: 1, max: 12, words: &MONTHS, first_word: 1 };
+const WEEKDAY: FieldKind = FieldKind { name: "day-of-week", min: 0, max: 7, words: &WEEKDAYS, first_word: 0 };
 
 /// One item of a field's comma list, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,35 +160,35 @@ fn nickname(name: &str) -> Result<&'static str, Error> {
 }
 
 /// The values of a field as a bit set; modifiers have none.
-fn bits(place: Place, items: &[Item]) -> u64 {
+fn bits(kind: FieldKind, items: &[Item]) -> u64 {
     let set = |start: u8, end: u8, step: u8| {
         (start..=end).step_by(usize::from(step)).fold(0_u64, |bits, value| bits | 1 << value)
     };
     items.iter().fold(0, |bits, item| match *item {
-        Item::Every => bits | set(place.min, place.max, 1),
-        Item::EveryNth { step } => bits | set(place.min, place.max, step),
+        Item::Every => bits | set(kind.min, kind.max, 1),
+        Item::EveryNth { step } => bits | set(kind.min, kind.max, step),
         Item::Range { start, end, step } => bits | set(start, end, step),
         _ => bits,
     })
 }
 
-fn read_list(place: Place, text: &str) -> Result<Vec<Item>, Error> {
-    text.split(',').map(|item| read_item(place, item)).collect()
+fn read_list(kind: FieldKind, text: &str) -> Result<Vec<Item>, Error> {
+    text.split(',').map(|item| read_item(kind, item)).collect()
 }
 
-fn read_item(place: Place, item: &str) -> Result<Item, Error> {
-    let special = match place {
+fn read_item(kind: FieldKind, item: &str) -> Result<Item, Error> {
+    let special = match kind {
         DAY => day_item(item)?,
         WEEKDAY => weekday_item(item)?,
         _ => None,
     };
     match (special, item.split_once('/')) {
         (Some(special), _) => Ok(special),
-        (None, Some((range, step))) => stepped(place, item, range, step),
+        (None, Some((range, step))) => stepped(kind, item, range, step),
         (None, None) if item == "*" => Ok(Item::Every),
         (None, None) => {
-            let (start, end) = range_of(place, item, item)?;
-            let sunday = place == WEEKDAY && start == 7;
+            let (start, end) = range_of(kind, item, item)?;
+            let sunday = kind == WEEKDAY && start == 7;
             Ok(if sunday { Item::Range { start: 0, end: 0, step: 1 } } else { Item::Range { start, end, step: 1 } })
         }
     }
@@ -228,59 +228,59 @@ fn weekday_item(item: &str) -> Result<Option<Item>, Error> {
     }
 }
 
-fn stepped(place: Place, item: &str, range: &str, step: &str) -> Result<Item, Error> {
+fn stepped(kind: FieldKind, item: &str, range: &str, step: &str) -> Result<Item, Error> {
     let step = number(step).filter(|step| *step > 0);
-    let step = step.ok_or_else(|| wrong(place, item, "needs a step of 1 or more after the slash"))?;
+    let step = step.ok_or_else(|| wrong(kind, item, "needs a step of 1 or more after the slash"))?;
     let (start, end) = match range {
-        "*" if place == WEEKDAY => (0, 6),
-        "*" => (place.min, place.max),
+        "*" if kind == WEEKDAY => (0, 6),
+        "*" => (kind.min, kind.max),
         _ if !range.contains('-') => {
             let remedy = format!(
                 "needs a range before the slash: write */{step} or a range such as {}-{}/{step}",
                 if number(range).is_some() { range } else { "1" },
-                place.max
+                kind.max
             );
-            return Err(wrong(place, item, &remedy));
+            return Err(wrong(kind, item, &remedy));
         }
-        _ => range_of(place, item, range)?,
+        _ => range_of(kind, item, range)?,
     };
     if step > end - start {
         let problem = format!("has a step that never reaches a second value (at most {} here)", end - start);
-        return Err(wrong(place, item, &problem));
+        return Err(wrong(kind, item, &problem));
     }
     Ok(if range == "*" { Item::EveryNth { step } } else { Item::Range { start, end, step } })
 }
 
-fn range_of(place: Place, item: &str, range: &str) -> Result<(u8, u8), Error> {
+fn range_of(kind: FieldKind, item: &str, range: &str) -> Result<(u8, u8), Error> {
     let Some((start_text, end_text)) = range.split_once('-') else {
-        let single = value(place, item, range)?;
+        let single = value(kind, item, range)?;
         return Ok((single, single));
     };
-    let (start, mut end) = (value(place, item, start_text)?, value(place, item, end_text)?);
-    if place == WEEKDAY && end_text == "SUN" && start > 0 {
+    let (start, mut end) = (value(kind, item, start_text)?, value(kind, item, end_text)?);
+    if kind == WEEKDAY && end_text == "SUN" && start > 0 {
         end = 7;
     }
     if start > end {
         let problem = format!(
             "runs backwards: write two items, {start}-{} and {}-{end}",
-            place.max - u8::from(place == WEEKDAY),
-            place.min
+            kind.max - u8::from(kind == WEEKDAY),
+            kind.min
         );
-        return Err(wrong(place, item, &problem));
+        return Err(wrong(kind, item, &problem));
     }
     Ok((start, end))
 }
 
 /// A number, or a name that is valid in this field.
-fn value(place: Place, item: &str, text: &str) -> Result<u8, Error> {
-    let word = || place.words.iter().zip(place.first_word..).find(|(word, _)| **word == text).map(|(_, value)| value);
-    let value = number(text).or_else(word).filter(|value| (place.min..=place.max).contains(value));
+fn value(kind: FieldKind, item: &str, text: &str) -> Result<u8, Error> {
+    let word = || kind.words.iter().zip(kind.first_word..).find(|(word, _)| **word == text).map(|(_, value)| value);
+    let value = number(text).or_else(word).filter(|value| (kind.min..=kind.max).contains(value));
     value.ok_or_else(|| {
-        let words = match (place.words.first(), place.words.last()) {
+        let words = match (kind.words.first(), kind.words.last()) {
             (Some(first), Some(last)) => format!(" or {first} to {last}"),
             _ => String::new(),
         };
-        wrong(place, item, &format!("must be {} to {}{words}", place.min, place.max))
+        wrong(kind, item, &format!("must be {} to {}{words}", kind.min, kind.max))
     })
 }
 
@@ -290,6 +290,6 @@ fn number(text: &str) -> Option<u8> {
     if well_formed { text.parse().ok() } else { None }
 }
 
-fn wrong(place: Place, item: &str, problem: &str) -> Error {
-    Error::Field { field: place.name, item: cut(item), problem: problem.into() }
+fn wrong(kind: FieldKind, item: &str, problem: &str) -> Error {
+    Error::Field { field: kind.name, item: cut(item), problem: problem.into() }
 }

@@ -67,7 +67,7 @@ impl Model {
 
     /// A purged message that would be tried again or die is gone.
     fn end_purged(&mut self, index: usize) -> bool {
-        self.hear(index, "withdrawn: purged");
+        self.record(index, "withdrawn: purged");
         self.messages.remove(index);
         true
     }
@@ -132,7 +132,7 @@ impl Model {
                 continue;
             }
             taken_back += 1;
-            self.hear(index, "died");
+            self.record(index, "died");
             let arrival_seq = self.next();
             let message = &mut self.messages[index];
             message.queue = DEAD;
@@ -155,7 +155,7 @@ impl Model {
     }
 
     fn revive(&mut self, index: usize, to: usize, drive: u64, now: Timestamp) {
-        self.hear(index, "redriven");
+        self.record(index, "redriven");
         let sequence = self.next();
         let message = &mut self.messages[index];
         let letter = Letter {

@@ -147,15 +147,15 @@ impl Model {
         self.messages.iter_mut().find(|message| (message.queue, message.sequence) == of)
     }
 
-    pub(super) fn hear(&mut self, index: usize, news: &str) {
-        self.heard.push(format!("{} {news}", self.messages[index].text));
+    pub(super) fn record(&mut self, index: usize, transition: &str) {
+        self.heard.push(format!("{} {transition}", self.messages[index].text));
     }
 
     /// Removes messages without an outcome.
     pub(super) fn withdraw(&mut self, mut indexes: Vec<usize>, why: &str) {
         indexes.sort_unstable();
         for index in indexes.into_iter().rev() {
-            self.hear(index, &format!("withdrawn: {why}"));
+            self.record(index, &format!("withdrawn: {why}"));
             self.messages.remove(index);
         }
     }
@@ -176,7 +176,7 @@ impl Model {
     }
 
     pub(super) fn move_to_dlq(&mut self, index: usize) {
-        self.hear(index, "died");
+        self.record(index, "died");
         let arrival_seq = self.next();
         let message = &mut self.messages[index];
         message.source = Some(message.queue);

@@ -52,7 +52,7 @@ async fn letters_are_grouped_by_the_fault_that_killed_them() {
 }
 
 #[tokio::test]
-async fn retention_deletes_what_outlived_it_wherever_it_is_and_tells_the_witness() {
+async fn retention_deletes_what_outlived_it_wherever_it_is_and_tells_the_observer() {
     let world = World::with_orders().await;
     let short = Options { retention: Some(Duration::from_secs(100)), ..forever() };
     world.queues().ensure("short", &short).await.unwrap();

@@ -200,7 +200,7 @@ mod tests {
     }
 
     /// Sends `words` from the relay and reads them.
-    async fn hear(wire: &mut Wire, relay: &mut TcpStream, words: &str) -> Result<String> {
+    async fn receive(wire: &mut Wire, relay: &mut TcpStream, words: &str) -> Result<String> {
         relay.write_all(words.as_bytes()).await.unwrap();
         let mut bytes = vec![0; 256];
         let read = wire.read(&mut bytes).await?;
@@ -211,7 +211,7 @@ mod tests {
     async fn one_reply_a_turn_passes_however_many_lines_it_has() {
         let (mut wire, mut relay) = pair().await;
         for words in ["220 hi\r\n", "250-a\r\n250-b - c\r\n250 d\r\n", "250\r\n", "354 go-on\r\n"] {
-            assert_eq!(hear(&mut wire, &mut relay, words).await.unwrap(), words);
+            assert_eq!(receive(&mut wire, &mut relay, words).await.unwrap(), words);
             wire.write_all(b"NOOP\r\n").await.unwrap();
         }
     }
@@ -219,10 +219,10 @@ mod tests {
     #[tokio::test]
     async fn a_second_reply_ends_the_connection_whenever_it_comes() {
         let (mut wire, mut relay) = pair().await;
-        let error = hear(&mut wire, &mut relay, "220 hi\r\n250 early\r\n").await.unwrap_err();
+        let error = receive(&mut wire, &mut relay, "220 hi\r\n250 early\r\n").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         let (mut wire, mut relay) = pair().await;
-        hear(&mut wire, &mut relay, "220 hi\r\n").await.unwrap();
+        receive(&mut wire, &mut relay, "220 hi\r\n").await.unwrap();
         relay.write_all(b"250 early\r\n").await.unwrap();
         let Stream::Plain(stream) = &wire.stream else { panic!("plain") };
         stream.readable().await.unwrap();
@@ -232,18 +232,18 @@ mod tests {
     #[tokio::test]
     async fn a_421_behind_a_reply_or_a_closed_end_is_found_before_the_next_word() {
         let (mut wire, mut relay) = pair().await;
-        let heard = hear(&mut wire, &mut relay, "250 ok\r\n421 closing\r\n").await.unwrap();
+        let heard = receive(&mut wire, &mut relay, "250 ok\r\n421 closing\r\n").await.unwrap();
         assert_eq!(heard, "250 ok\r\n");
         let is_closing = |error: Error| error.get_ref().is_some_and(|cause| cause.is::<Closing>());
         assert!(is_closing(wire.write(b"MAIL").await.unwrap_err()));
         let (mut wire, mut relay) = pair().await;
-        hear(&mut wire, &mut relay, "220 hi\r\n").await.unwrap();
+        receive(&mut wire, &mut relay, "220 hi\r\n").await.unwrap();
         relay.write_all(b"421 4.4.2 idle for too long\r\n").await.unwrap();
         let Stream::Plain(stream) = &wire.stream else { panic!("plain") };
         stream.readable().await.unwrap();
         assert!(is_closing(wire.write(b"MAIL").await.unwrap_err()));
         let (mut wire, mut relay) = pair().await;
-        hear(&mut wire, &mut relay, "220 hi\r\n").await.unwrap();
+        receive(&mut wire, &mut relay, "220 hi\r\n").await.unwrap();
         drop(relay);
         let Stream::Plain(stream) = &wire.stream else { panic!("plain") };
         stream.readable().await.unwrap();
