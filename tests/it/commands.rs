@@ -539,7 +539,7 @@ fn a_run_whose_fan_out_died_is_a_problem_without_its_letter_too() {
     daemon.wait_for("the fan-out died");
     harness.run(&["purge", "fan-out-dead", "--yes"]).good();
     let status = harness.run(&["status"]);
-    let sentence = "degraded: run 1 is fetch-dead: data users none (`nightmail send QUEUE '{\"run\": 1}'`";
+    let sentence = "degraded: run 1 is fetch-dead: withdrawn purged (`nightmail send QUEUE '{\"run\": 1}'`";
     assert!(status.code == 2 && status.out.starts_with(sentence), "{status:?}");
 }
 
