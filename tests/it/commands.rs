@@ -532,18 +532,6 @@ fn a_fan_out_that_died_is_told_by_log_list_and_json_and_goes_on_by_the_command_t
 }
 
 #[test]
-fn a_run_whose_fan_out_died_is_a_problem_without_its_letter_too() {
-    let harness = Harness::with_bank(&["--users", "0"]);
-    let mut daemon = harness.serve();
-    harness.run(&["run", "start", "monthly-statements", "--param", "period=2026-10"]).good();
-    daemon.wait_for("the fan-out died");
-    harness.run(&["purge", "fan-out-dead", "--yes"]).good();
-    let status = harness.run(&["status"]);
-    let sentence = "degraded: run 1 is fetch-dead: withdrawn purged (`nightmail send QUEUE '{\"run\": 1}'`";
-    assert!(status.code == 2 && status.out.starts_with(sentence), "{status:?}");
-}
-
-#[test]
 fn what_a_clock_ahead_decided_is_shown_and_forgotten_while_the_daemon_runs() {
     const NAME: &str = "monthly-statements";
     let harness = Harness::empty();

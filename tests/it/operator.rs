@@ -510,3 +510,15 @@ fn recipients_are_found_by_user_address_and_reason_and_show_what_the_relays_log_
     let offline = harness.run(&["run", "recipients", "1", "--user", &text(&sent, "user"), "--json"]);
     assert_eq!(offline.json(), serde_json::json!([sent]), "without a daemon it is the same");
 }
+
+#[test]
+fn a_run_whose_fan_out_died_is_a_problem_without_its_letter_too() {
+    let harness = Harness::with_bank(&["--users", "0"]);
+    let mut daemon = harness.serve();
+    harness.run(&["run", "start", "monthly-statements", "--param", "period=2026-10"]).good();
+    daemon.wait_for("the fan-out died");
+    harness.run(&["purge", "fan-out-dead", "--yes"]).good();
+    let status = harness.run(&["status"]);
+    let sentence = "degraded: run 1 is fetch-dead: withdrawn purged (`nightmail send QUEUE '{\"run\": 1}'`";
+    assert!(status.code == 2 && status.out.starts_with(sentence), "{status:?}");
+}
