@@ -55,11 +55,17 @@ impl Contact {
 pub enum Verdict {
     /// It answered about this message, whatever the answer: it works.
     Answered,
-    /// No session: the name, the connection, the greeting, TLS or the login failed.
+    /// No session: the name, the connection, the greeting, TLS or the login failed. The message cannot be the cause.
     Unreachable {
         /// Whether waiting cannot mend it: an untrusted certificate, refused credentials, a name that does not exist.
         needs_operator: bool,
         /// What happened, on one line.
+        why: String,
+    },
+    /// It answered and refused our credentials: HTTP 401, 407. An operator must mend that, unless the service says so of
+    /// a single message.
+    Unauthorized {
+        /// What it said, on one line.
         why: String,
     },
     /// It asks for a pause: SMTP 421, HTTP 429, 503 with Retry-After.

@@ -22,8 +22,9 @@ use super::schedules::in_zone;
 
 /// What `--help` says about the exit code.
 pub(super) const AFTER_HELP: &str = "\
-Exit codes: 0 healthy; 2 degraded: something of the first line needs a person (a destination that is away, dead letters, \
-a paused queue, a disk that is nearly full, a tick that is late); 69 no daemon runs; 77 and others as everywhere. \
+Exit codes: 0 healthy; 2 degraded: something of the first line needs a person (a run whose fan-out died, that awaits its \
+release, is braked or stopped, a destination that is away, dead letters, a paused queue, a disk that is nearly full, a tick \
+that is late); 69 no daemon runs; 77 and others as everywhere. \
 With --watch, the code of the last look.";
 
 /// The longest pause between two looks, in seconds.

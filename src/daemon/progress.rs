@@ -20,7 +20,7 @@ use super::notify;
 
 /// How often the runs are polled.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Only the newest runs are polled: an older one that a redrive completes again is not reported.
+/// Only the newest runs are polled, and those that wait for an operator: an older one that a redrive completes again is not reported.
 const RUNS_LOOKED_AT: u64 = 16;
 
 /// Runs until `shutdown`. `idle` is the status while no run is under way.
@@ -32,7 +32,7 @@ pub(super) async fn report(
 ) -> Result<(), run::Error> {
     let mut watch = Watch::new(idle.clone());
     loop {
-        let runs = queues.store().read(|snapshot| report::list(snapshot, RUNS_LOOKED_AT)).await?;
+        let runs = queues.store().read(|snapshot| report::list_with_held(snapshot, RUNS_LOOKED_AT)).await?;
         for run in watch.completed(&runs) {
             tracing::info!(
                 run = run.id,

@@ -206,7 +206,7 @@ pub fn hold(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, Error> {
 pub fn end_alone(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<(), Error> {
     match held(tx, handle)? {
         Some((key, state)) if state.suspicion == Suspicion::Alone => {
-            let among_others = MessageState { suspicion: Suspicion::None, ..state.clone() };
+            let among_others = MessageState { suspicion: Suspicion::Progressed, ..state.clone() };
             Ok(messages::update(tx, key, &state, &among_others)?)
         }
         _ => Ok(()),

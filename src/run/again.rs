@@ -44,15 +44,23 @@ pub struct Resent {
 ///
 /// # Errors
 /// There is no such run; nothing of it is sent now; one of the users is no recipient of it, is not in a state for it, or
-/// has no user record; a queue is full, or the store failed: those sent before stay so.
+/// has no user record; a queue is full, or the store failed. [`Error::Partly`] tells how many are queued all the same; a
+/// repeated request does not queue them again while their mail is to come.
 pub async fn resend(queues: &Queues, what: &Again, target: &str) -> Result<Vec<Resent>, Error> {
     let wanted = what.clone();
     let keys = queues.store().read::<_, Error, _>(move |snapshot| find(snapshot, &wanted)).await?;
-    let mut resent = Vec::with_capacity(keys.len());
+    let (all, mut resent) = (keys.len(), Vec::with_capacity(keys.len()));
     for keys in keys.chunks(STEP_MAX) {
-        queues.space().admit(target)?;
+        if let Err(why) = queues.space().admit(target) {
+            let (done, why) = (resent.len(), Error::from(why));
+            return Err(if done == 0 { why } else { Error::Partly { done, all, why: Box::new(why) } });
+        }
         let (run, keys, target, now) = (what.run, keys.to_vec(), target.to_owned(), queues.now());
-        resent.extend(queues.store().write(move |tx: &mut Tx<'_>| some(tx, run, &keys, &target, now)).await?);
+        match queues.store().write(move |tx: &mut Tx<'_>| some(tx, run, &keys, &target, now)).await {
+            Ok(queued) => resent.extend(queued),
+            Err(why) if resent.is_empty() => return Err(why),
+            Err(why) => return Err(Error::Partly { done: resent.len(), all, why: Box::new(why) }),
+        }
     }
     Ok(resent)
 }
@@ -101,7 +109,7 @@ fn some(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], target: &str, now: Now) ->
     }
     let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
     let queue = catalog::find(tx, target)?;
-    let (mut admission, mut admitted) = (Admission::to(tx, &queue)?, Vec::new());
+    let (mut admission, mut admitted, mut queued) = (Admission::to(tx, &queue)?, Vec::new(), Vec::new());
     for key in keys {
         let Some(row) = tx.recipients()?.get(&(run, *key))? else { continue };
         if let Some(refused) = refusal(run, &row) {
@@ -109,12 +117,21 @@ fn some(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], target: &str, now: Now) ->
         }
         let user = resend::user(tx, &record, *key, &row.user)?;
         let is_own = matches!(row.state, RecipientState::Withdrawn(_));
-        let purpose = if is_own { None } else { Some(next_purpose(tx, (run, *key), &row.user)?) };
+        let earlier = tx.effects()?.first((run, *key, [0; 16])..=(run, *key, [0xff; 16]), RESENDS_MAX)?;
+        // One that is still to come is what was asked for: a request that broke off can be repeated.
+        if let Some((_, open)) = earlier.iter().find(|(_, effect)| effect.state == RecipientState::Open) {
+            queued.push(Resent { user: row.user, purpose: Some(open.purpose.clone()) });
+            continue;
+        }
+        let purpose = if is_own { None } else { Some(next_purpose(&earlier, run, &row.user)?) };
         let message = message::with_purpose(&record, *key, &user, purpose.as_deref());
         admitted.push((*key, Resent { user: row.user, purpose }, admission.admit(tx, message, now)?));
     }
     // From here on everything is written.
-    admitted.into_iter().map(|(key, resent, message)| write(tx, (run, key), resent, message, now)).collect()
+    for (key, resent, message) in admitted {
+        queued.push(write(tx, (run, key), resent, message, now)?);
+    }
+    Ok(queued)
 }
 
 fn write(
@@ -143,12 +160,11 @@ fn write(
 }
 
 /// The purpose of the recipient's next mail.
-fn next_purpose(tx: &mut Tx<'_>, (run, key): (u64, [u8; 16]), user: &str) -> Result<String, Error> {
-    let effects = tx.effects()?.first((run, key, [0; 16])..=(run, key, [0xff; 16]), RESENDS_MAX)?;
-    if effects.len() == RESENDS_MAX {
+fn next_purpose<K>(earlier: &[(K, EffectRecord)], run: u64, user: &str) -> Result<String, Error> {
+    if earlier.len() == RESENDS_MAX {
         return Err(Error::TooOften { run, user: user.into(), max: RESENDS_MAX });
     }
-    let number = |(_, effect): &(_, EffectRecord)| effect.purpose.strip_prefix(PURPOSE)?.parse::<u64>().ok();
-    let last = effects.iter().filter_map(number).max().unwrap_or(0);
+    let number = |(_, effect): &(K, EffectRecord)| effect.purpose.strip_prefix(PURPOSE)?.parse::<u64>().ok();
+    let last = earlier.iter().filter_map(number).max().unwrap_or(0);
     Ok(format!("{PURPOSE}{}", last + 1))
 }

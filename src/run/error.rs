@@ -61,7 +61,9 @@ pub enum Error {
         why: String,
     },
     /// The recipient was mailed again too often.
-    #[error("recipient {user:?} of run {run} was mailed again {max} times (start another run for it)")]
+    #[error(
+        "recipient {user:?} of run {run} was mailed again {max} times (look at the relay's log: the mails were handed over)"
+    )]
     TooOften {
         /// The run.
         run: u64,
@@ -69,6 +71,18 @@ pub enum Error {
         user: String,
         /// The limit.
         max: usize,
+    },
+    /// Some mails were queued before the rest was refused.
+    #[error(
+        "the mails of {done} of {all} recipients are queued, those of the others not: {why} (repeat it soon: what is queued is not queued again before it is sent)"
+    )]
+    Partly {
+        /// Those that are queued.
+        done: usize,
+        /// All that were asked for.
+        all: usize,
+        /// Why the others are not.
+        why: Box<Self>,
     },
     /// There is nothing to send to the recipient.
     #[error(

@@ -34,7 +34,7 @@ pub struct Subscription {
 
 /// Finds what is new about runs.
 #[derive(Debug, Default)]
-pub struct Look {
+pub struct RunWatch {
     /// The runs that had not ended at the last look; `None` before the first.
     under_way: Option<BTreeSet<u64>>,
     /// Runs that ended before, and of which more mails are sent now, as doubts are resolved: how many at the last look.
@@ -43,7 +43,7 @@ pub struct Look {
 
 /// A run about which there is something new.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
+pub struct RunChange {
     /// The run.
     pub run: Report,
     /// What is new; none when a run that had ended is under way again.
@@ -52,12 +52,12 @@ pub struct News {
     announced: Announced,
 }
 
-impl Look {
+impl RunWatch {
     /// What is new about all runs since it was announced last.
     ///
     /// # Errors
     /// A storage fault.
-    pub fn look(&mut self, snapshot: &Snapshot) -> Result<Vec<News>, Error> {
+    pub fn changes(&mut self, snapshot: &Snapshot) -> Result<Vec<RunChange>, Error> {
         let Some(from) = snapshot.meta()?.get(&FROM.to_owned())? else { return Ok(Vec::new()) };
         let newest = report::list(snapshot, if self.under_way.is_some() { ENDED_LOOKED_AT } else { u64::MAX })?;
         let mut runs: BTreeMap<u64, Report> = newest.into_iter().map(|run| (run.id, run)).collect();
@@ -69,7 +69,7 @@ impl Look {
         runs.retain(|id, _| *id >= from);
         self.under_way = Some(runs.values().filter(|run| !run.is_complete()).map(|run| run.id).collect());
         let announced = snapshot.announced()?;
-        let (mut news, mut moving) = (Vec::new(), BTreeMap::new());
+        let (mut changes, mut moving) = (Vec::new(), BTreeMap::new());
         for run in runs.into_values() {
             let before = announced.get(&run.id)?.unwrap_or_default();
             // An end that was announced is announced again once its number stays as it is.
@@ -79,15 +79,15 @@ impl Look {
                     continue;
                 }
             }
-            news.extend(new_about(before, run));
+            changes.extend(new_about(before, run));
         }
         self.moving = moving;
-        Ok(news)
+        Ok(changes)
     }
 }
 
 /// What is new about a run of which that much was announced.
-fn new_about(before: Announced, run: Report) -> Option<News> {
+fn new_about(before: Announced, run: Report) -> Option<RunChange> {
     let has_death = run.dead > 0 || run.fetch_death.is_some();
     let announced = Announced {
         first_death: before.first_death || has_death,
@@ -102,7 +102,7 @@ fn new_about(before: Announced, run: Report) -> Option<News> {
         (announced.end.is_some() && announced.end != before.end, EventKind::End),
     ];
     let kinds = kinds.into_iter().filter_map(|(is_new, kind)| is_new.then_some(kind)).collect();
-    (announced != before).then_some(News { run, kinds, announced })
+    (announced != before).then_some(RunChange { run, kinds, announced })
 }
 
 /// Begins to announce, in a store in which nobody has yet: what ended before is passed over.
@@ -129,16 +129,16 @@ pub fn begin(tx: &mut Tx<'_>) -> Result<(), store::Error> {
 /// A storage fault.
 pub fn announce(
     tx: &mut Tx<'_>,
-    news: &News,
+    change: &RunChange,
     subscriptions: &Subscriptions,
     now: Timestamp,
 ) -> Result<(), store::Error> {
-    let run = &news.run;
-    tx.announced()?.insert(&run.id, &news.announced)?;
+    let run = &change.run;
+    tx.announced()?.insert(&run.id, &change.announced)?;
     let Some(subscription) = subscriptions.get(&run.schedule) else { return Ok(()) };
     let owed: Vec<Owed> =
         subscription.targets.iter().map(|target| Owed { target: target.clone(), attempts: 0, next_at: now }).collect();
-    for kind in news.kinds.iter().copied().filter(|kind| subscription.kinds.contains(kind)) {
+    for kind in change.kinds.iter().copied().filter(|kind| subscription.kinds.contains(kind)) {
         let id = MessageId::fresh();
         let body = body(id, kind, run, now);
         let owed = owed.clone();
@@ -250,7 +250,7 @@ pub enum Told {
 ///
 /// # Errors
 /// A storage fault.
-pub fn settle(tx: &mut Tx<'_>, key: u64, target: &str, told: Told, now: Timestamp) -> Result<bool, store::Error> {
+pub fn record_try(tx: &mut Tx<'_>, key: u64, target: &str, told: Told, now: Timestamp) -> Result<bool, store::Error> {
     let Some(mut event) = tx.events()?.get(&key)? else { return Ok(false) };
     let mut is_given_up = false;
     event.owed.retain_mut(|owed| match told {

@@ -14,6 +14,9 @@ use crate::store::{self, Snapshot};
 use super::Error;
 pub use super::control::RunState;
 
+/// Of the runs about which an operator or a guard has decided something, at most this many are looked at.
+const HELD_LOOKED_AT: usize = 1000;
+
 /// A list returns at most this many rows.
 pub const ROWS_SHOWN_MAX: usize = 1000;
 
@@ -280,6 +283,22 @@ pub fn list(snapshot: &Snapshot, max: u64) -> Result<Vec<Report>, Error> {
     let report =
         |(id, run)| Ok(Report::new(run, totals.get(&id)?.unwrap_or_default(), &controls.get(&id)?.unwrap_or_default()));
     runs.into_iter().rev().map(report).collect()
+}
+
+/// As [`list`], and all runs that wait for an operator, however old.
+///
+/// # Errors
+/// A storage fault.
+pub fn list_with_held(snapshot: &Snapshot, max: u64) -> Result<Vec<Report>, Error> {
+    let mut runs = list(snapshot, max)?;
+    let oldest = runs.last().map_or(0, |run| run.id);
+    let controls = snapshot.run_controls()?.newest(0..=oldest.saturating_sub(1), HELD_LOOKED_AT)?;
+    for (id, control) in controls {
+        if !matches!(control.hold, RunHold::None | RunHold::Abandoned { .. }) {
+            runs.push(report(snapshot, id)?);
+        }
+    }
+    Ok(runs)
 }
 
 /// Recounts the run's rows; the result must equal the stored totals.

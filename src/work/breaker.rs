@@ -11,7 +11,7 @@ use crate::base::{LeaseTime, MessageId, Verdict};
 use crate::queue::Received;
 
 /// So many attempts that found no session, a throttled one or no reply open the breaker; fewer when the functions that
-/// use the destination run fewer at once. What needs an operator opens it at once.
+/// use the destination run fewer at once. A session that only an operator can bring about opens it at once.
 const AWAY_VOTES: usize = 5;
 /// So many messages whose first charged failure is a server error open the breaker, when nothing is answered between
 /// them. With fewer, the fault is taken to be the messages' own.
@@ -188,7 +188,7 @@ impl Breaker {
             self.voted.push_front((voter.message, now));
         }
         let enough = match class {
-            Class::Away if needs_operator(verdict) => 1,
+            Class::Away if may_repeat && needs_operator(verdict) => 1,
             Class::Away => AWAY_VOTES.min(self.concurrency.max(1)),
             Class::ServerError => SERVER_ERROR_VOTES,
         };
@@ -303,12 +303,12 @@ fn pause(verdict: &Verdict) -> Duration {
 }
 
 fn needs_operator(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Unreachable { needs_operator: true, .. })
+    matches!(verdict, Verdict::Unreachable { needs_operator: true, .. } | Verdict::Unauthorized { .. })
 }
 
 fn cause(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Unreachable { why, .. } => printable(why),
+        Verdict::Unreachable { why, .. } | Verdict::Unauthorized { why } => printable(why),
         Verdict::Throttled { after: None } => "it asks for a pause".into(),
         Verdict::Throttled { after: Some(after) } => format!("it asks for a pause of {} s", after.as_secs()),
         Verdict::TimedOut => "no reply in time".into(),

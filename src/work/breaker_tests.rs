@@ -349,3 +349,16 @@ fn one_failure_that_needs_an_operator_opens_it() {
     let mut world = World::new(24);
     assert_eq!(world.fails(1, &untrusted()), Some(Change::Opened { messages: 1, are_deferred: true }));
 }
+
+#[test]
+fn one_message_whose_credentials_are_refused_never_opens_it() {
+    let mut world = World::new(24);
+    for _ in 0..20 {
+        assert_eq!(world.fails(1, &Verdict::Unauthorized { why: "answered 401".into() }), None);
+    }
+    for number in 2..5 {
+        world.fails(number, &Verdict::Unauthorized { why: "answered 401".into() });
+    }
+    assert!(world.fails(5, &Verdict::Unauthorized { why: "answered 401".into() }).is_some());
+    assert!(world.breaker.outage().unwrap().needs_operator);
+}

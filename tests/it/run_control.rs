@@ -14,7 +14,7 @@ use nightmail::queue::settle::{self, Ended};
 use nightmail::queue::{Queues, Receive, Received, Receiving, catalog};
 use nightmail::run::control::work_off;
 use nightmail::run::effects::{AttemptEffects, Ending, Intents};
-use nightmail::run::events::{self, Look};
+use nightmail::run::events::{self, RunWatch};
 use nightmail::run::ledger::{self, Recipient};
 use nightmail::run::report::{self, Report};
 use nightmail::run::{self, Decision, Ledger, OnUnknown, Resolution, Resolve, RunState, Start, message, resolve};
@@ -448,9 +448,9 @@ async fn an_end_is_announced_again_once_after_a_long_resolution() {
         };
         world.step(doubt).await;
     }
-    let mut look = Look::default();
+    let mut look = RunWatch::default();
     let mut look = async || {
-        let news = look.look(&world.queues().store().snapshot().unwrap()).unwrap();
+        let news = look.changes(&world.queues().store().snapshot().unwrap()).unwrap();
         let kinds: Vec<EventKind> = news.iter().flat_map(|news| news.kinds.clone()).collect();
         world
             .step(move |tx| Ok(news.iter().try_for_each(|one| events::announce(tx, one, &BTreeMap::new(), START))?))

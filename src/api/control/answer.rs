@@ -365,7 +365,7 @@ impl Control {
     }
 
     fn overview(&self, snapshot: &Snapshot, now: Now) -> Result<Overview, Failure> {
-        let mut runs = report::list(snapshot, RUNS_LOOKED_AT)?;
+        let mut runs = report::list_with_held(snapshot, RUNS_LOOKED_AT)?;
         let newest = runs.first().map(|run| run.id);
         let needs_a_look = |run: &Report| !run.is_complete() || run.unknown > 0 || run.state == RunState::Stopped;
         runs.retain(|run| needs_a_look(run) || Some(run.id) == newest);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::{Clock, Timestamp};
 use crate::config::Settings;
 use crate::queue::Queues;
-use crate::run::events::{self, Look, News, Subscription, Subscriptions, Told};
+use crate::run::events::{self, RunChange, RunWatch, Subscription, Subscriptions, Told};
 use crate::schedule::tick;
 use crate::store::record::{EventKind, EventRecord, TickVerdict};
 use crate::store::{self, Snapshot, Tx};
@@ -61,17 +61,19 @@ impl Callbacks {
         self.queues.store().write(events::begin).await?;
         self.ticks = self.newest_ticks().await?;
         let subscriptions = Arc::new(self.subscriptions());
-        let mut look = Look::default();
+        let mut watch = RunWatch::default();
         loop {
-            let news = {
-                let snapshot =
-                    self.queues.store().read(move |snapshot| Ok::<_, crate::run::Error>((look.look(snapshot)?, look)));
-                let (news, kept) = snapshot.await?;
-                look = kept;
-                news
+            let changes = {
+                let snapshot = self
+                    .queues
+                    .store()
+                    .read(move |snapshot| Ok::<_, crate::run::Error>((watch.changes(snapshot)?, watch)));
+                let (changes, kept) = snapshot.await?;
+                watch = kept;
+                changes
             };
-            self.announce(&news, &subscriptions).await?;
-            self.beat(&news).await?;
+            self.announce(&changes, &subscriptions).await?;
+            self.beat(&changes).await?;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
@@ -89,8 +91,8 @@ impl Callbacks {
         self.targets.iter().map(|(schedule, targets)| (schedule.clone(), of(targets))).collect()
     }
 
-    async fn announce(&self, news: &[News], subscriptions: &Arc<Subscriptions>) -> Result<(), store::Error> {
-        for one in news {
+    async fn announce(&self, changes: &[RunChange], subscriptions: &Arc<Subscriptions>) -> Result<(), store::Error> {
+        for one in changes {
             let one = one.clone();
             let (subscriptions, now) = (subscriptions.clone(), self.queues.now().wall);
             let step = move |tx: &mut Tx<'_>| events::announce(tx, &one, &subscriptions, now);
@@ -124,18 +126,19 @@ impl Callbacks {
                 Err(why) => (Told::No { attempts_max: targets.attempts_max }, why),
             },
         };
-        settle(&self.queues, key, (&event, &target), (told, &why)).await
+        record_try(&self.queues, key, (&event, &target), (told, &why)).await
     }
 
     /// Calls the heartbeats of schedules with a new tick or a run that ended, beside everything else.
-    async fn beat(&mut self, news: &[News]) -> Result<(), store::Error> {
+    async fn beat(&mut self, changes: &[RunChange]) -> Result<(), store::Error> {
         if self.heartbeats.is_empty() {
             return Ok(());
         }
         let ticks = self.newest_ticks().await?;
         for (schedule, heartbeat) in &self.heartbeats {
-            let has_ended = |news: &News| news.run.schedule == *schedule && news.kinds.contains(&EventKind::End);
-            if ticks.get(schedule) != self.ticks.get(schedule) || news.iter().any(has_ended) {
+            let has_ended =
+                |change: &RunChange| change.run.schedule == *schedule && change.kinds.contains(&EventKind::End);
+            if ticks.get(schedule) != self.ticks.get(schedule) || changes.iter().any(has_ended) {
                 heartbeat.clone().beat(schedule.clone());
             }
         }
@@ -159,14 +162,15 @@ impl Callbacks {
 }
 
 /// Records how a try ended, and says so when it failed.
-async fn settle(
+async fn record_try(
     queues: &Queues,
     key: u64,
     (event, target): (&EventRecord, &str),
     (told, why): (Told, &str),
 ) -> Result<(), store::Error> {
     let (name, now) = (target.to_owned(), queues.now().wall);
-    let is_given_up = queues.store().write(move |tx: &mut Tx<'_>| events::settle(tx, key, &name, told, now)).await?;
+    let is_given_up =
+        queues.store().write(move |tx: &mut Tx<'_>| events::record_try(tx, key, &name, told, now)).await?;
     let (run, kind, id) = (event.run, events::name(event.kind), event.id);
     match told {
         Told::No { .. } if is_given_up => {

@@ -68,14 +68,14 @@ impl Targets {
             let queue = catalog::find(tx, &name)?;
             let message = admission::admit(tx, &queue, Send::text(body.into_bytes()), now)?;
             send::send(tx, message, now)?;
-            Ok::<_, queue::Error>(events::settle(tx, key, QUEUE, Told::Yes, now.wall)?)
+            Ok::<_, queue::Error>(events::record_try(tx, key, QUEUE, Told::Yes, now.wall)?)
         };
         match queues.store().write(step).await {
             Ok(_) => Ok(()),
             Err(queue::Error::Store(error)) => Err(error),
             Err(refused) => {
                 let told = Told::No { attempts_max: self.attempts_max };
-                super::settle(queues, key, (event, QUEUE), (told, &refused.to_string())).await
+                super::record_try(queues, key, (event, QUEUE), (told, &refused.to_string())).await
             }
         }
     }

@@ -205,7 +205,7 @@ impl Client {
             StatusCode::TOO_MANY_REQUESTS => Fault::throttled(failure, retry_after),
             StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => Fault::throttled(failure, retry_after),
             // As permanent faults, a token that ran out would kill every message of a run.
-            StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Fault::unreachable(failure, true),
+            StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Fault::unauthorized(failure),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Fault::temporary(failure).with(Verdict::Answered),
             status if status.is_server_error() => Fault::temporary(failure).with(Verdict::ServerError),
             _ => Fault::permanent(failure).with(Verdict::Answered),

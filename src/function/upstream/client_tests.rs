@@ -85,7 +85,7 @@ async fn refused_credentials_kill_no_message_and_wait_for_an_operator() {
     for (status, code) in [("401 Unauthorized", "401"), ("407 Proxy Authentication Required", "407")] {
         let (class, outcome, said) = fault_of(&Stub::always(answer(status, &[], "no")).await).await;
         assert_eq!((class, outcome.name()), (format!("http account {code}"), "deferred"));
-        let Some(Verdict::Unreachable { needs_operator: true, why }) = said else { panic!("{said:?}") };
+        let Some(Verdict::Unauthorized { why }) = said else { panic!("{said:?}") };
         assert_eq!(why, outcome.failure().unwrap().text);
     }
 }

@@ -72,7 +72,13 @@ impl Fault {
         Self { class: Class::Deferred(after), failure, verdict: Some(Box::new(Verdict::Throttled { after })) }
     }
 
-    /// No session with the service, or it refuses our credentials: nothing that a message could change.
+    /// The service refuses our credentials.
+    pub(super) fn unauthorized(failure: Failure) -> Self {
+        let verdict = Verdict::Unauthorized { why: failure.text.clone() };
+        Self { class: Class::Deferred(None), failure, verdict: Some(Box::new(verdict)) }
+    }
+
+    /// No session with the service: nothing that a message could change.
     pub(super) fn unreachable(failure: Failure, needs_operator: bool) -> Self {
         let verdict = Verdict::Unreachable { needs_operator, why: failure.text.clone() };
         Self { class: Class::Deferred(None), failure, verdict: Some(Box::new(verdict)) }

@@ -55,13 +55,18 @@ pub fn fetched(tx: &mut Tx<'_>, run: &RunRecord, now: Timestamp) -> Result<(), s
 /// # Errors
 /// A storage fault.
 pub(super) fn let_go(tx: &mut Tx<'_>, run: &RunRecord) -> Result<(), store::Error> {
-    tx.meta()?.insert(&row(&run.schedule), &run.id)?;
+    // A refetch of an earlier run lets that one go again.
+    if tx.meta()?.get(&row(&run.schedule))?.is_none_or(|newest| newest < run.id) {
+        tx.meta()?.insert(&row(&run.schedule), &run.id)?;
+    }
     Ok(())
 }
 
 /// The bounds that the number of the run's users is out of, in words.
 fn out_of_bounds(tx: &mut Tx<'_>, run: &RunRecord, guard: Guard) -> Result<Option<String>, store::Error> {
-    let users = tx.totals_of(run.id)?.fetched;
+    let totals = tx.totals_of(run.id)?;
+    // At the first fetch nothing has been sent, so the dead are the records that are malformed.
+    let users = if run.refetches == 0 { totals.fetched - totals.dead } else { totals.fetched };
     let mut reasons = Vec::new();
     if users < guard.users_min {
         reasons.push(format!("users.min is {}", guard.users_min));

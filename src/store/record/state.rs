@@ -86,7 +86,8 @@ pub enum Suspicion {
     Suspect,
     /// In flight as the only attempt in the process: a crash now is charged to it.
     Alone,
-    /// In flight, and its attempt has committed progress: a crash now does not make it a suspect.
+    /// In flight, and its attempt has committed progress, or was alone for as long as it may be: a crash now does not make
+    /// it a suspect.
     Progressed,
 }
 
