@@ -36,7 +36,8 @@ impl Side {
         vec![format!("--bank={bank}"), format!("--sink={sink}"), format!("--dir={}", dir.display())]
     }
 
-    /// The settings of a daemon with these addresses. Its schedule does not fire during a bench.
+    /// The settings of a daemon with these addresses, and what the environment sets. Its schedule does not fire during a
+    /// bench.
     pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
         let Self { bank, sink, dir } = self;
         let overrides = [
@@ -50,7 +51,8 @@ impl Side {
             ("FUNCTIONS__STATEMENT__MAIL__RELAY__PORT", sink.port().to_string()),
         ];
         let variables = overrides.into_iter().map(|(name, value)| (format!("NIGHTMAIL__{name}"), value));
-        let environment: Environment = variables.collect();
+        let given = std::env::vars().filter(|(name, _)| name.starts_with("NIGHTMAIL__"));
+        let environment: Environment = given.chain(variables).collect();
         Ok(config::load_text("(example)", Path::new(""), EXAMPLE, &environment)?)
     }
 }

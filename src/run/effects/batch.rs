@@ -19,8 +19,9 @@ use super::{OnUnknown, permit};
 
 /// One step writes at most this many intents.
 const STEP_MAX: usize = 200;
-/// After a write, further intents are gathered for this long.
-const GATHER: Duration = Duration::from_millis(3);
+/// After a write, further intents are gathered for this long. Each holds a connection to the relay meanwhile, so longer would
+/// slow a run down more than fewer commits speed it up.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Writes the intents of one pool's attempts. Clones share it.
 #[derive(Clone, Debug)]
