@@ -351,6 +351,19 @@ def moves(url, dead):
         time.sleep(0.05)
     assert task["Status"] == "FAILED", task
     assert task["FailureReason"] == "AWS.SimpleQueueService.NonExistentQueue", task
+    # A task that failed for another reason keeps it, also when its queue is deleted later.
+    policy = {"deadLetterTargetArn": attribute(sourceless := make(), "QueueArn"), "maxReceiveCount": "1"}
+    parent = make(RedrivePolicy=json.dumps(policy))
+    sqs.send_message(QueueUrl=sourceless, MessageBody="sent here directly")
+    sqs.start_message_move_task(SourceArn=policy["deadLetterTargetArn"])
+    until = time.monotonic() + 30
+    listed = {"SourceArn": policy["deadLetterTargetArn"]}
+    while (task := sqs.list_message_move_tasks(**listed)["Results"][0])["Status"] == "RUNNING":
+        assert time.monotonic() < until, task
+        time.sleep(0.05)
+    sqs.delete_queue(QueueUrl=parent)
+    reason = sqs.list_message_move_tasks(**listed)["Results"][0]["FailureReason"]
+    assert "has no source queue" in reason, reason
     nobody = source + "x"
     assert code(sqs.start_message_move_task, SourceArn=nobody) == "ResourceNotFoundException"
     assert code(sqs.list_message_move_tasks, SourceArn=nobody) == "ResourceNotFoundException"

@@ -197,6 +197,7 @@ for action in MODEL.operation_names:
 
 # What AWS documents or answered when it was recorded: the code of each limit, over both protocols.
 VALUE, ATTRIBUTE = "InvalidParameterValue", "InvalidAttributeValue"
+SYSTEM_NAMES = ("AttributeNames", "MessageSystemAttributeNames")
 PREFIX = "AWS.SimpleQueueService."
 TEXT = {"DataType": "String", "StringValue": "x"}
 ARN = VALUES["SourceArn"]
@@ -250,6 +251,8 @@ LIMITS = [
     ("SetQueueAttributes", {"QueueUrl": URL, "Attributes": {"VisibilityTimeout": "43201"}}, ATTRIBUTE),
     ("SetQueueAttributes", {"QueueUrl": URL, "Attributes": {"Nonsense": "1"}}, "InvalidAttributeName"),
     ("GetQueueAttributes", {"QueueUrl": URL, "AttributeNames": ["Nonsense"]}, "InvalidAttributeName"),
+    *[("ReceiveMessage", {"QueueUrl": URL, names: ["Nonsense"]}, "InvalidAttributeName") for names in SYSTEM_NAMES],
+    ("ReceiveMessage", {"QueueUrl": URL, "MessageSystemAttributeNames": ["QueueArn"]}, "InvalidAttributeName"),
     *[("ListQueues", {"MaxResults": n}, VALUE) for n in (-1, 0, 1001)],
     *[("ListDeadLetterSourceQueues", {"QueueUrl": DEAD, "MaxResults": n}, VALUE) for n in (-1, 0, 1001)],
     ("ListQueues", {"MaxResults": 1, "NextToken": "!"}, VALUE),

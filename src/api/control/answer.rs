@@ -471,7 +471,7 @@ fn redrives(snapshot: &Snapshot) -> Result<Vec<RedriveView>, queue::Error> {
             RedriveState::Running => ("running", None, None),
             RedriveState::Completed { at } => ("completed", Some(at), None),
             RedriveState::Cancelled { at } => ("cancelled", Some(at), None),
-            RedriveState::Failed { at, why } => ("failed", Some(at), Some(why)),
+            RedriveState::Failed { at, why } | RedriveState::QueueGone { at, why } => ("failed", Some(at), Some(why)),
         };
         RedriveView {
             id: redrive.id,

@@ -143,7 +143,8 @@ fn give_fifo(given: &mut Given, name: &str, value: &str, is_fifo: bool, purpose:
     Ok(())
 }
 
-fn unknown(name: &str) -> Error {
+/// The refusal of an attribute that there is not.
+pub(super) fn unknown(name: &str) -> Error {
     Error::new(Code::InvalidAttributeName, format!("Unknown Attribute {}.", address::shown(name)))
 }
 
@@ -235,6 +236,11 @@ fn redrive_allow(value: &str, options: &Options) -> Result<RedriveAllow, Error> 
         ("allowAll" | "denyAll", _) => Err(refused("sourceQueueArns go with byQueue alone.")),
         _ => Err(refused("redrivePermission must be allowAll, denyAll or byQueue.")),
     }
+}
+
+/// Whether queues have an attribute of that name.
+pub(super) fn is_known(name: &str) -> bool {
+    STANDARD.iter().chain(FIFO).any(|known| *known == name)
 }
 
 /// The names of the attributes that a client asks for.

@@ -115,7 +115,7 @@ fn forward(
         if !is_held && state.arrival_seq <= record.as_of && select::matches(tx, &record.selection, &state)? {
             let to = record.to.unwrap_or(state.source);
             let Some(queue) = tx.queue(to)?.filter(|queue| queue.deleted_at.is_none()) else {
-                record.state = RedriveState::Failed { at: now.wall, why: no_destination(&state, to) };
+                record.state = no_destination(&state, to, now.wall);
                 return Ok(());
             };
             let room = match Room::for_redriven(tx, &queue, state.size_bytes) {
@@ -190,7 +190,7 @@ fn undo(
     let undone = record.undoes.unwrap_or_default();
     let Some(from) = tx.queue(record.from)?.filter(|queue| queue.deleted_at.is_none()) else {
         let why = format!("queue number {} is gone", record.from);
-        record.state = RedriveState::Failed { at: now, why };
+        record.state = RedriveState::QueueGone { at: now, why };
         return Ok(());
     };
     let messages = first(tx, record.at_queue, record.done + 1..=record.last.max(record.done + 1))?;
@@ -259,10 +259,15 @@ fn take_back(
     ending::notify_death(tx, observer, &letter, &to.name, now)
 }
 
-fn no_destination(state: &MessageState, to: u32) -> String {
+/// How a redrive ends at a letter that has nowhere to go.
+fn no_destination(state: &MessageState, to: u32, at: Timestamp) -> RedriveState {
     let id = state.message_id;
-    match to {
-        0 => format!("letter {id} has no source queue: it was sent here directly (name a destination with --to)"),
-        _ => format!("letter {id}: queue number {to} is gone (name a destination with --to)"),
+    if to == 0 {
+        let why = format!("letter {id} has no source queue: it was sent here directly (name a destination with --to)");
+        return RedriveState::Failed { at, why };
+    }
+    RedriveState::QueueGone {
+        at,
+        why: format!("letter {id}: queue number {to} is gone (name a destination with --to)"),
     }
 }

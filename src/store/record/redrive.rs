@@ -101,6 +101,13 @@ pub enum RedriveState {
         /// Why.
         why: String,
     },
+    /// It could not continue, because a queue that it needs is gone.
+    QueueGone {
+        /// When.
+        at: Timestamp,
+        /// Which letter, and which queue.
+        why: String,
+    },
 }
 
 const VERSION: u8 = 2;

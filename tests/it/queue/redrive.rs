@@ -146,6 +146,25 @@ async fn a_letter_without_a_way_back_fails_the_redrive_and_stays() {
 }
 
 #[tokio::test]
+async fn a_redrive_says_that_a_queue_was_gone_when_it_failed_and_no_other_failure_becomes_that_later() {
+    for (to, source) in [(Some("elsewhere".to_owned()), "elsewhere"), (None, "orders")] {
+        let world = with_letters(&["404"]).await;
+        world.queues().ensure("elsewhere", &forever()).await.unwrap();
+        let id = world.queues().start_redrive(Redrive { to, ..all() }).await.unwrap();
+        world.queues().delete_queue(source).await.unwrap();
+        let record = step(&world, id, 10).await;
+        assert!(matches!(&record.state, RedriveState::QueueGone { why, .. } if why.contains("is gone")), "{record:?}");
+    }
+    let world = with_letters(&[]).await;
+    world.send("dead", "without a source").await;
+    let id = world.queues().start_redrive(all()).await.unwrap();
+    step(&world, id, 10).await;
+    world.queues().delete_queue("orders").await.unwrap();
+    let record = world.snapshot().redrives().unwrap().get(&id).unwrap().unwrap();
+    assert!(matches!(record.state, RedriveState::Failed { .. }), "as it was recorded: {record:?}");
+}
+
+#[tokio::test]
 async fn each_step_moves_no_more_than_its_budget_and_the_rest_follows_after_a_restart() {
     let mut world = with_letters(&["404"; 5]).await;
     let id = world.queues().start_redrive(all()).await.unwrap();

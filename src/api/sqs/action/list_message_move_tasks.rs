@@ -63,15 +63,13 @@ impl Operation for Request {
 
 fn task(redrive: RedriveRecord, source_arn: &str, call: &Call<'_>) -> Task {
     let destination = redrive.to.and_then(|to| call.queues().queue_numbered(to).ok().flatten());
-    // A deleted queue's record stays until its rows are gone.
-    let is_gone = redrive.to.is_some() && destination.as_ref().is_none_or(|queue| queue.deleted_at.is_some());
     let (status, failure_reason) = match redrive.state {
         RedriveState::Running => ("RUNNING", None),
         RedriveState::Completed { .. } => ("COMPLETED", None),
         RedriveState::Cancelled { .. } => ("CANCELLED", None),
-        // As recorded from AWS.
-        RedriveState::Failed { .. } if is_gone => ("FAILED", Some(Code::QueueDoesNotExist.query().to_owned())),
         RedriveState::Failed { why, .. } => ("FAILED", Some(why)),
+        // As recorded from AWS.
+        RedriveState::QueueGone { .. } => ("FAILED", Some(Code::QueueDoesNotExist.query().to_owned())),
     };
     Task {
         task_handle: (status == "RUNNING").then(|| Handle::new(redrive.id, source_arn.to_owned()).to_text()),

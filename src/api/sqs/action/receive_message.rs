@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::queue::{Receive, Received, Unanswered};
 use crate::store::record::Attribute;
 
+use super::super::attributes;
 use super::super::call::{Call, Operation};
 use super::super::error::Error;
 use super::super::md5;
@@ -79,8 +80,12 @@ impl Operation for Request {
 impl Request {
     fn check(self, call: &Call<'_>) -> Result<(Poll, Asked), Error> {
         let queue = call.queue(self.queue_url.as_ref())?;
-        let asked = self.attribute_names.into_iter().chain(self.message_system_attribute_names).flatten().collect();
-        let asked = Asked { system: system(asked), own: self.message_attribute_names.unwrap_or_default() };
+        let queues_or_messages = self.attribute_names.unwrap_or_default();
+        let asked = self.message_system_attribute_names.unwrap_or_default();
+        check_names(&queues_or_messages, attributes::is_known)?;
+        check_names(&asked, |_| false)?;
+        let system = system([queues_or_messages, asked].concat());
+        let asked = Asked { system, own: self.message_attribute_names.unwrap_or_default() };
         let number = |name, given: Option<i64>, min, max| given.map(|given| number(name, given, min, max)).transpose();
         let max = number("MaxNumberOfMessages", self.max_number_of_messages, 1, MESSAGES_MAX)?.unwrap_or(1);
         let visibility = number("VisibilityTimeout", self.visibility_timeout, 0, VISIBILITY_SECONDS_MAX)?;
@@ -132,13 +137,19 @@ fn number(name: &str, given: i64, min: u64, max: u64) -> Result<u64, Error> {
     })
 }
 
+/// Refuses a name that neither messages have as a system attribute nor `is_known`.
+fn check_names(asked: &[String], is_known: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let is_refused = |name: &&String| *name != "All" && !SYSTEM.contains(&name.as_str()) && !is_known(name);
+    asked.iter().find(is_refused).map_or(Ok(()), |name| Err(attributes::unknown(name)))
+}
+
 /// The system attributes that a client asks for.
 fn system(asked: Vec<String>) -> Vec<&'static str> {
     if asked.iter().any(|name| name == "All") {
         return SYSTEM.to_vec();
     }
     let known = |name: &String| SYSTEM.iter().copied().find(|known| known == name);
-    // Attributes of queues are allowed here by the model, and messages have none of them.
+    // `AttributeNames` may name attributes of queues too, by SQS's model, and messages have none of them.
     asked.iter().filter_map(known).collect()
 }
 
