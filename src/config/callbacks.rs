@@ -13,8 +13,8 @@ use crate::base::Backoff;
 use crate::function::upstream;
 use crate::queue;
 use crate::queue::catalog::FIFO_SUFFIX;
-use crate::run::events;
-use crate::store::record::EventKind;
+use crate::run::notifications;
+use crate::store::record::NotificationKind;
 
 /// Of an answer, this much is read.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
@@ -78,12 +78,16 @@ fn address(values: &mut Values<'_>, path: &str) -> Option<String> {
     is_callable.then_some(text)
 }
 
-fn kinds(values: &mut Values<'_>, path: &str) -> Vec<EventKind> {
-    const KNOWN: [EventKind; 4] =
-        [EventKind::FirstDeath, EventKind::AwaitingRelease, EventKind::Braked, EventKind::End];
+fn kinds(values: &mut Values<'_>, path: &str) -> Vec<NotificationKind> {
+    const KNOWN: [NotificationKind; 4] = [
+        NotificationKind::FirstDeath,
+        NotificationKind::AwaitingRelease,
+        NotificationKind::Braked,
+        NotificationKind::End,
+    ];
     let mut kinds = Vec::new();
     for word in values.lines(path) {
-        match KNOWN.into_iter().find(|kind| events::name(*kind) == word) {
+        match KNOWN.into_iter().find(|kind| notifications::name(*kind) == word) {
             Some(kind) => kinds.push(kind),
             None => {
                 values.error(path, format!("must name first-death, awaiting-release, braked or end (got {word:?})"))

@@ -11,7 +11,7 @@ use super::source::Origin;
 use crate::api::sqs;
 use crate::function::{statement, upstream};
 use crate::run::OnUnknown;
-use crate::store::record::EventKind;
+use crate::store::record::NotificationKind;
 use crate::{queue, schedule, store, work};
 
 /// All settings of a daemon.
@@ -97,7 +97,7 @@ pub struct FunctionSettings {
 #[derive(Clone, Debug)]
 pub struct CallbackOptions {
     /// What they are told of.
-    pub kinds: Vec<EventKind>,
+    pub kinds: Vec<NotificationKind>,
     /// The queue that gets a message.
     pub queue: Option<String>,
     /// The address that gets a POST, and how it is called.

@@ -192,9 +192,9 @@ fn consider(chosen: &mut Vec<User>, user: User, seen: usize, choice: &Choice) {
         Choice::Only(_) => {}
         Choice::Sample(count) if chosen.len() < *count => chosen.push(user),
         Choice::Sample(_) => {
-            let place = rand::random_range(0..seen);
-            if let Some(place) = chosen.get_mut(place) {
-                *place = user;
+            let slot = rand::random_range(0..seen);
+            if let Some(slot) = chosen.get_mut(slot) {
+                *slot = user;
             }
         }
     }

@@ -22,7 +22,7 @@ pub(super) fn update(
     let at = (key.0, group.id);
     let known = tx.groups()?.get(&at)?;
     let mut row = known.clone().unwrap_or_default();
-    let stood_at = place(&row);
+    let stood_at = position(&row);
     // Remove before add: both may touch the same `grouped` key, and the key must exist at the end.
     if let Some(old) = old {
         remove(tx, key, old, &mut row)?;
@@ -37,7 +37,7 @@ pub(super) fn update(
     save(tx, at, known, row)
 }
 
-/// Gives a FIFO queue's group its earlier place again, unless one of its messages was received since `lease`.
+/// Gives a FIFO queue's group its earlier position again, unless one of its messages was received since `lease`.
 pub(super) fn restore_turn(
     tx: &mut Tx<'_>,
     (queue, group): (u32, Group),
@@ -47,7 +47,7 @@ pub(super) fn restore_turn(
     let at = (queue, group.id);
     let Some(known) = tx.groups()?.get(&at)?.filter(|row| group.is_ordered && row.turn == lease) else { return Ok(()) };
     let mut row = GroupRecord { turn, ..known.clone() };
-    update_head(tx, at, true, (place(&known), &mut row))?;
+    update_head(tx, at, true, (position(&known), &mut row))?;
     save(tx, at, Some(known), row)
 }
 
@@ -69,7 +69,7 @@ fn save(tx: &mut Tx<'_>, at: (u32, Digest), known: Option<GroupRecord>, row: Gro
 }
 
 /// Where the group's head stands in the ready index.
-fn place(row: &GroupRecord) -> (u32, u64) {
+fn position(row: &GroupRecord) -> (u32, u64) {
     // Turns and sequence numbers are of one series, so a group that was handed out goes behind what was there by then.
     (row.head.0, row.head.1.max(row.turn))
 }
@@ -161,7 +161,7 @@ pub(super) fn is_held(state: &MessageState) -> bool {
     is_ordered && is_first && state.receive_count > 0
 }
 
-/// Replaces the group's head in the ready index, or clears it; `stood_at` is the place of the one so far.
+/// Replaces the group's head in the ready index, or clears it; `stood_at` is the position of the one so far.
 fn update_head(
     tx: &mut Tx<'_>,
     (queue, group): (u32, Digest),
@@ -180,7 +180,7 @@ fn update_head(
     }
     let (had, shown) = (row.head, next.unwrap_or_default());
     row.head = shown;
-    let stands_at = place(row);
+    let stands_at = position(row);
     if shown == had && (shown.1 == 0 || stands_at == stood_at) {
         return Ok(());
     }

@@ -54,7 +54,7 @@ impl Send {
 pub struct Sent {
     /// Its id; the earlier message's when this one is a duplicate.
     pub message_id: MessageId,
-    /// Its place in the order of sending: SQS's SequenceNumber.
+    /// Its position in the order of sending: SQS's SequenceNumber.
     pub sequence: u64,
     /// Whether an earlier message with the same deduplication id or unique key was returned, and this one was not sent
     /// as a message of its own.

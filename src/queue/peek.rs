@@ -13,7 +13,7 @@ use super::Error;
 pub struct Peeked {
     /// Its id.
     pub message_id: MessageId,
-    /// Its place in the order of sending.
+    /// Its position in the order of sending.
     pub sequence: u64,
     /// `ready`, `delayed` or `in flight`.
     pub phase: String,

@@ -70,7 +70,7 @@ const NAMES: [&str; 35] = [
     "letter_groups",
     "dead_letter_sources",
     "suppressions",
-    "events",
+    "notifications",
     "announced",
     "run_controls",
 ];

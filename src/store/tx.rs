@@ -11,9 +11,9 @@ use super::layers::{Bytes, Layers};
 use super::memtable::Memtable;
 use super::meta::{LAST_ID, LAST_QUEUE};
 use super::record::{
-    Announced, Body, Counts, DedupRecord, Digest, EffectRecord, EventRecord, GroupRecord, IntentRecord, KeptAttributes,
-    MessageState, QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunControl, RunRecord, RunTotals, Shown,
-    SuppressionRecord, TickRecord, UniqueRecord, UserText,
+    Announced, Body, Counts, DedupRecord, Digest, EffectRecord, GroupRecord, IntentRecord, KeptAttributes,
+    MessageState, NotificationRecord, QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunControl,
+    RunRecord, RunTotals, Shown, SuppressionRecord, TickRecord, UniqueRecord, UserText,
 };
 use super::table::{self, TableMut, TableRef};
 use super::table_id::{self, TableId};
@@ -122,7 +122,7 @@ tables! {
     /// The suppression list, by address in lower case.
     suppressions ("suppressions"): String => SuppressionRecord;
     /// What is owed to those who are told about runs, by a number of the store's series.
-    events ("events"): u64 => EventRecord;
+    notifications ("notifications"): u64 => NotificationRecord;
     /// What was announced, by run.
     announced ("announced"): u64 => Announced;
     /// What operators decided about runs, by run; a run without a row goes on by itself.

@@ -140,7 +140,7 @@ impl Pool {
             queue: self.options.queue.as_str().into(),
             timeout: self.options.timeout,
         };
-        // The first layer is the outermost. The catch is outside the time limit and inside the settling, so a panic is
+        // The first layer is the outermost. Catching panics is outside the time limit and inside the settling, so a panic is
         // settled as an outcome and does not end the worker.
         let worker = WorkerBuilder::new(self.options.function.as_str())
             .backend(backend)

@@ -1,4 +1,4 @@
-//! Who is told about a run's first death and its end: each target, at least once, over kill -9, with one id for each event.
+//! Who is told about a run's first death and its end: each target, at least once, over kill -9, with one id for each notification.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use axum::routing::post;
 use nightmail::api::control::Request;
 use nightmail::base::{SystemClock, Timestamp};
 use nightmail::run::Decision;
-use nightmail::store::record::EventRecord;
+use nightmail::store::record::NotificationRecord;
 use nightmail_demo::{bank, sink};
 use serde_json::Value;
 
@@ -53,9 +53,9 @@ impl Receiver {
         *self.beats.lock().unwrap()
     }
 
-    /// Waits for so many events.
+    /// Waits for so many notifications.
     async fn wait_for(&self, count: usize) -> Vec<(String, Value)> {
-        until("the events", async || Some(self.got()).filter(|got| got.len() >= count)).await
+        until("the notifications", async || Some(self.got()).filter(|got| got.len() >= count)).await
     }
 }
 
@@ -92,9 +92,9 @@ async fn harness() -> Harness {
     harness
 }
 
-fn owed(daemon: &Inner) -> Vec<EventRecord> {
-    let rows = daemon.queues.store().snapshot().unwrap().events().unwrap().first(0..=u64::MAX, 100).unwrap();
-    rows.into_iter().map(|(_, event)| event).collect()
+fn owed(daemon: &Inner) -> Vec<NotificationRecord> {
+    let rows = daemon.queues.store().snapshot().unwrap().notifications().unwrap().first(0..=u64::MAX, 100).unwrap();
+    rows.into_iter().map(|(_, notification)| notification).collect()
 }
 
 /// Waits until nobody is owed anything.
@@ -102,12 +102,12 @@ async fn settled(daemon: &Inner) {
     until("everybody to be told", async || owed(daemon).is_empty().then_some(())).await;
 }
 
-/// The ids by event.
-fn ids(events: impl IntoIterator<Item = Value>) -> BTreeMap<String, BTreeSet<String>> {
+/// The ids by notification.
+fn ids(notifications: impl IntoIterator<Item = Value>) -> BTreeMap<String, BTreeSet<String>> {
     let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for event in events {
-        let text = |name: &str| event[name].as_str().unwrap().to_owned();
-        ids.entry(text("event")).or_default().insert(text("id"));
+    for notification in notifications {
+        let text = |name: &str| notification[name].as_str().unwrap().to_owned();
+        ids.entry(text("kind")).or_default().insert(text("id"));
     }
     ids
 }
@@ -127,18 +127,19 @@ async fn every_target_gets_the_first_death_and_each_end_with_one_id() {
     assert!(report.dead > 0 && report.sent > 0, "{report:?}");
     let got = receiver.wait_for(2).await;
     settled(&daemon).await;
-    let by_post = ids(got.iter().map(|(_, event)| event.clone()));
+    let by_post = ids(got.iter().map(|(_, notification)| notification.clone()));
     assert_eq!(by_post.keys().map(String::as_str).collect::<Vec<_>>(), ["end", "first-death"]);
     assert!(by_post.values().all(|ids| ids.len() == 1), "{by_post:?}");
-    for (key, event) in &got {
-        assert_eq!(event["id"], **key, "the header names the id, too");
+    for (key, notification) in &got {
+        assert_eq!(notification["id"], **key, "the header names the id, too");
     }
     let messages = daemon.operator.peek("alerts").await;
     assert_eq!(messages.len(), 2, "each message is in the queue once");
     assert_eq!(ids(messages.iter().map(|message| serde_json::from_str(&message.body).unwrap())), by_post);
     let lines = std::fs::read_to_string(&file).unwrap();
     assert_eq!(ids(lines.lines().map(|line| serde_json::from_str(line).unwrap())), by_post);
-    let end = got.iter().map(|(_, event)| event).find(|event| event["event"] == "end").unwrap();
+    let end =
+        got.iter().map(|(_, notification)| notification).find(|notification| notification["kind"] == "end").unwrap();
     assert_eq!((&end["run"]["id"], &end["run"]["dead"]), (&run.into(), &report.dead.into()));
     let told = format!("fetched 8 = sent {} + dead {}", report.sent, report.dead);
     assert!(end["text"].as_str().unwrap().ends_with(&told), "{end}");
@@ -147,8 +148,8 @@ async fn every_target_gets_the_first_death_and_each_end_with_one_id() {
     daemon.operator.redrive("statements-dead").await;
     daemon.operator.all_sent(run).await;
     let got = receiver.wait_for(3).await;
-    assert_eq!(got[2].1["event"], "end", "a run that was opened again is told when it ends again");
-    assert!(!by_post["end"].contains(&got[2].0), "and that is another event");
+    assert_eq!(got[2].1["kind"], "end", "a run that was opened again is told when it ends again");
+    assert!(!by_post["end"].contains(&got[2].0), "and that is another notification");
     settled(&daemon).await;
     daemon.stop().await;
 }
@@ -166,7 +167,7 @@ async fn the_end_of_an_abandoned_run_is_told() {
     let got = receiver.wait_for(1).await;
     let text =
         format!("run {run} of monthly-statements (period=2026-10) is abandoned: fetched 5 = sent 0 + withdrawn 5");
-    assert_eq!((&got[0].1["event"], &got[0].1["text"]), (&"end".into(), &text.into()));
+    assert_eq!((&got[0].1["kind"], &got[0].1["text"]), (&"end".into(), &text.into()));
     settled(&daemon).await;
     daemon.stop().await;
 }
@@ -192,8 +193,10 @@ async fn what_is_owed_outlives_a_kill_and_what_ended_before_is_not_told() {
     let daemon = harness.daemon().await;
     let got = receiver.wait_for(2).await;
     settled(&daemon).await;
-    assert!(got.iter().all(|(_, event)| event["run"]["id"] == run), "{got:?}");
-    assert!(got.len() >= 2 && ids(got.into_iter().map(|(_, event)| event)).values().all(|ids| ids.len() == 1));
+    assert!(got.iter().all(|(_, notification)| notification["run"]["id"] == run), "{got:?}");
+    assert!(
+        got.len() >= 2 && ids(got.into_iter().map(|(_, notification)| notification)).values().all(|ids| ids.len() == 1)
+    );
     daemon.stop().await;
 }
 
@@ -210,7 +213,7 @@ async fn a_target_that_takes_nothing_is_given_up_and_holds_nobody_up() {
     let run = daemon.operator.start().await;
     daemon.operator.complete(run).await;
     let got = receiver.wait_for(1).await;
-    assert_eq!(got[0].1["event"], "end");
+    assert_eq!(got[0].1["kind"], "end");
     settled(&daemon).await;
     assert_eq!(receiver.got().len(), 1, "only the end, and once");
     daemon.stop().await;

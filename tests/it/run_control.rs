@@ -14,12 +14,12 @@ use nightmail::queue::settle::{self, Ended};
 use nightmail::queue::{Queues, Receive, Received, Receiving, catalog};
 use nightmail::run::control::work_off;
 use nightmail::run::effects::{AttemptEffects, Ending, Intents};
-use nightmail::run::events::{self, RunWatch};
 use nightmail::run::ledger::{self, Recipient};
+use nightmail::run::notifications::{self, RunWatch};
 use nightmail::run::report::{self, Report};
 use nightmail::run::{self, Decision, Ledger, OnUnknown, Resolution, Resolve, RunState, Start, message, resolve};
 use nightmail::schedule::fan_out::Error as FanOutError;
-use nightmail::store::record::{BrakeLimit, EventKind, Owner, RunRecord};
+use nightmail::store::record::{BrakeLimit, NotificationKind, Owner, RunRecord};
 use nightmail::store::{self, Store, Tx};
 use nightmail_demo::{bank, sink};
 use serde_json::value::RawValue;
@@ -438,7 +438,7 @@ async fn a_message_of_no_run_to_a_recipient_of_a_held_run_waits_and_is_refused_o
 #[tokio::test]
 async fn an_end_is_announced_again_once_after_a_long_resolution() {
     let world = World::new().await;
-    world.step(|tx| Ok(events::begin(tx)?)).await;
+    world.step(|tx| Ok(notifications::begin(tx)?)).await;
     let run = world.run("2026-10", 4).await;
     for message in world.receive(QUEUE).await {
         let ((attempt, _), handle) = (world.ask(&message).await, message.handle);
@@ -450,20 +450,22 @@ async fn an_end_is_announced_again_once_after_a_long_resolution() {
     }
     let mut look = RunWatch::default();
     let mut look = async || {
-        let news = look.changes(&world.queues().store().snapshot().unwrap()).unwrap();
-        let kinds: Vec<EventKind> = news.iter().flat_map(|news| news.kinds.clone()).collect();
+        let changes = look.changes(&world.queues().store().snapshot().unwrap()).unwrap();
+        let kinds: Vec<NotificationKind> = changes.iter().flat_map(|change| change.kinds.clone()).collect();
         world
-            .step(move |tx| Ok(news.iter().try_for_each(|one| events::announce(tx, one, &BTreeMap::new(), START))?))
+            .step(move |tx| {
+                Ok(changes.iter().try_for_each(|one| notifications::announce(tx, one, &BTreeMap::new(), START))?)
+            })
             .await;
         kinds
     };
-    assert_eq!((look().await, look().await), (vec![EventKind::End], vec![]));
+    assert_eq!((look().await, look().await), (vec![NotificationKind::End], vec![]));
     for user in ["2026-10-0", "2026-10-1", "2026-10-2"] {
         let sent = Resolve { run, users: vec![user.into()], resolution: Resolution::Sent };
         assert_eq!(resolve::resolve(world.queues(), &sent, QUEUE).await, Ok(1));
         assert_eq!(look().await, vec![], "it goes on");
     }
-    assert_eq!((look().await, look().await), (vec![EventKind::End], vec![]));
+    assert_eq!((look().await, look().await), (vec![NotificationKind::End], vec![]));
 }
 
 #[tokio::test]
@@ -541,13 +543,13 @@ async fn a_braked_run_is_told_over_a_kill_and_completes_after_the_fix() {
     let child = harness.child().await;
     let report = braked(&child).await;
     assert!(report.dead >= 6 && report.open > 0, "{report:?}");
-    let events = until("the event", async || {
-        let events = child.operator.peek("alerts").await;
-        events.iter().any(|event| event.body.contains("\"braked\"")).then_some(events)
+    let notifications = until("the notification", async || {
+        let notifications = child.operator.peek("alerts").await;
+        notifications.iter().any(|notification| notification.body.contains("\"braked\"")).then_some(notifications)
     })
     .await;
     let text = format!("stopped sending by itself: {}", report.held_because.unwrap());
-    assert!(events.iter().any(|event| event.body.contains(&text)), "{events:?}");
+    assert!(notifications.iter().any(|notification| notification.body.contains(&text)), "{notifications:?}");
 
     harness.bank.fix();
     child.operator.decide(run, Decision::Resume).await;

@@ -234,16 +234,16 @@ async fn who_is_told_about_runs_is_told_that_one_awaits_its_release_and_the_log_
         "run {run} of monthly-statements (period=2026-10) sends nothing before it is released: {because} (`nightmail \
          run release {run}` sends its messages, `nightmail run abandon {run}` ends it)"
     );
-    assert_eq!((&told["event"], &told["text"]), (&"awaiting-release".into(), &text.into()));
+    assert_eq!((&told["kind"], &told["text"]), (&"awaiting-release".into(), &text.into()));
     assert_eq!((&told["run"]["state"], &told["run"]["held_because"]), (&"awaiting-release".into(), &because.into()));
     daemon.operator.decide(run, Decision::Release).await;
     assert_eq!(daemon.operator.complete(run).await.sent, 12);
-    let events = until("the end", async || {
-        let events = daemon.operator.peek("alerts").await;
-        (events.len() >= 2).then_some(events)
+    let notifications = until("the end", async || {
+        let notifications = daemon.operator.peek("alerts").await;
+        (notifications.len() >= 2).then_some(notifications)
     })
     .await;
-    assert_eq!(events.len(), 2, "it is told once");
+    assert_eq!(notifications.len(), 2, "it is told once");
     daemon.stop().await;
 }
 

@@ -92,7 +92,7 @@ async fn a_message_that_kills_the_daemon_dies_after_max_receive_count_crashes_al
     }
     let dead = crate::harness::messages(&harness.queues(), "statements-dead");
     assert_eq!(dead.len(), 1, "{dead:?}");
-    // The first crash had company and is charged to nobody.
+    // Others were in work at the first crash, so it is charged to nobody.
     assert!((MAX_RECEIVE_COUNT..=MAX_RECEIVE_COUNT + 1).contains(&dead[0].history.len()), "{dead:?}");
     assert!(dead[0].history.iter().all(|attempt| attempt.end == AttemptEnd::Lost), "{dead:?}");
     assert!((MAX_RECEIVE_COUNT..=MAX_RECEIVE_COUNT + 1).contains(&crashes), "{crashes} crashes");

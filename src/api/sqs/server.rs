@@ -75,17 +75,17 @@ impl SqsListener {
 
 /// Serves until `shutdown`; long polls end then, and other requests under way get a moment.
 pub async fn serve(listener: SqsListener, service: Service, shutdown: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     if let Some(tls) = listener.tls.clone() {
         let shutdown = shutdown.clone();
         connections.spawn(async move { tls.watch(shutdown).await });
     }
-    while let Some((stream, place)) = accept(&listener, &places, &shutdown).await {
+    while let Some((stream, permit)) = accept(&listener, &permits, &shutdown).await {
         while connections.try_join_next().is_some() {}
         let (service, tls, shutdown) = (service.clone(), listener.tls.clone(), shutdown.clone());
         connections.spawn(async move {
-            let _place = place;
+            let _permit = permit;
             connection(stream, tls, service, shutdown).await;
         });
     }
@@ -96,14 +96,14 @@ pub async fn serve(listener: SqsListener, service: Service, shutdown: Cancellati
 /// The next connection; `None` at the shutdown.
 async fn accept(
     listener: &SqsListener,
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
     shutdown: &CancellationToken,
 ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let next = async {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         loop {
             match listener.listener.accept().await {
-                Ok((stream, _)) => return (stream, place),
+                Ok((stream, _)) => return (stream, permit),
                 Err(error) => {
                     tracing::warn!(%error, "an SQS client's connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

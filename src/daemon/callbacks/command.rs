@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 
 use crate::base::{outcome, units};
-use crate::run::events;
-use crate::store::record::EventRecord;
+use crate::run::notifications;
+use crate::store::record::NotificationRecord;
 
 /// Of what a command writes to standard error, this much is kept for the log; the rest is read and dropped.
 const STDERR_BYTES_MAX: usize = 2048;
@@ -24,19 +24,21 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// Runs it once. It gets the event on standard input, and of the environment `PATH` and two variables alone: the
+    /// Runs it once. It gets the notification on standard input, and of the environment `PATH` and two variables alone: the
     /// daemon's may hold secrets.
-    pub(super) async fn run(&self, event: &EventRecord) -> Result<(), String> {
+    pub(super) async fn run(&self, notification: &NotificationRecord) -> Result<(), String> {
         let (program, arguments) = self.words.split_first().ok_or("no command is configured")?;
         let mut command = tokio::process::Command::new(program);
         command.args(arguments).env_clear();
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-        command.env("NIGHTMAIL_EVENT", events::name(event.kind)).env("NIGHTMAIL_EVENT_ID", event.id.to_string());
+        command
+            .env("NIGHTMAIL_NOTIFICATION", notifications::name(notification.kind))
+            .env("NIGHTMAIL_NOTIFICATION_ID", notification.id.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let spawned = command.process_group(0).kill_on_drop(true).spawn();
         let child = spawned.map_err(|error| format!("{program}: {error}"))?;
         let _group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
-        match tokio::time::timeout(self.limit, talk(child, event.body.as_bytes())).await {
+        match tokio::time::timeout(self.limit, talk(child, notification.body.as_bytes())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(why)) => Err(format!("{program}: {why}")),
             Err(_) => {
@@ -89,31 +91,31 @@ async fn talk(mut child: Child, input: &[u8]) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::base::{MessageId, SystemClock, Timestamp};
-    use crate::store::record::EventKind;
+    use crate::store::record::NotificationKind;
 
-    fn event() -> EventRecord {
-        EventRecord {
+    fn notification() -> NotificationRecord {
+        NotificationRecord {
             id: MessageId::from_bytes([7; 16]),
             run: 1,
             schedule: "monthly".into(),
-            kind: EventKind::End,
+            kind: NotificationKind::End,
             at: Timestamp::ZERO,
-            body: "{\"event\":\"end\"}".into(),
+            body: "{\"kind\":\"end\"}".into(),
             owed: Vec::new(),
         }
     }
 
     async fn run(script: &str, limit: Duration) -> Result<(), String> {
         let words = ["sh", "-c", script].map(str::to_owned).into();
-        Command { words, limit }.run(&event()).await
+        Command { words, limit }.run(&notification()).await
     }
 
     const ENOUGH: Duration = Duration::from_secs(30);
 
     #[tokio::test]
     async fn it_gets_the_event_and_no_secret_of_the_daemon() {
-        let checks = "read line; test \"$line\" = '{\"event\":\"end\"}' && test \"$NIGHTMAIL_EVENT\" = end \
-                      && test ${#NIGHTMAIL_EVENT_ID} = 36 && test -z \"$HOME$CARGO_MANIFEST_DIR\"";
+        let checks = "read line; test \"$line\" = '{\"kind\":\"end\"}' && test \"$NIGHTMAIL_NOTIFICATION\" = end \
+                      && test ${#NIGHTMAIL_NOTIFICATION_ID} = 36 && test -z \"$HOME$CARGO_MANIFEST_DIR\"";
         assert_eq!(run(checks, ENOUGH).await, Ok(()));
         assert_eq!(run("true", ENOUGH).await, Ok(()), "it need not read");
     }
@@ -123,7 +125,7 @@ mod tests {
         assert_eq!(run("echo no room >&2; exit 3", ENOUGH).await, Err("sh: exit status: 3: no room".into()));
         let flood = run("head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 1", ENOUGH).await.unwrap_err();
         assert!(flood.len() < 400, "{} bytes", flood.len());
-        let missing = Command { words: vec!["/no/such/command".into()], limit: ENOUGH }.run(&event()).await;
+        let missing = Command { words: vec!["/no/such/command".into()], limit: ENOUGH }.run(&notification()).await;
         assert!(missing.unwrap_err().starts_with("/no/such/command: No such file"));
     }
 

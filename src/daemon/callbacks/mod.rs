@@ -1,6 +1,6 @@
 //! Tells others about runs: a message into a queue of ours, a POST, a command; and heartbeats.
 //!
-//! What is owed is a row (`run::events`), so that it outlives the process. Deliveries are at least once, bounded in time and
+//! What is owed is a row (`run::notifications`), so that it outlives the process. Deliveries are at least once, bounded in time and
 //! number, and never in the way of a run.
 
 mod command;
@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::base::{Clock, Timestamp};
 use crate::config::Settings;
 use crate::queue::Queues;
-use crate::run::events::{self, RunChange, RunWatch, Subscription, Subscriptions, Told};
+use crate::run::notifications::{self, RunChange, RunWatch, Subscription, Subscriptions, Told};
 use crate::schedule::tick;
-use crate::store::record::{EventKind, EventRecord, TickVerdict};
+use crate::store::record::{NotificationKind, NotificationRecord, TickVerdict};
 use crate::store::{self, Snapshot, Tx};
 
 use super::Error;
@@ -26,7 +26,7 @@ use target::{Heartbeat, Targets};
 
 /// How often the runs and the ticks are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// At most this many events are delivered at once.
+/// At most this many notifications are delivered at once.
 const AT_ONCE_MAX: usize = 8;
 
 /// Tells others about the runs of all schedules.
@@ -58,7 +58,7 @@ impl Callbacks {
 
     /// Runs until `shutdown`. A try that is cut off then is made again by the next daemon.
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), crate::run::Error> {
-        self.queues.store().write(events::begin).await?;
+        self.queues.store().write(notifications::begin).await?;
         self.ticks = self.newest_ticks().await?;
         let subscriptions = Arc::new(self.subscriptions());
         let mut watch = RunWatch::default();
@@ -95,7 +95,7 @@ impl Callbacks {
         for one in changes {
             let one = one.clone();
             let (subscriptions, now) = (subscriptions.clone(), self.queues.now().wall);
-            let step = move |tx: &mut Tx<'_>| events::announce(tx, &one, &subscriptions, now);
+            let step = move |tx: &mut Tx<'_>| notifications::announce(tx, &one, &subscriptions, now);
             self.queues.store().write(step).await?;
         }
         Ok(())
@@ -104,29 +104,34 @@ impl Callbacks {
     /// Delivers what is due, some at once.
     async fn deliver_all(&self) -> Result<(), store::Error> {
         let now = self.queues.now().wall;
-        let due = self.queues.store().read(move |snapshot| events::due(snapshot, now, AT_ONCE_MAX)).await?;
-        let tries = due.into_iter().flat_map(|(key, event)| {
-            let event = Arc::new(event);
+        let due = self.queues.store().read(move |snapshot| notifications::due(snapshot, now, AT_ONCE_MAX)).await?;
+        let tries = due.into_iter().flat_map(|(key, notification)| {
+            let notification = Arc::new(notification);
             let owed: Vec<String> =
-                event.owed.iter().filter(|owed| owed.next_at <= now).map(|owed| owed.target.clone()).collect();
-            owed.into_iter().map(move |target| (key, event.clone(), target))
+                notification.owed.iter().filter(|owed| owed.next_at <= now).map(|owed| owed.target.clone()).collect();
+            owed.into_iter().map(move |target| (key, notification.clone(), target))
         });
-        let tries = tries.map(|(key, event, target)| self.deliver(key, event, target));
+        let tries = tries.map(|(key, notification, target)| self.deliver(key, notification, target));
         join_all(tries).await.into_iter().collect()
     }
 
-    async fn deliver(&self, key: u64, event: Arc<EventRecord>, target: String) -> Result<(), store::Error> {
-        let targets = self.targets.get(&event.schedule).filter(|targets| targets.names().contains(&target));
+    async fn deliver(
+        &self,
+        key: u64,
+        notification: Arc<NotificationRecord>,
+        target: String,
+    ) -> Result<(), store::Error> {
+        let targets = self.targets.get(&notification.schedule).filter(|targets| targets.names().contains(&target));
         let (told, why) = match targets {
             None => (Told::Nobody, String::new()),
-            // In one commit with the end of its debt: this target gets each event once.
-            Some(targets) if target == target::QUEUE => return targets.send(&self.queues, key, &event).await,
-            Some(targets) => match targets.tell(&target, &event).await {
+            // In one commit with the end of its debt: this target gets each notification once.
+            Some(targets) if target == target::QUEUE => return targets.send(&self.queues, key, &notification).await,
+            Some(targets) => match targets.tell(&target, &notification).await {
                 Ok(()) => (Told::Yes, String::new()),
                 Err(why) => (Told::No { attempts_max: targets.attempts_max }, why),
             },
         };
-        record_try(&self.queues, key, (&event, &target), (told, &why)).await
+        record_try(&self.queues, key, (&notification, &target), (told, &why)).await
     }
 
     /// Calls the heartbeats of schedules with a new tick or a run that ended, beside everything else.
@@ -137,7 +142,7 @@ impl Callbacks {
         let ticks = self.newest_ticks().await?;
         for (schedule, heartbeat) in &self.heartbeats {
             let has_ended =
-                |change: &RunChange| change.run.schedule == *schedule && change.kinds.contains(&EventKind::End);
+                |change: &RunChange| change.run.schedule == *schedule && change.kinds.contains(&NotificationKind::End);
             if ticks.get(schedule) != self.ticks.get(schedule) || changes.iter().any(has_ended) {
                 heartbeat.clone().beat(schedule.clone());
             }
@@ -165,20 +170,22 @@ impl Callbacks {
 async fn record_try(
     queues: &Queues,
     key: u64,
-    (event, target): (&EventRecord, &str),
+    (notification, target): (&NotificationRecord, &str),
     (told, why): (Told, &str),
 ) -> Result<(), store::Error> {
     let (name, now) = (target.to_owned(), queues.now().wall);
     let is_given_up =
-        queues.store().write(move |tx: &mut Tx<'_>| events::record_try(tx, key, &name, told, now)).await?;
-    let (run, kind, id) = (event.run, events::name(event.kind), event.id);
+        queues.store().write(move |tx: &mut Tx<'_>| notifications::record_try(tx, key, &name, told, now)).await?;
+    let (run, kind, id) = (notification.run, notifications::name(notification.kind), notification.id);
     match told {
         Told::No { .. } if is_given_up => {
-            tracing::error!(run, event = kind, %id, target, "the {target} was not told, and is not tried again: {why}");
+            tracing::error!(run, notification = kind, %id, target, "the {target} was not told, and is not tried again: {why}");
         }
-        Told::No { .. } => tracing::warn!(run, event = kind, %id, target, "the {target} was not told: {why}"),
-        Told::Nobody => tracing::warn!(run, event = kind, %id, target, "nobody is told: it is not configured any more"),
-        Told::Yes => tracing::info!(run, event = kind, %id, target, "the {target} was told"),
+        Told::No { .. } => tracing::warn!(run, notification = kind, %id, target, "the {target} was not told: {why}"),
+        Told::Nobody => {
+            tracing::warn!(run, notification = kind, %id, target, "nobody is told: it is not configured any more")
+        }
+        Told::Yes => tracing::info!(run, notification = kind, %id, target, "the {target} was told"),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The targets of one schedule's events, and its heartbeat.
+//! The targets of one schedule's notifications, and its heartbeat.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use crate::base::{Clock, Destination};
 use crate::config::CallbackOptions;
 use crate::function::{Error, upstream};
 use crate::queue::{self, Queues, Send, admission, catalog, send};
-use crate::run::events::{self, Told};
-use crate::store::record::{EventKind, EventRecord};
+use crate::run::notifications::{self, Told};
+use crate::store::record::{NotificationKind, NotificationRecord};
 use crate::store::{self, Tx};
 
 use super::command;
 
-/// The names of targets, as the records of events have them.
+/// The names of targets, as the records of notifications have them.
 pub(super) const QUEUE: &str = "queue";
 const URL: &str = "url";
 const COMMAND: &str = "command";
 
 /// Who is told about the runs of one schedule.
 pub(super) struct Targets {
-    pub(super) kinds: Vec<EventKind>,
+    pub(super) kinds: Vec<NotificationKind>,
     pub(super) attempts_max: u32,
     queue: Option<String>,
     post: Option<(Url, upstream::Client)>,
@@ -48,34 +48,39 @@ impl Targets {
     }
 
     /// Tells a target once. Says why when it cannot.
-    pub(super) async fn tell(&self, target: &str, event: &EventRecord) -> Result<(), String> {
+    pub(super) async fn tell(&self, target: &str, notification: &NotificationRecord) -> Result<(), String> {
         match (target, &self.post, &self.command) {
             (URL, Some((url, client)), _) => {
-                let id = event.id.to_string();
-                let posted = client.post(url, "notify", event.body.clone(), &id).await;
+                let id = notification.id.to_string();
+                let posted = client.post(url, "notify", notification.body.clone(), &id).await;
                 // The text may hold the address, whose path is a secret with many services.
                 posted.map_err(|fault| fault.failure().class())
             }
-            (COMMAND, _, Some(command)) => command.run(event).await,
+            (COMMAND, _, Some(command)) => command.run(notification).await,
             _ => Ok(()),
         }
     }
 
-    /// Sends the event as a message, in the commit that records that it was sent.
-    pub(super) async fn send(&self, queues: &Queues, key: u64, event: &EventRecord) -> Result<(), store::Error> {
-        let (name, body, now) = (self.queue.clone().unwrap_or_default(), event.body.clone(), queues.now());
+    /// Sends the notification as a message, in the commit that records that it was sent.
+    pub(super) async fn send(
+        &self,
+        queues: &Queues,
+        key: u64,
+        notification: &NotificationRecord,
+    ) -> Result<(), store::Error> {
+        let (name, body, now) = (self.queue.clone().unwrap_or_default(), notification.body.clone(), queues.now());
         let step = move |tx: &mut Tx<'_>| {
             let queue = catalog::find(tx, &name)?;
             let message = admission::admit(tx, &queue, Send::text(body.into_bytes()), now)?;
             send::send(tx, message, now)?;
-            Ok::<_, queue::Error>(events::record_try(tx, key, QUEUE, Told::Yes, now.wall)?)
+            Ok::<_, queue::Error>(notifications::record_try(tx, key, QUEUE, Told::Yes, now.wall)?)
         };
         match queues.store().write(step).await {
             Ok(_) => Ok(()),
             Err(queue::Error::Store(error)) => Err(error),
             Err(refused) => {
                 let told = Told::No { attempts_max: self.attempts_max };
-                super::record_try(queues, key, (event, QUEUE), (told, &refused.to_string())).await
+                super::record_try(queues, key, (notification, QUEUE), (told, &refused.to_string())).await
             }
         }
     }

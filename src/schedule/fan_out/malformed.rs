@@ -30,7 +30,7 @@ pub(super) struct Malformed {
     pub(super) index: usize,
     /// Its text; cut when it is long.
     pub(super) raw: String,
-    /// The key of its row; `None` in letters of earlier versions, whose rows are keyed by place.
+    /// The key of its row; `None` in letters of earlier versions, whose rows are keyed by position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) key: Option<[u8; 16]>,
     /// Where its page is, so that it can be fetched again.
@@ -133,8 +133,8 @@ impl FanOut {
         let mut records = page.map_err(Fault::into_outcome)?.records;
         let id = kept_id(&record.raw);
         let is_it = |found: &Record| matches!((found, &id), (Record::User(user), Some(id)) if user.id == *id);
-        let place = records.iter().position(is_it).unwrap_or(record.index);
-        let found = (place < records.len()).then(|| records.swap_remove(place));
+        let position = records.iter().position(is_it).unwrap_or(record.index);
+        let found = (position < records.len()).then(|| records.swap_remove(position));
         match found {
             Some(Record::Malformed { why, .. }) => Err(dead(why)),
             Some(Record::User(user)) if id.as_ref().is_none_or(|id| user.id == *id) => {

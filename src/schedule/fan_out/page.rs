@@ -35,7 +35,7 @@ pub struct PreparedPage {
 pub struct PreparedRecord {
     /// The key of its row.
     pub(super) key: [u8; 16],
-    /// The user's id; of a malformed record the id that it names, else its place.
+    /// The user's id; of a malformed record the id that it names, else its position.
     pub(super) name: String,
     /// The mail address; empty for a malformed record.
     pub(super) address: String,
@@ -117,12 +117,12 @@ impl Maker<'_> {
     fn malformed(&mut self, index: usize, raw: String, digest: [u8; 32], why: Failure) -> PreparedRecord {
         let page = self.run.fan_out.pages;
         let id = kept_id(&raw);
-        let place = id.is_none().then(|| {
+        let position = id.is_none().then(|| {
             let nth = self.texts.entry(digest).or_default();
             *nth += 1;
             (page, *nth)
         });
-        let key = ledger::record_key(&digest, place);
+        let key = ledger::record_key(&digest, position);
         let record = Malformed { page, index, raw, key: Some(key), address: Some(self.address.clone()) };
         // The id as a user's may be, although nothing about the record is checked.
         let own = id.map(|id| id.chars().filter(|c| !c.is_control()).take(MALFORMED_ID_CHARS_MAX).collect::<String>());

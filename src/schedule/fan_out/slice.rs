@@ -57,7 +57,7 @@ pub fn commit(
     may_go_on(tx, run.id)?;
     // Compare and set: the page was fetched outside the transaction. If the cursor has moved since, another worker has
     // committed this slice, for example after this message's visibility timeout.
-    let is_here = |stored: &RunRecord| place(&stored.fan_out) == place(&run.fan_out);
+    let is_here = |stored: &RunRecord| position(&stored.fan_out) == position(&run.fan_out);
     let mut run = tx.runs()?.get(&run.id)?.filter(is_here).ok_or(Error::Overtaken)?;
     let (target, own) = (catalog::find(tx, &options.target)?, catalog::find(tx, &options.queue)?);
     // A guarded run's users get their messages once all are fetched: until then the queue needs no room for them.
@@ -97,8 +97,8 @@ pub fn commit(
     Ok(Slice { run, repeated, end })
 }
 
-/// What identifies a place in the pages.
-fn place(progress: &FanOutProgress) -> (u32, Option<&str>, u32, bool) {
+/// What identifies a position in the pages.
+fn position(progress: &FanOutProgress) -> (u32, Option<&str>, u32, bool) {
     (progress.pages, progress.next.as_deref(), progress.position, progress.finished_at.is_some())
 }
 

@@ -237,10 +237,10 @@ impl Driver {
             let expected: Vec<String> = self.model.of(queue).into_iter().map(|index| self.line(index)).collect();
             self.same(stored(&snapshot, &self.world, queue), expected);
         }
-        let (mut heard, mut expected) = (self.world.observer.take(), std::mem::take(&mut self.model.heard));
-        heard.sort();
+        let (mut observed, mut expected) = (self.world.observer.take(), std::mem::take(&mut self.model.observed));
+        observed.sort();
         expected.sort();
-        self.same(heard, expected);
+        self.same(observed, expected);
     }
 
     /// A message of the model, as [`stored`] writes one.

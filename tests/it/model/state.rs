@@ -79,7 +79,7 @@ pub(super) struct Letter {
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) messages: Vec<Message>,
-    pub(super) heard: Vec<String>,
+    pub(super) observed: Vec<String>,
     pub(super) counter: u64,
     /// Queue and sequence of the message that each handle is of.
     pub(super) given: Vec<(usize, u64)>,
@@ -148,7 +148,7 @@ impl Model {
     }
 
     pub(super) fn record(&mut self, index: usize, transition: &str) {
-        self.heard.push(format!("{} {transition}", self.messages[index].text));
+        self.observed.push(format!("{} {transition}", self.messages[index].text));
     }
 
     /// Removes messages without an outcome.

@@ -160,7 +160,7 @@ impl Workload {
         }
     }
 
-    /// A step that holds the writer: the step, the news that it runs, and what ends it when it is dropped.
+    /// A step that holds the writer: the step, the signal that it runs, and what ends it when it is dropped.
     fn gate(&self) -> (impl Future<Output = ()>, oneshot::Receiver<()>, mpsc::Sender<()>) {
         let ((begin, runs), (end, gate)) = (oneshot::channel(), mpsc::channel());
         let held = self.world.step(move |_| {

@@ -21,8 +21,8 @@ async fn each_end_of_a_message_is_heard_once_in_the_order_that_it_happened() {
     world.queues().delete(handle).await.unwrap();
     world.queues().delete(handle).await.unwrap();
     assert_eq!(world.purge("orders").await, Ok(0));
-    let heard = world.observer.take();
-    assert_eq!(heard, ["hello died", "hello redriven", "hello withdrawn: deleted"]);
+    let observed = world.observer.take();
+    assert_eq!(observed, ["hello died", "hello redriven", "hello withdrawn: deleted"]);
 }
 
 #[tokio::test]

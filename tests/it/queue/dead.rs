@@ -67,9 +67,9 @@ async fn retention_deletes_what_outlived_it_wherever_it_is_and_tells_the_observe
     assert_eq!(world.queues().expire().await, Ok(0));
     world.pass(1);
     assert_eq!(world.queues().expire().await, Ok(3));
-    let mut heard = world.observer.take();
-    heard.sort();
-    assert_eq!(heard, ["delayed withdrawn: expired", "held withdrawn: expired", "ready withdrawn: expired"]);
+    let mut observed = world.observer.take();
+    observed.sort();
+    assert_eq!(observed, ["delayed withdrawn: expired", "held withdrawn: expired", "ready withdrawn: expired"]);
     insta::assert_snapshot!(world.dump("short"), @r"
     short: 1 ready, 0 delayed, 0 in flight
       ready | received 0 charged 0 | later

@@ -117,8 +117,8 @@ impl AsyncRead for Wire {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let heard = self.accept_reply_bytes(&buf.filled()[before..])?;
-        buf.set_filled(before + heard);
+        let accepted = self.accept_reply_bytes(&buf.filled()[before..])?;
+        buf.set_filled(before + accepted);
         Poll::Ready(Ok(()))
     }
 }
@@ -232,8 +232,8 @@ mod tests {
     #[tokio::test]
     async fn a_421_behind_a_reply_or_a_closed_end_is_found_before_the_next_word() {
         let (mut wire, mut relay) = pair().await;
-        let heard = receive(&mut wire, &mut relay, "250 ok\r\n421 closing\r\n").await.unwrap();
-        assert_eq!(heard, "250 ok\r\n");
+        let accepted = receive(&mut wire, &mut relay, "250 ok\r\n421 closing\r\n").await.unwrap();
+        assert_eq!(accepted, "250 ok\r\n");
         let is_closing = |error: Error| error.get_ref().is_some_and(|cause| cause.is::<Closing>());
         assert!(is_closing(wire.write(b"MAIL").await.unwrap_err()));
         let (mut wire, mut relay) = pair().await;

@@ -9,7 +9,7 @@ use super::postcard::{decode, encode, postcard_records};
 
 /// What happened to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum EventKind {
+pub enum NotificationKind {
     /// A recipient's message died, or the fan-out's, for the first time.
     FirstDeath,
     /// All users are fetched, and every recipient has an end.
@@ -23,7 +23,7 @@ pub enum EventKind {
 /// Something that happened to a run and is owed to somebody. The row is written with what it announces and goes when nobody
 /// is owed it any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventRecord {
+pub struct NotificationRecord {
     /// Its id, the same at every try and for every target.
     pub id: MessageId,
     /// The run.
@@ -31,7 +31,7 @@ pub struct EventRecord {
     /// The run's schedule.
     pub schedule: String,
     /// What happened.
-    pub kind: EventKind,
+    pub kind: NotificationKind,
     /// When it was noticed.
     pub at: Timestamp,
     /// What is sent, as JSON.
@@ -40,7 +40,7 @@ pub struct EventRecord {
     pub owed: Vec<Owed>,
 }
 
-/// One target of an event.
+/// One target of a notification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owed {
     /// `queue`, `url` or `command`.
@@ -63,7 +63,7 @@ pub struct Announced {
     pub held: Option<Timestamp>,
 }
 
-postcard_records!(1: EventRecord);
+postcard_records!(1: NotificationRecord);
 
 const ANNOUNCED_VERSION: u8 = 2;
 

@@ -1,5 +1,5 @@
 //! What others are to be told about runs: found in the runs' state, not in passing, so that nothing is missed when the
-//! process dies at any point. An event, and that it was announced, are one commit; so are its delivery and its removal.
+//! process dies at any point. A notification, and that it was announced, are one commit; so are its delivery and its removal.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::base::{Backoff, MessageId, Timestamp};
-use crate::store::record::{Announced, EventKind, EventRecord, Owed};
+use crate::store::record::{Announced, NotificationKind, NotificationRecord, Owed};
 use crate::store::{self, Snapshot, Tx};
 
 use super::{Error, Report, RunState, report};
@@ -27,7 +27,7 @@ pub type Subscriptions = BTreeMap<String, Subscription>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
     /// What they are told of.
-    pub kinds: Vec<EventKind>,
+    pub kinds: Vec<NotificationKind>,
     /// The targets' names.
     pub targets: Vec<String>,
 }
@@ -47,7 +47,7 @@ pub struct RunChange {
     /// The run.
     pub run: Report,
     /// What is new; none when a run that had ended is under way again.
-    pub kinds: Vec<EventKind>,
+    pub kinds: Vec<NotificationKind>,
     /// What is announced of it afterwards.
     announced: Announced,
 }
@@ -94,12 +94,12 @@ fn new_about(before: Announced, run: Report) -> Option<RunChange> {
         end: run.is_complete().then_some(run.sent),
         held: run.held_because.as_ref().and(run.held_since),
     };
-    let held = if run.state == RunState::Braked { EventKind::Braked } else { EventKind::AwaitingRelease };
+    let held = if run.state == RunState::Braked { NotificationKind::Braked } else { NotificationKind::AwaitingRelease };
     let kinds = [
-        (announced.first_death && !before.first_death, EventKind::FirstDeath),
+        (announced.first_death && !before.first_death, NotificationKind::FirstDeath),
         (announced.held.is_some() && announced.held != before.held, held),
         // By the number too: a run may be opened and end again between two looks.
-        (announced.end.is_some() && announced.end != before.end, EventKind::End),
+        (announced.end.is_some() && announced.end != before.end, NotificationKind::End),
     ];
     let kinds = kinds.into_iter().filter_map(|(is_new, kind)| is_new.then_some(kind)).collect();
     (announced != before).then_some(RunChange { run, kinds, announced })
@@ -142,9 +142,10 @@ pub fn announce(
         let id = MessageId::fresh();
         let body = body(id, kind, run, now);
         let owed = owed.clone();
-        let event = EventRecord { id, run: run.id, schedule: run.schedule.clone(), kind, at: now, body, owed };
+        let notification =
+            NotificationRecord { id, run: run.id, schedule: run.schedule.clone(), kind, at: now, body, owed };
         let key = tx.fresh_id()?;
-        tx.events()?.insert(&key, &event)?;
+        tx.notifications()?.insert(&key, &notification)?;
     }
     Ok(())
 }
@@ -153,54 +154,54 @@ pub fn announce(
 #[derive(Serialize)]
 struct Body<'a> {
     id: MessageId,
-    event: &'static str,
+    kind: &'static str,
     at: Timestamp,
     text: String,
     run: &'a Report,
 }
 
-fn body(id: MessageId, kind: EventKind, run: &Report, at: Timestamp) -> String {
-    let body = Body { id, event: name(kind), at, text: text(kind, run), run };
+fn body(id: MessageId, kind: NotificationKind, run: &Report, at: Timestamp) -> String {
+    let body = Body { id, kind: name(kind), at, text: text(kind, run), run };
     serde_json::to_string(&body).expect("text and numbers always serialise")
 }
 
-/// The name of an event, in configuration and in what is sent.
-pub const fn name(kind: EventKind) -> &'static str {
+/// The name of a notification, in configuration and in what is sent.
+pub const fn name(kind: NotificationKind) -> &'static str {
     match kind {
-        EventKind::FirstDeath => "first-death",
-        EventKind::End => "end",
-        EventKind::AwaitingRelease => "awaiting-release",
-        EventKind::Braked => "braked",
+        NotificationKind::FirstDeath => "first-death",
+        NotificationKind::End => "end",
+        NotificationKind::AwaitingRelease => "awaiting-release",
+        NotificationKind::Braked => "braked",
     }
 }
 
-/// The event in one sentence.
-fn text(kind: EventKind, run: &Report) -> String {
+/// The notification in one sentence.
+fn text(kind: NotificationKind, run: &Report) -> String {
     let params: Vec<String> = run.params.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let params = if params.is_empty() { String::new() } else { format!(" ({})", params.join(" ")) };
     let run_named = format!("run {} of {}{params}", run.id, run.schedule);
     match (kind, &run.fetch_death) {
-        (EventKind::FirstDeath, Some(death)) => {
+        (NotificationKind::FirstDeath, Some(death)) => {
             format!(
                 "{run_named}: its users are not fetched any more: {}: {} ({})",
                 death.class, death.text, death.remedy
             )
         }
-        (EventKind::FirstDeath, None) => {
+        (NotificationKind::FirstDeath, None) => {
             format!(
                 "{run_named}: the first mail failed for good (see `nightmail run recipients {} --state dead`)",
                 run.id
             )
         }
-        (EventKind::AwaitingRelease, _) => {
+        (NotificationKind::AwaitingRelease, _) => {
             let because = run.held_because.as_deref().unwrap_or_default();
             format!("{run_named} sends nothing before it is released: {because} ({})", run.state.remedy(run.id))
         }
-        (EventKind::Braked, _) => {
+        (NotificationKind::Braked, _) => {
             let because = run.held_because.as_deref().unwrap_or_default();
             format!("{run_named} stopped sending by itself: {because} ({})", run.state.remedy(run.id))
         }
-        (EventKind::End, _) => {
+        (NotificationKind::End, _) => {
             let others = [
                 ("sent", run.sent),
                 ("dead", run.dead),
@@ -217,15 +218,15 @@ fn text(kind: EventKind, run: &Report) -> String {
     }
 }
 
-/// Up to `max` events with a target that is due, the oldest first.
+/// Up to `max` notifications with a target that is due, the oldest first.
 ///
 /// # Errors
 /// A storage fault.
-pub fn due(snapshot: &Snapshot, now: Timestamp, max: usize) -> Result<Vec<(u64, EventRecord)>, store::Error> {
+pub fn due(snapshot: &Snapshot, now: Timestamp, max: usize) -> Result<Vec<(u64, NotificationRecord)>, store::Error> {
     let mut due = Vec::new();
-    snapshot.events()?.scan(0..=u64::MAX, |key, event| {
-        if event.owed.iter().any(|owed| owed.next_at <= now) {
-            due.push((key, event));
+    snapshot.notifications()?.scan(0..=u64::MAX, |key, notification| {
+        if notification.owed.iter().any(|owed| owed.next_at <= now) {
+            due.push((key, notification));
         }
         if due.len() < max { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
     })?;
@@ -246,14 +247,14 @@ pub enum Told {
     Nobody,
 }
 
-/// Records how a try ended; true when the target is given up. An event that nobody is owed any more goes.
+/// Records how a try ended; true when the target is given up. A notification that nobody is owed any more goes.
 ///
 /// # Errors
 /// A storage fault.
 pub fn record_try(tx: &mut Tx<'_>, key: u64, target: &str, told: Told, now: Timestamp) -> Result<bool, store::Error> {
-    let Some(mut event) = tx.events()?.get(&key)? else { return Ok(false) };
+    let Some(mut notification) = tx.notifications()?.get(&key)? else { return Ok(false) };
     let mut is_given_up = false;
-    event.owed.retain_mut(|owed| match told {
+    notification.owed.retain_mut(|owed| match told {
         _ if owed.target != target => true,
         Told::Yes | Told::Nobody => false,
         Told::No { attempts_max } => {
@@ -263,9 +264,9 @@ pub fn record_try(tx: &mut Tx<'_>, key: u64, target: &str, told: Told, now: Time
             !is_given_up
         }
     });
-    match event.owed.is_empty() {
-        true => drop(tx.events()?.remove(&key)?),
-        false => drop(tx.events()?.insert(&key, &event)?),
+    match notification.owed.is_empty() {
+        true => drop(tx.notifications()?.remove(&key)?),
+        false => drop(tx.notifications()?.insert(&key, &notification)?),
     }
     Ok(is_given_up)
 }
