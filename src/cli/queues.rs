@@ -146,7 +146,13 @@ pub(super) async fn list(context: &Context) -> anyhow::Result<()> {
                 let pause = queue.paused.as_ref()?;
                 Some(format!("\n{} is paused by {} since {}", queue.name, tame(&pause.by, 40), pause.since))
             };
-            queues_table(queues) + &queues.iter().filter_map(paused).collect::<String>()
+            let followers = |queue: &Stats| {
+                let waiting = units::count(queue.followers, "message");
+                let text = format!("\n{waiting} of {} to follow the holder of a unique key", queue.name);
+                (queue.followers > 0).then_some(text)
+            };
+            let notes = queues.iter().filter_map(paused).chain(queues.iter().filter_map(followers));
+            queues_table(queues) + &notes.collect::<String>()
         }),
         other => Err(strange(&other)),
     }

@@ -122,6 +122,7 @@ impl Daemon {
         spawn(&mut parts, callbacks.run(end.clone()));
         spawn(&mut parts, retention::run(queues.clone(), end.clone()));
         spawn(&mut parts, queues.clone().work_off(end.clone()));
+        spawn(&mut parts, queues.clone().keep_shown(end.clone()));
         spawn(&mut parts, run::control::work_off(queues.clone(), functions::targets(&settings), end.clone()));
         spawn(&mut parts, space::run(watch, end.clone()));
         spawn(&mut parts, notify::watch(queues.clone(), liveness, clock.clone(), end.clone()));

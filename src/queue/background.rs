@@ -1,4 +1,5 @@
-//! What purges, deletions and new delays leave to do, a few rows at a time, so that others go on meanwhile.
+//! What purges, deletions and new delays leave to do, and messages whose time has come: a few rows at a time, so that
+//! others go on meanwhile.
 
 use std::time::Duration;
 
@@ -8,10 +9,12 @@ use crate::store::Tx;
 
 use super::leaving::TOPIC;
 use super::purge::{self, ENTRIES_MAX, Rest};
-use super::{Error, Queues, catalog, delay};
+use super::{Error, Queues, catalog, delay, receive};
 
 /// Between two steps others have the writer for themselves for this long.
 const REST: Duration = Duration::from_millis(1);
+/// How often [`Queues::keep_shown`] looks for messages that are due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Queues {
     /// Purges a queue; returns how many messages it had. [`Queues::remove_purged`] removes their rows.
@@ -79,6 +82,43 @@ impl Queues {
                 _ = changed.changed() => {}
             }
         }
+    }
+
+    /// Makes messages ready whose delay or lease has run out, also where nobody receives, until `shutdown` is cancelled: a
+    /// queue's counts move with that write, so that nobody has to look at the messages to tell how many are ready.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn keep_shown(self, shutdown: CancellationToken) -> Result<(), Error> {
+        while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            match shutdown.run_until_cancelled(self.show_due()).await {
+                Some(shown) => shown?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all messages ready that are due.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn show_due(&self) -> Result<(), Error> {
+        let now = self.now();
+        for queue in self.store().read(move |snapshot| catalog::with_due(snapshot, now.lease)).await? {
+            loop {
+                let now = self.now();
+                let one = move |tx: &mut Tx<'_>| match tx.queue(queue)?.filter(|queue| queue.deleted_at.is_none()) {
+                    Some(queue) => receive::show_due(tx, &queue, now),
+                    None => Ok(false),
+                };
+                if !self.store().write(one).await? {
+                    break;
+                }
+                tokio::time::sleep(REST).await;
+            }
+        }
+        Ok(())
     }
 
     /// Applies new delays of FIFO queues to the messages that are there.

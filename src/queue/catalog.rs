@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{Now, limit};
+use crate::base::{LeaseTime, Now, limit};
 use crate::store::record::{DedupEntry, DedupRecord, Digest, Pause, QueueAttributes, QueueRecord, RedriveAllow};
 use crate::store::tx::u32_record::U32;
 use crate::store::{self, Snapshot, Tx};
@@ -410,6 +410,22 @@ pub fn list(snapshot: &Snapshot) -> Result<Vec<QueueRecord>, Error> {
     queues.retain(|queue| queue.deleted_at.is_none());
     queues.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(queues)
+}
+
+/// The numbers of the queues that hold messages whose delay or lease has run out and that count under their old phase.
+///
+/// # Errors
+/// A storage fault.
+pub(super) fn with_due(snapshot: &Snapshot, now: LeaseTime) -> Result<Vec<u32>, Error> {
+    let timed = snapshot.timed()?;
+    let mut found = Vec::new();
+    for queue in list(snapshot)? {
+        let due = (queue.rows, 0, 0)..=(queue.rows, now.as_millis(), u64::MAX);
+        if !timed.first(due, 1)?.is_empty() {
+            found.push(queue.id);
+        }
+    }
+    Ok(found)
 }
 
 /// All queues by number, those being deleted included.

@@ -428,9 +428,10 @@ impl ReceiveStep<'_, '_> {
     }
 }
 
-/// Makes due messages ready: those whose delay has passed or whose lease has expired.
-fn show_due(tx: &mut Tx<'_>, queue: &QueueRecord, now: Now) -> Result<(), Error> {
+/// Makes due messages ready: those whose delay has passed or whose lease has expired. Returns whether there are more.
+pub(super) fn show_due(tx: &mut Tx<'_>, queue: &QueueRecord, now: Now) -> Result<bool, Error> {
     let due = tx.timed()?.first((queue.rows, 0, 0)..=(queue.rows, now.lease.as_millis(), u64::MAX), SCAN_MAX)?;
+    let is_more = due.len() == SCAN_MAX;
     for ((_, _, sequence), ()) in due {
         let key = (queue.rows, sequence);
         let state = state::get(tx, key)?;
@@ -444,7 +445,7 @@ fn show_due(tx: &mut Tx<'_>, queue: &QueueRecord, now: Now) -> Result<(), Error>
             messages::update(tx, key, &state, &shown)?;
         }
     }
-    Ok(())
+    Ok(is_more)
 }
 
 /// Removes a message that may not be received, expired or out of attempts, and returns whether it did.

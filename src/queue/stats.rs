@@ -21,6 +21,9 @@ pub struct Stats {
     pub delayed: u64,
     /// Messages in flight.
     pub in_flight: u64,
+    /// Messages that wait for the end of the holder of their unique key (`KeepLast`).
+    #[serde(default)]
+    pub followers: u64,
     /// The bytes of all bodies.
     pub bytes: u64,
     /// The age of the oldest message in seconds.
@@ -29,8 +32,8 @@ pub struct Stats {
     pub dead_letter_queue: Option<String>,
     /// Set while the queue is paused: by whom and since when.
     pub paused: Option<Pause>,
-    /// Set when more than [`DUE_COUNTED_MAX`] messages became visible since the last receive: the rest of them still
-    /// count as delayed or in flight.
+    /// Set for the moments after more than [`DUE_COUNTED_MAX`] messages became visible at once: until all of them are
+    /// shown, the rest of them still count as delayed or in flight.
     #[serde(default)]
     pub is_more_ready: bool,
 }
@@ -38,11 +41,12 @@ pub struct Stats {
 impl Stats {
     /// All messages of the queue.
     pub const fn total(&self) -> u64 {
-        self.ready + self.delayed + self.in_flight
+        self.ready + self.delayed + self.in_flight + self.followers
     }
 }
 
-/// At most this many messages are looked at to tell how many of the delayed ones and those in flight are due.
+/// At most this many messages are looked at to tell how many of the delayed ones and those in flight are due. Receives
+/// and [`super::Queues::keep_shown`] move those to the ready ones, so that as a rule there are few.
 pub const DUE_COUNTED_MAX: u64 = 10_000;
 
 /// Counts the messages of a queue, without those that have expired. A message whose delay or lease has run out counts as ready, even when no receive has
@@ -59,7 +63,8 @@ pub fn stats(snapshot: &Snapshot, queue: &QueueRecord, now: Now) -> Result<Stats
         ready: (counts.ready + due.delayed + due.in_flight).saturating_sub(expired.ready),
         delayed: counts.delayed.saturating_sub(due.delayed + expired.delayed),
         in_flight: counts.in_flight.saturating_sub(due.in_flight + expired.in_flight),
-        bytes: counts.bytes.saturating_sub(expired.bytes),
+        followers: counts.followers,
+        bytes: (counts.bytes + counts.follower_bytes).saturating_sub(expired.bytes),
         oldest_age_s: oldest.map(|sent_at| now.wall.since(sent_at).as_secs()),
         dead_letter_queue: queue.attributes.redrive.as_ref().map(|(name, _)| name.clone()),
         paused: queue.paused.clone(),

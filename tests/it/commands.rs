@@ -45,7 +45,7 @@ fn every_data_command_prints_one_json_value_and_nothing_else() {
     assert_eq!(origin("store.cache"), "default");
     assert!(origin("functions.statement.kind").as_str().unwrap().contains("config.toml:"), "{shown}");
     let queues = ask("queues");
-    let stats = "bytes dead_letter_queue delayed in_flight is_more_ready name oldest_age_s paused ready";
+    let stats = "bytes dead_letter_queue delayed followers in_flight is_more_ready name oldest_age_s paused ready";
     assert_eq!(keys(&queues[0]).join(" "), stats);
     let run = ask("run show 1");
     for name in

@@ -435,8 +435,9 @@ fn check_counts(snapshot: &Snapshot, queue: &QueueRecord, states: &[((u32, u64),
     assert_eq!(stored, counts, "counts of {}", queue.name);
     let stats = stats::stats(snapshot, queue, now).unwrap();
     let of = |phase| shown.get(&phase).copied().unwrap_or(0);
-    let expected = (of(Seen::Ready), of(Seen::Delayed), of(Seen::InFlight), shown_bytes);
-    assert_eq!((stats.ready, stats.delayed, stats.in_flight, stats.bytes), expected, "stats of {}", queue.name);
+    let expected = (of(Seen::Ready), of(Seen::Delayed), of(Seen::InFlight), counts.followers);
+    assert_eq!((stats.ready, stats.delayed, stats.in_flight, stats.followers), expected, "stats of {}", queue.name);
+    assert_eq!(stats.bytes, shown_bytes + counts.follower_bytes, "bytes of {}", queue.name);
 }
 
 /// Statistics leave it out, although no sweep has removed it yet.

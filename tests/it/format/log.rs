@@ -21,6 +21,18 @@ fn last_frame(world: &World) -> (Vec<u8>, Head) {
     last.max_by_key(|(_, head)| head.sequence).unwrap()
 }
 
+/// The newest segment, once the mark at this position is written: that is after the answer to the last write.
+async fn marked(world: &World, at: usize) -> Vec<u8> {
+    for _ in 0..1000 {
+        let (segment, _) = last_frame(world);
+        if segment[at..at + 40].iter().any(|byte| *byte != 0) {
+            return segment;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("no mark is written")
+}
+
 #[tokio::test]
 async fn segments_frames_and_marks_are_laid_out_as_the_format_says() {
     let world = World::new();
@@ -28,7 +40,7 @@ async fn segments_frames_and_marks_are_laid_out_as_the_format_says() {
     put(1).await.unwrap();
     put(2).await.unwrap();
     world.step(|tx| Ok(tx.meta()?.remove(&"x".into())?)).await.unwrap();
-    let (segment, _) = last_frame(&world);
+    let segment = marked(&world, 4096 + 3 * 512).await;
     let store = world.snapshot().store_number().unwrap();
     let header = [&b"nm-log\0\x02"[..], &store.to_le_bytes(), &(segment.len() as u64).to_le_bytes()].concat();
     let checksum = crc32c::crc32c(&header).to_le_bytes();

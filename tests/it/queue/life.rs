@@ -385,9 +385,14 @@ async fn statistics_look_at_a_bounded_number_of_due_messages_and_say_when_there_
     let seen = stats();
     assert_eq!((seen.ready, seen.delayed, seen.is_more_ready), (due, MORE, true));
     assert_eq!(seen.total(), due + MORE);
-    // Each receive shows some of them.
+    // The daemon shows them also where nobody receives.
+    world.queues().show_due().await.unwrap();
+    let shown = stats();
+    assert_eq!((shown.ready, shown.delayed, shown.is_more_ready), (due + MORE, 0, false));
+    assert_eq!(world.snapshot().counts().unwrap().get(&world.queue("orders").rows).unwrap().unwrap().ready, due + MORE);
     let received = world.take("orders", 10).await.len() as u64;
     world.take("orders", 10).await;
     let seen = stats();
     assert_eq!((seen.in_flight, seen.total(), seen.is_more_ready), (2 * received, due + MORE, false));
+    world.check();
 }

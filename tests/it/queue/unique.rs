@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nightmail::queue::unique::{Mode, Unique};
-use nightmail::queue::{Error, Options, Send, Sent};
+use nightmail::queue::{Error, Options, Send, Sent, stats};
 use nightmail::store::record::{Attribute, AttributeValue, RedriveAllow};
 
 use crate::support::{World, dying_after, forever, texts};
@@ -69,6 +69,12 @@ async fn keep_last_replaces_what_waits_and_sends_the_latest_after_what_is_in_wor
     assert_eq!(working.body, "second");
     let third = send(&world, "third", Mode::KeepLast, 0).await;
     let fourth = send(&world, "fourth", Mode::KeepLast, 0).await;
+    let stats = stats::stats(&world.snapshot(), &world.queue("orders"), world.now()).unwrap();
+    assert_eq!(
+        (stats.in_flight, stats.followers, stats.total()),
+        (1, 1, 2),
+        "the latest waits for the end of the first"
+    );
     assert_eq!(fourth.message_id, third.message_id);
     assert!(world.take("orders", 10).await.is_empty(), "it waits for the one in work");
     world.queues().delete(working.handle).await.unwrap();
