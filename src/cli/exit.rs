@@ -19,7 +19,7 @@ pub enum Exit {
     Degraded,
     /// 64: the command line is wrong.
     Usage,
-    /// 65: a check found that the store contradicts itself.
+    /// 65: a check found that the store contradicts itself, or a document differs from the one that was mailed.
     Data,
     /// 69: the daemon cannot be reached, or one is running where none may.
     Unavailable,
@@ -58,7 +58,7 @@ impl Exit {
         if error.is::<config::Errors>() {
             return Self::Config;
         }
-        if error.is::<Unsound>() {
+        if error.is::<Unsound>() || error.is::<Differs>() {
             return Self::Data;
         }
         if error.is::<Interrupted>() {
@@ -95,6 +95,13 @@ impl Exit {
         }
     }
 }
+
+/// A document that was made again is another one than was mailed; it is written all the same.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it differs from the document that was mailed, whose SHA-256 is {0} (the letterhead or the version changed since)"
+)]
+pub(super) struct Differs(pub(super) String);
 
 /// A check of the store found something; its findings are printed.
 #[derive(Debug, thiserror::Error)]

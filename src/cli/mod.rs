@@ -14,6 +14,7 @@ mod exit;
 mod import;
 mod output;
 mod params;
+mod pdf;
 mod probe;
 mod queues;
 mod redrive;

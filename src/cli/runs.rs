@@ -7,7 +7,7 @@ use crate::base::outcome::shorten;
 use crate::base::units;
 use crate::run;
 use crate::run::report::{Filter, ROWS_SHOWN_MAX, Resend, Row};
-use crate::run::{Again, Decision, Report, Resent, Resolution, Resolve, RunState};
+use crate::run::{Again, Decision, Erase, Report, Resent, Resolution, Resolve, RunState};
 
 use super::ask::{ask, strange};
 use super::confirm::{Sure, confirm};
@@ -15,6 +15,7 @@ use super::context::Context;
 use super::exit::Unsound;
 use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap_behind};
 use super::params::{params, parse_param};
+use super::pdf;
 use super::report;
 use super::store::findings_text;
 use super::trial;
@@ -60,6 +61,12 @@ pub(super) enum Command {
     /// Make the documents of some users and mail them to a test address, or write them to a directory
     #[command(after_help = trial::AFTER_HELP)]
     Test(trial::Test),
+    /// Write the document of one recipient
+    #[command(after_help = pdf::AFTER_HELP)]
+    Pdf(pdf::Pdf),
+    /// Erase a person: name, address, messages and documents
+    #[command(after_help = ERASE_HELP)]
+    Erase(EraseArgs),
     /// Show the newest runs
     List,
     /// Show one run and its balance
@@ -117,6 +124,24 @@ pub(super) struct ResendArgs {
     /// The user with this id; several times for several
     #[arg(long = "recipient", value_name = "ID", required = true)]
     recipients: Vec<String>,
+}
+
+const ERASE_HELP: &str = "\
+Rows keep their keys, which are hashes, and what became of the mail, so the books balance and a refetch mails nobody twice. \
+Open messages and dead letters of the person are withdrawn. It is refused while a mail of the person is unknown or is being \
+sent. The suppression list, logs, backups and messages that were sent by hand are not touched.";
+
+/// `nightmail run erase`
+#[derive(Debug, Args)]
+pub(super) struct EraseArgs {
+    /// The user's id
+    #[arg(long = "recipient", value_name = "ID")]
+    recipient: String,
+    /// Only in this run [default: in all]
+    #[arg(long)]
+    run: Option<u64>,
+    #[command(flatten)]
+    sure: Sure,
 }
 
 const ABANDON_HELP: &str = "\
@@ -217,6 +242,8 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         Command::Note { run, text } => note(context, run, text).await,
         Command::Resend(what) => resend(context, what).await,
         Command::Test(what) => trial::test(context, what).await,
+        Command::Erase(what) => erase(context, what).await,
+        Command::Pdf(what) => pdf::pdf(context, what).await,
         Command::Release(what) => release(context, what).await,
         Command::Abandon(what) => abandon(context, what).await,
         Command::List => match ask(context, Request::Runs { max: 50 }).await? {
@@ -276,6 +303,26 @@ async fn resend(context: &Context, what: ResendArgs) -> anyhow::Result<()> {
             format!("{}: {what} is on its way", tame(&one.user, 80))
         };
         resent.iter().map(line).collect::<Vec<_>>().join("\n")
+    })
+}
+
+async fn erase(context: &Context, what: EraseArgs) -> anyhow::Result<()> {
+    let from = what.run.map_or_else(|| "all runs".to_owned(), |run| format!("run {run}"));
+    let user = tame(&what.recipient, 80);
+    confirm(what.sure, &format!("{user} is erased from {from}, which nothing brings back. Erase?"))?;
+    let request = Request::Erase(Erase { user: what.recipient, run: what.run });
+    let erased = match ask(context, request).await? {
+        Answer::Erased(erased) => erased,
+        other => return Err(strange(&other)),
+    };
+    context.output.show(&erased, |erased| {
+        let rows = units::count(erased.recipients, "row");
+        let messages = units::count(erased.messages, "message");
+        let documents = units::count(erased.documents, "document");
+        format!(
+            "{rows} of {} erased, {messages} withdrawn, {documents} removed",
+            units::count(erased.runs.len(), "run")
+        )
     })
 }
 

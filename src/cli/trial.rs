@@ -118,7 +118,7 @@ fn write(
 }
 
 /// A part of a file's name.
-fn safe(user: &str) -> String {
+pub(super) fn safe(user: &str) -> String {
     let keep = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
     user.chars().take(80).map(keep).collect()
 }

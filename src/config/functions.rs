@@ -1,6 +1,7 @@
 //! `[functions.<name>]` to pools and what they call, with the checks between functions and queues.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::mail;
 use super::queues::missing;
@@ -9,7 +10,9 @@ use super::validate::segment;
 use super::values::Values;
 use crate::base::Backoff;
 use crate::base::units::show_duration;
-use crate::function::statement::{self, AccountOptions, DocumentOptions, Skip, Statement, UsersOptions};
+use crate::function::statement::{
+    self, AccountOptions, Archive, DocumentOptions, Skip, Statement, UsersOptions, archive,
+};
 use crate::function::{Error, upstream};
 use crate::queue::catalog::FIFO_SUFFIX;
 use crate::run::OnUnknown;
@@ -22,7 +25,11 @@ pub(super) fn queues_of(values: &Values<'_>) -> BTreeSet<String> {
 }
 
 /// Builds every function whose kind is known.
-pub(super) fn build(values: &mut Values<'_>, queues: &BTreeMap<String, queue::Options>) -> Vec<FunctionSettings> {
+pub(super) fn build(
+    values: &mut Values<'_>,
+    queues: &BTreeMap<String, queue::Options>,
+    data_dir: &Path,
+) -> Vec<FunctionSettings> {
     let names = values.found.names("functions");
     check_queues(values, &names, queues);
     let mut functions = Vec::new();
@@ -30,7 +37,7 @@ pub(super) fn build(values: &mut Values<'_>, queues: &BTreeMap<String, queue::Op
         let at = format!("functions.{name}");
         let pool = pool(values, name, &at);
         let kind = match values.text(&format!("{at}.kind")).as_str() {
-            "statement" => Kind::Statement(Box::new(statement(values, &at))),
+            "statement" => Kind::Statement(Box::new(statement(values, &at, data_dir))),
             "fan-out" => Kind::FanOut(fan_out(values, name, &at)),
             _ => continue, // Reported as missing or unknown.
         };
@@ -158,7 +165,7 @@ fn fan_out(values: &mut Values<'_>, name: &str, at: &str) -> schedule::FanOutOpt
     }
 }
 
-fn statement(values: &mut Values<'_>, at: &str) -> statement::Options {
+fn statement(values: &mut Values<'_>, at: &str, data_dir: &Path) -> statement::Options {
     let (account, document) = (format!("{at}.account"), format!("{at}.document"));
     let url = format!("{account}.url");
     let names_account =
@@ -177,6 +184,11 @@ fn statement(values: &mut Values<'_>, at: &str) -> statement::Options {
         },
         mail: mail::build(values, at),
         skip: skip(values, at),
+        archive: match values.text(&format!("{at}.archive")).as_str() {
+            "none" => Archive::None,
+            "files" => Archive::Files(data_dir.join(archive::DIRECTORY)),
+            _ => Archive::Hash,
+        },
     };
     check_statement(values, at, &options);
     options

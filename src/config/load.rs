@@ -156,7 +156,7 @@ fn build(values: &mut Values<'_>) -> Settings {
     let data_dir = data_dir(values);
     let control_socket = control_socket(values, &data_dir);
     let queues = queues::build(values, &serving);
-    let functions = functions::build(values, &queues);
+    let functions = functions::build(values, &queues, &data_dir);
     let schedules = schedules::build(values, &functions);
     let callbacks = callbacks::build(values, &queues);
     let sqs = api::sqs(values, queues.keys().cloned().collect());

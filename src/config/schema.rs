@@ -133,6 +133,8 @@ pub(super) const KEYS: &[Key] = &[
         "A message that was deferred for this long dies. Time while a destination is away does not count, nor time before the last start of the daemon."),
     key("functions.*.skip", Statement, ValueType::Choice(&["never", "no-transactions", "zero-balance", "either", "both"]), Toml("\"never\""),
         "Whose statement is neither rendered nor mailed: of accounts without a transaction in the period, with a closing balance of zero, of either kind, or of both at once. The run counts them as skipped."),
+    key("functions.*.archive", Statement, ValueType::Choice(&["none", "hash", "files"]), Toml("\"hash\""),
+        "What is kept of each document that is mailed: nothing, its SHA-256 in the recipient's row, or that and the PDF with the data that it was made from, in `archive` in data_dir."),
 
     key("functions.*.target", FanOut, ValueType::Name, Required,
         "The queue that gets one message for each user; a function must serve it."),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::Clock;
 use crate::config::{FunctionSettings, Kind, Settings};
-use crate::function::statement::{self, MessageIds, PdfStatementRenderer, Statement, Users};
+use crate::function::statement::{self, DocumentOptions, MessageIds, PdfStatementRenderer, Statement, Users};
 use crate::function::{self, Function};
 use crate::queue::Queues;
 use crate::schedule::{FanOut, FanOutOptions};
@@ -85,6 +85,16 @@ pub fn targets(settings: &Settings) -> BTreeMap<String, String> {
         Kind::Statement(_) => None,
     };
     settings.functions.iter().filter_map(target).collect()
+}
+
+/// What the documents of a schedule's runs look like; `None` when no `statement` serves their messages.
+pub fn document_options<'a>(settings: &'a Settings, schedule: &str) -> Option<&'a DocumentOptions> {
+    let schedule = settings.schedules.iter().find(|one| one.name == schedule)?;
+    let target = targets(settings).remove(&schedule.function)?;
+    settings.functions.iter().find_map(|function| match &function.kind {
+        Kind::Statement(options) if function.pool.queue == target => Some(&options.document),
+        _ => None,
+    })
 }
 
 /// The names of the runs' parameters, which URL templates may use.

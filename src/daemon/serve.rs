@@ -16,6 +16,7 @@ use crate::api::sqs::{self, SqsListener};
 use crate::base::{Clock, units};
 use crate::config::{FunctionSettings, Kind, Settings};
 use crate::function::Function;
+use crate::function::statement::archive;
 use crate::queue::{self, Queues, catalog};
 use crate::run::{self, Ledger};
 use crate::schedule::{self, Service};
@@ -129,6 +130,7 @@ impl Daemon {
         spawn(&mut parts, queues.clone().drive_all(signals.stop.clone()));
         let answers = Control::of_daemon(queues.clone(), schedules, breakers.clone(), end.clone());
         let answers = answers.with_message_id_rules(functions::message_ids(&settings));
+        let answers = answers.with_archive(settings.data_dir.join(archive::DIRECTORY));
         let answers = answers.with_targets(functions::targets(&settings)).with_sqs(sqs_url);
         let control = server::serve(control, answers.with_functions(functions), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });

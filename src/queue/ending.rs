@@ -35,7 +35,9 @@ pub(super) fn withdraw(
     match why {
         // A client deletes a message after it has processed it, so a redrive counts that as success.
         Withdrawal::Deleted => redrive_outcomes::succeeded(tx, state)?,
-        Withdrawal::Purged | Withdrawal::Expired | Withdrawal::Abandoned => redrive_outcomes::withdrawn(tx, state)?,
+        Withdrawal::Purged | Withdrawal::Expired | Withdrawal::Abandoned | Withdrawal::Erased => {
+            redrive_outcomes::withdrawn(tx, state)?
+        }
     }
     erase(tx, key, state)
 }
@@ -65,6 +67,8 @@ pub(super) enum Withdrawal {
     Expired,
     /// Its run was abandoned.
     Abandoned,
+    /// Its recipient is erased.
+    Erased,
 }
 
 impl Withdrawal {
@@ -74,6 +78,7 @@ impl Withdrawal {
             Self::Purged => "purged",
             Self::Expired => "expired",
             Self::Abandoned => "abandoned",
+            Self::Erased => "erased",
         }
     }
 }

@@ -14,6 +14,7 @@ mod delay;
 pub mod delete;
 pub mod dump;
 mod ending;
+pub mod erase;
 pub mod error;
 pub mod expire;
 mod group;

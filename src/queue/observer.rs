@@ -35,7 +35,7 @@ pub enum Transition<'a> {
     Died(Death<'a>),
     /// It moved from a dead-letter queue back to its source.
     Redriven,
-    /// It was removed without an outcome, for this reason: `purged`, `expired`, `deleted`, `abandoned`.
+    /// It was removed without an outcome, for this reason: `purged`, `expired`, `deleted`, `abandoned`, `erased`.
     Withdrawn(&'a str),
     /// It was removed because its run may not go on now, and is made again when the run may.
     TakenBack,

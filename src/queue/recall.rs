@@ -119,6 +119,6 @@ pub fn step(
     Ok(removed)
 }
 
-fn is_in_work(state: &MessageState, now: Now) -> bool {
+pub(super) fn is_in_work(state: &MessageState, now: Now) -> bool {
     state.phase == Phase::InFlight && state.visible_at > now.lease
 }

@@ -30,6 +30,23 @@ pub enum Error {
         /// The user id.
         user: String,
     },
+    /// No run has a recipient with this user id.
+    #[error("no run has a recipient {user:?} (see `nightmail run recipients RUN --user ID`)")]
+    NoPerson {
+        /// The user id.
+        user: String,
+    },
+    /// A person cannot be erased now.
+    #[error("{user:?} is not erased: {why}")]
+    NotErased {
+        /// The user id.
+        user: String,
+        /// Why, and what can be done.
+        why: String,
+    },
+    /// The archive of documents cannot be changed.
+    #[error("the archive cannot be changed: {0} (look at `archive` in data_dir, and repeat it)")]
+    Archive(String),
     /// There is no doubt about the recipient's mail.
     #[error(
         "recipient {user:?} of run {run} is {state}, not unknown (`nightmail run recipients {run} --state unknown` lists those that are)"

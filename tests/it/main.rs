@@ -2,6 +2,9 @@
 //! manual clock; the whole daemon end to end, with a bank and a mail sink on loopback; and the binary as its users run
 //! it.
 
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod archive;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
@@ -19,6 +22,8 @@ mod disk_full;
 mod drain;
 #[cfg(test)]
 mod effects;
+#[cfg(test)]
+mod erase;
 #[cfg(test)]
 mod format;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Executes control requests by calling the modules. The code is the same in the daemon and in the CLI.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::function::statement::MessageIds;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::report::{self, Row};
 use crate::run::{
-    self, Again, Decision, Refetch, Report, Resent, Resolve, RunState, Suppression, again, resolve, suppression,
+    self, Again, Decision, Erase, Erased, Refetch, Report, Resent, Resolve, RunState, Suppression, again, erase,
+    resolve, suppression,
 };
 use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
@@ -55,6 +56,8 @@ pub struct Control {
     sqs: Option<String>,
     /// The queue of a run's messages, by fan-out function.
     targets: Arc<BTreeMap<String, String>>,
+    /// The directory of documents.
+    archive: PathBuf,
     /// Whether the daemon executes the request, rather than the CLI on its own.
     is_daemon: bool,
     /// When the daemon began to answer; `None` in the CLI.
@@ -80,6 +83,7 @@ impl Control {
             message_ids: Arc::default(),
             sqs: None,
             targets: Arc::default(),
+            archive: PathBuf::new(),
             is_daemon: true,
             started_at,
             end,
@@ -97,6 +101,7 @@ impl Control {
             message_ids: Arc::default(),
             sqs: None,
             targets: Arc::default(),
+            archive: PathBuf::new(),
             is_daemon: false,
             started_at: None,
             end,
@@ -121,6 +126,11 @@ impl Control {
     /// The same with the queue of a run's messages, by the name of its fan-out function.
     pub fn with_targets(self, targets: BTreeMap<String, String>) -> Self {
         Self { targets: Arc::new(targets), ..self }
+    }
+
+    /// The same with the directory of documents, which may not be there.
+    pub fn with_archive(self, archive: PathBuf) -> Self {
+        Self { archive, ..self }
     }
 
     /// Executes one request.
@@ -206,6 +216,7 @@ impl Control {
             Request::NoteRun { id, text } => Answer::Run(self.note_run(id, text).await?),
             Request::Resend(what) => Answer::Resent(self.resend(what).await?),
             Request::Resolve(what) => Answer::Count(self.resolve(what).await?),
+            Request::Erase(what) => Answer::Erased(self.erase(what).await?),
             Request::Suppress { what } => Answer::Count(self.suppress(what).await?),
             Request::Unsuppress { address } => Answer::Count(self.unsuppress(address).await?),
             _ => Answer::Status(self.status(self.queues.now().wall)),
@@ -271,6 +282,17 @@ impl Control {
         let resent = resent.map_err(|error| failure(FailureKind::Store, error))??;
         tracing::info!(run, mails = resent.len(), "recipients are mailed again by hand");
         Ok(resent)
+    }
+
+    async fn erase(&self, what: Erase) -> Result<Erased, Failure> {
+        let (queues, archive) = (self.queues.clone(), self.archive.clone());
+        // As for a resolution, it goes on when the caller is gone.
+        let erased = tokio::spawn(async move { erase::erase(&queues, &what, &archive).await }).await;
+        let erased = erased.map_err(|error| failure(FailureKind::Store, error))??;
+        // Without the user's id: a log outlives what is erased.
+        let Erased { recipients, messages, documents, .. } = &erased;
+        tracing::info!(recipients, messages, documents, "a person was erased");
+        Ok(erased)
     }
 
     async fn resolve(&self, what: Resolve) -> Result<u64, Failure> {

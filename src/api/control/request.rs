@@ -13,7 +13,7 @@ use crate::queue::redrive::{Preview, Redrive};
 use crate::queue::stats::Stats;
 use crate::queue::unique::Unique;
 use crate::run::report::{Filter, Row};
-use crate::run::{Again, Decision, Report, Resent, Resolve, Suppression};
+use crate::run::{Again, Decision, Erase, Erased, Report, Resent, Resolve, Suppression};
 use crate::store::backup::{self, Backup};
 use crate::work::BreakerView;
 
@@ -169,6 +169,8 @@ pub enum Request {
     PreviewResolve(Resolve),
     /// Resolve doubts by hand.
     Resolve(Resolve),
+    /// Erase a person from one run or from all.
+    Erase(Erase),
     /// The schedules with their next ticks and the newest past ones.
     Schedules,
     /// The circuit breakers of all destinations. Without a daemon there are none.
@@ -226,6 +228,7 @@ impl Request {
             | Self::Resend(_)
             | Self::NoteRun { .. }
             | Self::Resolve(_)
+            | Self::Erase(_)
             | Self::Suppress { .. }
             | Self::Unsuppress { .. }
             | Self::Probe { .. }
@@ -242,6 +245,7 @@ impl Request {
                 | Self::Purge { .. }
                 | Self::VerifyRun { .. }
                 | Self::Resolve(_)
+                | Self::Erase(_)
                 | Self::Resend(_)
         )
     }
@@ -279,6 +283,7 @@ impl Request {
             Self::Unsuppress { .. } => "suppress remove",
             Self::Suppressions { .. } => "suppress list",
             Self::PreviewResolve(_) | Self::Resolve(_) => "run resolve",
+            Self::Erase(_) => "run erase",
             Self::Schedules => "schedules",
             Self::ForgetTicks { .. } => "schedules forget",
             Self::Backup(_) => "backup",
@@ -344,6 +349,8 @@ pub enum Answer {
     Run(Report),
     /// See [`Request::Resend`].
     Resent(Vec<Resent>),
+    /// What was erased.
+    Erased(Erased),
     /// See [`Request::Recipients`].
     Recipients(Vec<Row>),
     /// See [`Request::Suppressions`].

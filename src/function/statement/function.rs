@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::archive::{self, Archive};
 use super::mail::{Mail, Mailer, MessageIds};
 use super::template::{Context, Document, Recipient};
 use super::url::UrlTemplate;
@@ -83,6 +84,7 @@ pub struct Statement {
     renderer: Arc<dyn StatementRenderer>,
     mailer: Mailer,
     default_locale: String,
+    archive: Archive,
     clock: Arc<dyn Clock>,
 }
 
@@ -130,6 +132,7 @@ impl Statement {
             renderer: Arc::from(renderer),
             mailer: Mailer::new(&options.mail, Arc::clone(&clock))?,
             default_locale: options.document.default_locale.clone(),
+            archive: options.archive.clone(),
             clock,
         })
     }
@@ -147,10 +150,12 @@ impl Statement {
         let url = self.url_of(&user, &body.params).map_err(dead)?;
         let answer = self.fetch(&url, self.left(invocation), contacts).await?;
         let period = body.params.get(PERIOD).map(String::as_str);
-        let print = match self.render(answer.body, account, period, &user).await.map_err(dead)? {
+        let print = match self.render(answer.body.clone(), account, period, &user).await.map_err(dead)? {
             Rendering::Document(print) => print,
             Rendering::Skipped(why) => return Err(Outcome::LeftOut { by: LeftOutBy::Rule, why: why.into() }),
         };
+        let pdf = Bytes::from(print.pdf);
+        self.keep(&print.sha256, &pdf, &answer.body, (period, &user)).await?;
         let left = self.left(invocation);
         if left.is_zero() {
             return Err(too_late("the mail could begin", ""));
@@ -164,14 +169,40 @@ impl Statement {
             begin_within: left,
             now: self.clock.wall(),
             context: Value::from_serialize(&context),
-            attachment: &print.pdf,
+            attachment: &pdf,
             effect: invocation.effect.clone(),
             effects: invocation.effects.clone(),
             intent,
         };
         let mut proof = self.mailer.send(&mail, contacts).await.map_err(super::mail::SendFault::into_outcome)?;
-        proof.document_sha256 = Some(print.sha256);
+        proof.document_sha256 = (self.archive != Archive::None).then_some(print.sha256);
         Ok(Outcome::Done(proof))
+    }
+
+    /// Puts the document into the archive, so that what may have been mailed is there. It is before the mail, whose intent
+    /// would be a doubt after a crash in between.
+    async fn keep(
+        &self,
+        sha256: &str,
+        pdf: &Bytes,
+        answer: &Bytes,
+        (period, user): (Option<&str>, &User),
+    ) -> Result<(), Outcome> {
+        let Archive::Files(directory) = &self.archive else { return Ok(()) };
+        let source = archive::Source {
+            account: user.account().to_owned(),
+            period: period.map(str::to_owned),
+            user: user.clone(),
+            // It was read as JSON, so it is UTF-8.
+            answer: String::from_utf8_lossy(answer).into_owned(),
+        };
+        let (directory, sha256, pdf) = (directory.clone(), sha256.to_owned(), pdf.clone());
+        let kept = tokio::task::spawn_blocking(move || archive::keep(&directory, &sha256, &pdf, &source)).await;
+        let kept = kept.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        kept.map_err(|error| {
+            let text = format!("the archive cannot be written: {error} (look at `archive` in data_dir)");
+            Outcome::Deferred { why: Failure::new("store", "archive", "failed", text), after: None }
+        })
     }
 
     fn url_of(&self, user: &User, params: &BTreeMap<String, String>) -> Result<Url, Failure> {

@@ -49,8 +49,9 @@ fn statement_with(
         default_locale: "en-GB".into(),
         pages_max: 10,
     };
+    let archive = Archive::Hash;
     let url = accounts.url("/accounts/{account_id}/tx?m={period}");
-    let options = Options { account: AccountOptions { url, upstream }, document, mail, skip: Skip::Never };
+    let options = Options { account: AccountOptions { url, upstream }, document, mail, skip: Skip::Never, archive };
     Statement::new(&options, &["period"], renderer, clock).unwrap()
 }
 

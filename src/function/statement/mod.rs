@@ -2,6 +2,7 @@
 
 pub mod account;
 mod address;
+pub mod archive;
 pub mod function;
 pub mod locale;
 pub mod mail;
@@ -17,6 +18,7 @@ pub mod users;
 
 pub use account::{Account, Expected, Transaction};
 pub use address::mailable_text;
+pub use archive::Archive;
 pub use function::{RenderRequest, RenderedStatement, Rendering, Statement, StatementRenderer};
 pub use mail::MessageIds;
 pub use options::{

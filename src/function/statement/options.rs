@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::Archive;
 use crate::function::upstream;
 
 /// The checked settings of one `kind = "statement"` function.
@@ -17,6 +18,8 @@ pub struct Options {
     pub mail: MailOptions,
     /// Who gets none.
     pub skip: Skip,
+    /// What is kept of each document.
+    pub archive: Archive,
 }
 
 /// Whose statement is neither rendered nor mailed.

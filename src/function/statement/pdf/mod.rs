@@ -17,7 +17,7 @@ mod wrap;
 
 pub use document::Document;
 pub use fonts::FontError;
-pub use render::{Rendered, Renderer};
+pub use render::{Rendered, Renderer, sha256};
 
 #[cfg(test)]
 mod tests;

@@ -67,7 +67,7 @@ impl Renderer {
         set_fonts(&mut file, resources).ok_or_else(|| pdf_failure("the pages have no font resources"))?;
         frame(&mut file, document, &locale).ok_or_else(|| pdf_failure("the file has no catalog"))?;
         let bytes = write(file)?;
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = sha256(&bytes);
         Ok(Rendered { bytes, pages: count, sha256 })
     }
 }
@@ -155,9 +155,10 @@ fn write(mut file: lopdf::Document) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// The SHA-256 of a file, in hex.
+pub fn sha256(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");
         out
     })

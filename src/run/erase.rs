@@ -1,0 +1,185 @@
+//! Erases a person from the books: name, address, account, messages and documents, in one run or in all. The rows stay
+//! under their keys, which are hashes, with what became of their mail, so that the books balance, a refetch mails nobody
+//! again, and nothing says any more who it was.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::Timestamp;
+use crate::function::statement::archive;
+use crate::queue::Queues;
+use crate::queue::erase::Recipients;
+use crate::store::record::{EffectRecord, RecipientRecord, RecipientState};
+use crate::store::{Snapshot, Tx};
+
+use super::{Error, ledger};
+
+/// What stands in the row of an erased recipient for the user's id.
+pub const ERASED: &str = "(erased)";
+/// One step erases at most this many rows; each has a user record and the effects of its resends.
+const STEP_MAX: usize = 20;
+/// A recipient has at most this many mails beside the run's own.
+const EFFECTS_MAX: usize = 100;
+
+/// Whom to erase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erase {
+    /// The user's id.
+    pub user: String,
+    /// The only run to erase it from; all when `None`.
+    pub run: Option<u64>,
+}
+
+/// What was erased.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// The runs whose rows named the user; each has one row for each of the user's accounts.
+    pub runs: Vec<u64>,
+    /// Rows.
+    pub recipients: u64,
+    /// Open messages and dead letters that were withdrawn.
+    pub messages: u64,
+    /// Documents that were removed from the archive.
+    pub documents: u64,
+}
+
+/// Erases the person. What is refused has withdrawn nothing; a call that broke off is repeated.
+///
+/// # Errors
+/// No row names the user; a mail is in doubt or in work; the archive cannot be written, or the store failed.
+pub async fn erase(queues: &Queues, what: &Erase, archive: &Path) -> Result<Erased, Error> {
+    let wanted = what.clone();
+    let found = queues.store().read::<_, Error, _>(move |snapshot| find(snapshot, &wanted)).await?;
+    let withdrawn = queues.withdraw(&found).await?;
+    if withdrawn.in_work > 0 {
+        let why = "one of the person's mails is being sent at this moment; repeat it in a minute".into();
+        return Err(Error::NotErased { user: what.user.clone(), why });
+    }
+    let mut erased = Erased { messages: withdrawn.removed, ..Erased::default() };
+    erased.runs = found.iter().map(|(run, _)| *run).collect();
+    erased.runs.dedup();
+    // Before the rows, which name them: what breaks off in between is found again.
+    let of = found.clone();
+    let hashes = queues.store().read::<_, Error, _>(move |snapshot| documents(snapshot, &of)).await?;
+    let directory = archive.to_owned();
+    let removed = tokio::task::spawn_blocking(move || {
+        hashes.iter().try_fold(0, |removed, hash| Ok(removed + u64::from(archive::remove(&directory, hash)?)))
+    });
+    let removed = removed.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    erased.documents = removed.map_err(|error: std::io::Error| Error::Archive(error.to_string()))?;
+    let rows: Vec<(u64, [u8; 16])> = found.into_iter().collect();
+    for rows in rows.chunks(STEP_MAX) {
+        let (rows, user, now) = (rows.to_vec(), what.user.clone(), queues.now().wall);
+        erased.recipients += queues.store().write(move |tx: &mut Tx<'_>| some(tx, &rows, &user, now)).await?;
+    }
+    Ok(erased)
+}
+
+/// The rows that name the user, when all of them may be erased.
+fn find(snapshot: &Snapshot, what: &Erase) -> Result<Recipients, Error> {
+    let runs = match what.run {
+        Some(run) => snapshot.runs()?.get(&run)?.map(|_| run..=run).ok_or(Error::NotFound(run))?,
+        None => 0..=u64::MAX,
+    };
+    let (first, last) = runs.into_inner();
+    let (mut found, mut refused, mut failed) = (Recipients::new(), None, None);
+    let intents = snapshot.intents()?;
+    snapshot.recipients()?.scan((first, [0; 16])..=(last, [0xff; 16]), |key, row| {
+        if row.user != what.user {
+            return ControlFlow::Continue(());
+        }
+        found.insert(key);
+        refused = refused.take().or_else(|| refusal(key.0, &row));
+        match intents.get(&key) {
+            Ok(None) => {}
+            Ok(Some(_)) => refused = Some(format!("its mail of run {} is being sent at this moment", key.0)),
+            Err(error) => failed = Some(error),
+        }
+        ControlFlow::Continue(())
+    })?;
+    match (failed, refused) {
+        (Some(error), _) => Err(error.into()),
+        (None, Some(why)) => Err(Error::NotErased { user: what.user.clone(), why }),
+        (None, None) if found.is_empty() => Err(Error::NoPerson { user: what.user.clone() }),
+        (None, None) => Ok(found),
+    }
+}
+
+/// Why the row is not erased.
+fn refusal(run: u64, row: &RecipientRecord) -> Option<String> {
+    matches!(row.state, RecipientState::Unknown(_)).then(|| {
+        format!("its mail of run {run} is unknown: `nightmail run resolve {run} --recipient {}` first", row.user)
+    })
+}
+
+/// The hashes of the documents that those recipients were mailed.
+fn documents(snapshot: &Snapshot, whose: &Recipients) -> Result<Vec<String>, Error> {
+    let (recipients, effects) = (snapshot.recipients()?, snapshot.effects()?);
+    let mut hashes = Vec::new();
+    for (run, key) in whose {
+        hashes.extend(recipients.get(&(*run, *key))?.and_then(|row| document(&row.state)));
+        let beside = effects.first((*run, *key, [0; 16])..=(*run, *key, [0xff; 16]), EFFECTS_MAX)?;
+        hashes.extend(beside.into_iter().filter_map(|(_, effect)| document(&effect.state)));
+    }
+    Ok(hashes)
+}
+
+fn document(state: &RecipientState) -> Option<String> {
+    match state {
+        RecipientState::Sent(proof) => proof.document_sha256.clone(),
+        _ => None,
+    }
+}
+
+/// Erases those rows, unless they are another user's by now; returns how many.
+fn some(tx: &mut Tx<'_>, rows: &[(u64, [u8; 16])], user: &str, now: Timestamp) -> Result<u64, Error> {
+    let mut erased = 0;
+    for key in rows {
+        let Some(row) = tx.recipients()?.get(key)?.filter(|row| row.user == user) else { continue };
+        if let Some(why) = refusal(key.0, &row) {
+            return Err(Error::NotErased { user: user.into(), why });
+        }
+        let beside = tx.effects()?.first((key.0, key.1, [0; 16])..=(key.0, key.1, [0xff; 16]), EFFECTS_MAX)?;
+        let sent = beside.iter().map(|(_, effect)| (&effect.state, effect.body)).chain([(&row.state, row.body)]);
+        for (state, body) in sent {
+            // A resumption, a resend or a redrive came in between.
+            if !ledger::is_settled(state) && tx.bodies()?.head(&body)?.is_some() {
+                let why = format!("a message of it in run {} came meanwhile; repeat it", key.0);
+                return Err(Error::NotErased { user: user.into(), why });
+            }
+        }
+        tx.user_records()?.remove(key)?;
+        for (of, effect) in beside {
+            let state = without_words(effect.state.clone());
+            tx.effects()?.insert(&of, &EffectRecord { state, ..effect })?;
+        }
+        ledger::change(tx, *key, |row| {
+            *row = RecipientRecord {
+                user: ERASED.into(),
+                state: without_words(row.state.clone()),
+                updated_at: now,
+                address: String::new(),
+                account: None,
+                reason: String::new(),
+                ..row.clone()
+            };
+        })?;
+        erased += 1;
+    }
+    Ok(erased)
+}
+
+/// The state without what others have said, since that may name the person. Nothing can end any more that has not.
+fn without_words(state: RecipientState) -> RecipientState {
+    match state {
+        RecipientState::Sent(mut proof) => {
+            proof.reply = None;
+            RecipientState::Sent(proof)
+        }
+        RecipientState::Open | RecipientState::Dead(_) => RecipientState::Withdrawn("erased".into()),
+        RecipientState::Suppressed(_) => RecipientState::Suppressed("erased".into()),
+        RecipientState::Skipped(_) | RecipientState::Withdrawn(_) | RecipientState::Unknown(_) => state,
+    }
+}
