@@ -92,7 +92,7 @@ pub(super) enum Command {
 
 const STOP_HELP: &str = "\
 When the answer is there, no mail of the run begins any more, over restarts too; mails that the relay is being given end as \
-they end. The fan-out stops as well. Other runs go on. Recipients stay open, and each gets its message again by \
+they end. The fan-out stops as well, and so do mails that are sent again (`run resend`), of a complete run too. Other runs go on. Recipients stay open, and each gets its message again by \
 `nightmail run resume RUN`; `nightmail run abandon RUN` withdraws them.";
 
 const RELEASE_HELP: &str = "\
@@ -109,7 +109,8 @@ pub(super) struct Release {
 }
 
 const REFETCH_HELP: &str = "\
-Recipients who have a row keep it, and get nothing. The guard of the schedule looks at the number of all recipients again.";
+Recipients who have a row keep it, and get nothing. The guard of the schedule looks at the number of all recipients again. \
+Until the refetch has ended, `nightmail run abandon RUN --refetch` gives it up: the recipients that it has added are withdrawn.";
 
 const RESEND_HELP: &str = "\
 A recipient whose mail was sent gets another one, with a Message-ID of its own, made from the user record and the account's \
@@ -146,13 +147,19 @@ pub(super) struct EraseArgs {
 
 const ABANDON_HELP: &str = "\
 Open recipients and dead letters of the run are withdrawn, and nothing of it can be resumed, redriven or resent. Doubts \
-stay as they are. A run with the same parameters cannot be started again.";
+stay as they are. A run with the same parameters cannot be started again.
+
+With --refetch only the recipients that an unfinished refetch has added are withdrawn, those who were mailed already excepted; \
+a later refetch that names them adds them again.";
 
 /// `nightmail run abandon`
 #[derive(Debug, Args)]
 pub(super) struct Abandon {
     /// The run
     run: u64,
+    /// Only its refetch: whom that has added is withdrawn, and the run is as it was before
+    #[arg(long)]
+    refetch: bool,
     #[command(flatten)]
     sure: Sure,
 }
@@ -265,12 +272,15 @@ async fn decide(context: &Context, id: u64, decision: Decision) -> anyhow::Resul
     let report = report(ask(context, Request::DecideRun { id, decision }).await?)?;
     let open = units::count(report.open, "recipient");
     context.output.show(&report, |report| match decision {
-        Decision::Stop => format!("run {id} is stopped, {open} open: {}", report.state.remedy(id)),
+        Decision::Stop => format!("run {id} is stopped, {open} open: {}", report.remedy()),
         Decision::Resume => format!("run {id} goes on, {open} open (see `nightmail run show {id}`)"),
         Decision::Release => format!("run {id} is released, {open} open (see `nightmail run show {id}`)"),
         Decision::Abandon => {
             format!("run {id} is abandoned: what is open is withdrawn (see `nightmail run show {id}`)")
         }
+        Decision::AbandonRefetch => format!(
+            "the refetch of run {id} is abandoned: whom it has added is withdrawn (see `nightmail run show {id}`)"
+        ),
     })
 }
 
@@ -339,6 +349,13 @@ async fn release(context: &Context, what: Release) -> anyhow::Result<()> {
 async fn abandon(context: &Context, what: Abandon) -> anyhow::Result<()> {
     let id = what.run;
     let run = report(ask(context, Request::Run { id }).await?)?;
+    if what.refetch {
+        confirm(
+            what.sure,
+            &format!("run {id} of {}: whom its refetch has added gets nothing. Abandon it?", run.schedule),
+        )?;
+        return decide(context, id, Decision::AbandonRefetch).await;
+    }
     let (open, letters) = (units::count(run.open, "open recipient"), units::count(run.dead, "dead one"));
     confirm(
         what.sure,
@@ -467,7 +484,7 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
         out += &format!(
             "  remedy    {}
 ",
-            wrap_behind(12, &report.state.remedy(report.id))
+            wrap_behind(12, &report.remedy())
         );
     }
     if let Some(at) = report.fetched_at {
@@ -486,6 +503,13 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
     if report.copies > 0 {
         let copies = units::count(report.copies, "message");
         out += &format!("  already sent: {copies} of recipients who had been mailed, deleted without a mail\n");
+    }
+    if report.resending > 0 {
+        out += &format!("  resends on their way: {}\n", report.resending);
+    }
+    if report.resends_unknown > 0 {
+        let line = format!("resends of which the relay may have taken the mail: {}", report.resends_unknown);
+        out += &format!("  {}\n", output.bad(line));
     }
     if report.unknown > 0 {
         let (mails, id) = (units::count(report.unknown, "mail"), report.id);

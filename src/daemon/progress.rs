@@ -51,7 +51,7 @@ pub(super) async fn report(
         }
         for run in watch.held(&runs) {
             let (id, state, because) = (run.id, run.state.name(), run.held_because.as_deref().unwrap_or_default());
-            tracing::error!(run = id, "the run is {state}: {because} ({})", run.state.remedy(id));
+            tracing::error!(run = id, "the run is {state}: {because} ({})", run.remedy());
         }
         let now = queues.now().wall;
         let away: Vec<String> = breakers.views().iter().filter_map(|view| view.line(now)).collect();
@@ -160,6 +160,9 @@ mod tests {
             skipped: 0,
             suppressed: 0,
             copies: 0,
+            resending: 0,
+            resends_unknown: 0,
+            is_refetching: false,
             state: if open == 0 { RunState::Complete } else { RunState::Sending },
             held_since: None,
             held_because: None,

@@ -6,7 +6,7 @@ use crate::store::{self, Tx};
 
 use super::room::Room;
 use super::state::{self, Key};
-use super::{Death, Observer, Transition, holder, messages, observer, redrive_outcomes};
+use super::{ABANDONED, Death, Observer, Transition, holder, messages, observer, redrive_outcomes};
 
 /// Deletes everything of a message: state, body, history and unique key.
 pub(super) fn erase(tx: &mut Tx<'_>, key: Key, state: &MessageState) -> Result<(), store::Error> {
@@ -77,7 +77,7 @@ impl Withdrawal {
             Self::Deleted => "deleted",
             Self::Purged => "purged",
             Self::Expired => "expired",
-            Self::Abandoned => "abandoned",
+            Self::Abandoned => ABANDONED,
             Self::Erased => "erased",
         }
     }

@@ -53,7 +53,7 @@ pub use admission::{Admission, Admitted, AdmittedLetter, LetterAdmission};
 pub use attributes::Given;
 pub use error::Error;
 pub use new_message::{Send, Sent};
-pub use observer::{Death, Observer, RunMessage, Standing, Transition};
+pub use observer::{ABANDONED, Death, Observer, RunMessage, Standing, Transition};
 pub use options::{Options, RedrivePolicy};
 pub use poll::Unanswered;
 pub use queues::Queues;

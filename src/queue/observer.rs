@@ -28,6 +28,9 @@ pub struct Death<'a> {
     pub queue: &'a str,
 }
 
+/// The reason of messages that are removed because their run wants them no more.
+pub const ABANDONED: &str = "abandoned";
+
 /// What happened to a message that belongs to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition<'a> {
@@ -35,7 +38,7 @@ pub enum Transition<'a> {
     Died(Death<'a>),
     /// It moved from a dead-letter queue back to its source.
     Redriven,
-    /// It was removed without an outcome, for this reason: `purged`, `expired`, `deleted`, `abandoned`, `erased`.
+    /// It was removed without an outcome, for this reason: `purged`, `expired`, `deleted`, `erased`, [`ABANDONED`].
     Withdrawn(&'a str),
     /// It was removed because its run may not go on now, and is made again when the run may.
     TakenBack,

@@ -147,7 +147,7 @@ fn write(
             let key = (whose.0, whose.1, super::effects::purpose_digest(purpose));
             let (state, updated_at) = (RecipientState::Open, now.wall);
             let effect = EffectRecord { purpose: purpose.clone(), state, updated_at, body, interrupted: 0 };
-            tx.effects()?.insert(&key, &effect)?;
+            ledger::write_effect(tx, key, &effect)?;
         }
         None => {
             ledger::change(tx, whose, |row| {

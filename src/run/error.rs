@@ -139,6 +139,14 @@ pub enum Error {
         /// What can be done.
         remedy: String,
     },
+    /// The users of the run are not being fetched again.
+    #[error(
+        "run {0} is not being refetched, so there is no refetch to abandon (`nightmail run refetch {0}` begins one)"
+    )]
+    NoRefetch(u64),
+    /// What an abandoned refetch had added is not withdrawn yet.
+    #[error("the abandoned refetch of run {0} is being taken back (try again in a moment)")]
+    RefetchEnding(u64),
     /// Nothing of the run is sent now.
     #[error("run {run} is {state}, so nothing of it is sent ({remedy})")]
     Held {

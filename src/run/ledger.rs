@@ -1,15 +1,17 @@
 //! The recipients' ledger. Every change of a row updates the run's totals in the same commit, so the totals always
 //! equal the rows.
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::base::outcome::{self, DeliveryProof};
 use crate::base::{Failure, Timestamp};
-use crate::queue::{Death, Observer, RunMessage, Standing, Transition};
-use crate::store::record::{EffectRecord, FanOutLetter, RecipientRecord, RecipientState, RunHold, RunTotals, UserText};
+use crate::queue::{ABANDONED, Death, Observer, RunMessage, Standing, Transition};
+use crate::store::record::{
+    Digest, EffectRecord, FanOutLetter, RecipientRecord, RecipientState, RunHold, RunTotals, UserText,
+};
 use crate::store::{self, Tx};
 
-use super::control;
+use super::control::{self, Allowed};
 
 /// A row keeps this much of the reason of a death or a doubt, and its remedy.
 pub(super) const REASON_BYTES_MAX: usize = 300;
@@ -33,7 +35,7 @@ impl Observer for Ledger {
         let (state, reason) = match transition {
             Transition::Died(death) => (RecipientState::Dead(death.fingerprint), why_dead(death.failure)),
             Transition::Redriven => (RecipientState::Open, String::new()),
-            Transition::Withdrawn(why) => (RecipientState::Withdrawn(why.into()), String::new()),
+            Transition::Withdrawn(why) => (withdrawn(tx, message.run, why)?, String::new()),
             Transition::TakenBack => return change(tx, whose, |row| row.body = 0).map(drop),
         };
         let has_died = matches!(state, RecipientState::Dead(_));
@@ -52,16 +54,33 @@ impl Observer for Ledger {
     }
 
     fn standing(&self, tx: &mut Tx<'_>, message: RunMessage) -> Result<Standing, store::Error> {
-        match control::hold(tx, message.run)? {
-            RunHold::None => Ok(Standing::Free),
-            RunHold::Abandoned { .. } => Ok(Standing::Abandoned),
-            // Its own message fetches the users.
-            RunHold::Fetching if message.recipient == FAN_OUT => Ok(Standing::Free),
-            RunHold::Stopped { .. } | RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Braked { .. } => {
-                while_held(tx, message)
-            }
+        let Some(control) = control::decided(tx, message.run)? else { return Ok(Standing::Free) };
+        let (allowed, row) = if message.recipient == FAN_OUT {
+            (control::may_fetch(&control), None)
+        } else {
+            let row = tx.recipients()?.get(&(message.run, message.recipient))?;
+            (control::may_mail(&control, row.as_ref()), row)
+        };
+        match allowed {
+            Allowed::Yes => Ok(Standing::Free),
+            Allowed::Never => Ok(Standing::Abandoned),
+            Allowed::NotNow => while_held(tx, message, row),
         }
     }
+}
+
+/// The reason of recipients that an abandoned refetch had added. A later refetch that names one adds it again.
+pub(super) const REFETCH_ABANDONED: &str = "refetch abandoned";
+
+/// The state of a recipient whose message was removed without an outcome.
+fn withdrawn(tx: &mut Tx<'_>, run: u64, why: &str) -> Result<RecipientState, store::Error> {
+    let is_of_refetch = why == ABANDONED && !matches!(control::hold(tx, run)?, RunHold::Abandoned { .. });
+    Ok(RecipientState::Withdrawn(if is_of_refetch { REFETCH_ABANDONED } else { why }.into()))
+}
+
+/// Whether an abandoned refetch had added the recipient, and nothing else became of it.
+pub fn is_of_abandoned_refetch(row: &RecipientRecord) -> bool {
+    matches!(&row.state, RecipientState::Withdrawn(why) if why == REFETCH_ABANDONED)
 }
 
 /// Records what became of the message of another mail than the run's own.
@@ -82,15 +101,46 @@ fn other_mail(
         Transition::Redriven | Transition::TakenBack => RecipientState::Open,
     };
     if !is_settled(&effect.state) {
-        tx.effects()?.insert(&key, &EffectRecord { state, updated_at: now, ..effect })?;
+        write_effect(tx, key, &EffectRecord { state, updated_at: now, ..effect })?;
     }
     Ok(())
 }
 
+/// Writes what is known about another mail than the run's own, and counts it while it has not ended or is in doubt.
+///
+/// # Errors
+/// A storage fault.
+pub(super) fn write_effect(
+    tx: &mut Tx<'_>,
+    key: (u64, [u8; 16], Digest),
+    effect: &EffectRecord,
+) -> Result<(), store::Error> {
+    let old = tx.effects()?.get(&key)?;
+    tx.effects()?.insert(&key, effect)?;
+    let totals = tx.totals_mut(key.0)?;
+    // A store of an earlier version may have resends that were never counted.
+    if let Some(slot) = old.and_then(|old| resend_slot(totals, &old.state)) {
+        *slot = slot.saturating_sub(1);
+    }
+    if let Some(slot) = resend_slot(totals, &effect.state) {
+        *slot += 1;
+    }
+    Ok(())
+}
+
+/// What counts other mails than the run's own in that state.
+pub(super) const fn resend_slot<'a>(totals: &'a mut RunTotals, state: &RecipientState) -> Option<&'a mut u64> {
+    match state {
+        RecipientState::Open => Some(&mut totals.resending),
+        RecipientState::Unknown(_) => Some(&mut totals.resends_unknown),
+        _ => None,
+    }
+}
+
 /// What may happen to a message while no mail of its run may begin. One that its row and user record can make again is taken back.
-fn while_held(tx: &mut Tx<'_>, message: RunMessage) -> Result<Standing, store::Error> {
+fn while_held(tx: &mut Tx<'_>, message: RunMessage, row: Option<RecipientRecord>) -> Result<Standing, store::Error> {
     let whose = (message.run, message.recipient);
-    let Some(row) = tx.recipients()?.get(&whose)? else { return Ok(Standing::Waits) };
+    let Some(row) = row else { return Ok(Standing::Waits) };
     match row.state {
         // A letter is not on its way to anybody.
         RecipientState::Dead(_) => Ok(Standing::Free),
@@ -124,6 +174,10 @@ fn fan_out(
     now: Timestamp,
 ) -> Result<(), store::Error> {
     let Some(mut run) = tx.runs()?.get(&message.run)? else { return Ok(()) };
+    // A message that is left when all users are fetched fetches nobody any more.
+    if run.fan_out.finished_at.is_some() {
+        return Ok(());
+    }
     let letter = |queue: &str, class, text| FanOutLetter {
         message_id: message.message_id,
         queue: queue.into(),
@@ -184,15 +238,18 @@ pub struct Recipient<'a> {
     pub record: Option<&'a str>,
     /// The inner id of its message; zero when it has none yet.
     pub body: u64,
+    /// The refetch that adds it; zero for the first fetch.
+    pub refetch: u32,
 }
 
-/// Adds a row for a recipient, and keeps the user record; false when it has a row.
+/// Adds a row for a recipient, and keeps the user record; false when it has a row, unless an abandoned refetch had added that.
 ///
 /// # Errors
 /// A storage fault.
 pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) -> Result<bool, store::Error> {
-    let Recipient { key, user, address, account, page, record, body } = recipient;
-    if tx.recipients()?.get(&(run, key))?.is_some() {
+    let Recipient { key, user, address, account, page, record, body, refetch } = recipient;
+    let old = tx.recipients()?.get(&(run, key))?;
+    if old.as_ref().is_some_and(|old| !is_of_abandoned_refetch(old)) {
         return Ok(false);
     }
     let row = RecipientRecord {
@@ -206,12 +263,20 @@ pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) 
         reason: String::new(),
         body,
         copies: 0,
+        refetch,
     };
-    tx.recipients()?.insert(&(run, key), &row)?;
     if let Some(record) = record {
         tx.user_records()?.insert(&(run, key), &UserText(record.into()))?;
     }
-    tx.totals_mut(run)?.fetched += 1;
+    match old {
+        Some(RecipientRecord { interrupted, copies, .. }) => {
+            change(tx, (run, key), |old| *old = RecipientRecord { interrupted, copies, ..row })?;
+        }
+        None => {
+            tx.recipients()?.insert(&(run, key), &row)?;
+            tx.totals_mut(run)?.fetched += 1;
+        }
+    }
     Ok(true)
 }
 
@@ -226,19 +291,20 @@ pub fn count_repeated(tx: &mut Tx<'_>, run: u64, repeated: u64) -> Result<(), st
     Ok(())
 }
 
-/// Removes the row of a malformed record whose user now has a row of its own.
+/// Removes the row of a malformed record whose user now has a row of its own; returns the refetch that had added it.
 ///
 /// # Errors
 /// A storage fault.
-pub fn replace(tx: &mut Tx<'_>, run: u64, key: [u8; 16]) -> Result<(), store::Error> {
-    let Some(row) = tx.recipients()?.get(&(run, key))? else { return Ok(()) };
+pub fn replace(tx: &mut Tx<'_>, run: u64, key: [u8; 16]) -> Result<u32, store::Error> {
+    let Some(row) = tx.recipients()?.get(&(run, key))? else { return Ok(0) };
     tx.recipients()?.remove(&(run, key))?;
     let totals = tx.totals_mut(run)?;
     totals.fetched -= 1;
     if let Some(slot) = slot(totals, &row.state) {
         *slot -= 1;
     }
-    Ok(())
+    totals.refetch_abandoned -= u64::from(is_of_abandoned_refetch(&row));
+    Ok(row.refetch)
 }
 
 /// Records that a recipient's mail was sent, with the proof.
@@ -274,15 +340,22 @@ pub(super) fn change(
         return Ok(None);
     }
     let totals = tx.totals_mut(key.0)?;
+    let was_open = totals.open() > 0;
     if let Some(slot) = slot(totals, &old.state) {
         *slot -= 1;
     }
     if let Some(slot) = slot(totals, &new.state) {
         *slot += 1;
     }
+    totals.refetch_abandoned += u64::from(is_of_abandoned_refetch(&new));
+    totals.refetch_abandoned -= u64::from(is_of_abandoned_refetch(&old));
     totals.interrupted = totals.interrupted + u64::from(new.interrupted) - u64::from(old.interrupted);
     totals.copies = totals.copies + u64::from(new.copies) - u64::from(old.copies);
+    let has_ended = was_open && totals.open() == 0;
     tx.recipients()?.insert(&key, &new)?;
+    if has_ended {
+        control::all_ended(tx, key.0)?;
+    }
     Ok(Some(new))
 }
 

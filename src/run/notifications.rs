@@ -195,11 +195,11 @@ fn text(kind: NotificationKind, run: &Report) -> String {
         }
         (NotificationKind::AwaitingRelease, _) => {
             let because = run.held_because.as_deref().unwrap_or_default();
-            format!("{run_named} sends nothing before it is released: {because} ({})", run.state.remedy(run.id))
+            format!("{run_named} sends nothing before it is released: {because} ({})", run.remedy())
         }
         (NotificationKind::Braked, _) => {
             let because = run.held_because.as_deref().unwrap_or_default();
-            format!("{run_named} stopped sending by itself: {because} ({})", run.state.remedy(run.id))
+            format!("{run_named} stopped sending by itself: {because} ({})", run.remedy())
         }
         (NotificationKind::End, _) => {
             let others = [

@@ -4,7 +4,7 @@
 use crate::base::Now;
 use crate::queue::{Send, admission, catalog, send};
 use crate::store::Tx;
-use crate::store::record::{FanOutProgress, Guard, RunRecord};
+use crate::store::record::{FanOutProgress, Guard, Refetching, RunRecord};
 
 use super::start::FanOutMessage;
 use super::{Error, RunState, control};
@@ -23,22 +23,27 @@ pub struct Refetch {
 /// Begins to fetch the users of a run again.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::State`] unless the run is complete; the fan-out's queue does not exist or is full.
+/// [`Error::NotFound`]; [`Error::State`] unless the run is complete; [`Error::RefetchEnding`]; the fan-out's queue does not
+/// exist or is full.
 pub fn refetch(tx: &mut Tx<'_>, what: &Refetch, now: Now) -> Result<(), Error> {
     let run = what.run;
     let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
     let state = control::state(tx, &record)?;
-    if !matches!(state, RunState::Complete | RunState::CompleteWithLetters) {
-        let remedy = state.remedy(run);
+    let control = control::decided(tx, run)?.unwrap_or_default();
+    let (true, Some(fetched_at)) =
+        (matches!(state, RunState::Complete | RunState::CompleteWithLetters), record.fan_out.finished_at)
+    else {
+        let remedy = control::remedy(&control, state, run);
         return Err(Error::State { run, state: state.name(), decision: "refetched", remedy });
+    };
+    if control.refetch.is_some() {
+        return Err(Error::RefetchEnding(run));
     }
     let queue = catalog::find(tx, &what.queue)?;
     let message = admission::admit(tx, &queue, Send { run, ..Send::text(FanOutMessage { run }.body()) }, now)?;
     send::send(tx, message, now)?;
     let (fan_out, refetches) = (FanOutProgress::default(), record.refetches + 1);
     tx.runs()?.insert(&run, &RunRecord { fan_out, refetches, ..record })?;
-    if let Some(guard) = what.guard {
-        control::set_guard(tx, run, guard)?;
-    }
-    Ok(())
+    let refetch = Refetching { number: refetches, fetched_at, abandoned_at: None };
+    Ok(control::begin_refetch(tx, run, refetch, what.guard)?)
 }

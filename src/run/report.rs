@@ -11,8 +11,8 @@ use crate::store::record::{
 };
 use crate::store::{self, Snapshot};
 
-use super::Error;
 pub use super::control::RunState;
+use super::{Error, ledger};
 
 /// Of the runs about which an operator or a guard has decided something, at most this many are looked at.
 const HELD_LOOKED_AT: usize = 1000;
@@ -38,13 +38,15 @@ pub struct FetchDeath {
 }
 
 impl FetchDeath {
-    fn new(run: u64, letter: FanOutLetter) -> Self {
+    fn new(run: u64, letter: FanOutLetter, is_refetching: bool) -> Self {
         let FanOutLetter { message_id, queue, class, text, died_at } = letter;
         let remedy = if queue.is_empty() {
             format!("`nightmail send QUEUE '{{\"run\": {run}}}'`, to the queue of its fan-out")
         } else {
             format!("mend the cause, then `nightmail redrive {queue} --id {message_id}`")
         };
+        let back = format!(", or `nightmail run abandon {run} --refetch` to give the refetch up");
+        let remedy = remedy + if is_refetching { &back } else { "" };
         Self { letter: message_id, queue, class, text, died_at, remedy }
     }
 }
@@ -98,6 +100,15 @@ pub struct Report {
     /// Why it awaits its release, or is braked.
     #[serde(default)]
     pub held_because: Option<String>,
+    /// Mails that were sent again by hand and have not ended.
+    #[serde(default)]
+    pub resending: u64,
+    /// Mails that were sent again by hand, and of which nobody knows whether the relay took them.
+    #[serde(default)]
+    pub resends_unknown: u64,
+    /// Whether a refetch of it has not ended, and can be given up.
+    #[serde(default)]
+    pub is_refetching: bool,
     /// Set in the state `fetch-dead`.
     pub fetch_death: Option<FetchDeath>,
     /// Its note; most often empty.
@@ -121,12 +132,16 @@ impl Report {
                 (Some(*at), Some(reason.clone()))
             }
         };
+        let is_refetching = control.refetch.is_some_and(|refetch| refetch.abandoned_at.is_none());
         let letter = run.fan_out.letter.filter(|_| state == RunState::FetchDead);
         Self {
             state,
             held_since,
             held_because,
-            fetch_death: letter.map(|letter| FetchDeath::new(run.id, letter)),
+            fetch_death: letter.map(|letter| FetchDeath::new(run.id, letter, is_refetching)),
+            is_refetching,
+            resending: totals.resending,
+            resends_unknown: totals.resends_unknown,
             note: run.note,
             id: run.id,
             schedule: run.schedule,
@@ -146,6 +161,11 @@ impl Report {
             suppressed: totals.suppressed,
             copies: totals.copies,
         }
+    }
+
+    /// What an operator can do about it, as commands.
+    pub fn remedy(&self) -> String {
+        if self.is_refetching { self.state.remedy_in_refetch(self.id) } else { self.state.remedy(self.id) }
     }
 
     /// Whether every recipient is in exactly one state.
@@ -285,7 +305,7 @@ pub fn list(snapshot: &Snapshot, max: u64) -> Result<Vec<Report>, Error> {
     runs.into_iter().rev().map(report).collect()
 }
 
-/// As [`list`], and all runs that wait for an operator, however old.
+/// As [`list`], and all runs that wait for an operator or are fetched again, however old.
 ///
 /// # Errors
 /// A storage fault.
@@ -294,7 +314,8 @@ pub fn list_with_held(snapshot: &Snapshot, max: u64) -> Result<Vec<Report>, Erro
     let oldest = runs.last().map_or(0, |run| run.id);
     let controls = snapshot.run_controls()?.newest(0..=oldest.saturating_sub(1), HELD_LOOKED_AT)?;
     for (id, control) in controls {
-        if !matches!(control.hold, RunHold::None | RunHold::Abandoned { .. }) {
+        let is_held = !matches!(control.hold, RunHold::None | RunHold::Abandoned { .. });
+        if is_held || control.refetch.is_some() {
             runs.push(report(snapshot, id)?);
         }
     }
@@ -311,6 +332,7 @@ pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> 
         totals.fetched += 1;
         totals.interrupted += u64::from(row.interrupted);
         totals.copies += u64::from(row.copies);
+        totals.refetch_abandoned += u64::from(ledger::is_of_abandoned_refetch(&row));
         match row.state {
             RecipientState::Open => {}
             RecipientState::Sent(_) => totals.sent += 1,
@@ -319,6 +341,12 @@ pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> 
             RecipientState::Unknown(_) => totals.unknown += 1,
             RecipientState::Skipped(_) => totals.skipped += 1,
             RecipientState::Suppressed(_) => totals.suppressed += 1,
+        }
+        ControlFlow::Continue(())
+    })?;
+    snapshot.effects()?.scan((id, [0; 16], [0; 16])..=(id, [0xff; 16], [0xff; 16]), |_, effect| {
+        if let Some(slot) = ledger::resend_slot(&mut totals, &effect.state) {
+            *slot += 1;
         }
         ControlFlow::Continue(())
     })?;

@@ -10,7 +10,7 @@ use crate::store::{self, Tx};
 use super::{Error, ledger, message};
 
 /// Some recipients of a run: those of these row keys whose rows it is about.
-pub(super) type Chosen<'a> = (&'a [[u8; 16]], fn(&RecipientRecord) -> bool);
+pub(super) type Chosen<'a> = (&'a [[u8; 16]], &'a dyn Fn(&RecipientRecord) -> bool);
 
 /// What a step sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -118,8 +118,8 @@ fn resend(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], target: &str, now: Now) 
     if let Some(state) = control::held(tx, run)? {
         return Err(Error::Held { run, state: state.name(), remedy: state.remedy(run) });
     }
-    let is_unknown: fn(&RecipientRecord) -> bool = |row| matches!(row.state, RecipientState::Unknown(_));
-    resend::send(tx, run, (keys, is_unknown), target, now, |row| {
+    let is_unknown = |row: &RecipientRecord| matches!(row.state, RecipientState::Unknown(_));
+    resend::send(tx, run, (keys, &is_unknown), target, now, |row| {
         (row.state, row.updated_at) = (RecipientState::Open, now.wall);
         row.reason = "resolved by hand: sent again".into();
     })

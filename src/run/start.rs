@@ -53,7 +53,8 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
     if let Some(id) = tx.run_keys()?.get(&identity)? {
         let earlier = tx.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
         let state = control::state(tx, &earlier)?;
-        return Err(Error::Exists { identity, id, state: state.name(), remedy: state.remedy(id) });
+        let remedy = control::remedy(&control::decided(tx, id)?.unwrap_or_default(), state, id);
+        return Err(Error::Exists { identity, id, state: state.name(), remedy });
     }
     let queue = catalog::find(tx, &what.queue)?;
     let id = tx.runs()?.last(0..=u64::MAX)?.map_or(1, |(last, _)| last + 1);

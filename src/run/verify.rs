@@ -68,7 +68,7 @@ pub(super) fn recipient(
     if row.state == RecipientState::Open
         && !has_message
         && snapshot.user_records()?.has(&key)?
-        && control::is_going_on(snapshot, key.0)?
+        && control::is_going_on(snapshot, key.0, row)?
     {
         found("but it has no message");
     }

@@ -54,7 +54,8 @@ impl World {
         let queue = queues.ensure("orders", &queue::Options { redrive, ..queue::Options::default() }).await.unwrap();
         let (clock_now, recipient) = (clock.wall(), ledger::user_key("ada", "ada"));
         queues.send("orders", Send { run: 1, recipient, ..Send::text("hello") }).await.unwrap();
-        let row = Recipient { key: recipient, user: "ada", address: "", account: None, page: 1, record: None, body: 0 };
+        let (key, address, account, record) = (recipient, "", None, None);
+        let row = Recipient { key, user: "ada", address, account, page: 1, record, body: 0, refetch: 0 };
         let add = move |tx: &mut Tx<'_>| ledger::add(tx, 1, row, clock_now);
         queues.store().write(add).await.unwrap();
         let options = Options {

@@ -94,7 +94,7 @@ impl World {
         let user = user.to_owned();
         let step = move |tx: &mut Tx<'_>| {
             let (key, record) = (key(&user), Some(record.get()));
-            let row = Recipient { key, user: &user, address: "", account: None, page: 1, record, body };
+            let row = Recipient { key, user: &user, address: "", account: None, page: 1, record, body, refetch: 0 };
             ledger::add(tx, 1, row, START)
         };
         assert!(self.queues().store().write::<_, store::Error, _>(step).await.unwrap());

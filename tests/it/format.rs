@@ -21,8 +21,8 @@ use nightmail::store::record::{
     Announced, Body, Brake, BrakeLimit, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, EffectRecord, Envelope,
     FanOutLetter, FanOutProgress, Fifo, Follower, Group, GroupRecord, Guard, IntentRecord, LetterBefore, MessageState,
     Owner, Pause, Phase, Purge, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record, RedriveAllow,
-    RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, RunControl, RunHold, RunRecord, RunTotals, Scope,
-    Selection, Shown, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
+    RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, Refetching, RunControl, RunHold, RunRecord, RunTotals,
+    Scope, Selection, Shown, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
@@ -148,6 +148,7 @@ pub(crate) fn recipients() -> Vec<RecipientRecord> {
         reason: String::new(),
         body: 0,
         copies: 0,
+        refetch: 0,
     };
     (0..).zip(states).map(record).collect()
 }
@@ -408,9 +409,11 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
     assert_eq!(Counts::decode(&[&[1], &counts.encode()[1..33]].concat()), Ok(older), "version 1");
     let totals =
         RunTotals { fetched: 1, sent: 2, dead: 3, withdrawn: 4, repeated: 5, interrupted: 6, ..RunTotals::default() };
-    let all = RunTotals { unknown: 7, skipped: 8, suppressed: 9, copies: 10, ..totals };
-    let numbers = (1..=10).map(|n| format!("{n:016x}")).collect::<String>();
-    assert_eq!(hex(&all.encode()), format!("02{numbers}"));
+    let older = RunTotals { unknown: 7, skipped: 8, suppressed: 9, copies: 10, ..totals };
+    let all = RunTotals { refetch_abandoned: 11, resending: 12, resends_unknown: 13, ..older };
+    let numbers = (1..=13).map(|n| format!("{n:016x}")).collect::<String>();
+    assert_eq!(hex(&all.encode()), format!("03{numbers}"));
+    assert_eq!(RunTotals::decode(&[&[2], &all.encode()[1..81]].concat()), Ok(older), "version 2");
     assert_eq!(RunTotals::decode(&[&[1], &all.encode()[1..49]].concat()), Ok(totals), "version 1");
     let (at, purpose) = (Timestamp::from_millis(5), "p".to_owned());
     let intent = IntentRecord { queue: 1, sequence: 2, lease: 3, body: 4, at, recipient: [6; 16], purpose };
@@ -513,15 +516,19 @@ fn runs_recipients_and_ticks_are_laid_out_as_the_format_says_and_their_version_1
     let recipient = RecipientRecord { page: 300, ..recipients().remove(0) };
     let (account, reason) = (Some("c".into()), "d".into());
     let in_full = RecipientRecord { address: "a@b".into(), account, reason, body: 301, copies: 5, ..recipient };
-    insta::assert_snapshot!(hex(&in_full.encode()), @"0306757365722d300080d09fa3993400ac02036140620101630164ad0205");
+    let added = RecipientRecord { refetch: 6, ..in_full.clone() };
+    insta::assert_snapshot!(hex(&added.encode()), @"0406757365722d300080d09fa3993400ac02036140620101630164ad020506");
+    assert_eq!(RecipientRecord::decode(&added.encode()), Ok(added));
+    let bytes = [&[3], &in_full.encode()[1..in_full.encode().len() - 1]].concat();
+    assert_eq!(RecipientRecord::decode(&bytes), Ok(in_full.clone()), "version 3");
     let older = RecipientRecord { body: 0, copies: 0, ..in_full.clone() };
-    let bytes = [&[2], &older.encode()[1..older.encode().len() - 2]].concat();
+    let bytes = [&[2], &older.encode()[1..older.encode().len() - 3]].concat();
     assert_eq!(RecipientRecord::decode(&bytes), Ok(older), "version 2");
     let unknown = RecipientState::Unknown(Some("i".into()));
     let effect = EffectRecord { purpose: "p".into(), state: unknown, updated_at: START, body: 1, interrupted: 2 };
     insta::assert_snapshot!(hex(&effect.encode()), @"0101700401016980d09fa399340102");
     let recipient = recipients().remove(0);
-    let older = [&[1], &recipient.encode()[1..recipient.encode().len() - 6]].concat();
+    let older = [&[1], &recipient.encode()[1..recipient.encode().len() - 7]].concat();
     assert_eq!(RecipientRecord::decode(&older), Ok(recipient));
     let tick = TickRecord { decided_at: Timestamp::from_millis(1), verdict: TickVerdict::Waiting };
     insta::assert_snapshot!(hex(&tick.encode()), @"020103");
@@ -577,25 +584,30 @@ async fn a_store_of_format_4_from_before_its_newest_tables_opens_and_gets_them()
 #[tokio::test]
 async fn the_record_of_what_is_decided_about_a_run_has_the_bytes_of_the_format() {
     let hold = RunHold::Stopped { at: Timestamp::from_millis(5) };
-    let control = RunControl { hold, decision: 6, has_queued: true, has_unsent: false, guard: None, brake: None };
+    let control = RunControl { hold, decision: 6, has_queued: true, ..RunControl::default() };
     let bytes = control.encode();
-    insta::assert_snapshot!(hex(&bytes), @"0201050601000000");
+    insta::assert_snapshot!(hex(&bytes), @"030105060100000000");
+    assert_eq!(RunControl::decode(&[&[2], &bytes[1..bytes.len() - 1]].concat()), Ok(control.clone()), "version 2");
     assert_eq!(RunControl::decode(&[1, 1, 5, 6, 1, 0]), Ok(control.clone()), "version 1");
     assert_eq!(RunControl::decode(&bytes), Ok(control));
     let abandoned = RunControl { hold: RunHold::Abandoned { at: Timestamp::from_millis(5) }, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&abandoned.encode()), @"0202050000000000");
-    insta::assert_snapshot!(hex(&RunControl::default().encode()), @"02000000000000");
+    insta::assert_snapshot!(hex(&abandoned.encode()), @"030205000000000000");
+    insta::assert_snapshot!(hex(&RunControl::default().encode()), @"0300000000000000");
     let guard = Some(Guard { users_min: 300, deviation: Some(1000) });
     let guarded = RunControl { hold: RunHold::Fetching, decision: 7, guard, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&guarded.encode()), @"020307000001ac0201e80700");
+    insta::assert_snapshot!(hex(&guarded.encode()), @"030307000001ac0201e8070000");
     let hold = RunHold::AwaitingRelease { at: Timestamp::from_millis(5), reason: "r".into() };
     let waiting = RunControl { hold, decision: 8, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&waiting.encode()), @"02040501720800000000");
+    insta::assert_snapshot!(hex(&waiting.encode()), @"0304050172080000000000");
     let limit = BrakeLimit { share: 200, of: 500 };
     let brake = Some(Brake { limit, from: 3, failures: 4 });
     let hold = RunHold::Braked { at: Timestamp::from_millis(5), reason: "r".into() };
     let braked = RunControl { hold, decision: 8, brake, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&braked.encode()), @"02050501720800000001c801f4030304");
+    insta::assert_snapshot!(hex(&braked.encode()), @"03050501720800000001c801f403030400");
+    let abandoned_at = Some(Timestamp::from_millis(6));
+    let refetch = Some(Refetching { number: 2, fetched_at: Timestamp::from_millis(5), abandoned_at });
+    let refetched = RunControl { decision: 9, refetch, ..RunControl::default() };
+    insta::assert_snapshot!(hex(&refetched.encode()), @"030009000000000102050106");
     let announced = Announced { first_death: true, end: Some(9), held: Some(Timestamp::from_millis(5)) };
     insta::assert_snapshot!(hex(&announced.encode()), @"020101090105");
     assert_eq!(Announced::decode(&[1, 1, 1, 9]), Ok(Announced { held: None, ..announced }), "version 1");

@@ -73,6 +73,9 @@ mod run_control;
 mod run_guard;
 #[cfg(feature = "demo")]
 #[cfg(test)]
+mod run_refetch;
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod run_report;
 #[cfg(test)]
 mod schedule;

@@ -40,7 +40,7 @@ async fn receive_all(world: &World, queues: &Queues) -> BTreeSet<String> {
     received
 }
 
-fn ids(range: std::ops::Range<u32>) -> BTreeSet<String> {
+pub(crate) fn ids(range: std::ops::Range<u32>) -> BTreeSet<String> {
     range.map(|id| id.to_string()).collect()
 }
 

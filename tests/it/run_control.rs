@@ -17,7 +17,9 @@ use nightmail::run::effects::{AttemptEffects, Ending, Intents};
 use nightmail::run::ledger::{self, Recipient};
 use nightmail::run::notifications::{self, RunWatch};
 use nightmail::run::report::{self, Report};
-use nightmail::run::{self, Decision, Ledger, OnUnknown, Resolution, Resolve, RunState, Start, message, resolve};
+use nightmail::run::{
+    self, Again, Decision, Ledger, OnUnknown, Resolution, Resolve, RunState, Start, again, message, resolve,
+};
 use nightmail::schedule::fan_out::Error as FanOutError;
 use nightmail::store::record::{BrakeLimit, NotificationKind, Owner, RunRecord};
 use nightmail::store::{self, Store, Tx};
@@ -112,7 +114,7 @@ impl World {
             self.step(move |tx| {
                 let (key, record, body) = (key(&user), Some(record.get()), sent.sequence);
                 let address = "someone@example.test";
-                let row = Recipient { key, user: &user, address, account: None, page: 1, record, body };
+                let row = Recipient { key, user: &user, address, account: None, page: 1, record, body, refetch: 0 };
                 Ok(ledger::add(tx, id, row, START)?)
             })
             .await;
@@ -518,6 +520,72 @@ async fn a_brake_stops_its_run_alone_at_the_failure_that_is_one_too_many_and_kee
     world.clock.advance(Duration::from_secs(100));
     world.work_off().await;
     assert_eq!(world.figures(run), (RunState::Abandoned, 0, 2, 0, 57));
+}
+
+#[tokio::test]
+async fn a_braked_run_whose_last_mails_end_is_complete_and_a_redrive_of_its_letters_goes_on() {
+    let mut world = World::new().await;
+    world.brake = Some(BrakeLimit { share: 1000, of: 20 });
+    let run = world.run("2026-10", 5).await;
+    let received = world.receive(QUEUE).await;
+    let mut in_work = Vec::new();
+    for message in &received[3..] {
+        in_work.push(world.ask(message).await.0);
+    }
+    for message in &received[..3] {
+        world.kill(message).await;
+    }
+    assert_eq!(world.figures(run), (RunState::Braked, 2, 0, 3, 0));
+    for (message, attempt) in received[3..].iter().zip(in_work) {
+        world.end(message, attempt).await;
+    }
+    assert_eq!(world.figures(run), (RunState::CompleteWithLetters, 0, 2, 3, 0));
+    let refused = world.decide(run, Decision::Resume).await.unwrap_err().to_string();
+    assert!(refused.contains("is complete-with-letters, so it cannot be resumed"), "{refused}");
+    world.work_off().await;
+    let redrive = world.queues().start_redrive(Redrive { from: "dead".into(), ..Redrive::default() }).await.unwrap();
+    world.queues().drive(redrive, &CancellationToken::new()).await.unwrap();
+    assert_eq!(world.figures(run).0, RunState::Sending);
+    assert_eq!(world.mail_all().await.len(), 3);
+    assert_eq!(world.figures(run), (RunState::Complete, 0, 5, 0, 0));
+}
+
+#[tokio::test]
+async fn a_stop_holds_the_resends_of_a_complete_run_until_it_is_resumed_and_one_without_any_cannot_be_stopped() {
+    let world = World::new().await;
+    let run = world.run("2026-10", 3).await;
+    assert_eq!(world.mail_all().await.len(), 3);
+    let refused = world.decide(run, Decision::Stop).await.unwrap_err().to_string();
+    assert!(refused.starts_with(&format!("run {run} is complete, so it cannot be stopped (")), "{refused}");
+    let again = Again { run, users: vec!["2026-10-1".into(), "2026-10-2".into()] };
+    let resent = again::resend(world.queues(), &again, QUEUE).await.unwrap();
+    assert_eq!((resent.len(), world.report(run).resending, world.report(run).state), (2, 2, RunState::Complete));
+    let received = world.receive(QUEUE).await;
+    let ask = async |message: &Received| {
+        let attempt = AttemptEffects::new(&Intents::new(world.queues()), message, OnUnknown::Hold);
+        let (user, purpose) = (user_of(message), "resend-1".to_owned());
+        let intent = Intent { run, account: user.clone(), user, purpose, ..Intent::default() };
+        let permission = attempt.intend(intent).await.unwrap();
+        (attempt, permission)
+    };
+    let (attempt, permission) = ask(&received[0]).await;
+    assert_eq!(permission, Permission::Granted);
+    world.end(&received[0], attempt).await;
+    world.decide(run, Decision::Stop).await.unwrap();
+    assert_eq!((world.report(run).state, world.report(run).resending), (RunState::Stopped, 1));
+    assert_eq!(ask(&received[1]).await.1, Permission::Held);
+    world.clock.advance(Duration::from_secs(100));
+    world.work_off().await;
+    assert_eq!(world.receive(QUEUE).await, []);
+    assert_eq!(world.messages(QUEUE), 1, "it waits");
+    world.decide(run, Decision::Resume).await.unwrap();
+    world.work_off().await;
+    world.clock.advance(Duration::from_secs(100));
+    let received = world.receive(QUEUE).await;
+    let (attempt, permission) = ask(&received[0]).await;
+    assert_eq!(permission, Permission::Granted);
+    world.end(&received[0], attempt).await;
+    assert_eq!((world.report(run).state, world.report(run).resending), (RunState::Complete, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

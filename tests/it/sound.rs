@@ -48,8 +48,9 @@ async fn world() -> World {
             tx.runs()?.insert(&1, &run)?;
             tx.run_keys()?.insert(&run::identity(&run.schedule, &run.params, run.scheduled_for), &1)?;
             for (key, user) in [([1; 16], "ada"), ([2; 16], "bob")] {
+                let (address, account, record, body) = ("", None, None, 0);
                 let recipient =
-                    run::ledger::Recipient { key, user, address: "", account: None, page: 1, record: None, body: 0 };
+                    run::ledger::Recipient { key, user, address, account, page: 1, record, body, refetch: 0 };
                 run::ledger::add(tx, 1, recipient, Timestamp::from_secs(5))?;
             }
             Ok(())
@@ -331,6 +332,7 @@ async fn runs_whose_books_do_not_balance_are_named() {
             reason: String::new(),
             body: 0,
             copies: 0,
+            refetch: 0,
         };
         tables.put("recipients", &(1_u64, [1; 16]), &row);
         tables.put("recipients", &(8_u64, [1; 16]), &row);
@@ -340,7 +342,7 @@ async fn runs_whose_books_do_not_balance_are_named() {
     })
     .await;
     insta::assert_snapshot!(found.join("\n"), @r#"
-    totals 1: says RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 0, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0 }, a recount RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 1, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0 }
+    totals 1: says RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 0, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0, refetch_abandoned: 0, resending: 0, resends_unknown: 0 }, a recount RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 1, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0, refetch_abandoned: 0, resending: 0, resends_unknown: 0 }
     runs 2: its identity does not lead to it
     totals 2: the run has no totals
     run_keys "nothing": run 7 is not there

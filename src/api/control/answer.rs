@@ -244,7 +244,8 @@ impl Control {
     async fn decide_run(&self, id: u64, decision: Decision) -> Result<Report, Failure> {
         let now = self.queues.now().wall;
         self.queues.store().write(move |tx| run::decide(tx, id, decision, now)).await?;
-        tracing::warn!(run = id, "the run was {} by hand", decision.past());
+        let what = if decision == Decision::AbandonRefetch { "refetch of the run" } else { "run" };
+        tracing::warn!(run = id, "the {what} was {} by hand", decision.past());
         Ok(self.queues.store().read(move |snapshot| report::report(snapshot, id)).await?)
     }
 

@@ -100,11 +100,11 @@ impl Overview {
         });
         let stopped = self.runs.iter().filter(|run| run.state == RunState::Stopped).map(|run| {
             let open = units::count(run.open, "recipient");
-            format!("run {} is stopped with {open} open: {}", run.id, run.state.remedy(run.id))
+            format!("run {} is stopped with {open} open: {}", run.id, run.remedy())
         });
         let unreleased = self.runs.iter().filter_map(|run| {
             let because = run.held_because.as_ref()?;
-            Some(format!("run {} is {}: {because}: {}", run.id, run.state.name(), run.state.remedy(run.id)))
+            Some(format!("run {} is {}: {because}: {}", run.id, run.state.name(), run.remedy()))
         });
         fetch_dead
             .chain(away)

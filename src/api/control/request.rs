@@ -102,7 +102,7 @@ pub enum Request {
         /// Identifying parameters; those not given are evaluated as for a tick at this moment.
         params: BTreeMap<String, String>,
     },
-    /// Stop, resume, release or abandon a run.
+    /// Stop, resume, release or abandon a run, or abandon its refetch.
     DecideRun {
         /// Its number.
         id: u64,
@@ -272,6 +272,7 @@ impl Request {
             Self::DecideRun { decision: Decision::Resume, .. } => "run resume",
             Self::DecideRun { decision: Decision::Release, .. } => "run release",
             Self::DecideRun { decision: Decision::Abandon, .. } => "run abandon",
+            Self::DecideRun { decision: Decision::AbandonRefetch, .. } => "run abandon --refetch",
             Self::RefetchRun { .. } => "run refetch",
             Self::Resend(_) => "run resend",
             Self::NoteRun { .. } => "run note",

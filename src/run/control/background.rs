@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::Queues;
-use crate::store::record::{RunControl, RunHold};
+use crate::store::record::RunControl;
 use crate::store::{self, Snapshot};
 
 use super::super::Error;
-use super::TOPIC;
 use super::recall::{self, Recalled};
 use super::send::{self, Cursor, Sent};
+use super::{Allowed, TOPIC, may_mail};
 
 /// After this what is in work, or has no room, is looked at again; twice as late each time, up to the latter.
 const LOOK_FIRST: Duration = Duration::from_millis(100);
@@ -72,8 +72,11 @@ impl Worker {
         let left = self.queues.store().read(left).await?;
         self.cursors.retain(|run, _| left.iter().any(|(left, _)| left == run));
         for (run, control) in left {
-            round.is_done &= match control.hold {
-                RunHold::None => {
+            if is_ending_refetch(&control) {
+                round.is_done &= recall::end_refetch(&self.queues, run, &control).await? == Recalled::All;
+            }
+            round.is_done &= match may_mail(&control, None) {
+                Allowed::Yes if control.has_unsent => {
                     let mut cursor = self.cursors.remove(&run).filter(|cursor| cursor.belongs_to(&control));
                     let cursor = cursor.get_or_insert_with(|| Cursor::new(&control));
                     let before = cursor.sent;
@@ -82,7 +85,8 @@ impl Worker {
                     self.cursors.insert(run, *cursor);
                     is_done
                 }
-                _ => recall::recall(&self.queues, run, &control).await? == Recalled::All,
+                Allowed::Yes => true,
+                Allowed::NotNow | Allowed::Never => recall::recall(&self.queues, run, &control).await? == Recalled::All,
             };
         }
         Ok(round)
@@ -117,9 +121,14 @@ impl Worker {
 /// The runs with something left to do.
 fn left(snapshot: &Snapshot) -> Result<Vec<(u64, RunControl)>, store::Error> {
     let mut controls = snapshot.run_controls()?.first(0..=u64::MAX, usize::MAX)?;
-    controls.retain(|(_, control)| match control.hold {
-        RunHold::None => control.has_unsent,
-        _ => control.has_queued,
+    controls.retain(|(_, control)| match may_mail(control, None) {
+        Allowed::Yes => control.has_unsent || is_ending_refetch(control),
+        Allowed::NotNow | Allowed::Never => control.has_queued || is_ending_refetch(control),
     });
     Ok(controls)
+}
+
+/// Whether recipients that an abandoned refetch has added may not be withdrawn yet.
+fn is_ending_refetch(control: &RunControl) -> bool {
+    control.refetch.is_some_and(|refetch| refetch.abandoned_at.is_some())
 }

@@ -4,7 +4,7 @@
 //! braked as soon as there are too many, early or late, and a few that are spread over a long run brake nothing.
 
 use crate::base::units;
-use crate::store::record::{Brake, BrakeLimit, RecipientRecord, RunControl, RunHold};
+use crate::store::record::{Brake, BrakeLimit, RecipientRecord, RunControl, RunHold, RunRecord};
 use crate::store::{self, Tx};
 
 use super::TOPIC;
@@ -20,7 +20,9 @@ const WHOLE: u64 = 10_000;
 /// A storage fault.
 pub(in crate::run) fn failed(tx: &mut Tx<'_>, run: u64, row: &RecipientRecord) -> Result<(), store::Error> {
     let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
-    let Some(brake) = control.brake.filter(|_| control.hold == RunHold::None && !row.address.is_empty()) else {
+    // While users are fetched under a guard, only recipients of an earlier fetch can fail.
+    let is_sending = matches!(control.hold, RunHold::None | RunHold::Fetching);
+    let Some(brake) = control.brake.filter(|_| is_sending && !row.address.is_empty()) else {
         return Ok(());
     };
     let totals = tx.totals_of(run)?;
@@ -36,6 +38,21 @@ pub(in crate::run) fn failed(tx: &mut Tx<'_>, run: u64, row: &RecipientRecord) -
     save(tx, run, &RunControl { hold, decision, has_queued: true, has_unsent: false, brake, ..control })?;
     tx.signal(TOPIC);
     Ok(())
+}
+
+/// Lets go of a braked run of which nothing is left to send: it is complete. Belongs into the commit that ends its last open
+/// recipient.
+///
+/// # Errors
+/// A storage fault.
+pub(in crate::run) fn all_ended(tx: &mut Tx<'_>, run: u64) -> Result<(), store::Error> {
+    let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
+    let is_fetched = |record: RunRecord| record.fan_out.finished_at.is_some();
+    if !matches!(control.hold, RunHold::Braked { .. }) || !tx.runs()?.get(&run)?.is_some_and(is_fetched) {
+        return Ok(());
+    }
+    let decision = tx.fresh_id()?;
+    save(tx, run, &RunControl { hold: RunHold::None, decision, has_queued: false, has_unsent: false, ..control })
 }
 
 /// Counts one more failure after so many recipients have ended, in the present window or in a new one.

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Timestamp;
 use crate::store::Tx;
-use crate::store::record::{Brake, RunControl, RunHold};
+use crate::store::record::{Brake, RunControl, RunHold, RunTotals};
 
 use super::super::Error;
 use super::row::save;
-use super::{RunState, TOPIC, guard};
+use super::{RunState, TOPIC, guard, refetch};
 
 /// What to do with a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub enum Decision {
     Release,
     /// End it for good: what is open is withdrawn, and so are its dead letters.
     Abandon,
+    /// End its refetch: the recipients that it has added are withdrawn, and the run is as it was before.
+    AbandonRefetch,
 }
 
 impl Decision {
@@ -31,23 +33,24 @@ impl Decision {
             Self::Stop => "stopped",
             Self::Resume => "resumed",
             Self::Release => "released",
-            Self::Abandon => "abandoned",
+            Self::Abandon | Self::AbandonRefetch => "abandoned",
         }
     }
 
-    const fn is_allowed(self, state: RunState) -> bool {
+    const fn is_allowed(self, state: RunState, totals: &RunTotals) -> bool {
         match self {
-            Self::Stop => !matches!(
-                state,
-                RunState::AwaitingRelease
-                    | RunState::Braked
-                    | RunState::Complete
-                    | RunState::Stopped
-                    | RunState::Abandoned
-            ),
+            Self::Stop => match state {
+                RunState::AwaitingRelease | RunState::Braked | RunState::Stopped | RunState::Abandoned => false,
+                RunState::Complete => totals.resending > 0,
+                // Its letters may be driven back.
+                RunState::CompleteWithLetters => true,
+                RunState::Waiting | RunState::Fetching | RunState::FetchDead | RunState::Sending => true,
+            },
             Self::Resume => matches!(state, RunState::Stopped | RunState::Braked),
             Self::Release => matches!(state, RunState::AwaitingRelease),
             Self::Abandon => !matches!(state, RunState::Complete | RunState::Abandoned),
+            // Whether there is one, the run's state does not tell.
+            Self::AbandonRefetch => !matches!(state, RunState::Abandoned),
         }
     }
 }
@@ -56,14 +59,17 @@ impl Decision {
 /// mailed or fetched any more; attempts whose mail has begun end as they end.
 ///
 /// # Errors
-/// [`Error::NotFound`]; [`Error::State`] when the run's state does not allow it.
+/// [`Error::NotFound`]; [`Error::State`] when the run's state does not allow it; [`Error::NoRefetch`].
 pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> Result<(), Error> {
     let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
     let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
     let state = super::state::state(tx, &record)?;
-    if !decision.is_allowed(state) {
-        let (state, remedy) = (state.name(), state.remedy(run));
+    if !decision.is_allowed(state, &tx.totals_of(run)?) {
+        let (state, remedy) = (state.name(), super::remedy(&control, state, run));
         return Err(Error::State { run, state, decision: decision.past(), remedy });
+    }
+    if decision == Decision::AbandonRefetch {
+        return refetch::abandon(tx, record, now);
     }
     let brake = control.brake.map(|brake| Brake { failures: 0, ..brake });
     let decided = RunControl { decision: tx.fresh_id()?, brake, ..control };
@@ -71,13 +77,17 @@ pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> 
         Decision::Stop => RunControl { hold: RunHold::Stopped { at: now }, has_queued: true, ..decided },
         Decision::Abandon => {
             let hold = RunHold::Abandoned { at: now };
-            RunControl { hold, has_queued: true, has_unsent: false, guard: None, ..decided }
+            RunControl { hold, has_queued: true, has_unsent: false, guard: None, refetch: None, ..decided }
         }
-        // Whether its messages may be sent is for its guard to say.
+        // Whether messages may be sent to those who are being fetched is for its guard to say.
         Decision::Resume if control.guard.is_some() => {
-            RunControl { hold: RunHold::Fetching, has_queued: false, ..decided }
+            let has_unsent = control.refetch.is_some();
+            RunControl { hold: RunHold::Fetching, has_queued: false, has_unsent, ..decided }
         }
-        Decision::Resume | Decision::Release => {
+        Decision::Release => {
+            RunControl { hold: RunHold::None, has_queued: false, has_unsent: true, refetch: None, ..decided }
+        }
+        Decision::Resume | Decision::AbandonRefetch => {
             RunControl { hold: RunHold::None, has_queued: false, has_unsent: true, ..decided }
         }
     };

@@ -4,7 +4,7 @@
 //! let go, otherwise it awaits its release.
 
 use crate::base::{Timestamp, units};
-use crate::store::record::{Guard, RunControl, RunHold, RunRecord};
+use crate::store::record::{Guard, RunControl, RunHold, RunRecord, RunTotals};
 use crate::store::{self, Tx};
 
 use super::TOPIC;
@@ -44,8 +44,12 @@ pub fn fetched(tx: &mut Tx<'_>, run: &RunRecord, now: Timestamp) -> Result<(), s
             let hold = RunHold::AwaitingRelease { at: now, reason };
             return save(tx, run.id, &RunControl { hold, guard: None, ..control });
         }
-        save(tx, run.id, &RunControl { hold: RunHold::None, has_unsent: true, guard: None, ..control })?;
+        // A decision of its own: what was being sent for those of earlier fetches has passed over the others.
+        let (hold, decision) = (RunHold::None, tx.fresh_id()?);
+        save(tx, run.id, &RunControl { hold, decision, has_unsent: true, guard: None, refetch: None, ..control })?;
         tx.signal(TOPIC);
+    } else if control.refetch.is_some() {
+        save(tx, run.id, &RunControl { refetch: None, ..control })?;
     }
     let_go(tx, run)
 }
@@ -66,7 +70,7 @@ pub(super) fn let_go(tx: &mut Tx<'_>, run: &RunRecord) -> Result<(), store::Erro
 fn out_of_bounds(tx: &mut Tx<'_>, run: &RunRecord, guard: Guard) -> Result<Option<String>, store::Error> {
     let totals = tx.totals_of(run.id)?;
     // At the first fetch nothing has been sent, so the dead are the records that are malformed.
-    let users = if run.refetches == 0 { totals.fetched - totals.dead } else { totals.fetched };
+    let users = if run.refetches == 0 { totals.fetched - totals.dead } else { users(&totals) };
     let mut reasons = Vec::new();
     if users < guard.users_min {
         reasons.push(format!("users.min is {}", guard.users_min));
@@ -98,7 +102,12 @@ fn previous(tx: &mut Tx<'_>, run: &RunRecord) -> Result<Option<(u64, u64)>, stor
         Some(id) if !is_abandoned(tx, id)? => Some(id),
         _ => search(tx, run)?,
     };
-    id.map(|id| Ok((id, tx.totals_of(id)?.fetched))).transpose()
+    id.map(|id| Ok((id, users(&tx.totals_of(id)?)))).transpose()
+}
+
+/// The number of users of a run that was let go: whom an abandoned refetch had added is none of them.
+const fn users(totals: &RunTotals) -> u64 {
+    totals.fetched - totals.refetch_abandoned
 }
 
 /// The newest earlier run of the schedule that was let go and not abandoned, as far as some of them tell.

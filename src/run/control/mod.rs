@@ -3,24 +3,27 @@
 //! `decide` is the decision, one small commit that counts at once: from then on no message of the run is received, no mail
 //! of it is permitted and its fan-out commits nothing. `background` does the rest in slices, over restarts too: `recall`
 //! takes messages out of the queues, `send` makes them. `guard` lets a run go once its users are fetched, or has it wait;
-//! `brake` stops one of which too many recipients fail. `state` is the state of a run in one word.
+//! `brake` stops one of which too many recipients fail. `refetch` is what is special while users are fetched again. `state` is
+//! the state of a run in one word, and what of it may begin.
 
 mod background;
 mod brake;
 mod decide;
 mod guard;
 mod recall;
+mod refetch;
 mod row;
 mod send;
 mod state;
 
 pub use background::work_off;
-pub(super) use brake::{failed, set as set_brake};
+pub(super) use brake::{all_ended, failed, set as set_brake};
 pub use decide::{Decision, decide};
 pub(super) use guard::set as set_guard;
 pub use guard::{fetched, is_guarded};
+pub(super) use refetch::begin as begin_refetch;
+pub(super) use state::{Allowed, decided, hold, is_going_on, may_fetch, may_mail, remedy, state};
 pub use state::{RunState, held};
-pub(super) use state::{hold, is_going_on, state};
 
 /// The topic that commits signal after a decision about a run.
 const TOPIC: u64 = u64::MAX - 1;

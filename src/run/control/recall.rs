@@ -29,6 +29,48 @@ pub(super) enum Recalled {
 /// # Errors
 /// The store failed.
 pub(super) async fn recall(queues: &Queues, run: u64, control: &RunControl) -> Result<Recalled, store::Error> {
+    let mut in_work = take_out(queues, run).await?;
+    if matches!(control.hold, RunHold::Abandoned { .. }) {
+        in_work += withdraw(queues, run, Added::Ever).await?;
+    }
+    finish(queues, run, (in_work, control.decision), |control| control.has_queued = false).await
+}
+
+/// Ends an abandoned refetch: takes the messages of those whom it has added out of the queues, and withdraws them.
+///
+/// # Errors
+/// The store failed.
+pub(super) async fn end_refetch(queues: &Queues, run: u64, control: &RunControl) -> Result<Recalled, store::Error> {
+    let mut in_work = take_out(queues, run).await?;
+    if let Some(refetch) = control.refetch {
+        in_work += withdraw(queues, run, Added::By(refetch.number)).await?;
+    }
+    finish(queues, run, (in_work, control.decision), |control| control.refetch = None).await
+}
+
+/// Writes down that nothing is left, unless something is, or something else was decided meanwhile.
+async fn finish(
+    queues: &Queues,
+    run: u64,
+    (in_work, decision): (u64, u64),
+    edit: impl FnOnce(&mut RunControl) + Send + 'static,
+) -> Result<Recalled, store::Error> {
+    if in_work > 0 {
+        return Ok(Recalled::SomeInWork);
+    }
+    let step = move |tx: &mut Tx<'_>| match unchanged(tx, run, decision)? {
+        Some(mut control) => {
+            edit(&mut control);
+            save(tx, run, &control)
+        }
+        None => Ok(()),
+    };
+    queues.store().write::<_, store::Error, _>(step).await?;
+    Ok(Recalled::All)
+}
+
+/// Removes those messages of the run that it does not want in queues; returns how many of its messages are in work.
+async fn take_out(queues: &Queues, run: u64) -> Result<u64, store::Error> {
     let (mut removed, mut left) = (0, 0);
     let known = queues.store().read(catalog::list).await;
     for queue in known.map_err(storage)? {
@@ -46,42 +88,57 @@ pub(super) async fn recall(queues: &Queues, run: u64, control: &RunControl) -> R
             }
         }
     }
-    if matches!(control.hold, RunHold::Abandoned { .. }) {
-        left += withdraw(queues, run).await?;
-    }
     if removed > 0 {
         tracing::info!(run, messages = removed, "messages of the run were taken out of the queues");
     }
-    if left > 0 {
-        return Ok(Recalled::SomeInWork);
+    Ok(left)
+}
+
+/// Which recipients to withdraw.
+#[derive(Clone, Copy, Debug)]
+enum Added {
+    /// All.
+    Ever,
+    /// Those whom this refetch has added.
+    By(u32),
+}
+
+impl Added {
+    /// Whether to withdraw the recipient: it is open or dead.
+    fn has(self, row: &RecipientRecord) -> bool {
+        let is_added = match self {
+            Self::Ever => true,
+            Self::By(refetch) => row.refetch == refetch,
+        };
+        is_added && matches!(row.state, RecipientState::Open | RecipientState::Dead(_))
     }
-    let decision = control.decision;
-    let step = move |tx: &mut Tx<'_>| match unchanged(tx, run, decision)? {
-        Some(control) => save(tx, run, &RunControl { has_queued: false, ..control }),
-        None => Ok(()),
-    };
-    queues.store().write::<_, store::Error, _>(step).await?;
-    Ok(Recalled::All)
+
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Ever => queue::ABANDONED,
+            Self::By(_) => ledger::REFETCH_ABANDONED,
+        }
+    }
 }
 
 /// Withdraws the recipients that are open or dead; returns how many still have a message, which is in work.
-async fn withdraw(queues: &Queues, run: u64) -> Result<u64, store::Error> {
+async fn withdraw(queues: &Queues, run: u64, added: Added) -> Result<u64, store::Error> {
     let (mut from, mut left) = (Some([0; 16]), 0);
     while let Some(start) = from {
-        let find = move |snapshot: &Snapshot| unended(snapshot, run, start);
+        let find = move |snapshot: &Snapshot| unended(snapshot, (run, start), added);
         let (keys, next) = queues.store().read(find).await?;
         from = next;
         let now = queues.now().wall;
         let step = move |tx: &mut Tx<'_>| {
             let mut left = 0;
             for key in keys {
-                let Some(row) = tx.recipients()?.get(&(run, key))?.filter(is_unended) else { continue };
+                let Some(row) = tx.recipients()?.get(&(run, key))?.filter(|row| added.has(row)) else { continue };
                 if row.body != 0 && tx.bodies()?.head(&row.body)?.is_some() {
                     left += 1;
                     continue;
                 }
                 ledger::change(tx, (run, key), |row| {
-                    row.state = RecipientState::Withdrawn("abandoned".into());
+                    row.state = RecipientState::Withdrawn(added.reason().into());
                     (row.reason, row.updated_at) = (String::new(), now);
                 })?;
             }
@@ -96,21 +153,17 @@ async fn withdraw(queues: &Queues, run: u64) -> Result<u64, store::Error> {
 type Found = (Vec<[u8; 16]>, Option<[u8; 16]>);
 
 /// The recipients from `start` on that have not ended, and where to look on.
-fn unended(snapshot: &Snapshot, run: u64, start: [u8; 16]) -> Result<Found, store::Error> {
+fn unended(snapshot: &Snapshot, (run, start): (u64, [u8; 16]), added: Added) -> Result<Found, store::Error> {
     let (mut keys, mut next) = (Vec::new(), None);
     snapshot.recipients()?.scan((run, start)..=(run, [0xff; 16]), |(_, key), row| {
         if keys.len() == STEP_MAX {
             next = Some(key);
             return ControlFlow::Break(());
         }
-        keys.extend(is_unended(&row).then_some(key));
+        keys.extend(added.has(&row).then_some(key));
         ControlFlow::Continue(())
     })?;
     Ok((keys, next))
-}
-
-fn is_unended(row: &RecipientRecord) -> bool {
-    matches!(row.state, RecipientState::Open | RecipientState::Dead(_))
 }
 
 /// Listing the queues fails only with the store.

@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 
 use crate::base::Now;
 use crate::queue::Queues;
-use crate::store::record::{RecipientRecord, RecipientState, RunControl, RunHold};
+use crate::store::record::{RecipientRecord, RecipientState, RunControl};
 use crate::store::{Snapshot, Tx};
 
 use super::super::{Error, resend};
-use super::REST;
 use super::row::{save, unchanged};
+use super::{Allowed, REST, may_mail};
 
 /// One step sends at most this many messages; each has about six rows.
 const STEP_MAX: usize = 80;
@@ -86,10 +86,11 @@ fn some(
     target: &str,
     now: Now,
 ) -> Result<Option<resend::Sent>, Error> {
-    if unchanged(tx, run, decision)?.is_none_or(|control| control.hold != RunHold::None) {
+    let Some(control) = unchanged(tx, run, decision)?.filter(|control| may_mail(control, None) == Allowed::Yes) else {
         return Ok(None);
-    }
-    resend::send(tx, run, (keys, is_unsent), target, now, |row| row.updated_at = now.wall).map(Some)
+    };
+    let is_wanted = |row: &RecipientRecord| is_unsent(&control, row);
+    resend::send(tx, run, (keys, &is_wanted), target, now, |row| row.updated_at = now.wall).map(Some)
 }
 
 type Found = (Vec<[u8; 16]>, Option<[u8; 16]>);
@@ -97,13 +98,14 @@ type Found = (Vec<[u8; 16]>, Option<[u8; 16]>);
 /// The recipients from `start` on that are open and have no message, and where to look on.
 fn unsent(snapshot: &Snapshot, run: u64, start: [u8; 16]) -> Result<Found, Error> {
     let records = snapshot.user_records()?;
+    let control = snapshot.run_controls()?.get(&run)?.unwrap_or_default();
     let (mut keys, mut next, mut failed) = (Vec::new(), None, None);
     snapshot.recipients()?.scan((run, start)..=(run, [0xff; 16]), |(_, key), row| {
         if keys.len() == STEP_MAX {
             next = Some(key);
             return ControlFlow::Break(());
         }
-        if is_unsent(&row) {
+        if is_unsent(&control, &row) {
             match records.has(&(run, key)) {
                 Ok(true) => keys.push(key),
                 // An earlier version wrote the row: its message is not known, but it is there.
@@ -116,6 +118,6 @@ fn unsent(snapshot: &Snapshot, run: u64, start: [u8; 16]) -> Result<Found, Error
     failed.map_or(Ok((keys, next)), |error| Err(error.into()))
 }
 
-fn is_unsent(row: &RecipientRecord) -> bool {
-    row.state == RecipientState::Open && row.body == 0
+fn is_unsent(control: &RunControl, row: &RecipientRecord) -> bool {
+    row.state == RecipientState::Open && row.body == 0 && may_mail(control, Some(row)) == Allowed::Yes
 }

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::record::{FanOutProgress, RunControl, RunHold, RunRecord, RunTotals};
+use crate::store::record::{FanOutProgress, RecipientRecord, RunControl, RunHold, RunRecord, RunTotals};
 use crate::store::{self, Snapshot, Tx};
+
+use super::super::ledger;
 
 /// The state of a run in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +95,68 @@ impl RunState {
             Self::Abandoned => "that is for good".into(),
         }
     }
+
+    /// The same for a run of which a refetch has not ended.
+    pub fn remedy_in_refetch(self, run: u64) -> String {
+        let back = format!("`nightmail run abandon {run} --refetch` gives the refetch up");
+        match self {
+            Self::AwaitingRelease => format!("`nightmail run release {run}` mails the users who are new, {back}"),
+            Self::Waiting | Self::Fetching | Self::FetchDead => format!("see `nightmail run show {run}`; {back}"),
+            _ => self.remedy(run),
+        }
+    }
+}
+
+/// What an operator can do about a run, as commands.
+pub(in crate::run) fn remedy(control: &RunControl, state: RunState, run: u64) -> String {
+    match control.refetch {
+        Some(refetch) if refetch.abandoned_at.is_none() => state.remedy_in_refetch(run),
+        _ => state.remedy(run),
+    }
+}
+
+/// Whether something of a run may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::run) enum Allowed {
+    /// It may.
+    Yes,
+    /// Not before somebody decides otherwise, or before all users are fetched.
+    NotNow,
+    /// Not any more.
+    Never,
+}
+
+/// Whether the mail to a recipient may begin. A refetch holds up those alone whom it has added.
+pub(in crate::run) fn may_mail(control: &RunControl, row: Option<&RecipientRecord>) -> Allowed {
+    let is_added = control.refetch.is_some_and(|refetch| row.is_some_and(|row| row.refetch >= refetch.number));
+    let is_given_up = control.refetch.is_some_and(|refetch| refetch.abandoned_at.is_some());
+    match &control.hold {
+        RunHold::Abandoned { .. } => Allowed::Never,
+        _ if is_added && is_given_up && row.is_some_and(|row| !ledger::is_settled(&row.state)) => Allowed::Never,
+        RunHold::None => Allowed::Yes,
+        RunHold::Fetching | RunHold::AwaitingRelease { .. } if control.refetch.is_some() && !is_added => Allowed::Yes,
+        RunHold::Stopped { .. } | RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Braked { .. } => {
+            Allowed::NotNow
+        }
+    }
+}
+
+/// Whether the users of a run may be fetched.
+pub(in crate::run) fn may_fetch(control: &RunControl) -> Allowed {
+    match &control.hold {
+        RunHold::Abandoned { .. } => Allowed::Never,
+        _ if control.refetch.is_some_and(|refetch| refetch.abandoned_at.is_some()) => Allowed::Never,
+        RunHold::None | RunHold::Fetching => Allowed::Yes,
+        RunHold::Stopped { .. } | RunHold::AwaitingRelease { .. } | RunHold::Braked { .. } => Allowed::NotNow,
+    }
+}
+
+/// What is decided about a run, when that is anything.
+///
+/// # Errors
+/// A storage fault.
+pub(in crate::run) fn decided(tx: &mut Tx<'_>, run: u64) -> Result<Option<RunControl>, store::Error> {
+    tx.run_controls()?.get(&run)
 }
 
 /// Why no mail of the run may begin; most often nothing.
@@ -100,7 +164,7 @@ impl RunState {
 /// # Errors
 /// A storage fault.
 pub(in crate::run) fn hold(tx: &mut Tx<'_>, run: u64) -> Result<RunHold, store::Error> {
-    Ok(tx.run_controls()?.get(&run)?.map(|control| control.hold).unwrap_or_default())
+    Ok(decided(tx, run)?.map(|control| control.hold).unwrap_or_default())
 }
 
 /// The state of a run.
@@ -112,16 +176,18 @@ pub(in crate::run) fn state(tx: &mut Tx<'_>, run: &RunRecord) -> Result<RunState
     Ok(RunState::of(&control, &run.fan_out, &tx.totals_of(run.id)?))
 }
 
-/// The state of the run, when neither its fetch nor its mails may go on.
+/// The state of the run, when neither its fetch nor its mails may go on. A refetch that awaits its release holds up
+/// nobody but those whom it has added.
 ///
 /// # Errors
 /// A storage fault.
 pub fn held(tx: &mut Tx<'_>, run: u64) -> Result<Option<RunState>, store::Error> {
-    Ok(RunState::of_hold(&hold(tx, run)?))
+    let control = decided(tx, run)?.unwrap_or_default();
+    Ok(RunState::of_hold(&control.hold).filter(|_| may_mail(&control, None) != Allowed::Yes))
 }
 
-/// Whether each open recipient of the run must have a message.
-pub(in crate::run) fn is_going_on(snapshot: &Snapshot, run: u64) -> Result<bool, store::Error> {
+/// Whether an open recipient must have a message.
+pub(in crate::run) fn is_going_on(snapshot: &Snapshot, run: u64, row: &RecipientRecord) -> Result<bool, store::Error> {
     let control = snapshot.run_controls()?.sound(&run)?.unwrap_or_default();
-    Ok(control.hold == RunHold::None && !control.has_unsent)
+    Ok(may_mail(&control, Some(row)) == Allowed::Yes && !control.has_unsent)
 }

@@ -91,8 +91,7 @@ impl EffectKey {
         }
         let body = tx.effects()?.get(&self.effect())?.map_or(0, |old| old.body);
         let effect = EffectRecord { purpose: self.purpose.clone(), state, updated_at: now, body, interrupted };
-        tx.effects()?.insert(&self.effect(), &effect)?;
-        Ok(())
+        ledger::write_effect(tx, self.effect(), &effect)
     }
 
     /// Counts a message that was deleted without its effect.

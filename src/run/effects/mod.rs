@@ -19,10 +19,10 @@ use crate::base::outcome::{self, DeliveryProof};
 use crate::base::{Failure, Timestamp};
 use crate::function::{Effects, Intent, Permission};
 use crate::queue::{ReceiptHandle, Received, settle};
-use crate::store::record::{IntentRecord, RecipientState, RunHold, SuppressionRecord, UserText};
+use crate::store::record::{IntentRecord, RecipientState, SuppressionRecord, UserText};
 use crate::store::{self, Tx};
 
-use super::control;
+use super::control::{self, Allowed};
 use super::ledger::{self, REASON_BYTES_MAX};
 use super::suppression;
 
@@ -186,13 +186,16 @@ fn permit(
     if ledger::is_settled(&entry.state) {
         return Ok(Permission::Duplicate);
     }
-    match control::hold(tx, key.run)? {
-        RunHold::None => {}
-        // The run's own messages are removed by the abandonment.
-        RunHold::Abandoned { .. } if tx.bodies()?.head(&body)?.is_some_and(|head| head.run != key.run) => {
-            return Ok(Permission::Abandoned);
+    if let Some(decided) = control::decided(tx, key.run)? {
+        let row = tx.recipients()?.get(&key.row())?;
+        match control::may_mail(&decided, row.as_ref()) {
+            Allowed::Yes => {}
+            // The run's own messages are removed by the abandonment.
+            Allowed::Never if tx.bodies()?.head(&body)?.is_some_and(|head| head.run != key.run) => {
+                return Ok(Permission::Abandoned);
+            }
+            Allowed::NotNow | Allowed::Never => return Ok(Permission::Held),
         }
-        _ => return Ok(Permission::Held),
     }
     if let Some(other) = tx.intents()?.get(&key.intent())?.filter(|other| other.lease != handle.lease) {
         let theirs = handle_of(&other);

@@ -94,13 +94,13 @@ impl FanOut {
             let is_new = tx.recipients()?.get(&(run.id, key))?.is_none();
             let admitted = is_new.then(|| admission::admit(tx, &target, message, now)).transpose()?;
             // The user's row replaces the record's row in the same commit, so the run counts this recipient once.
-            ledger::replace(tx, run.id, record.row_key())?;
+            let refetch = ledger::replace(tx, run.id, record.row_key())?;
             match admitted {
                 Some(admitted) => {
                     let body = send::send(tx, admitted, now)?.sequence;
                     let (address, account) = (user.email.as_str(), user.account_id.as_deref());
                     let (page, record) = (record.page + 1, Some(text.get()));
-                    let recipient = Recipient { key, user: &user.id, address, account, page, record, body };
+                    let recipient = Recipient { key, user: &user.id, address, account, page, record, body, refetch };
                     ledger::add(tx, run.id, recipient, now.wall)?;
                 }
                 None => ledger::count_repeated(tx, run.id, 1)?,

@@ -57,7 +57,7 @@ pub fn commit(
     may_go_on(tx, run.id)?;
     // Compare and set: the page was fetched outside the transaction. If the cursor has moved since, another worker has
     // committed this slice, for example after this message's visibility timeout.
-    let is_here = |stored: &RunRecord| position(&stored.fan_out) == position(&run.fan_out);
+    let is_here = |stored: &RunRecord| position(stored) == position(run);
     let mut run = tx.runs()?.get(&run.id)?.filter(is_here).ok_or(Error::Overtaken)?;
     let (target, own) = (catalog::find(tx, &options.target)?, catalog::find(tx, &options.queue)?);
     // A guarded run's users get their messages once all are fetched: until then the queue needs no room for them.
@@ -71,7 +71,7 @@ pub fn commit(
         let is_known = row.as_ref().is_some_and(|row| row.page != page.number);
         let is_repeated = run.refetches == 0 && (record.is_twice || is_known);
         repeated += u64::from(is_repeated && next >= run.fan_out.position as usize);
-        if row.is_none() && !record.is_twice {
+        if row.as_ref().is_none_or(ledger::is_of_abandoned_refetch) && !record.is_twice {
             match admit(tx, &mut admissions, record, now) {
                 Ok(right) => admitted.push((record, right)),
                 // What fits now is committed now.
@@ -83,7 +83,7 @@ pub fn commit(
     }
     // From here on everything is written.
     for (record, right) in admitted {
-        right.send(tx, options, recipient(record, page.number), run.id, now)?;
+        right.send(tx, options, recipient(record, page.number, run.refetches), run.id, now)?;
     }
     ledger::count_repeated(tx, run.id, repeated)?;
     let before = run.fan_out.clone();
@@ -97,15 +97,16 @@ pub fn commit(
     Ok(Slice { run, repeated, end })
 }
 
-/// What identifies a position in the pages.
-fn position(progress: &FanOutProgress) -> (u32, Option<&str>, u32, bool) {
-    (progress.pages, progress.next.as_deref(), progress.position, progress.finished_at.is_some())
+/// What identifies a position in the pages of all fetches of a run.
+fn position(run: &RunRecord) -> (u32, u32, Option<&str>, u32, bool) {
+    let progress = &run.fan_out;
+    (run.refetches, progress.pages, progress.next.as_deref(), progress.position, progress.finished_at.is_some())
 }
 
 /// The row of a record, without its message.
-fn recipient(record: &PreparedRecord, page: u32) -> Recipient<'_> {
+fn recipient(record: &PreparedRecord, page: u32, refetch: u32) -> Recipient<'_> {
     let (user, address, account) = (record.name.as_str(), record.address.as_str(), record.account.as_deref());
-    Recipient { key: record.key, user, address, account, page, record: None, body: 0 }
+    Recipient { key: record.key, user, address, account, page, record: None, body: 0, refetch }
 }
 
 /// The right to send one record's message; of a user of a guarded run, none is sent yet.

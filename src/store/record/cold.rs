@@ -99,6 +99,8 @@ pub struct RecipientRecord {
     pub body: u64,
     /// Messages of this recipient that were deleted without a mail, because its mail was sent or is unknown already.
     pub copies: u32,
+    /// The refetch that added it; zero for the first fetch.
+    pub refetch: u32,
 }
 
 /// The state of a recipient.
@@ -167,7 +169,7 @@ pub enum TickVerdict {
 postcard_records!(1: Attempt);
 
 const RUN_VERSION: u8 = 3;
-const RECIPIENT_VERSION: u8 = 3;
+const RECIPIENT_VERSION: u8 = 4;
 const TICK_VERSION: u8 = 2;
 
 /// The run of version 2: its users were fetched once, and it had no note.
@@ -238,6 +240,29 @@ impl Record for RunRecord {
     }
 }
 
+/// The recipient of version 3: what a refetch added was not told from the others.
+#[derive(Deserialize)]
+struct RecipientRecord3 {
+    user: String,
+    state: RecipientState,
+    updated_at: Timestamp,
+    interrupted: u32,
+    page: u32,
+    address: String,
+    account: Option<String>,
+    reason: String,
+    body: u64,
+    copies: u32,
+}
+
+impl From<RecipientRecord3> for RecipientRecord {
+    fn from(old: RecipientRecord3) -> Self {
+        let RecipientRecord3 { user, state, updated_at, interrupted, page, address, account, reason, body, copies } =
+            old;
+        Self { user, state, updated_at, interrupted, page, address, account, reason, body, copies, refetch: 0 }
+    }
+}
+
 /// The recipient of version 2: neither its message nor copies of it were known.
 #[derive(Deserialize)]
 struct RecipientRecord2 {
@@ -254,7 +279,8 @@ struct RecipientRecord2 {
 impl From<RecipientRecord2> for RecipientRecord {
     fn from(old: RecipientRecord2) -> Self {
         let RecipientRecord2 { user, state, updated_at, interrupted, page, address, account, reason } = old;
-        Self { user, state, updated_at, interrupted, page, address, account, reason, body: 0, copies: 0 }
+        let (body, copies) = (0, 0);
+        RecipientRecord3 { user, state, updated_at, interrupted, page, address, account, reason, body, copies }.into()
     }
 }
 
@@ -280,6 +306,7 @@ impl Record for RecipientRecord {
                 Ok(RecipientRecord2 { user, state, updated_at, interrupted, page, address, account, reason }.into())
             }
             Some(2) => decode::<RecipientRecord2>(2, bytes).map(Self::from),
+            Some(3) => decode::<RecipientRecord3>(3, bytes).map(Self::from),
             _ => decode(RECIPIENT_VERSION, bytes),
         }
     }

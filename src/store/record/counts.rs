@@ -82,6 +82,12 @@ pub struct RunTotals {
     pub suppressed: u64,
     /// Messages that were deleted without a mail, because their recipient's mail was sent or is unknown already.
     pub copies: u64,
+    /// Of those withdrawn, the recipients that an abandoned refetch had added.
+    pub refetch_abandoned: u64,
+    /// Mails beside the run's own that have not ended: resends on their way.
+    pub resending: u64,
+    /// Mails beside the run's own of which it is unknown whether the relay took them.
+    pub resends_unknown: u64,
 }
 
 impl RunTotals {
@@ -92,8 +98,10 @@ impl RunTotals {
     }
 }
 
-const TOTALS_VERSION: u8 = 2;
-const TOTALS_BYTES: usize = 1 + 10 * 8;
+const TOTALS_VERSION: u8 = 3;
+const TOTALS_BYTES: usize = 1 + 13 * 8;
+/// Version 2 counted neither resends nor what an abandoned refetch had added.
+const TOTALS_BYTES_2: usize = 1 + 10 * 8;
 /// Version 1 knew neither doubts that are held, nor recipients that are left out, nor copies.
 const TOTALS_BYTES_1: usize = 1 + 6 * 8;
 
@@ -101,14 +109,16 @@ impl Record for RunTotals {
     fn encode(&self) -> Vec<u8> {
         let ended = [self.fetched, self.sent, self.dead, self.withdrawn, self.repeated, self.interrupted];
         let others = [self.unknown, self.skipped, self.suppressed, self.copies];
-        encode_numbers(TOTALS_VERSION, &[&ended[..], &others].concat())
+        let again = [self.refetch_abandoned, self.resending, self.resends_unknown];
+        encode_numbers(TOTALS_VERSION, &[&ended[..], &others, &again].concat())
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let is_1 = bytes.first() == Some(&1);
-        let mut read = match is_1 {
-            true => Reader::of(bytes, TOTALS_BYTES_1)?,
-            false => Reader::new(bytes, TOTALS_VERSION, TOTALS_BYTES)?,
+        let version = bytes.first().copied().unwrap_or_default();
+        let mut read = match version {
+            1 => Reader::of(bytes, TOTALS_BYTES_1)?,
+            2 => Reader::of(bytes, TOTALS_BYTES_2)?,
+            _ => Reader::new(bytes, TOTALS_VERSION, TOTALS_BYTES)?,
         };
         let mut totals = Self {
             fetched: read.u64(),
@@ -119,9 +129,13 @@ impl Record for RunTotals {
             interrupted: read.u64(),
             ..Self::default()
         };
-        if !is_1 {
+        if version >= 2 {
             (totals.unknown, totals.skipped) = (read.u64(), read.u64());
             (totals.suppressed, totals.copies) = (read.u64(), read.u64());
+        }
+        if version >= 3 {
+            (totals.refetch_abandoned, totals.resending) = (read.u64(), read.u64());
+            totals.resends_unknown = read.u64();
         }
         Ok(totals)
     }
@@ -181,7 +195,10 @@ mod tests {
 
     /// What version 1 of the totals did not have.
     fn rest() -> RunTotals {
-        RunTotals { unknown: 6, skipped: 1, suppressed: 2, copies: 8, ..RunTotals::default() }
+        let (unknown, skipped, suppressed, copies) = (6, 1, 2, 8);
+        let (refetch_abandoned, resending, resends_unknown) = (9, 10, 11);
+        let rest = RunTotals { unknown, skipped, suppressed, copies, ..RunTotals::default() };
+        RunTotals { refetch_abandoned, resending, resends_unknown, ..rest }
     }
 
     proptest! {

@@ -28,7 +28,7 @@ pub use letter::LetterClass;
 pub use notification::{Announced, NotificationKind, NotificationRecord, Owed};
 pub use queue::{Fifo, KeptAttributes, Pause, Purge, QueueAttributes, QueueRecord, RedriveAllow, Scope};
 pub use redrive::{Canary, RedriveRecord, RedriveState, Selection};
-pub use run_control::{Brake, BrakeLimit, Guard, RunControl, RunHold};
+pub use run_control::{Brake, BrakeLimit, Guard, Refetching, RunControl, RunHold};
 pub use state::{Group, LetterBefore, MessageState, Owner, Phase, RedrivenBy, Suspicion, UniqueRef};
 
 /// The first half of a SHA-256: of a message group's id, a deduplication id, a unique key.

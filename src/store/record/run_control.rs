@@ -28,6 +28,19 @@ pub struct RunControl {
     pub guard: Option<Guard>,
     /// Set when the run starts.
     pub brake: Option<Brake>,
+    /// The refetch that has not ended; `None` most of the time.
+    pub refetch: Option<Refetching>,
+}
+
+/// A refetch whose users are being fetched, await their release, or are being withdrawn again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refetching {
+    /// Its number; the rows of the recipients that it added have it.
+    pub number: u32,
+    /// When all users had been fetched before it.
+    pub fetched_at: Timestamp,
+    /// Set when an operator abandons it. It ends once the recipients that it added are withdrawn.
+    pub abandoned_at: Option<Timestamp>,
 }
 
 /// What stops a run by itself, and the failures so far.
@@ -93,7 +106,25 @@ pub enum RunHold {
     },
 }
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// The record of version 2: a refetch was not told from a first fetch.
+#[derive(Deserialize)]
+struct RunControl2 {
+    hold: RunHold,
+    decision: u64,
+    has_queued: bool,
+    has_unsent: bool,
+    guard: Option<Guard>,
+    brake: Option<Brake>,
+}
+
+impl From<RunControl2> for RunControl {
+    fn from(old: RunControl2) -> Self {
+        let RunControl2 { hold, decision, has_queued, has_unsent, guard, brake } = old;
+        Self { hold, decision, has_queued, has_unsent, guard, brake, refetch: None }
+    }
+}
 
 /// The record of version 1: there were neither guards nor brakes.
 #[derive(Deserialize)]
@@ -107,7 +138,7 @@ struct RunControl1 {
 impl From<RunControl1> for RunControl {
     fn from(old: RunControl1) -> Self {
         let RunControl1 { hold, decision, has_queued, has_unsent } = old;
-        Self { hold, decision, has_queued, has_unsent, guard: None, brake: None }
+        RunControl2 { hold, decision, has_queued, has_unsent, guard: None, brake: None }.into()
     }
 }
 
@@ -119,6 +150,7 @@ impl Record for RunControl {
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         match bytes.first() {
             Some(1) => decode::<RunControl1>(1, bytes).map(Self::from),
+            Some(2) => decode::<RunControl2>(2, bytes).map(Self::from),
             _ => decode(VERSION, bytes),
         }
     }
