@@ -62,7 +62,8 @@ async fn one_run(
     control.ask(&Request::Status).await?;
     let (began, cpu, commits) = (clock.monotonic(), child::cpu_seconds()?, queues.store().commits());
     let params = BTreeMap::from([("period".to_owned(), PERIOD.to_owned())]);
-    let Answer::Started(run) = control.ask(&Request::StartRun { schedule: SCHEDULE.into(), params }).await? else {
+    let start = Request::StartRun { schedule: SCHEDULE.into(), params, note: String::new() };
+    let Answer::Started(run) = control.ask(&start).await? else {
         bail!("the daemon does not say that the run is started");
     };
     let mut fetched_seconds = 0.0;

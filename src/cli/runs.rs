@@ -5,7 +5,6 @@ use clap::{Args, Subcommand};
 use crate::api::control::{Answer, Request};
 use crate::base::outcome::shorten;
 use crate::base::units;
-use crate::run;
 use crate::run::report::{Filter, ROWS_SHOWN_MAX, Resend, Row};
 use crate::run::{Again, Decision, Erase, Report, Resent, Resolution, Resolve, RunState};
 
@@ -125,6 +124,9 @@ pub(super) struct ResendArgs {
     /// The user with this id; several times for several
     #[arg(long = "recipient", value_name = "ID", required = true)]
     recipients: Vec<String>,
+    /// Of a user with several accounts, this one; several times for several
+    #[arg(long = "account", value_name = "ACCOUNT")]
+    accounts: Vec<String>,
 }
 
 const ERASE_HELP: &str = "\
@@ -166,7 +168,8 @@ pub(super) struct Abandon {
 
 const RESOLVE_HELP: &str = "\
 A mail is unknown when its connection broke after its last byte, or when the daemon died while it was handed over. Look for \
-its Message-ID (`nightmail run recipients RUN --state unknown`) in the relay's log: accepted, it was sent.";
+its Message-ID (`nightmail run recipients RUN --state unknown`) in the relay's log: accepted, it was sent. Mails that were sent \
+again by hand and are in doubt are resolved too (`nightmail run recipients RUN --resent`).";
 
 /// `nightmail run resolve`
 #[derive(Debug, Args)]
@@ -183,6 +186,9 @@ pub(super) struct ResolveArgs {
     /// Only the user with this id; several times for several [default: all that are unknown]
     #[arg(long = "recipient", value_name = "ID")]
     recipients: Vec<String>,
+    /// Of a user with several accounts in doubt, this one; several times for several
+    #[arg(long = "account", value_name = "ACCOUNT", requires = "recipients")]
+    accounts: Vec<String>,
     /// Only show how many it would be
     #[arg(long)]
     preview: bool,
@@ -214,6 +220,9 @@ pub(super) struct Recipients {
     /// Only those in doubt: an attempt may have mailed without an answer
     #[arg(long)]
     in_doubt: bool,
+    /// Only those who were mailed again by hand
+    #[arg(long)]
+    resent: bool,
     /// Only the user with this id
     #[arg(long, value_name = "ID")]
     user: Option<String>,
@@ -229,14 +238,9 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
     match command {
         Command::Start(start) => {
             let params = params(start.params)?;
-            if let Some(note) = &start.note {
-                run::note::check(note)?;
-            }
-            match ask(context, Request::StartRun { schedule: start.schedule, params }).await? {
+            let (schedule, note) = (start.schedule, start.note.unwrap_or_default());
+            match ask(context, Request::StartRun { schedule, params, note }).await? {
                 Answer::Started(id) => {
-                    if let Some(text) = start.note {
-                        ask(context, Request::NoteRun { id, text }).await?;
-                    }
                     let started = serde_json::json!({ "run": id });
                     context.output.show(&started, |_| format!("run {id} started (see `nightmail run show {id}`)"))
                 }
@@ -301,7 +305,7 @@ async fn note(context: &Context, id: u64, text: String) -> anyhow::Result<()> {
 }
 
 async fn resend(context: &Context, what: ResendArgs) -> anyhow::Result<()> {
-    let (run, order) = (what.run, Again { run: what.run, users: what.recipients });
+    let (run, order) = (what.run, Again { run: what.run, users: what.recipients, accounts: what.accounts });
     let resent = match ask(context, Request::Resend(order)).await? {
         Answer::Resent(resent) => resent,
         other => return Err(strange(&other)),
@@ -388,7 +392,7 @@ async fn verify(context: &Context, run: u64) -> anyhow::Result<()> {
 
 async fn resolve(context: &Context, what: ResolveArgs) -> anyhow::Result<()> {
     let resolution = if what.sent { Resolution::Sent } else { Resolution::Resend };
-    let order = Resolve { run: what.run, users: what.recipients, resolution };
+    let order = Resolve { run: what.run, users: what.recipients, resolution, accounts: what.accounts };
     let matching = counted(ask(context, Request::PreviewResolve(order.clone())).await?)?;
     let mails = units::count(matching, "unknown mail");
     if what.preview {
@@ -416,8 +420,8 @@ fn counted(answer: Answer) -> anyhow::Result<u64> {
 
 async fn recipients(context: &Context, what: Recipients) -> anyhow::Result<()> {
     let mut rows: Vec<Row> = Vec::new();
-    let Recipients { run, state, in_doubt, user, address, reason } = what;
-    let filter = Filter { state, interrupted: in_doubt, user, address, reason };
+    let Recipients { run, state, in_doubt, resent, user, address, reason } = what;
+    let filter = Filter { state, interrupted: in_doubt, resent, user, address, reason };
     loop {
         let after = rows.last().map(|row| row.key.clone());
         let request = Request::Recipients { id: run, filter: filter.clone(), after };
@@ -508,8 +512,9 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
         out += &format!("  resends on their way: {}\n", report.resending);
     }
     if report.resends_unknown > 0 {
-        let line = format!("resends of which the relay may have taken the mail: {}", report.resends_unknown);
-        out += &format!("  {}\n", output.bad(line));
+        let (mails, id) = (units::count(report.resends_unknown, "resend"), report.id);
+        let line = format!("{mails} unknown: the relay may have taken them (see `nightmail run resolve --help`)");
+        out += &format!("  {}\n  they are listed by `nightmail run recipients {id} --resent`\n", output.bad(line));
     }
     if report.unknown > 0 {
         let (mails, id) = (units::count(report.unknown, "mail"), report.id);
@@ -559,7 +564,9 @@ fn recipients_text(rows: &[Row]) -> String {
 
 fn recipient_text(row: &Row) -> String {
     let address = if row.address.is_empty() { String::new() } else { format!(" <{}>", tame(&row.address, 320)) };
-    let mut lines = vec![format!("{}{address}: {} since {}", tame(&row.user, 80), row.state, seconds(row.updated_at))];
+    let account = row.account.as_ref().map(|account| format!(" account {}", tame(account, 80))).unwrap_or_default();
+    let (user, since) = (tame(&row.user, 80), seconds(row.updated_at));
+    let mut lines = vec![format!("{user}{account}{address}: {} since {since}", row.state)];
     if row.interrupted > 0 {
         let attempts = units::count(row.interrupted, "attempt");
         lines.push(format!("in doubt: {attempts} may have mailed without an answer"));
@@ -573,7 +580,7 @@ fn recipient_text(row: &Row) -> String {
         (None, None) => lines.extend(class.map(|class| format!("reason: {}", class.trim_end()))),
     }
     lines.extend(row.resends.iter().map(|resend| {
-        let Resend { purpose, state, updated_at, message_id, detail } = resend;
+        let Resend { purpose, state, updated_at, message_id, detail, .. } = resend;
         let id = message_id.as_ref().map(|id| format!(", Message-ID {}", tame(id, 400))).unwrap_or_default();
         let detail =
             if detail.is_empty() { String::new() } else { format!(", {}", shorten(detail, FAILURE_BYTES_MAX)) };

@@ -1,9 +1,6 @@
 //! Mails recipients of a run again, by hand: each such mail has a purpose and a Message-ID of its own, so that it is no
 //! copy of the run's mail. A recipient whose message was withdrawn gets the run's own mail after all.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
-
 use serde::{Deserialize, Serialize};
 
 use crate::base::Now;
@@ -11,6 +8,7 @@ use crate::queue::{self, Admission, Queues, catalog, send};
 use crate::store::record::{EffectRecord, RecipientRecord, RecipientState};
 use crate::store::{Snapshot, Tx};
 
+use super::named::Named;
 use super::{Error, control, ledger, message, resend};
 
 /// One step sends at most this many mails; each has about eight rows, and its recipient's earlier ones are read.
@@ -29,6 +27,9 @@ pub struct Again {
     pub run: u64,
     /// The user ids, at most [`USERS_MAX`].
     pub users: Vec<String>,
+    /// Of users with several accounts, those that are meant.
+    #[serde(default)]
+    pub accounts: Vec<String>,
 }
 
 /// A mail that is sent again.
@@ -43,8 +44,8 @@ pub struct Resent {
 /// Sends the messages of those recipients again; `target` is the queue of the run's messages.
 ///
 /// # Errors
-/// There is no such run; nothing of it is sent now; one of the users is no recipient of it, is not in a state for it, or
-/// has no user record; a queue is full, or the store failed. [`Error::Partly`] tells how many are queued all the same; a
+/// There is no such run; nothing of it is sent now; one of the users is no recipient of it, has several accounts there of
+/// which none is named, is not in a state for it, or has no user record; a queue is full, or the store failed. [`Error::Partly`] tells how many are queued all the same; a
 /// repeated request does not queue them again while their mail is to come.
 pub async fn resend(queues: &Queues, what: &Again, target: &str) -> Result<Vec<Resent>, Error> {
     let wanted = what.clone();
@@ -65,24 +66,14 @@ pub async fn resend(queues: &Queues, what: &Again, target: &str) -> Result<Vec<R
     Ok(resent)
 }
 
-/// The row keys of those users.
+/// The row keys of those recipients.
 fn find(snapshot: &Snapshot, what: &Again) -> Result<Vec<[u8; 16]>, Error> {
-    let run = what.run;
-    snapshot.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
-    let mut missing: BTreeMap<&str, bool> = what.users.iter().map(|user| (user.as_str(), true)).collect();
-    let (mut keys, mut refused) = (Vec::new(), None);
-    snapshot.recipients()?.scan((run, [0; 16])..=(run, [0xff; 16]), |(_, key), row| {
-        if let Some(is_missing) = missing.get_mut(row.user.as_str()) {
-            *is_missing = false;
-            refused = refused.take().or_else(|| refusal(run, &row));
-            keys.push(key);
-        }
-        ControlFlow::Continue(())
-    })?;
-    match (missing.into_iter().find(|(_, is_missing)| *is_missing), refused) {
-        (Some((user, _)), _) => Err(Error::NoRecipient { run, user: user.into() }),
-        (None, Some(refused)) => Err(refused),
-        (None, None) => Ok(keys),
+    let Again { run, users, accounts } = what;
+    snapshot.runs()?.get(run)?.ok_or(Error::NotFound(*run))?;
+    let found = Named { run: *run, users, accounts }.find(snapshot, |_| true)?;
+    match found.iter().find_map(|(_, row)| refusal(*run, row)) {
+        Some(refused) => Err(refused),
+        None => Ok(found.into_iter().map(|(key, _)| key).collect()),
     }
 }
 

@@ -85,13 +85,20 @@ fn find(snapshot: &Snapshot, what: &Erase) -> Result<Recipients, Error> {
     };
     let (first, last) = runs.into_inner();
     let (mut found, mut refused, mut failed) = (Recipients::new(), None, None);
-    let intents = snapshot.intents()?;
+    let (intents, effects) = (snapshot.intents()?, snapshot.effects()?);
     snapshot.recipients()?.scan((first, [0; 16])..=(last, [0xff; 16]), |key, row| {
         if row.user != what.user {
             return ControlFlow::Continue(());
         }
         found.insert(key);
-        refused = refused.take().or_else(|| refusal(key.0, &row));
+        refused = refused.take().or_else(|| refusal(key.0, &row.user, &row.state));
+        match effects.first((key.0, key.1, [0; 16])..=(key.0, key.1, [0xff; 16]), EFFECTS_MAX) {
+            Ok(beside) => {
+                let doubt = || beside.iter().find_map(|(_, effect)| refusal(key.0, &row.user, &effect.state));
+                refused = refused.take().or_else(doubt);
+            }
+            Err(error) => failed = Some(error),
+        }
         match intents.get(&key) {
             Ok(None) => {}
             Ok(Some(_)) => refused = Some(format!("its mail of run {} is being sent at this moment", key.0)),
@@ -107,11 +114,10 @@ fn find(snapshot: &Snapshot, what: &Erase) -> Result<Recipients, Error> {
     }
 }
 
-/// Why the row is not erased.
-fn refusal(run: u64, row: &RecipientRecord) -> Option<String> {
-    matches!(row.state, RecipientState::Unknown(_)).then(|| {
-        format!("its mail of run {run} is unknown: `nightmail run resolve {run} --recipient {}` first", row.user)
-    })
+/// Why a mail in that state keeps the row from being erased.
+fn refusal(run: u64, user: &str, state: &RecipientState) -> Option<String> {
+    matches!(state, RecipientState::Unknown(_))
+        .then(|| format!("its mail of run {run} is unknown: `nightmail run resolve {run} --recipient {user}` first"))
 }
 
 /// The hashes of the documents that those recipients were mailed.
@@ -138,10 +144,11 @@ fn some(tx: &mut Tx<'_>, rows: &[(u64, [u8; 16])], user: &str, now: Timestamp) -
     let mut erased = 0;
     for key in rows {
         let Some(row) = tx.recipients()?.get(key)?.filter(|row| row.user == user) else { continue };
-        if let Some(why) = refusal(key.0, &row) {
+        let beside = tx.effects()?.first((key.0, key.1, [0; 16])..=(key.0, key.1, [0xff; 16]), EFFECTS_MAX)?;
+        let states = beside.iter().map(|(_, effect)| &effect.state).chain([&row.state]);
+        if let Some(why) = states.into_iter().find_map(|state| refusal(key.0, user, state)) {
             return Err(Error::NotErased { user: user.into(), why });
         }
-        let beside = tx.effects()?.first((key.0, key.1, [0; 16])..=(key.0, key.1, [0xff; 16]), EFFECTS_MAX)?;
         let sent = beside.iter().map(|(_, effect)| (&effect.state, effect.body)).chain([(&row.state, row.body)]);
         for (state, body) in sent {
             // A resumption, a resend or a redrive came in between.
@@ -153,7 +160,7 @@ fn some(tx: &mut Tx<'_>, rows: &[(u64, [u8; 16])], user: &str, now: Timestamp) -
         tx.user_records()?.remove(key)?;
         for (of, effect) in beside {
             let state = without_words(effect.state.clone());
-            tx.effects()?.insert(&of, &EffectRecord { state, ..effect })?;
+            ledger::write_effect(tx, of, &EffectRecord { state, ..effect })?;
         }
         ledger::change(tx, *key, |row| {
             *row = RecipientRecord {
@@ -180,6 +187,10 @@ fn without_words(state: RecipientState) -> RecipientState {
         }
         RecipientState::Open | RecipientState::Dead(_) => RecipientState::Withdrawn("erased".into()),
         RecipientState::Suppressed(_) => RecipientState::Suppressed("erased".into()),
+        // Otherwise a later refetch would add the person again.
+        RecipientState::Withdrawn(why) if why == ledger::REFETCH_ABANDONED => {
+            RecipientState::Withdrawn("erased".into())
+        }
         RecipientState::Skipped(_) | RecipientState::Withdrawn(_) | RecipientState::Unknown(_) => state,
     }
 }

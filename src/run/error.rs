@@ -47,6 +47,26 @@ pub enum Error {
     /// The archive of documents cannot be changed.
     #[error("the archive cannot be changed: {0} (look at `archive` in data_dir, and repeat it)")]
     Archive(String),
+    /// The user has several accounts in the run, and each has its own mail.
+    #[error("user {user:?} has several accounts in run {run} ({accounts}): say with --account which are meant")]
+    SeveralAccounts {
+        /// The run.
+        run: u64,
+        /// The user id.
+        user: String,
+        /// Its accounts.
+        accounts: String,
+    },
+    /// None of the user's accounts is meant.
+    #[error("user {user:?} has none of the named accounts in run {run} (it has {accounts})")]
+    NoAccount {
+        /// The run.
+        run: u64,
+        /// The user id.
+        user: String,
+        /// Its accounts.
+        accounts: String,
+    },
     /// There is no doubt about the recipient's mail.
     #[error(
         "recipient {user:?} of run {run} is {state}, not unknown (`nightmail run recipients {run} --state unknown` lists those that are)"

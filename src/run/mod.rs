@@ -10,6 +10,7 @@ pub mod erase;
 pub mod error;
 pub mod ledger;
 pub mod message;
+mod named;
 pub mod note;
 pub mod notifications;
 pub mod refetch;

@@ -13,7 +13,8 @@ use crate::store::{self, Snapshot, Tx};
 
 use super::{Error, Report, RunState, report};
 
-/// Of the runs that had ended, this many of the newest are looked at: a redrive may have opened them again.
+/// Of the runs that had ended, this many of the newest are looked at, and those that wait for an operator: a redrive may have
+/// opened them again.
 const ENDED_LOOKED_AT: u64 = 64;
 /// How long a try that failed waits for the next one: at first, and at most.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(600) };
@@ -59,16 +60,24 @@ impl RunWatch {
     /// A storage fault.
     pub fn changes(&mut self, snapshot: &Snapshot) -> Result<Vec<RunChange>, Error> {
         let Some(from) = snapshot.meta()?.get(&FROM.to_owned())? else { return Ok(Vec::new()) };
-        let newest = report::list(snapshot, if self.under_way.is_some() { ENDED_LOOKED_AT } else { u64::MAX })?;
+        let max = if self.under_way.is_some() { ENDED_LOOKED_AT } else { u64::MAX };
+        let newest = report::list_with_held(snapshot, max)?;
         let mut runs: BTreeMap<u64, Report> = newest.into_iter().map(|run| (run.id, run)).collect();
         for id in self.under_way.take().into_iter().flatten() {
             if let Entry::Vacant(place) = runs.entry(id) {
                 place.insert(report::report(snapshot, id)?);
             }
         }
-        runs.retain(|id, _| *id >= from);
-        self.under_way = Some(runs.values().filter(|run| !run.is_complete()).map(|run| run.id).collect());
         let announced = snapshot.announced()?;
+        let mut is_told = BTreeSet::new();
+        for (id, run) in &runs {
+            // What is held now is news, however long ago the run ended.
+            if *id >= from || run.held_because.is_some() || announced.has(id)? {
+                is_told.insert(*id);
+            }
+        }
+        runs.retain(|id, _| is_told.contains(id));
+        self.under_way = Some(runs.values().filter(|run| !run.is_complete()).map(|run| run.id).collect());
         let (mut changes, mut moving) = (Vec::new(), BTreeMap::new());
         for run in runs.into_values() {
             let before = announced.get(&run.id)?.unwrap_or_default();

@@ -211,7 +211,7 @@ pub struct Row {
     pub fingerprint: Option<String>,
     /// The relay's reply, the fingerprint, or the reason.
     pub detail: String,
-    /// Mails beside the run's own, in no order: those that were sent again by hand.
+    /// Mails beside the run's own, the earlier ones first: those that were sent again by hand.
     #[serde(default)]
     pub resends: Vec<Resend>,
 }
@@ -227,6 +227,9 @@ pub struct Resend {
     pub updated_at: Timestamp,
     /// Its Message-ID, once it is sent or in doubt.
     pub message_id: Option<String>,
+    /// SHA-256 of the PDF in it, in hex.
+    #[serde(default)]
+    pub document_sha256: Option<String>,
     /// The relay's reply, the fingerprint, or the reason.
     pub detail: String,
 }
@@ -235,12 +238,12 @@ impl Resend {
     fn new(effect: EffectRecord) -> Self {
         let EffectRecord { purpose, state, updated_at, .. } = effect;
         let (detail, name) = (detail(&state), state.name().into());
-        let message_id = match state {
-            RecipientState::Sent(proof) => proof.message_id,
-            RecipientState::Unknown(id) => id,
-            _ => None,
+        let (message_id, document_sha256) = match state {
+            RecipientState::Sent(proof) => (proof.message_id, proof.document_sha256),
+            RecipientState::Unknown(id) => (id, None),
+            _ => (None, None),
         };
-        Self { purpose, state: name, updated_at, message_id, detail }
+        Self { purpose, state: name, updated_at, message_id, document_sha256, detail }
     }
 }
 
@@ -253,6 +256,9 @@ pub struct Filter {
     /// Only those whose attempts may have mailed without an answer.
     #[serde(default)]
     pub interrupted: bool,
+    /// Only those who were mailed again by hand.
+    #[serde(default)]
+    pub resent: bool,
     /// Only the user with this id.
     #[serde(default)]
     pub user: Option<String>,
@@ -363,16 +369,47 @@ pub fn rows(snapshot: &Snapshot, id: u64, filter: &Filter, after: Option<&str>) 
     let last = after.and_then(|after| u128::from_str_radix(after, 16).ok());
     let Some(from) = last.map_or(Some(0), |last| last.checked_add(1)) else { return Ok(Vec::new()) };
     snapshot.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
-    let mut rows = Vec::new();
-    snapshot.recipients()?.scan((id, from.to_be_bytes())..=(id, [0xff; 16]), |(_, key), recipient| {
+    let (mut rows, from) = (Vec::new(), from.to_be_bytes());
+    let mut look = |key, recipient| {
         let row = row(key, recipient);
         if filter.has(&row) {
             rows.push(row);
         }
         if rows.len() < ROWS_SHOWN_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
+    };
+    if filter.resent {
+        each_resent(snapshot, (id, from), look)?;
+    } else {
+        snapshot.recipients()?.scan((id, from)..=(id, [0xff; 16]), |(_, key), recipient| look(key, recipient))?;
+    }
     add_resends(snapshot, id, &mut rows)?;
+    for row in &mut rows {
+        row.resends.sort_by(|a, b| (a.purpose.len(), &a.purpose).cmp(&(b.purpose.len(), &b.purpose)));
+    }
     Ok(rows)
+}
+
+/// Calls `look` for each recipient from that key on who has mails beside the run's own.
+fn each_resent(
+    snapshot: &Snapshot,
+    (run, from): (u64, [u8; 16]),
+    mut look: impl FnMut([u8; 16], RecipientRecord) -> ControlFlow<()>,
+) -> Result<(), store::Error> {
+    let (recipients, mut last, mut failed) = (snapshot.recipients()?, None, None);
+    snapshot.effects()?.scan((run, from, [0; 16])..=(run, [0xff; 16], [0xff; 16]), |(_, key, _), _| {
+        if last.replace(key) == Some(key) {
+            return ControlFlow::Continue(());
+        }
+        match recipients.get(&(run, key)) {
+            Ok(Some(recipient)) => look(key, recipient),
+            Ok(None) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// Adds to the rows, which are in the order of their keys, the mails beside the run's own.

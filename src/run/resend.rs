@@ -13,15 +13,18 @@ use super::{Error, ledger, message};
 pub(super) type Chosen<'a> = (&'a [[u8; 16]], &'a dyn Fn(&RecipientRecord) -> bool);
 
 /// What a step sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sent {
     /// How many messages.
     pub(super) messages: u64,
     /// Why not more: the queue is full.
     pub(super) full: Option<queue::Error>,
+    /// The recipients whose messages the queue takes at no time, each with the reason; they are passed over.
+    pub(super) refused: Vec<([u8; 16], queue::Error)>,
 }
 
-/// Sends a message to each of those recipients whose row `is_wanted`, as far as the queue has room, and changes the row.
+/// Sends a message to each of those recipients whose row `is_wanted`, as far as the queue has room, and changes the row. A
+/// message that is too large for the queue is passed over.
 ///
 /// # Errors
 /// The queue is not there; a user record is not there; a storage fault.
@@ -36,7 +39,7 @@ pub(super) fn send(
     let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
     let queue = catalog::find(tx, target)?;
     let mut admission = queue::Admission::to(tx, &queue)?;
-    let (mut admitted, mut full) = (Vec::new(), None);
+    let (mut admitted, mut full, mut refused) = (Vec::new(), None, Vec::new());
     for key in keys {
         let Some(row) = tx.recipients()?.get(&(run, *key))?.filter(is_wanted) else { continue };
         let user = user(tx, &record, *key, &row.user)?;
@@ -46,6 +49,8 @@ pub(super) fn send(
                 full = Some(error);
                 break;
             }
+            // It is this message's fault alone: those behind it must not wait for it.
+            Err(error @ queue::Error::TooLarge { .. }) => refused.push((*key, error)),
             Err(error) => return Err(error.into()),
         }
     }
@@ -58,7 +63,7 @@ pub(super) fn send(
             edit(row);
         })?;
     }
-    Ok(Sent { messages, full })
+    Ok(Sent { messages, full, refused })
 }
 
 /// The recipient's user record.

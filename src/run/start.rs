@@ -9,7 +9,7 @@ use crate::queue::{Send, admission, catalog, send};
 use crate::store::Tx;
 use crate::store::record::{BrakeLimit, FanOutProgress, Guard, RunRecord, RunTotals};
 
-use super::{Error, control};
+use super::{Error, control, note};
 
 /// The parameters of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Start {
     pub guard: Option<Guard>,
     /// What stops its sending by itself.
     pub brake: Option<BrakeLimit>,
+    /// Its note; most often empty.
+    pub note: String,
 }
 
 /// The message that starts a run's fan-out.
@@ -47,7 +49,8 @@ impl FanOutMessage {
 /// Starts a run and returns its number.
 ///
 /// # Errors
-/// [`Error::Exists`] names the earlier run of the same identity; the fan-out's queue does not exist or is full.
+/// [`Error::Exists`] names the earlier run of the same identity; [`Error::Note`]; the fan-out's queue does not exist or is
+/// full.
 pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
     let identity = identity(&what.schedule, &what.params, what.scheduled_for);
     if let Some(id) = tx.run_keys()?.get(&identity)? {
@@ -56,6 +59,7 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
         let remedy = control::remedy(&control::decided(tx, id)?.unwrap_or_default(), state, id);
         return Err(Error::Exists { identity, id, state: state.name(), remedy });
     }
+    note::check(&what.note)?;
     let queue = catalog::find(tx, &what.queue)?;
     let id = tx.runs()?.last(0..=u64::MAX)?.map_or(1, |(last, _)| last + 1);
     let message = admission::admit(tx, &queue, Send { run: id, ..Send::text(FanOutMessage { run: id }.body()) }, now)?;
@@ -69,7 +73,7 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
         started_at: now.wall,
         fan_out: FanOutProgress::default(),
         refetches: 0,
-        note: String::new(),
+        note: what.note.clone(),
     };
     tx.runs()?.insert(&id, &record)?;
     tx.run_keys()?.insert(&identity, &id)?;

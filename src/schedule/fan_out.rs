@@ -136,7 +136,7 @@ impl FanOut {
                 Ok(page) => page,
                 Err(fault) => return fault.into_outcome(),
             };
-            let committed = match self.prepare(&run, page, &address) {
+            let committed = match self.prepare(&run, page, &address).await {
                 Ok(page) => self.commit(attempt, run, Arc::new(page)).await,
                 Err(error) => Err(retry(&error)),
             };
@@ -149,11 +149,20 @@ impl FanOut {
         Outcome::done()
     }
 
-    fn prepare(&self, run: &RunRecord, page: Page, address: &PageAddress) -> Result<PreparedPage, Error> {
-        let snapshot = self.queues.store().snapshot()?;
-        let target = catalog::look_up(&snapshot, &self.options.target)?;
-        let own = catalog::look_up(&snapshot, &self.options.queue)?;
-        Ok(PreparedPage::new(page, run, address, (&target, &own)))
+    async fn prepare(&self, run: &RunRecord, page: Page, address: &PageAddress) -> Result<PreparedPage, Error> {
+        let page = {
+            let snapshot = self.queues.store().snapshot()?;
+            let target = catalog::look_up(&snapshot, &self.options.target)?;
+            let own = catalog::look_up(&snapshot, &self.options.queue)?;
+            PreparedPage::new(page, run, address, (&target, &own))
+        };
+        if !page.is_last() {
+            return Ok(page);
+        }
+        // It may read many runs: beside the runtime, and not in the commit that ends the fetch.
+        let run = run.clone();
+        let earlier = self.queues.store().read(move |snapshot| control::search_earlier(snapshot, &run)).await?;
+        Ok(page.compared_with(earlier))
     }
 
     /// Commits a page slice by slice; returns the run with its new cursor, or the end of the attempt.

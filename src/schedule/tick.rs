@@ -169,6 +169,7 @@ fn fire(
         scheduled_for,
         guard: options.guard,
         brake: options.brake,
+        note: String::new(),
     };
     match run::start(tx, &start, now) {
         Ok(run) => Ok(TickVerdict::Fired { run }),
@@ -216,7 +217,7 @@ pub fn newest(
 }
 
 /// Starts a run by hand (`nightmail run start`), with the parameters that the schedule would evaluate now, some of them
-/// replaced by `given`.
+/// replaced by `given`, and with a note.
 ///
 /// # Errors
 /// The run's own errors, or a parameter that does not evaluate.
@@ -224,7 +225,7 @@ pub fn start_by_hand(
     tx: &mut Tx<'_>,
     options: &Options,
     fan_out_queue: &str,
-    given: &std::collections::BTreeMap<String, String>,
+    (given, note): (&std::collections::BTreeMap<String, String>, &str),
     now: Now,
 ) -> Result<u64, StartError> {
     let params = params::with_given(&options.params, given, now.wall, options.rule.zone())?;
@@ -236,6 +237,7 @@ pub fn start_by_hand(
         scheduled_for: now.wall,
         guard: options.guard,
         brake: options.brake,
+        note: note.into(),
     };
     Ok(run::start(tx, &start, now)?)
 }

@@ -384,7 +384,8 @@ async fn the_intents_of_a_crash_are_settled_in_slices() {
 }
 
 fn order(users: &[&str], resolution: Resolution) -> Resolve {
-    Resolve { run: 1, users: users.iter().map(|user| (*user).to_owned()).collect(), resolution }
+    let users = users.iter().map(|user| (*user).to_owned()).collect();
+    Resolve { run: 1, users, resolution, accounts: Vec::new() }
 }
 
 #[tokio::test]

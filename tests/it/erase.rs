@@ -164,7 +164,7 @@ async fn a_mail_in_doubt_is_resolved_before_its_recipient_is_erased() {
     let refused = erase(&daemon, &user, None).await.unwrap_err();
     assert!(refused.text.contains(&format!("`nightmail run resolve {run} --recipient {user}`")), "{refused:?}");
     assert_eq!(states(&daemon, run).await.0, Vec::<String>::new());
-    let what = Resolve { run, users: vec![user.clone()], resolution: Resolution::Sent };
+    let what = Resolve { run, users: vec![user.clone()], resolution: Resolution::Sent, accounts: Vec::new() };
     daemon.operator.try_ask(Request::Resolve(what)).await.unwrap();
     assert_eq!(erase(&daemon, &user, None).await.unwrap().recipients, 1);
     assert_forgotten(&daemon, harness.fixtures(), run).await;

@@ -293,7 +293,7 @@ impl Operator {
 
     pub(crate) async fn try_start(&self, period: &str) -> Result<u64, Failure> {
         let params = BTreeMap::from([("period".to_owned(), period.to_owned())]);
-        match self.try_ask(Request::StartRun { schedule: SCHEDULE.into(), params }).await? {
+        match self.try_ask(Request::StartRun { schedule: SCHEDULE.into(), params, note: String::new() }).await? {
             Answer::Started(run) => Ok(run),
             other => panic!("{other:?}"),
         }
@@ -306,7 +306,10 @@ impl Operator {
 
     /// Starts the run that the schedule would start now.
     pub(crate) async fn start_this_month(&self) -> u64 {
-        match self.ask(Request::StartRun { schedule: SCHEDULE.into(), params: BTreeMap::new() }).await {
+        match self
+            .ask(Request::StartRun { schedule: SCHEDULE.into(), params: BTreeMap::new(), note: String::new() })
+            .await
+        {
             Answer::Started(run) => run,
             other => panic!("{other:?}"),
         }

@@ -77,6 +77,9 @@ mod run_refetch;
 #[cfg(feature = "demo")]
 #[cfg(test)]
 mod run_report;
+#[cfg(feature = "demo")]
+#[cfg(test)]
+mod run_resend;
 #[cfg(test)]
 mod schedule;
 #[cfg(test)]

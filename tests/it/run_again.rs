@@ -84,7 +84,7 @@ async fn a_refetch_sends_to_users_who_are_new_alone_wherever_the_pages_show_the_
 }
 
 async fn resend(daemon: &Inner, run: u64, user: &str) -> Result<Answer, Failure> {
-    daemon.operator.try_ask(Request::Resend(Again { run, users: vec![user.into()] })).await
+    daemon.operator.try_ask(Request::Resend(Again { run, users: vec![user.into()], accounts: Vec::new() })).await
 }
 
 async fn row(daemon: &Inner, run: u64, user: &str) -> Row {
@@ -182,10 +182,19 @@ async fn a_start_that_finds_an_earlier_run_names_it_and_what_can_be_done_and_a_r
     assert_eq!(refused, "the note has control characters");
     let refused = daemon.operator.try_ask(note(&"n".repeat(2001))).await.unwrap_err().text;
     assert_eq!(refused, "the note has 2001 bytes, at most 2000");
+    let start = async |period: &str, note: String| {
+        let params = BTreeMap::from([("period".into(), period.into())]);
+        daemon.operator.try_ask(Request::StartRun { schedule: "monthly-statements".into(), params, note }).await
+    };
+    let refused = start("2026-11", "n".repeat(2001)).await.unwrap_err().text;
+    assert_eq!(refused, "the note has 2001 bytes, at most 2000");
+    assert_eq!(daemon.operator.runs().await.len(), 1, "nothing was started");
+    let Answer::Started(other) = start("2026-11", "by hand".into()).await.unwrap() else { panic!("another answer") };
+    assert_eq!(daemon.operator.complete(other).await.note, "by hand");
     daemon.operator.try_ask(Request::RefetchRun { id: run }).await.unwrap();
     let report = daemon.operator.complete(run).await;
     assert_eq!((report.fetched, report.sent, report.repeated), (3, 3, 0));
     assert_eq!(report.note, "after the fix\nof the template", "a refetch keeps it");
-    assert_eq!(harness.sink.summary().total, 3, "there is nobody new");
+    assert_eq!(harness.sink.summary().total, 6, "three of each run: there is nobody new");
     daemon.stop().await;
 }

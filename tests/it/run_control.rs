@@ -17,9 +17,7 @@ use nightmail::run::effects::{AttemptEffects, Ending, Intents};
 use nightmail::run::ledger::{self, Recipient};
 use nightmail::run::notifications::{self, RunWatch};
 use nightmail::run::report::{self, Report};
-use nightmail::run::{
-    self, Again, Decision, Ledger, OnUnknown, Resolution, Resolve, RunState, Start, again, message, resolve,
-};
+use nightmail::run::{self, Decision, Ledger, OnUnknown, Resolution, Resolve, RunState, Start, message, resolve};
 use nightmail::schedule::fan_out::Error as FanOutError;
 use nightmail::store::record::{BrakeLimit, NotificationKind, Owner, RunRecord};
 use nightmail::store::{self, Store, Tx};
@@ -88,6 +86,7 @@ impl World {
             scheduled_for: START,
             guard: None,
             brake: self.brake,
+            note: String::new(),
         };
         let now = self.queues().now();
         self.queues().store().write(move |tx| run::start(tx, &start, now)).await
@@ -214,6 +213,11 @@ impl World {
 
 fn key(user: &str) -> [u8; 16] {
     ledger::user_key(user, user)
+}
+
+fn order(run: u64, users: &[&str], resolution: Resolution) -> Resolve {
+    let users = users.iter().map(|user| (*user).to_owned()).collect();
+    Resolve { run, users, resolution, accounts: Vec::new() }
 }
 
 fn user_of(message: &Received) -> String {
@@ -347,10 +351,10 @@ async fn an_abandoned_run_withdraws_what_is_open_and_dead_keeps_the_rest_and_nev
     }
     let again = world.try_start("2026-10").await.unwrap_err();
     assert!(matches!(again, run::Error::Exists { id, .. } if id == run), "its identity stays taken: {again}");
-    let resend = Resolve { run, users: Vec::new(), resolution: Resolution::Resend };
+    let resend = order(run, &[], Resolution::Resend);
     let resend = resolve::resolve(world.queues(), &resend, QUEUE).await.unwrap_err().to_string();
     assert_eq!(resend, format!("run {run} is abandoned, so nothing of it is sent (that is for good)"));
-    let sent = Resolve { run, users: Vec::new(), resolution: Resolution::Sent };
+    let sent = order(run, &[], Resolution::Sent);
     assert_eq!(resolve::resolve(world.queues(), &sent, QUEUE).await, Ok(1), "doubts can be resolved as sent");
     assert_eq!(world.figures(run), (RunState::Abandoned, 0, 3, 0, 117));
 }
@@ -463,7 +467,7 @@ async fn an_end_is_announced_again_once_after_a_long_resolution() {
     };
     assert_eq!((look().await, look().await), (vec![NotificationKind::End], vec![]));
     for user in ["2026-10-0", "2026-10-1", "2026-10-2"] {
-        let sent = Resolve { run, users: vec![user.into()], resolution: Resolution::Sent };
+        let sent = order(run, &[user], Resolution::Sent);
         assert_eq!(resolve::resolve(world.queues(), &sent, QUEUE).await, Ok(1));
         assert_eq!(look().await, vec![], "it goes on");
     }
@@ -548,44 +552,6 @@ async fn a_braked_run_whose_last_mails_end_is_complete_and_a_redrive_of_its_lett
     assert_eq!(world.figures(run).0, RunState::Sending);
     assert_eq!(world.mail_all().await.len(), 3);
     assert_eq!(world.figures(run), (RunState::Complete, 0, 5, 0, 0));
-}
-
-#[tokio::test]
-async fn a_stop_holds_the_resends_of_a_complete_run_until_it_is_resumed_and_one_without_any_cannot_be_stopped() {
-    let world = World::new().await;
-    let run = world.run("2026-10", 3).await;
-    assert_eq!(world.mail_all().await.len(), 3);
-    let refused = world.decide(run, Decision::Stop).await.unwrap_err().to_string();
-    assert!(refused.starts_with(&format!("run {run} is complete, so it cannot be stopped (")), "{refused}");
-    let again = Again { run, users: vec!["2026-10-1".into(), "2026-10-2".into()] };
-    let resent = again::resend(world.queues(), &again, QUEUE).await.unwrap();
-    assert_eq!((resent.len(), world.report(run).resending, world.report(run).state), (2, 2, RunState::Complete));
-    let received = world.receive(QUEUE).await;
-    let ask = async |message: &Received| {
-        let attempt = AttemptEffects::new(&Intents::new(world.queues()), message, OnUnknown::Hold);
-        let (user, purpose) = (user_of(message), "resend-1".to_owned());
-        let intent = Intent { run, account: user.clone(), user, purpose, ..Intent::default() };
-        let permission = attempt.intend(intent).await.unwrap();
-        (attempt, permission)
-    };
-    let (attempt, permission) = ask(&received[0]).await;
-    assert_eq!(permission, Permission::Granted);
-    world.end(&received[0], attempt).await;
-    world.decide(run, Decision::Stop).await.unwrap();
-    assert_eq!((world.report(run).state, world.report(run).resending), (RunState::Stopped, 1));
-    assert_eq!(ask(&received[1]).await.1, Permission::Held);
-    world.clock.advance(Duration::from_secs(100));
-    world.work_off().await;
-    assert_eq!(world.receive(QUEUE).await, []);
-    assert_eq!(world.messages(QUEUE), 1, "it waits");
-    world.decide(run, Decision::Resume).await.unwrap();
-    world.work_off().await;
-    world.clock.advance(Duration::from_secs(100));
-    let received = world.receive(QUEUE).await;
-    let (attempt, permission) = ask(&received[0]).await;
-    assert_eq!(permission, Permission::Granted);
-    world.end(&received[0], attempt).await;
-    assert_eq!((world.report(run).state, world.report(run).resending), (RunState::Complete, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

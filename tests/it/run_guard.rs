@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nightmail::function::statement::{Record, User};
 use nightmail::queue::{Options, Queues, Receive};
 use nightmail::run::control::work_off;
-use nightmail::run::report::Report;
-use nightmail::run::{self, Decision, Ledger, RunState};
+use nightmail::run::report::{self, Filter, Report};
+use nightmail::run::{self, Again, Decision, Ledger, RunState, Start, again};
 use nightmail::store::record::{Guard, Owner, RunRecord};
 use nightmail::store::{self, Store};
 use tokio_util::sync::CancellationToken;
@@ -201,6 +202,56 @@ async fn a_schedule_whose_earlier_run_was_not_recorded_as_let_go_is_compared_wit
     runs.queues.store().write::<_, store::Error, _>(forget).await.unwrap();
     let run = runs.fetch("2026-10", 89, TENTH).await;
     assert!(runs.because(run).contains(&format!("run {first} had 100 (11% fewer")), "{}", runs.because(run));
+}
+
+#[tokio::test]
+async fn an_earlier_run_is_found_behind_many_of_other_schedules() {
+    let runs = Runs::new(forever()).await;
+    let first = runs.fetch("2026-09", 100, TENTH).await;
+    let forget =
+        |tx: &mut store::Tx<'_>| tx.meta()?.remove(&"let-go monthly".to_owned()).map(|removed| assert!(removed));
+    runs.queues.store().write::<_, store::Error, _>(forget).await.unwrap();
+    for n in 0..450 {
+        let (now, params) = (runs.world.now(), BTreeMap::from([("n".to_owned(), n.to_string())]));
+        let start = Start {
+            schedule: "other".into(),
+            function: "fan-out".into(),
+            queue: "own".into(),
+            params,
+            scheduled_for: now.wall,
+            guard: None,
+            brake: None,
+            note: String::new(),
+        };
+        runs.queues.store().write(move |tx| run::start(tx, &start, now)).await.unwrap();
+    }
+    let run = runs.fetch("2026-10", 89, TENTH).await;
+    assert!(runs.because(run).contains(&format!("run {first} had 100 (11% fewer")), "{}", runs.because(run));
+}
+
+#[tokio::test]
+async fn a_recipient_whose_message_is_too_large_for_its_queue_by_now_is_withdrawn_and_the_others_are_mailed() {
+    let runs = Runs::new(forever()).await;
+    let run = slices::start_guarded(&runs.world, "2026-10", Some(ANY)).await;
+    let lines = vec!["a".repeat(150); 10];
+    let json = serde_json::json!({"id": "long", "name": "Ada", "email": "ada@example.test", "address": lines});
+    let long = Record::User(User::check(&json.to_string()).unwrap());
+    let limit = |message_bytes_max| Options { message_bytes_max, ..forever() };
+    let run = slices::commit_whole(&runs.world, run, page((0..100).map(user).chain([long]), None)).await.id;
+    let sizes = |runs: &Runs| crate::harness::messages(&runs.queues, "users").len();
+    assert_eq!(sizes(&runs), 0);
+    runs.queues.ensure("users", &limit(1024)).await.unwrap();
+    assert_eq!(runs.receive_all().await[&run].len(), 100);
+    let filter = Filter { user: Some("long".into()), ..Filter::default() };
+    let row = || report::rows(&runs.world.snapshot(), run, &filter, None).unwrap().remove(0);
+    let reason = row().reason.unwrap();
+    assert_eq!(row().state, "withdrawn");
+    assert!(reason.starts_with("refused: message has ") && reason.contains("queue \"users\" takes "), "{reason}");
+    assert_eq!(runs.state(run), (RunState::Complete, 0));
+    runs.queues.ensure("users", &forever()).await.unwrap();
+    let what = Again { run, users: vec!["long".into()], accounts: Vec::new() };
+    again::resend(&runs.queues, &what, "users").await.unwrap();
+    assert_eq!(runs.receive_all().await[&run], BTreeSet::from(["long".to_owned()]));
 }
 
 /// The daemon whose schedule wants so many users.

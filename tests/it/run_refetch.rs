@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use nightmail::base::outcome::DeliveryProof;
 use nightmail::base::{Failure, MessageId};
+use nightmail::function::statement::Page;
 use nightmail::function::{Effects, Intent, Permission};
 use nightmail::queue::redrive::Redrive;
 use nightmail::queue::settle::{self, Ended};
 use nightmail::queue::{Options, Queues, Receive, Received, RedrivePolicy};
 use nightmail::run::control::work_off;
 use nightmail::run::effects::{AttemptEffects, Ending, Intents};
+use nightmail::run::notifications::{self, RunWatch};
 use nightmail::run::{self, Again, Decision, Ledger, OnUnknown, Refetch, RunState, again};
 use nightmail::schedule::fan_out::Error;
 use nightmail::store::Tx;
-use nightmail::store::record::{Guard, Owner, RecipientState, Refetching, RunRecord, Selection};
+use nightmail::store::record::{Guard, NotificationKind, Owner, RecipientState, Refetching, RunRecord, Selection};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{assert_recounted, assert_sound, messages, until};
@@ -26,15 +28,21 @@ use crate::support::{START, World, forever};
 
 const AT_LEAST_24: Guard = Guard { users_min: 24, deviation: None };
 
-/// A run whose 20 users are fetched, from pages that a test may fetch again.
-struct Runs {
-    world: World,
-    queues: Queues,
-    run: u64,
+/// A run whose users are fetched, from pages that a test may fetch again.
+pub(crate) struct Runs {
+    pub(crate) world: World,
+    pub(crate) queues: Queues,
+    pub(crate) run: u64,
 }
 
 impl Runs {
-    async fn new() -> Self {
+    /// A run with 20 users that are fetched.
+    pub(crate) async fn new() -> Self {
+        Self::with(page((0..20).map(user), None)).await
+    }
+
+    /// A run whose users are those of the page.
+    pub(crate) async fn with(users: Page) -> Self {
         let world = World::new();
         let redrive = Some(RedrivePolicy { dead_letter_queue: "letters".into(), max_receive_count: 3 });
         slices::make_queues(world.queues(), Options { redrive, ..forever() }, forever()).await;
@@ -43,28 +51,28 @@ impl Runs {
         let runs = Self { world, queues, run: run.id };
         let (fan_out, queues) = (runs.receive("own").await.remove(0).handle, &runs.queues);
         queues.store().write(move |tx: &mut Tx<'_>| settle::done(tx, fan_out)).await.unwrap();
-        slices::commit_whole(&runs.world, run, page((0..20).map(user), None)).await;
+        slices::commit_whole(&runs.world, run, users).await;
         runs
     }
 
-    async fn refetch(&self, guard: Option<Guard>) -> Result<RunRecord, run::Error> {
+    pub(crate) async fn refetch(&self, guard: Option<Guard>) -> Result<RunRecord, run::Error> {
         let (what, now) = (Refetch { run: self.run, queue: "own".into(), guard }, self.world.now());
         self.queues.store().write(move |tx: &mut Tx<'_>| run::refetch(tx, &what, now)).await?;
         Ok(slices::stored(&self.world, self.run))
     }
 
-    async fn decide(&self, decision: Decision) -> Result<(), run::Error> {
+    pub(crate) async fn decide(&self, decision: Decision) -> Result<(), run::Error> {
         let run = self.run;
         self.queues.store().write(move |tx| run::decide(tx, run, decision, START)).await
     }
 
-    async fn receive(&self, queue: &str) -> Vec<Received> {
+    pub(crate) async fn receive(&self, queue: &str) -> Vec<Received> {
         let what = Receive { max: 10, visibility: Some(Duration::from_secs(60)), owner: Owner::Worker };
         self.queues.receive_now(self.world.queue(queue).id, what).await.unwrap().messages
     }
 
     /// Ends an attempt on the message as one that cannot succeed.
-    async fn kill(&self, message: &Received) {
+    pub(crate) async fn kill(&self, message: &Received) {
         let (handle, now) = (message.handle, self.queues.now());
         let why = Failure::new("http", "account", "404", "there is no such account");
         let ended = Ended { function: "statement".into(), why, at: now };
@@ -73,7 +81,7 @@ impl Runs {
     }
 
     /// Drives a letter back.
-    async fn redrive(&self, letter: MessageId) {
+    pub(crate) async fn redrive(&self, letter: MessageId) {
         let selection = Selection { ids: vec![letter], ..Selection::default() };
         let what = Redrive { from: "letters".into(), selection, ..Redrive::default() };
         let redrive = self.queues.start_redrive(what).await.unwrap();
@@ -81,7 +89,7 @@ impl Runs {
     }
 
     /// Lets the background do its part until nothing is left.
-    async fn work_off(&self) {
+    pub(crate) async fn work_off(&self) {
         let (stop, targets) = (CancellationToken::new(), BTreeMap::from([("fan-out".into(), "users".into())]));
         let working = tokio::spawn(work_off(self.queues.clone(), targets, stop.clone()));
         until("the background", async || {
@@ -99,7 +107,7 @@ impl Runs {
     }
 
     /// State, recipients, open ones, and the users whose row says that an abandoned refetch had added them.
-    fn figures(&self) -> (RunState, u64, u64, BTreeSet<String>) {
+    pub(crate) fn figures(&self) -> (RunState, u64, u64, BTreeSet<String>) {
         assert_sound(&self.queues);
         let report = assert_recounted(&self.queues, self.run);
         assert!(report.does_balance());
@@ -111,26 +119,31 @@ impl Runs {
     }
 }
 
-fn user_of(message: &Received) -> String {
+pub(crate) fn user_of(message: &Received) -> String {
     let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
     body["user"]["id"].as_str().unwrap().to_owned()
 }
 
 impl Runs {
-    fn effects(&self, message: &Received) -> AttemptEffects {
+    pub(crate) fn effects(&self, message: &Received) -> AttemptEffects {
         AttemptEffects::new(&Intents::new(&self.queues), message, OnUnknown::Hold)
     }
 
-    async fn ask(&self, message: &Received) -> (AttemptEffects, Permission) {
+    pub(crate) async fn ask(&self, message: &Received) -> (AttemptEffects, Permission) {
+        self.ask_for(message, user_of(message)).await
+    }
+
+    /// Asks for permission to mail the user's statement of that account.
+    pub(crate) async fn ask_for(&self, message: &Received, account: String) -> (AttemptEffects, Permission) {
         let (effects, user) = (self.effects(message), user_of(message));
         let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
         let purpose = body["purpose"].as_str().unwrap_or_default().to_owned();
-        let intent = Intent { run: self.run, account: user.clone(), user, purpose, ..Intent::default() };
+        let intent = Intent { run: self.run, account, user, purpose, ..Intent::default() };
         let permission = effects.intend(intent).await.unwrap();
         (effects, permission)
     }
 
-    async fn end(&self, message: &Received, effects: AttemptEffects) {
+    pub(crate) async fn end(&self, message: &Received, effects: AttemptEffects) {
         let handle = message.handle;
         let step = move |tx: &mut Tx<'_>| {
             effects.end(tx, Ending::Done(DeliveryProof::default()), START)?;
@@ -140,7 +153,7 @@ impl Runs {
     }
 
     /// Receives and mails what can be received; returns whose it was.
-    async fn mail_all(&self) -> BTreeSet<String> {
+    pub(crate) async fn mail_all(&self) -> BTreeSet<String> {
         let mut mailed = BTreeSet::new();
         loop {
             let received = self.receive("users").await;
@@ -157,13 +170,13 @@ impl Runs {
     }
 
     /// Has that user mailed again.
-    async fn resend(&self, user: &str) {
-        let what = Again { run: self.run, users: vec![user.into()] };
+    pub(crate) async fn resend(&self, user: &str) {
+        let what = Again { run: self.run, users: vec![user.into()], accounts: Vec::new() };
         assert_eq!(again::resend(&self.queues, &what, "users").await.unwrap().len(), 1);
     }
 }
 
-fn set(users: &[&str]) -> BTreeSet<String> {
+pub(crate) fn set(users: &[&str]) -> BTreeSet<String> {
     users.iter().map(|user| (*user).to_owned()).collect()
 }
 
@@ -282,4 +295,29 @@ async fn a_page_that_was_read_before_a_refetch_is_not_committed_in_it() {
     let refused = slices::commit_from(&runs.world, &again, 0, late).await.unwrap_err();
     assert!(matches!(refused, Error::Overtaken), "{refused}");
     assert_eq!(runs.figures().1, 3);
+}
+
+#[tokio::test]
+async fn a_run_that_is_older_than_the_64_newest_is_announced_when_it_comes_to_wait_for_its_release() {
+    let runs = Runs::with(page([user(0)], None)).await;
+    runs.queues.store().write(notifications::begin).await.unwrap();
+    runs.mail_all().await;
+    for n in 0..70 {
+        let later = slices::start_run(&runs.world, &format!("later-{n}")).await;
+        slices::commit_whole(&runs.world, later, page([user(0)], None)).await;
+    }
+    let mut watch = RunWatch::default();
+    let mut look = || {
+        let changes = watch.changes(&runs.world.snapshot()).unwrap();
+        changes
+            .into_iter()
+            .filter(|change| change.run.id == runs.run)
+            .flat_map(|change| change.kinds)
+            .collect::<Vec<_>>()
+    };
+    look();
+    let again = runs.refetch(Some(AT_LEAST_24)).await.unwrap();
+    slices::commit_whole(&runs.world, again, page([user(1)], None)).await;
+    assert_eq!(runs.figures().0, RunState::AwaitingRelease);
+    assert_eq!(look(), [NotificationKind::AwaitingRelease]);
 }

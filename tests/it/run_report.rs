@@ -7,7 +7,7 @@ use std::path::Path;
 use nightmail::base::Fingerprint;
 use nightmail::base::outcome::DeliveryProof;
 use nightmail::run::identity;
-use nightmail::store::record::{FanOutProgress, RecipientRecord, RecipientState, RunRecord, RunTotals};
+use nightmail::store::record::{EffectRecord, FanOutProgress, RecipientRecord, RecipientState, RunRecord, RunTotals};
 use nightmail::store::{self, Options, Store, Tx};
 use serde_json::{Value, json};
 
@@ -48,14 +48,71 @@ fn with_rows(harness: &Harness, count: u32, row: impl Fn(u32) -> RecipientRecord
             for n in from..count.min(from + 500) {
                 let row = row(n);
                 count_in(tx.totals_mut(1)?, &row);
-                // Keys are hashes: spread over the table.
-                let key = u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes();
-                tx.recipients()?.insert(&(1, key), &row)?;
+                tx.recipients()?.insert(&(1, key(n)), &row)?;
             }
             Ok::<_, store::Error>(())
         };
         runtime.block_on(store.write(step)).unwrap();
     }
+}
+
+/// Keys are hashes: spread over the table.
+fn key(n: u32) -> [u8; 16] {
+    u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()
+}
+
+/// Adds mails beside the run's own to the recipient `n`.
+fn add_resends(harness: &Harness, n: u32, states: Vec<RecipientState>) {
+    let store = Store::open(&Options::at(harness.dir.path().join("data/nightmail.redb"))).unwrap();
+    let step = move |tx: &mut Tx<'_>| {
+        for (number, state) in (1..).zip(states) {
+            let slot = tx.totals_mut(1)?;
+            slot.resends_unknown += u64::from(matches!(state, RecipientState::Unknown(_)));
+            let purpose = format!("resend-{number}");
+            let effect = EffectRecord { purpose, state, updated_at: START, body: 0, interrupted: 0 };
+            // The later ones have the smaller keys.
+            tx.effects()?.insert(&(1, key(n), [0xff - number; 16]), &effect)?;
+        }
+        Ok::<_, store::Error>(())
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(store.write(step)).unwrap();
+}
+
+#[test]
+fn every_format_has_the_mails_that_were_sent_again_with_their_proof_and_those_in_doubt() {
+    let harness = Harness::empty();
+    with_rows(&harness, 3, |n| row(&format!("user-{n}"), RecipientState::Sent(proof()), ""));
+    let again = DeliveryProof { message_id: Some("<2.u@bank.example>".into()), ..proof() };
+    let doubt = RecipientState::Unknown(Some("<3.u@bank.example>".into()));
+    add_resends(&harness, 1, vec![RecipientState::Sent(again), doubt]);
+    let rows = table(harness.run(&["run", "report", "1", "--csv"]).good());
+    let cells: BTreeMap<_, _> = rows.iter().map(|row| (row["user"].as_str(), row["resends"].as_str())).collect();
+    assert_eq!((cells["user-0"], cells["user-2"]), ("", ""));
+    let hash = "ab".repeat(32);
+    let at = &rows[0]["since"];
+    let expected = format!(
+        "resend-1 sent {at} <2.u@bank.example> {hash} 250 2.0.0 queued as 4711; resend-2 unknown {at} <3.u@bank.example>"
+    );
+    assert_eq!(cells["user-1"], expected);
+    let json = harness.run(&["run", "report", "1", "--json"]).json();
+    assert_eq!(json["run"]["resends_unknown"], 1);
+    let json = json["recipients"].as_array().unwrap().iter().find(|row| row["user"] == "user-1").unwrap();
+    assert_eq!(
+        (&json["resends"][0]["document_sha256"], &json["resends"][1]["state"]),
+        (&hash.into(), &"unknown".into())
+    );
+    let page = harness.run(&["run", "report", "1", "--html"]).good().to_owned();
+    let section = page.split("<h2>Sent again by hand</h2>").nth(1).unwrap().split("<h2>").next().unwrap();
+    for text in
+        ["user-1", "resend-1: sent", "&lt;2.u@bank.example&gt;", "resend-2: unknown", "&lt;3.u@bank.example&gt;"]
+    {
+        assert!(section.contains(text), "{text}: {section}");
+    }
+    assert!(!section.contains("user-2") && page.contains("1 recipient needs attention."), "{page}");
+    let shown = harness.run(&["run", "show", "1"]).good().to_owned();
+    assert!(shown.contains("1 resend unknown") && shown.contains("`nightmail run recipients 1 --resent`"), "{shown}");
+    let listed = harness.run(&["run", "recipients", "1", "--resent", "--json"]).json();
+    assert_eq!(listed.as_array().unwrap().iter().map(|row| &row["user"]).collect::<Vec<_>>(), ["user-1"]);
 }
 
 fn count_in(totals: &mut RunTotals, row: &RecipientRecord) {

@@ -161,7 +161,7 @@ async fn a_tick_whose_run_was_started_by_hand_starts_no_second_one() {
     settle(&world, &options).await;
     let (by_hand, now) = (options.clone(), world.now());
     let given = BTreeMap::from([("day".to_owned(), "2026-11-01".to_owned())]);
-    let step = move |tx: &mut Tx<'_>| tick::start_by_hand(tx, &by_hand, "fan-out", &given, now);
+    let step = move |tx: &mut Tx<'_>| tick::start_by_hand(tx, &by_hand, "fan-out", (&given, ""), now);
     assert_eq!(world.queues().store().write::<_, tick::StartError, _>(step).await.unwrap(), 1);
     world.clock.advance(HOUR);
     assert_eq!(settle(&world, &options).await, []);

@@ -47,6 +47,7 @@ pub(crate) async fn start_guarded(world: &World, period: &str, guard: Option<Gua
         scheduled_for: world.now().wall,
         guard,
         brake: None,
+        note: String::new(),
     };
     let now = world.now();
     let step = move |tx: &mut Tx<'_>| run::start(tx, &start, now);
@@ -99,7 +100,9 @@ fn prepare(world: &World, run: &RunRecord, page: Page) -> PreparedPage {
         Some(next) => serde_json::from_str(next).unwrap(),
         None => PageAddress::First,
     };
-    PreparedPage::new(page, run, &address, (&world.queue("users"), &world.queue("own")))
+    let page = PreparedPage::new(page, run, &address, (&world.queue("users"), &world.queue("own")));
+    let earlier = run::control::search_earlier(&world.snapshot(), run).unwrap();
+    page.compared_with(earlier)
 }
 
 /// Commits one slice of a page, fetched anew, from the record at `from`.
@@ -365,6 +368,7 @@ async fn a_fan_out_that_dies_gives_its_run_a_state_with_the_letter_until_it_is_r
         scheduled_for: Timestamp::ZERO,
         guard: None,
         brake: None,
+        note: String::new(),
     };
     let now = queues.now();
     let id = queues.store().write::<_, run::Error, _>(move |tx| run::start(tx, &start, now)).await.unwrap();

@@ -123,7 +123,7 @@ async fn resolve(harness: &Harness, operator: &Operator, run: u64) -> usize {
     let doubts = operator.in_doubt(run).await;
     for row in &doubts {
         let resolution = if mailed.contains(&row.address) { Resolution::Sent } else { Resolution::Resend };
-        let what = Resolve { run, users: vec![row.user.clone()], resolution };
+        let what = Resolve { run, users: vec![row.user.clone()], resolution, accounts: Vec::new() };
         let answer = operator.try_ask(Request::Resolve(what)).await.unwrap();
         assert!(matches!(answer, Answer::Count(1)), "{answer:?}");
     }

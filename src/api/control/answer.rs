@@ -175,9 +175,7 @@ impl Control {
                 run::verify::verify(&snapshot, id, &mut findings)?;
                 Answer::Checked(checked(findings))
             }
-            Request::PreviewResolve(what) => {
-                Answer::Count(resolve::unknown(&snapshot, what.run, &what.users)?.len() as u64)
-            }
+            Request::PreviewResolve(what) => Answer::Count(resolve::unknown(&snapshot, &what)?.len()),
             Request::Schedules => Answer::Schedules(self.schedules(&snapshot, now.wall)?),
             Request::Breakers => Answer::Breakers(self.breakers.as_ref().map(Breakers::views).unwrap_or_default()),
             Request::Backup(order) => Answer::Backup(self.queues.store().backup(&order, &self.end)?),
@@ -210,7 +208,9 @@ impl Control {
             }
             Request::Probe { destination } => Answer::Probed(self.probe(destination.as_deref())?),
             Request::ForgetTicks { schedule, tick } => Answer::Forgotten(self.forget_ticks(&schedule, tick).await?),
-            Request::StartRun { schedule, params } => Answer::Started(self.start_run(&schedule, params).await?),
+            Request::StartRun { schedule, params, note } => {
+                Answer::Started(self.start_run(&schedule, params, note).await?)
+            }
             Request::DecideRun { id, decision } => Answer::Run(self.decide_run(id, decision).await?),
             Request::RefetchRun { id } => Answer::Run(self.refetch_run(id).await?),
             Request::NoteRun { id, text } => Answer::Run(self.note_run(id, text).await?),
@@ -232,10 +232,10 @@ impl Control {
         })
     }
 
-    async fn start_run(&self, name: &str, params: BTreeMap<String, String>) -> Result<u64, Failure> {
+    async fn start_run(&self, name: &str, params: BTreeMap<String, String>, note: String) -> Result<u64, Failure> {
         let (options, queue) = self.schedule(name)?.clone();
         let now = self.queues.now();
-        let step = move |tx: &mut Tx<'_>| tick::start_by_hand(tx, &options, &queue, &params, now);
+        let step = move |tx: &mut Tx<'_>| tick::start_by_hand(tx, &options, &queue, (&params, &note), now);
         let run = self.queues.store().write(step).await?;
         tracing::info!(schedule = name, run, "a run was started by hand");
         Ok(run)

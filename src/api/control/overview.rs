@@ -94,8 +94,8 @@ impl Overview {
             let letters = units::count(queue.total(), "dead letter");
             format!("{letters} in {}", queue.name)
         });
-        let unknown = self.runs.iter().filter(|run| run.unknown > 0).map(|run| {
-            let mails = units::count(run.unknown, "unknown mail");
+        let unknown = self.runs.iter().filter(|run| run.unknown + run.resends_unknown > 0).map(|run| {
+            let mails = units::count(run.unknown + run.resends_unknown, "unknown mail");
             format!("{mails} in run {} wait for `nightmail run resolve`", run.id)
         });
         let stopped = self.runs.iter().filter(|run| run.state == RunState::Stopped).map(|run| {

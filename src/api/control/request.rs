@@ -101,6 +101,9 @@ pub enum Request {
         schedule: String,
         /// Identifying parameters; those not given are evaluated as for a tick at this moment.
         params: BTreeMap<String, String>,
+        /// A note; empty for none.
+        #[serde(default)]
+        note: String,
     },
     /// Stop, resume, release or abandon a run, or abandon its refetch.
     DecideRun {

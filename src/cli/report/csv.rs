@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::Write;
 
 use crate::base::outcome::split_remedy;
-use crate::run::report::{Filter, Row};
+use crate::run::report::{Filter, Resend, Row};
 
 use super::super::ask::Source;
 use super::super::output::seconds;
@@ -12,7 +12,7 @@ use super::super::sheet::Sheet;
 use super::Head;
 use super::pages::{Pages, Recount, is_begun};
 
-const HEADER: [&str; 15] = [
+const HEADER: [&str; 16] = [
     "run",
     "schedule",
     "parameters",
@@ -28,6 +28,7 @@ const HEADER: [&str; 15] = [
     "reason",
     "fingerprint",
     "remedy",
+    "resends",
 ];
 
 pub(super) async fn write(source: &Source, head: &Head, out: impl Write) -> anyhow::Result<Recount> {
@@ -45,7 +46,7 @@ pub(super) async fn write(source: &Source, head: &Head, out: impl Write) -> anyh
     Ok(recount)
 }
 
-fn cells(row: &Row) -> [Cow<'_, str>; 12] {
+fn cells(row: &Row) -> [Cow<'_, str>; 13] {
     let text = |text: &'_ Option<String>| Cow::Owned(text.clone().unwrap_or_default());
     let (reason, remedy) = split_remedy(row.reason.as_deref().unwrap_or_default());
     [
@@ -61,5 +62,14 @@ fn cells(row: &Row) -> [Cow<'_, str>; 12] {
         Cow::Borrowed(reason),
         text(&row.fingerprint),
         Cow::Borrowed(remedy.unwrap_or_default()),
+        Cow::Owned(row.resends.iter().map(resend).collect::<Vec<_>>().join("; ")),
     ]
+}
+
+/// One mail beside the run's own in one cell, with what proves it.
+fn resend(resend: &Resend) -> String {
+    let Resend { purpose, state, updated_at, message_id, document_sha256, detail } = resend;
+    let proof = [message_id.as_deref(), document_sha256.as_deref(), Some(detail.as_str())];
+    let proof = proof.into_iter().flatten().filter(|text| !text.is_empty()).map(|text| format!(" {text}"));
+    format!("{purpose} {state} {}{}", seconds(*updated_at), proof.collect::<String>())
 }

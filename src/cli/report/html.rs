@@ -25,6 +25,11 @@ const SENT_UNFOLDED_MAX: u64 = 100;
 /// Dead letters are grouped by this many fingerprints; those of further ones are one group.
 const GROUPS_MAX: usize = 200;
 
+/// What the mails that were sent again mean, as HTML.
+const RESENT: &str = "These recipients got another mail, each with a Message-ID of its own; the balance counts the run’s own mails \
+                      alone. One that is unknown is resolved with <code>nightmail run resolve RUN --sent</code> or \
+                      <code>--resend</code>.";
+
 /// A list of recipients on the page.
 struct Section {
     state: &'static str,
@@ -103,6 +108,7 @@ pub(super) async fn write(source: &Source, head: &Head, out: &mut impl Write) ->
     for section in &SECTIONS {
         list(source, head, section, out).await?;
     }
+    resent(source, head, out).await?;
     sent(source, head, out).await?;
     page::end(out, head)?;
     Ok(recount(head, &checked))
@@ -182,6 +188,32 @@ async fn list(source: &Source, head: &Head, section: &Section, out: &mut impl Wr
     }
     page::end_table(out)?;
     Ok(page::end_section(out, section.is_folded)?)
+}
+
+/// The mails beside the run's own, those in doubt among them.
+async fn resent(source: &Source, head: &Head, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut pages = Pages::new(source, head.run.id, Filter { resent: true, ..Filter::default() });
+    let mut has_begun = false;
+    while let Some(rows) = pages.next().await? {
+        for row in &rows {
+            if !has_begun {
+                page::begin_section(
+                    out,
+                    ("Sent again by hand", None),
+                    &RESENT.replace("RUN", &head.run.id.to_string()),
+                    false,
+                )?;
+                page::begin_table(out, Cells::Resends)?;
+            }
+            has_begun = true;
+            page::row(out, Cells::Resends, row)?;
+        }
+    }
+    if has_begun {
+        page::end_table(out)?;
+        page::end_section(out, false)?;
+    }
+    Ok(())
 }
 
 async fn sent(source: &Source, head: &Head, out: &mut impl Write) -> anyhow::Result<()> {

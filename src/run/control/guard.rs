@@ -5,13 +5,13 @@
 
 use crate::base::{Timestamp, units};
 use crate::store::record::{Guard, RunControl, RunHold, RunRecord, RunTotals};
-use crate::store::{self, Tx};
+use crate::store::{self, Snapshot, Tx};
 
 use super::TOPIC;
 use super::row::save;
 
 /// When it is not on record which run was let go last, at most this many earlier ones are looked at.
-const EARLIER_LOOKED_AT: usize = 400;
+const EARLIER_LOOKED_AT: usize = 10_000;
 /// One hundred percent, in the unit of shares.
 const WHOLE: u64 = 10_000;
 
@@ -34,13 +34,14 @@ pub fn is_guarded(tx: &mut Tx<'_>, run: u64) -> Result<bool, store::Error> {
 }
 
 /// Lets a run go whose users are all fetched, or has it wait for its release. Belongs into the commit that ends the fetch.
+/// `earlier` is what [`search`] found before that commit.
 ///
 /// # Errors
 /// A storage fault.
-pub fn fetched(tx: &mut Tx<'_>, run: &RunRecord, now: Timestamp) -> Result<(), store::Error> {
+pub fn fetched(tx: &mut Tx<'_>, run: &RunRecord, earlier: Option<u64>, now: Timestamp) -> Result<(), store::Error> {
     let control = tx.run_controls()?.get(&run.id)?.unwrap_or_default();
     if let Some(guard) = control.guard {
-        if let Some(reason) = out_of_bounds(tx, run, guard)? {
+        if let Some(reason) = out_of_bounds(tx, run, (guard, earlier))? {
             let hold = RunHold::AwaitingRelease { at: now, reason };
             return save(tx, run.id, &RunControl { hold, guard: None, ..control });
         }
@@ -67,7 +68,11 @@ pub(super) fn let_go(tx: &mut Tx<'_>, run: &RunRecord) -> Result<(), store::Erro
 }
 
 /// The bounds that the number of the run's users is out of, in words.
-fn out_of_bounds(tx: &mut Tx<'_>, run: &RunRecord, guard: Guard) -> Result<Option<String>, store::Error> {
+fn out_of_bounds(
+    tx: &mut Tx<'_>,
+    run: &RunRecord,
+    (guard, earlier): (Guard, Option<u64>),
+) -> Result<Option<String>, store::Error> {
     let totals = tx.totals_of(run.id)?;
     // At the first fetch nothing has been sent, so the dead are the records that are malformed.
     let users = if run.refetches == 0 { totals.fetched - totals.dead } else { users(&totals) };
@@ -76,7 +81,7 @@ fn out_of_bounds(tx: &mut Tx<'_>, run: &RunRecord, guard: Guard) -> Result<Optio
         reasons.push(format!("users.min is {}", guard.users_min));
     }
     if let Some(deviation) = guard.deviation {
-        reasons.extend(previous(tx, run)?.and_then(|previous| deviates(users, previous, deviation.into())));
+        reasons.extend(previous(tx, run, earlier)?.and_then(|previous| deviates(users, previous, deviation.into())));
     }
     let fetched = units::count(users, "user");
     Ok((!reasons.is_empty()).then(|| format!("{fetched} fetched, but {}", reasons.join(", and "))))
@@ -96,11 +101,15 @@ fn deviates(users: u64, (run, before): (u64, u64), deviation: u64) -> Option<Str
 }
 
 /// The run that the schedule's runs are compared with, and the number of its users.
-fn previous(tx: &mut Tx<'_>, run: &RunRecord) -> Result<Option<(u64, u64)>, store::Error> {
+fn previous(tx: &mut Tx<'_>, run: &RunRecord, earlier: Option<u64>) -> Result<Option<(u64, u64)>, store::Error> {
     let known = tx.meta()?.get(&row(&run.schedule))?.filter(|id| *id < run.id);
     let id = match known {
         Some(id) if !is_abandoned(tx, id)? => Some(id),
-        _ => search(tx, run)?,
+        // It may have been abandoned since it was found.
+        _ => match earlier {
+            Some(id) if !is_abandoned(tx, id)? => Some(id),
+            _ => None,
+        },
     };
     id.map(|id| Ok((id, users(&tx.totals_of(id)?)))).transpose()
 }
@@ -110,11 +119,26 @@ const fn users(totals: &RunTotals) -> u64 {
     totals.fetched - totals.refetch_abandoned
 }
 
-/// The newest earlier run of the schedule that was let go and not abandoned, as far as some of them tell.
-fn search(tx: &mut Tx<'_>, run: &RunRecord) -> Result<Option<u64>, store::Error> {
-    for (id, earlier) in tx.runs()?.newest(0..=run.id.saturating_sub(1), EARLIER_LOOKED_AT)? {
+/// The newest earlier run of the schedule that was let go and not abandoned, when that is not on record and the run's guard
+/// compares with it. Looks through many runs, hence not in the commit that ends the fetch.
+///
+/// # Errors
+/// A storage fault.
+pub fn search(snapshot: &Snapshot, run: &RunRecord) -> Result<Option<u64>, store::Error> {
+    let controls = snapshot.run_controls()?;
+    let hold = |id: &u64| Ok::<_, store::Error>(controls.get(id)?.unwrap_or_default().hold);
+    let is_compared = controls.get(&run.id)?.and_then(|control| control.guard?.deviation).is_some();
+    let known = snapshot.meta()?.get(&row(&run.schedule))?.filter(|id| *id < run.id);
+    let is_on_record = match known {
+        Some(id) => !matches!(hold(&id)?, RunHold::Abandoned { .. }),
+        None => false,
+    };
+    if !is_compared || is_on_record {
+        return Ok(None);
+    }
+    for (id, earlier) in snapshot.runs()?.newest(0..=run.id.saturating_sub(1), EARLIER_LOOKED_AT)? {
         let is_one = earlier.schedule == run.schedule && earlier.fan_out.finished_at.is_some();
-        if is_one && super::state::hold(tx, id)? == RunHold::None {
+        if is_one && hold(&id)? == RunHold::None {
             return Ok(Some(id));
         }
     }

@@ -20,7 +20,7 @@ pub use background::work_off;
 pub(super) use brake::{all_ended, failed, set as set_brake};
 pub use decide::{Decision, decide};
 pub(super) use guard::set as set_guard;
-pub use guard::{fetched, is_guarded};
+pub use guard::{fetched, is_guarded, search as search_earlier};
 pub(super) use refetch::begin as begin_refetch;
 pub(super) use state::{Allowed, decided, hold, is_going_on, may_fetch, may_mail, remedy, state};
 pub use state::{RunState, held};

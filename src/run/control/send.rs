@@ -3,14 +3,14 @@
 
 use std::ops::ControlFlow;
 
-use crate::base::Now;
-use crate::queue::Queues;
+use crate::base::{Now, outcome};
+use crate::queue::{self, Queues};
 use crate::store::record::{RecipientRecord, RecipientState, RunControl};
-use crate::store::{Snapshot, Tx};
+use crate::store::{self, Snapshot, Tx};
 
-use super::super::{Error, resend};
+use super::super::{Error, ledger, resend};
 use super::row::{save, unchanged};
-use super::{Allowed, REST, may_mail};
+use super::{Allowed, REST, brake, may_mail};
 
 /// One step sends at most this many messages; each has about six rows.
 const STEP_MAX: usize = 80;
@@ -90,7 +90,25 @@ fn some(
         return Ok(None);
     };
     let is_wanted = |row: &RecipientRecord| is_unsent(&control, row);
-    resend::send(tx, run, (keys, &is_wanted), target, now, |row| row.updated_at = now.wall).map(Some)
+    let sent = resend::send(tx, run, (keys, &is_wanted), target, now, |row| row.updated_at = now.wall)?;
+    for (key, why) in &sent.refused {
+        withdraw_refused(tx, (run, *key), why, now)?;
+    }
+    Ok(Some(sent))
+}
+
+/// Withdraws a recipient whose message is too large for the queue, so that the others go on. It counts as a failure: with a
+/// brake, a limit that was lowered by mistake does not withdraw everybody.
+fn withdraw_refused(tx: &mut Tx<'_>, whose: (u64, [u8; 16]), why: &queue::Error, now: Now) -> Result<(), store::Error> {
+    let reason = outcome::shorten(&format!("refused: {why}"), ledger::REASON_BYTES_MAX);
+    tracing::error!(run = whose.0, "the message of a recipient is not sent: {why}");
+    let changed = ledger::change(tx, whose, |row| {
+        (row.state, row.updated_at) = (RecipientState::Withdrawn(reason), now.wall);
+    })?;
+    match changed {
+        Some(row) => brake::failed(tx, whose.0, &row),
+        None => Ok(()),
+    }
 }
 
 type Found = (Vec<[u8; 16]>, Option<[u8; 16]>);

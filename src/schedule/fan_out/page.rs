@@ -28,6 +28,8 @@ pub struct PreparedPage {
     pub(super) records: Vec<PreparedRecord>,
     /// The next page's address as the run stores it; `None` after the last page.
     pub(super) next: Option<String>,
+    /// The earlier run that the guard compares with, when it had to be searched for.
+    pub(super) earlier: Option<u64>,
 }
 
 /// One record of a page.
@@ -67,7 +69,18 @@ impl PreparedPage {
         let mut maker = Maker { run, address, target, own, keys: HashSet::new(), texts: HashMap::new() };
         let records = page.records.into_iter().enumerate().map(|(index, record)| maker.record(index, record)).collect();
         let next = page.next.map(|next| serde_json::to_string(&next).expect("an address always serialises"));
-        Self { number: run.fan_out.pages + 1, records, next }
+        Self { number: run.fan_out.pages + 1, records, next, earlier: None }
+    }
+
+    /// Whether the fetch ends with it.
+    pub const fn is_last(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// The same with the earlier run that the guard compares with: see [`crate::run::control::search_earlier`].
+    #[must_use]
+    pub fn compared_with(self, earlier: Option<u64>) -> Self {
+        Self { earlier, ..self }
     }
 }
 

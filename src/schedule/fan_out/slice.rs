@@ -92,7 +92,7 @@ pub fn commit(
         tx.runs()?.insert(&run.id, &run)?;
     }
     if run.fan_out.finished_at.is_some() {
-        control::fetched(tx, &run, now.wall)?;
+        control::fetched(tx, &run, page.earlier, now.wall)?;
     }
     Ok(Slice { run, repeated, end })
 }

@@ -68,6 +68,7 @@ impl Rig {
             scheduled_for: queues.now().wall,
             guard: None,
             brake: None,
+            note: String::new(),
         };
         let now = queues.now();
         let run = queues.store().write::<_, run::Error, _>(move |tx: &mut Tx<'_>| run::start(tx, &start, now));

@@ -93,7 +93,7 @@ async fn judge(step: Step, action: Action, expected: End) {
     assert!(summary.doubled.is_empty(), "{at}: {summary:?}");
     if is_unknown {
         let resolution = if summary.total == 1 { Resolution::Sent } else { Resolution::Resend };
-        let order = Resolve { run, users: Vec::new(), resolution };
+        let order = Resolve { run, users: Vec::new(), resolution, accounts: Vec::new() };
         assert_eq!(daemon.operator.try_ask(Request::Resolve(order)).await, Ok(Answer::Count(1)), "{at}");
         assert_eq!(daemon.operator.complete(run).await.sent, 1, "{at}");
         harness.assert_one_mail_each(1);

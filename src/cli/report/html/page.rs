@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::api::control::views::Checked;
 use crate::base::outcome::{is_deceptive, split_remedy};
 use crate::base::{Timestamp, units};
-use crate::run::report::{FetchDeath, Row};
+use crate::run::report::{FetchDeath, Resend, Row};
 use crate::run::{Report, RunState};
 
 use super::super::super::output;
@@ -28,6 +28,8 @@ pub(super) enum Cells {
     Reason,
     /// The proof.
     Sent,
+    /// The mails that were sent again.
+    Resends,
 }
 
 /// The dead letters of one fault.
@@ -116,7 +118,7 @@ pub(super) fn begin(out: &mut impl Write, head: &Head, checked: &Checked) -> io:
 
 /// The one sentence that matters, and why fetching died.
 fn verdict(out: &mut impl Write, run: &Report, checked: &Checked) -> io::Result<()> {
-    let attention = run.dead + run.unknown + run.withdrawn;
+    let attention = run.dead + run.unknown + run.withdrawn + run.resends_unknown;
     let (class, sentence) = if !run.does_balance() || checked.total > 0 {
         ("bad", "The books do not balance: see below.".to_owned())
     } else if run.fetch_death.is_some() {
@@ -273,6 +275,7 @@ pub(super) fn begin_table(out: &mut impl Write, cells: Cells) -> io::Result<()> 
         Cells::Doubt => "<th>Message-ID</th><th>Why</th>",
         Cells::Reason => "<th>Why</th>",
         Cells::Sent => "<th>Relay’s reply and Message-ID</th><th>SHA-256 of the PDF</th>",
+        Cells::Resends => "<th>Mails</th>",
     };
     let moment = if cells == Cells::Sent { "Sent at" } else { "Since" };
     writeln!(
@@ -304,13 +307,30 @@ pub(super) fn row(out: &mut impl Write, cells: Cells, row: &Row) -> io::Result<(
         }
         Cells::Doubt => write!(out, "</td><td class=\"mono\">{message_id}</td><td>{}", Text(reason))?,
         Cells::Reason => write!(out, "</td><td>{}", Text(row.reason.as_deref().unwrap_or_default()))?,
+        Cells::Resends => resends(out, &row.resends)?,
         Cells::Sent => {
             let proof = row.reply.as_deref().or(row.reason.as_deref()).unwrap_or_default();
             let (proof, hash) = (Text(proof), text(&row.document_sha256));
             write!(out, "</td><td>{proof}<br><span class=\"mono\">{message_id}</span></td><td class=\"mono\">{hash}")?;
         }
     }
-    writeln!(out, "</td><td class=\"t\">{}</td></tr>", seconds(row.updated_at))
+    let since = row.resends.iter().map(|resend| resend.updated_at).max().filter(|_| cells == Cells::Resends);
+    writeln!(out, "</td><td class=\"t\">{}</td></tr>", seconds(since.unwrap_or(row.updated_at)))
+}
+
+/// What each mail is, and what proves it.
+fn resends(out: &mut impl Write, resends: &[Resend]) -> io::Result<()> {
+    write!(out, "</td><td>")?;
+    for Resend { purpose, state, updated_at, message_id, detail, .. } in resends {
+        let (purpose, state, at) = (Text(purpose), Text(state), seconds(*updated_at));
+        let message_id = Text(message_id.as_deref().unwrap_or_default()).to_string();
+        write!(
+            out,
+            "<div>{purpose}: {state} {at}<br>{}<br><span class=\"mono\">{message_id}</span></div>",
+            Text(detail)
+        )?;
+    }
+    Ok(())
 }
 
 pub(super) fn end(out: &mut impl Write, head: &Head) -> io::Result<()> {
