@@ -5,7 +5,7 @@ use super::super::{AccountOptions, DocumentOptions, Skip};
 use super::*;
 use crate::base::{LeaseTime, ManualClock, MessageId, Timestamp, Verdict};
 use crate::function::upstream::stub::{Part, Stub, answer, options as upstream_options};
-use crate::function::{EffectFlag, NoLedger};
+use crate::function::{EffectFlag, Effects, NoLedger, Permission};
 
 const USER: &str = r#"{"id":"u/1","name":"Ada","email":"ada@example.org"}"#;
 
@@ -39,6 +39,10 @@ fn statement_with(
     renderer: Box<dyn StatementRenderer>,
     clock: Arc<ManualClock>,
 ) -> Statement {
+    Statement::new(&options(accounts, sink, upstream, Archive::Hash), &["period"], renderer, clock).unwrap()
+}
+
+fn options(accounts: &Stub, sink: &Sink, upstream: upstream::Options, archive: Archive) -> Options {
     let mut mail = mail_options();
     mail.relay.port = sink.port;
     mail.text = "Dear {{ user.name }}, {{ params.period }} of {{ document.account }} ({{ user.locale }})".into();
@@ -49,10 +53,8 @@ fn statement_with(
         default_locale: "en-GB".into(),
         pages_max: 10,
     };
-    let archive = Archive::Hash;
     let url = accounts.url("/accounts/{account_id}/tx?m={period}");
-    let options = Options { account: AccountOptions { url, upstream }, document, mail, skip: Skip::Never, archive };
-    Statement::new(&options, &["period"], renderer, clock).unwrap()
+    Options { account: AccountOptions { url, upstream }, document, mail, skip: Skip::Never, archive }
 }
 
 async fn report(statement: &Statement, body: String) -> Report {
@@ -60,7 +62,11 @@ async fn report(statement: &Statement, body: String) -> Report {
 }
 
 async fn report_until(statement: &Statement, body: String, deadline: LeaseTime) -> Report {
-    let invocation = Invocation {
+    statement.call(invocation(body, deadline, NoLedger::shared())).await
+}
+
+fn invocation(body: String, deadline: LeaseTime, effects: Arc<dyn Effects>) -> Invocation {
+    Invocation {
         message_id: MessageId::from_bytes([7; 16]),
         queue: "statements".into(),
         body: body.into(),
@@ -70,9 +76,8 @@ async fn report_until(statement: &Statement, body: String, deadline: LeaseTime) 
         deadline,
         receipt_handle: String::new(),
         effect: EffectFlag::default(),
-        effects: NoLedger::shared(),
-    };
-    statement.call(invocation).await
+        effects,
+    }
 }
 
 async fn call(statement: &Statement, body: String) -> Outcome {
@@ -229,4 +234,49 @@ async fn a_large_document_is_rendered_beside_the_runtime() {
         let rendered_on = threads.lock().unwrap().clone();
         assert_eq!(rendered_on.iter().map(|id| *id != std::thread::current().id()).collect::<Vec<_>>(), [is_beside]);
     }
+}
+
+/// Writes down whether the document was in the archive when the mail's intent was.
+#[derive(Debug)]
+struct Watcher {
+    archive: std::path::PathBuf,
+    was_there: std::sync::Mutex<Vec<bool>>,
+}
+
+impl Effects for Watcher {
+    fn intend(&self, _: Intent) -> BoxFuture<'_, Result<Permission, Failure>> {
+        let source = archive::source(&self.archive, "abc").unwrap();
+        let document = archive::document(&self.archive, "abc").unwrap();
+        self.was_there.lock().unwrap().push(source.is_some() && document.is_some());
+        Box::pin(async { Ok(Permission::Granted) })
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_in_the_archive_before_its_mail_may_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("archive");
+    let (accounts, sink) = (Stub::always(answer("200 OK", &[], "good")).await, Sink::good().await);
+    let options = options(&accounts, &sink, upstream_options(), Archive::Files(archive.clone()));
+    let statement = Statement::new(&options, &["period"], Box::new(Echo), ManualClock::new(NOW)).unwrap();
+    let watcher = Arc::new(Watcher { archive: archive.clone(), was_there: std::sync::Mutex::default() });
+    let never = LeaseTime::from_millis(u64::MAX);
+    let outcome = statement.call(invocation(message(USER), never, watcher.clone())).await.outcome;
+    let Outcome::Done(proof) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((proof.document_sha256.as_deref(), &*watcher.was_there.lock().unwrap()), (Some("abc"), &vec![true]));
+    let source = archive::source(&archive, "abc").unwrap().unwrap();
+    assert_eq!((&*source.account, &*source.answer, source.period.as_deref()), ("u/1", "good", Some("2026-10")));
+}
+
+#[tokio::test]
+async fn without_room_in_the_archive_nothing_is_mailed_and_no_attempt_is_charged() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("archive");
+    std::fs::write(&archive, "a file in its place").unwrap();
+    let (accounts, sink) = (Stub::always(answer("200 OK", &[], "good")).await, Sink::good().await);
+    let options = options(&accounts, &sink, upstream_options(), Archive::Files(archive));
+    let statement = Statement::new(&options, &["period"], Box::new(Echo), ManualClock::new(NOW)).unwrap();
+    let outcome = call(&statement, message(USER)).await;
+    assert_eq!((outcome.name(), outcome.failure().unwrap().class()), ("deferred", "store archive failed".into()));
+    assert!(sink.recipients().is_empty());
 }
