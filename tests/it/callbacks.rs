@@ -119,7 +119,8 @@ async fn every_target_gets_the_first_death_and_each_end_with_one_id() {
     harness.add_sections("\n[queues.alerts]\n");
     harness.set_key(&format!("{NOTIFY}__QUEUE"), "alerts");
     harness.set_key(&format!("{NOTIFY}__URL"), format!("{}/hook", receiver.start().await));
-    let script = format!("{{ cat; echo; }} | tee -a {}", file.display());
+    // One write a line: two are told at once.
+    let script = format!("body=$(cat); printf '%s\\n' \"$body\" | tee -a {}", file.display());
     harness.set_key(&format!("{NOTIFY}__COMMAND"), serde_json::json!(["sh", "-c", script]));
     let daemon = harness.daemon().await;
     let run = daemon.operator.start().await;

@@ -57,8 +57,9 @@ pub fn keep(archive: &Path, sha256: &str, pdf: &[u8], source: &Source) -> io::Re
             write(&path, bytes)?;
         }
     }
-    File::open(&directory)?.sync_all()?;
-    File::open(archive)?.sync_all()
+    // The names too, also those of directories that another attempt has made and not synced yet.
+    let above = archive.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    [&*directory, archive, above].into_iter().try_for_each(|directory| File::open(directory)?.sync_all())
 }
 
 /// The document with this hash; `None` when it is not there.
