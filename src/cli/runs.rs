@@ -491,6 +491,9 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
             wrap_behind(12, &report.remedy())
         );
     }
+    if let Some(at) = report.folded_at {
+        out += &format!("  folded    {at}: its recipients are not on record any more\n");
+    }
     if let Some(at) = report.fetched_at {
         out += &format!("  fetched   {at}\n");
     }

@@ -170,6 +170,7 @@ fn build(values: &mut Values<'_>) -> Settings {
             },
         },
         daemon: DaemonOptions { drain: values.span("daemon.drain"), reserve_bytes: values.count("store.reserve") },
+        run_retention: values.maybe_span("runs.retention").flatten(),
         store: store::Options {
             cache_bytes: values.count("store.cache"),
             log_bytes: values.count("store.log"),

@@ -57,6 +57,8 @@ pub(super) const KEYS: &[Key] = &[
         "At most this many steps wait for the writer; further callers wait for room."),
     key("store.reserve", All, ValueType::Size(MIB, 1024 * 1024 * GIB), Toml("\"256MiB\""),
         "Sends are refused while the disk of data_dir has less free than this; those to queues of functions, less than half of it."),
+    key("runs.retention", All, ValueType::SpanOrForever(hours(24), hours(24 * 36_500)), Toml("\"400d\""),
+        "Runs of which nothing is open are folded so long after their users were fetched: their numbers stay, their recipients go."),
 
     key("api.sqs.listen", All, ValueType::Listen, Nothing,
         "Where clients of SQS call, e.g. `127.0.0.1:9324`. The endpoint is off when it is not set."),

@@ -23,6 +23,8 @@ pub struct Settings {
     pub log: LogOptions,
     /// The settings of the daemon itself.
     pub daemon: DaemonOptions,
+    /// Runs that ended so long ago are folded; none when `None`.
+    pub run_retention: Option<Duration>,
     /// The Unix socket of the CLI; its path has at most 107 bytes.
     pub control_socket: PathBuf,
     /// The SQS endpoint; `None` when it is off.

@@ -168,6 +168,7 @@ mod tests {
             held_because: None,
             fetch_death: None,
             note: String::new(),
+            folded_at: None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Deletes what is past its retention, at regular intervals: messages, decided ticks and ended redrives.
+//! Deletes what is past its retention, at regular intervals: messages, decided ticks, ended redrives, and the recipients of
+//! runs that ended long ago.
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::Timestamp;
 use crate::queue::{self, Queues};
+use crate::run::{self, fold};
 use crate::schedule::retention as ticks;
 use crate::store::{self, Store, Tx};
 
@@ -14,8 +16,12 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 /// Once in this many rounds old ticks and redrives are looked for: each hour, for finding them reads all of them.
 const RECORDS_EVERY: u32 = 120;
 
-/// Runs until `shutdown`.
-pub(super) async fn run(queues: Queues, shutdown: CancellationToken) -> Result<(), queue::Error> {
+/// Runs until `shutdown`. No runs are folded when `folding` is `None`.
+pub(super) async fn run(
+    queues: Queues,
+    folding: Option<fold::Options>,
+    shutdown: CancellationToken,
+) -> Result<(), queue::Error> {
     for round in (0..RECORDS_EVERY).cycle() {
         let removed = queues.expire().await?;
         if removed > 0 {
@@ -26,6 +32,9 @@ pub(super) async fn run(queues: Queues, shutdown: CancellationToken) -> Result<(
             // Of deleted queues whose last letters are gone.
             queues.remove_purged().await?;
             let ticks = forget_ticks(queues.store(), queues.now().wall).await?;
+            if let Some(options) = &folding {
+                fold_runs(&queues, options, &shutdown).await?;
+            }
             if redrives + ticks > 0 {
                 tracing::info!(redrives, ticks, "old records were deleted");
             }
@@ -36,6 +45,19 @@ pub(super) async fn run(queues: Queues, shutdown: CancellationToken) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Folds runs. What fails outside of the store is tried again with the next round.
+async fn fold_runs(queues: &Queues, options: &fold::Options, shutdown: &CancellationToken) -> Result<(), queue::Error> {
+    match fold::fold(queues, options, shutdown).await {
+        Ok(_) => Ok(()),
+        Err(run::Error::Store(error)) => Err(error.into()),
+        Err(run::Error::Queue(error)) => Err(error),
+        Err(error) => {
+            tracing::error!("runs are not folded: {error}");
+            Ok(())
+        }
+    }
 }
 
 /// Deletes the ticks that are not kept any more; returns how many.
@@ -75,7 +97,7 @@ mod tests {
         store.write::<_, store::Error, _>(step).await.unwrap();
         let queues = Queues::new(store.clone(), SystemClock::shared(), Arc::new(NoObserver));
         let shutdown = CancellationToken::new();
-        let mut loops = Box::pin(run(queues, shutdown.clone()));
+        let mut loops = Box::pin(super::run(queues, None, shutdown.clone()));
         let all = ("monthly".to_owned(), 0)..=("monthly".to_owned(), u64::MAX);
         let left = || store.snapshot().unwrap().ticks().unwrap().first(all.clone(), 2000).unwrap().len();
         let gone = async {

@@ -18,7 +18,7 @@ use crate::config::{FunctionSettings, Kind, Settings};
 use crate::function::Function;
 use crate::function::statement::archive;
 use crate::queue::{self, Queues, catalog};
-use crate::run::{self, Ledger};
+use crate::run::{self, Ledger, fold};
 use crate::schedule::{self, Service};
 use crate::store::{self, Store};
 use crate::work::pool::Drain;
@@ -121,7 +121,7 @@ impl Daemon {
         }
         let callbacks = Callbacks::new(&settings, &queues, &clock)?;
         spawn(&mut parts, callbacks.run(end.clone()));
-        spawn(&mut parts, retention::run(queues.clone(), end.clone()));
+        spawn(&mut parts, retention::run(queues.clone(), folding(&settings), end.clone()));
         spawn(&mut parts, queues.clone().work_off(end.clone()));
         spawn(&mut parts, queues.clone().keep_shown(end.clone()));
         spawn(&mut parts, run::control::work_off(queues.clone(), functions::targets(&settings), end.clone()));
@@ -218,6 +218,12 @@ pub fn schedules(settings: &Settings) -> Vec<(schedule::Options, String)> {
         fan_out.map(|function| function.pool.queue.clone()).expect("config checks that a schedule's function exists")
     };
     settings.schedules.iter().map(|options| (options.clone(), queue_of(&options.function))).collect()
+}
+
+/// When runs are folded, and where their documents are.
+fn folding(settings: &Settings) -> Option<fold::Options> {
+    let archive = settings.data_dir.join(archive::DIRECTORY);
+    settings.run_retention.map(|keep| fold::Options { keep, archive })
 }
 
 fn status(settings: &Settings) -> String {

@@ -41,6 +41,8 @@ pub enum Permission {
     Held,
     /// It must not: its run was abandoned.
     Abandoned,
+    /// It must not: its run was folded, and whom it mailed is not on record any more.
+    Folded,
     /// It must not: the message was taken from this attempt.
     Lost,
     /// It must not: the address is on the suppression list.

@@ -96,6 +96,23 @@ pub fn find(
     failed.map_or(Ok(found), Err)
 }
 
+/// Those of the runs of which a queue has messages, dead letters included.
+///
+/// # Errors
+/// A storage fault.
+pub fn runs_in(snapshot: &Snapshot, queue: &QueueRecord, runs: &BTreeSet<u64>) -> Result<BTreeSet<u64>, store::Error> {
+    let (mut found, mut failed) = (BTreeSet::new(), None);
+    let bodies = snapshot.bodies()?;
+    snapshot.states()?.scan((queue.rows, 0)..=(queue.rows, u64::MAX), |_, state| {
+        match bodies.head(&state.body) {
+            Ok(head) => found.extend(head.map(|head| head.run).filter(|run| runs.contains(run))),
+            Err(error) => failed = Some(error),
+        }
+        if failed.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    failed.map_or(Ok(found), Err)
+}
+
 /// Removes those of the messages that [`find`] found whose runs do not want them there; returns how many.
 ///
 /// # Errors

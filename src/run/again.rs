@@ -9,7 +9,7 @@ use crate::store::record::{EffectRecord, RecipientRecord, RecipientState};
 use crate::store::{Snapshot, Tx};
 
 use super::named::Named;
-use super::{Error, control, ledger, message, resend};
+use super::{Error, control, fold, ledger, message, resend};
 
 /// One step sends at most this many mails; each has about eight rows, and its recipient's earlier ones are read.
 const STEP_MAX: usize = 10;
@@ -69,7 +69,7 @@ pub async fn resend(queues: &Queues, what: &Again, target: &str) -> Result<Vec<R
 /// The row keys of those recipients.
 fn find(snapshot: &Snapshot, what: &Again) -> Result<Vec<[u8; 16]>, Error> {
     let Again { run, users, accounts } = what;
-    snapshot.runs()?.get(run)?.ok_or(Error::NotFound(*run))?;
+    fold::unfolded(snapshot.runs()?.get(run)?, *run)?;
     let found = Named { run: *run, users, accounts }.find(snapshot, |_| true)?;
     match found.iter().find_map(|(_, row)| refusal(*run, row)) {
         Some(refused) => Err(refused),
@@ -98,7 +98,7 @@ fn some(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], target: &str, now: Now) ->
     if let Some(state) = control::held(tx, run)? {
         return Err(Error::Held { run, state: state.name(), remedy: state.remedy(run) });
     }
-    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let record = fold::unfolded(tx.runs()?.get(&run)?, run)?;
     let queue = catalog::find(tx, target)?;
     let (mut admission, mut admitted, mut queued) = (Admission::to(tx, &queue)?, Vec::new(), Vec::new());
     for key in keys {

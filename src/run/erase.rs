@@ -14,7 +14,7 @@ use crate::queue::erase::Recipients;
 use crate::store::record::{EffectRecord, RecipientRecord, RecipientState};
 use crate::store::{Snapshot, Tx};
 
-use super::{Error, ledger};
+use super::{Error, fold, ledger};
 
 /// What stands in the row of an erased recipient for the user's id.
 pub const ERASED: &str = "(erased)";
@@ -80,7 +80,7 @@ pub async fn erase(queues: &Queues, what: &Erase, archive: &Path) -> Result<Eras
 /// The rows that name the user, when all of them may be erased.
 fn find(snapshot: &Snapshot, what: &Erase) -> Result<Recipients, Error> {
     let runs = match what.run {
-        Some(run) => snapshot.runs()?.get(&run)?.map(|_| run..=run).ok_or(Error::NotFound(run))?,
+        Some(run) => fold::unfolded(snapshot.runs()?.get(&run)?, run).map(|_| run..=run)?,
         None => 0..=u64::MAX,
     };
     let (first, last) = runs.into_inner();
@@ -125,18 +125,11 @@ fn documents(snapshot: &Snapshot, whose: &Recipients) -> Result<Vec<String>, Err
     let (recipients, effects) = (snapshot.recipients()?, snapshot.effects()?);
     let mut hashes = Vec::new();
     for (run, key) in whose {
-        hashes.extend(recipients.get(&(*run, *key))?.and_then(|row| document(&row.state)));
+        hashes.extend(recipients.get(&(*run, *key))?.and_then(|row| ledger::document(&row.state)));
         let beside = effects.first((*run, *key, [0; 16])..=(*run, *key, [0xff; 16]), EFFECTS_MAX)?;
-        hashes.extend(beside.into_iter().filter_map(|(_, effect)| document(&effect.state)));
+        hashes.extend(beside.into_iter().filter_map(|(_, effect)| ledger::document(&effect.state)));
     }
     Ok(hashes)
-}
-
-fn document(state: &RecipientState) -> Option<String> {
-    match state {
-        RecipientState::Sent(proof) => proof.document_sha256.clone(),
-        _ => None,
-    }
 }
 
 /// Erases those rows, unless they are another user's by now; returns how many.

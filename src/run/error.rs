@@ -22,6 +22,11 @@ pub enum Error {
     /// The run does not exist.
     #[error("run {0} not found (see `nightmail run list`)")]
     NotFound(u64),
+    /// The run ended long ago: only its numbers are kept.
+    #[error(
+        "run {0} was folded: its numbers are kept (`nightmail run show {0}`), its recipients are not on record any more"
+    )]
+    Folded(u64),
     /// The run has no recipient with this user id.
     #[error("run {run} has no recipient {user:?} (see `nightmail run recipients {run}`)")]
     NoRecipient {

@@ -8,6 +8,7 @@ pub mod control;
 pub mod effects;
 pub mod erase;
 pub mod error;
+pub mod fold;
 pub mod ledger;
 pub mod message;
 mod named;

@@ -7,7 +7,7 @@ use crate::store::Tx;
 use crate::store::record::{FanOutProgress, Guard, Refetching, RunRecord};
 
 use super::start::FanOutMessage;
-use super::{Error, RunState, control};
+use super::{Error, RunState, control, fold};
 
 /// What to fetch again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Refetch {
 /// exist or is full.
 pub fn refetch(tx: &mut Tx<'_>, what: &Refetch, now: Now) -> Result<(), Error> {
     let run = what.run;
-    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let record = fold::unfolded(tx.runs()?.get(&run)?, run)?;
     let state = control::state(tx, &record)?;
     let control = control::decided(tx, run)?.unwrap_or_default();
     let (true, Some(fetched_at)) =

@@ -12,7 +12,7 @@ use crate::store::record::{
 use crate::store::{self, Snapshot};
 
 pub use super::control::RunState;
-use super::{Error, ledger};
+use super::{Error, fold, ledger};
 
 /// Of the runs about which an operator or a guard has decided something, at most this many are looked at.
 const HELD_LOOKED_AT: usize = 1000;
@@ -114,6 +114,9 @@ pub struct Report {
     /// Its note; most often empty.
     #[serde(default)]
     pub note: String,
+    /// When it was folded: its recipients are not on record any more.
+    #[serde(default)]
+    pub folded_at: Option<Timestamp>,
 }
 
 impl Report {
@@ -143,6 +146,7 @@ impl Report {
             resending: totals.resending,
             resends_unknown: totals.resends_unknown,
             note: run.note,
+            folded_at: run.folded_at,
             id: run.id,
             schedule: run.schedule,
             params: run.params,
@@ -368,7 +372,7 @@ pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> 
 pub fn rows(snapshot: &Snapshot, id: u64, filter: &Filter, after: Option<&str>) -> Result<Vec<Row>, Error> {
     let last = after.and_then(|after| u128::from_str_radix(after, 16).ok());
     let Some(from) = last.map_or(Some(0), |last| last.checked_add(1)) else { return Ok(Vec::new()) };
-    snapshot.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
+    fold::unfolded(snapshot.runs()?.get(&id)?, id)?;
     let (mut rows, from) = (Vec::new(), from.to_be_bytes());
     let mut look = |key, recipient| {
         let row = row(key, recipient);

@@ -7,7 +7,7 @@ use crate::queue::{self, catalog, send as queue_send};
 use crate::store::record::{RecipientRecord, RunRecord, UserText};
 use crate::store::{self, Tx};
 
-use super::{Error, ledger, message};
+use super::{Error, fold, ledger, message};
 
 /// Some recipients of a run: those of these row keys whose rows it is about.
 pub(super) type Chosen<'a> = (&'a [[u8; 16]], &'a dyn Fn(&RecipientRecord) -> bool);
@@ -36,7 +36,7 @@ pub(super) fn send(
     now: Now,
     edit: impl Fn(&mut RecipientRecord),
 ) -> Result<Sent, Error> {
-    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let record = fold::unfolded(tx.runs()?.get(&run)?, run)?;
     let queue = catalog::find(tx, target)?;
     let mut admission = queue::Admission::to(tx, &queue)?;
     let (mut admitted, mut full, mut refused) = (Vec::new(), None, Vec::new());

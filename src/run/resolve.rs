@@ -14,7 +14,7 @@ use crate::store::{Snapshot, Tx};
 
 use super::named::{self, Named};
 use super::resend::Sent;
-use super::{Error, control, ledger, message, resend};
+use super::{Error, control, fold, ledger, message, resend};
 
 /// One step resolves at most this many recipients.
 const STEP_MAX: usize = 60;
@@ -72,7 +72,7 @@ impl Doubts {
 pub fn unknown(snapshot: &Snapshot, what: &Resolve) -> Result<Doubts, Error> {
     let Resolve { run, users, accounts, .. } = what;
     let run = *run;
-    snapshot.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    fold::unfolded(snapshot.runs()?.get(&run)?, run)?;
     let mut doubts = Doubts::default();
     snapshot.effects()?.scan(
         (run, [0; 16], [0; 16])..=(run, [0xff; 16], [0xff; 16]),
@@ -205,7 +205,7 @@ fn send_resends(
     now: Now,
 ) -> Result<Sent, Error> {
     not_held(tx, run)?;
-    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let record = fold::unfolded(tx.runs()?.get(&run)?, run)?;
     let queue = catalog::find(tx, target)?;
     let (mut admission, mut admitted, mut sent) = (Admission::to(tx, &queue)?, Vec::new(), Sent::default());
     for (key, purpose) in mails {

@@ -56,7 +56,10 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
     if let Some(id) = tx.run_keys()?.get(&identity)? {
         let earlier = tx.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
         let state = control::state(tx, &earlier)?;
-        let remedy = control::remedy(&control::decided(tx, id)?.unwrap_or_default(), state, id);
+        let remedy = match earlier.folded_at {
+            Some(_) => "its recipients are not on record any more: take another parameter to mail them again".into(),
+            None => control::remedy(&control::decided(tx, id)?.unwrap_or_default(), state, id),
+        };
         return Err(Error::Exists { identity, id, state: state.name(), remedy });
     }
     note::check(&what.note)?;
@@ -74,6 +77,7 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
         fan_out: FanOutProgress::default(),
         refetches: 0,
         note: what.note.clone(),
+        folded_at: None,
     };
     tx.runs()?.insert(&id, &record)?;
     tx.run_keys()?.insert(&identity, &id)?;

@@ -5,15 +5,15 @@ use crate::store::check::Findings;
 use crate::store::record::{RecipientRecord, RecipientState};
 use crate::store::{Error, Snapshot};
 
-use super::{Error as RunError, control, report};
+use super::{Error as RunError, control, fold, report};
 
 /// Adds a finding, under the user's id, for each row that does not add up, and one for totals that no recount gives.
 /// Memory does not grow with the number of recipients.
 ///
 /// # Errors
-/// [`RunError::NotFound`]; a storage fault, or the check is to stop.
+/// [`RunError::NotFound`]; [`RunError::Folded`]; a storage fault, or the check is to stop.
 pub fn verify(snapshot: &Snapshot, run: u64, findings: &mut Findings) -> Result<(), RunError> {
-    snapshot.runs()?.get(&run)?.ok_or(RunError::NotFound(run))?;
+    fold::unfolded(snapshot.runs()?.get(&run)?, run)?;
     snapshot.recipients()?.each_sound_in((run, [0; 16])..=(run, [0xff; 16]), |key, row| {
         findings.rows += 1;
         recipient(snapshot, key, &row, findings)?;

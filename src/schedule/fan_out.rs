@@ -97,6 +97,10 @@ impl FanOut {
             }
             Err(error) => return retry(&error),
         };
+        if run.folded_at.is_some() {
+            let text = format!("run {} was folded: its recipients are not on record any more", run.id);
+            return Outcome::Dead { why: Failure::new("data", "fan-out", "folded-run", text) };
+        }
         match work.record {
             None => match invocation.receipt_handle.parse() {
                 Ok(handle) => {

@@ -48,6 +48,7 @@ fn run() -> RunRecord {
         fan_out: FanOutProgress { finished_at: Some(START), ..FanOutProgress::default() },
         refetches: 0,
         note: String::new(),
+        folded_at: None,
     }
 }
 

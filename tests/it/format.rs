@@ -103,6 +103,7 @@ pub(crate) fn run() -> RunRecord {
         fan_out: FanOutProgress { pages: 2, next: Some("/users?page=3".into()), ..FanOutProgress::default() },
         refetches: 0,
         note: String::new(),
+        folded_at: None,
     }
 }
 
@@ -117,7 +118,7 @@ fn run_in_full() -> RunRecord {
     };
     let cycle = CursorCycle { saved: Some([6; 16]), span: 7, since: 8 };
     let fan_out = FanOutProgress { position: 9, cycle, letter: Some(letter), ..run().fan_out };
-    RunRecord { id: 8, fan_out, refetches: 3, note: "n".into(), ..run() }
+    RunRecord { id: 8, fan_out, refetches: 3, note: "n".into(), folded_at: Some(Timestamp::from_millis(6)), ..run() }
 }
 
 fn totals() -> RunTotals {
@@ -508,10 +509,13 @@ fn runs_recipients_and_ticks_are_laid_out_as_the_format_says_and_their_version_1
     let run = RunRecord { params: BTreeMap::from([("k".into(), "v".into())]), ..run_in_full() };
     let run = RunRecord { schedule: "s".into(), function: "f".into(), ..run };
     let run = RunRecord { scheduled_for: Timestamp::from_millis(1), started_at: Timestamp::from_millis(2), ..run };
-    insta::assert_snapshot!(hex(&run.encode()), @"03080173016601016b0176010202010d2f75736572733f706167653d330009010606060606060606060606060606060607080110040404040404040404040404040404040164016301740503016e");
+    insta::assert_snapshot!(hex(&run.encode()), @"04080173016601016b0176010202010d2f75736572733f706167653d330009010606060606060606060606060606060607080110040404040404040404040404040404040164016301740503016e0106");
     assert_eq!(RunRecord::decode(&run.encode()), Ok(run.clone()));
-    let older = RunRecord { refetches: 0, note: String::new(), ..run };
-    let bytes = [&[2], &older.encode()[1..older.encode().len() - 2]].concat();
+    let older = RunRecord { folded_at: None, ..run };
+    let bytes = [&[3], &older.encode()[1..older.encode().len() - 1]].concat();
+    assert_eq!(RunRecord::decode(&bytes), Ok(older.clone()), "version 3");
+    let older = RunRecord { refetches: 0, note: String::new(), ..older };
+    let bytes = [&[2], &older.encode()[1..older.encode().len() - 3]].concat();
     assert_eq!(RunRecord::decode(&bytes), Ok(older), "version 2");
     let recipient = RecipientRecord { page: 300, ..recipients().remove(0) };
     let (account, reason) = (Some("c".into()), "d".into());

@@ -71,6 +71,7 @@ fn run_record() -> RunRecord {
         fan_out: FanOutProgress::default(),
         refetches: 0,
         note: String::new(),
+        folded_at: None,
     }
 }
 

@@ -161,7 +161,10 @@ impl Control {
                 let queue = dead_letter_queue(&snapshot, &queue)?;
                 Answer::Dead(dead::groups(&snapshot, &queue)?)
             }
-            Request::PreviewRedrive(what) => Answer::Preview(redrive::plan(&snapshot, &what, now.wall)?.preview),
+            Request::PreviewRedrive(what) => {
+                not_folded(&snapshot, &what)?;
+                Answer::Preview(redrive::plan(&snapshot, &what, now.wall)?.preview)
+            }
             Request::Redrives => Answer::Redrives(redrives(&snapshot)?),
             Request::Runs { max } => Answer::Runs(report::list(&snapshot, max)?),
             Request::Run { id } => Answer::Run(report::report(&snapshot, id)?),
@@ -186,7 +189,11 @@ impl Control {
 
     async fn change(&self, request: Request) -> Result<Answer, Failure> {
         Ok(match request {
-            Request::StartRedrive(what) => Answer::Started(self.queues.start_redrive(what).await?),
+            Request::StartRedrive(what) => {
+                let order = what.clone();
+                self.queues.store().read(move |snapshot| not_folded(snapshot, &order)).await?;
+                Answer::Started(self.queues.start_redrive(what).await?)
+            }
             Request::CancelRedrive { id } => Answer::Count(self.queues.cancel_redrive(id).await?),
             Request::Purge { queue } => Answer::Count(self.queues.purge(&queue).await?),
             Request::Send { queue, body, with } => {
@@ -475,6 +482,11 @@ fn checked(findings: Findings) -> Checked {
 
 fn queues(snapshot: &Snapshot, now: Now) -> Result<Vec<stats::Stats>, queue::Error> {
     catalog::list(snapshot)?.iter().map(|queue| stats::stats(snapshot, queue, now)).collect()
+}
+
+/// Refuses a redrive of the letters of a run that was folded.
+fn not_folded(snapshot: &Snapshot, what: &redrive::Redrive) -> Result<(), run::Error> {
+    what.selection.run.map_or(Ok(()), |run| run::fold::check(snapshot, run))
 }
 
 /// The dead-letter queue of the named queue; the queue itself if it has none, as dead-letter queues do.

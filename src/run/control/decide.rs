@@ -6,7 +6,7 @@ use crate::base::Timestamp;
 use crate::store::Tx;
 use crate::store::record::{Brake, RunControl, RunHold, RunTotals};
 
-use super::super::Error;
+use super::super::{Error, fold};
 use super::row::save;
 use super::{RunState, TOPIC, guard, refetch};
 
@@ -61,7 +61,7 @@ impl Decision {
 /// # Errors
 /// [`Error::NotFound`]; [`Error::State`] when the run's state does not allow it; [`Error::NoRefetch`].
 pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> Result<(), Error> {
-    let record = tx.runs()?.get(&run)?.ok_or(Error::NotFound(run))?;
+    let record = fold::unfolded(tx.runs()?.get(&run)?, run)?;
     let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
     let state = super::state::state(tx, &record)?;
     if !decision.is_allowed(state, &tx.totals_of(run)?) {

@@ -181,10 +181,18 @@ fn permit(
     now: Timestamp,
 ) -> Result<Permission, store::Error> {
     let Some(body) = settle::held_body(tx, handle)? else { return Ok(Permission::Lost) };
-    // Nobody of the run's recipients: outside its books.
-    let Some(entry) = key.entry(tx)? else { return Ok(Permission::Granted) };
-    if ledger::is_settled(&entry.state) {
+    let entry = key.entry(tx)?;
+    if entry.as_ref().is_some_and(|entry| ledger::is_settled(&entry.state)) {
         return Ok(Permission::Duplicate);
+    }
+    // A run with somebody open is not folded, so most mails need no look at it.
+    let is_open = entry.as_ref().is_some_and(|entry| entry.state == RecipientState::Open);
+    if !is_open && tx.runs()?.get(&key.run)?.is_some_and(|run| run.folded_at.is_some()) {
+        return Ok(Permission::Folded);
+    }
+    // Nobody of the run's recipients: outside its books.
+    if entry.is_none() {
+        return Ok(Permission::Granted);
     }
     if let Some(decided) = control::decided(tx, key.run)? {
         let row = tx.recipients()?.get(&key.row())?;

@@ -31,6 +31,8 @@ pub struct RunRecord {
     pub refetches: u32,
     /// Free text for people; most often empty.
     pub note: String,
+    /// When it was folded: the rows of its recipients are gone, or are being removed.
+    pub folded_at: Option<Timestamp>,
 }
 
 /// The fan-out's durable cursor, updated in the commit that writes a slice of a page: its messages and rows.
@@ -168,9 +170,30 @@ pub enum TickVerdict {
 
 postcard_records!(1: Attempt);
 
-const RUN_VERSION: u8 = 3;
+const RUN_VERSION: u8 = 4;
 const RECIPIENT_VERSION: u8 = 4;
 const TICK_VERSION: u8 = 2;
+
+/// The run of version 3: it was kept whole for ever.
+#[derive(Deserialize)]
+struct RunRecord3 {
+    id: u64,
+    schedule: String,
+    function: String,
+    params: BTreeMap<String, String>,
+    scheduled_for: Timestamp,
+    started_at: Timestamp,
+    fan_out: FanOutProgress,
+    refetches: u32,
+    note: String,
+}
+
+impl From<RunRecord3> for RunRecord {
+    fn from(old: RunRecord3) -> Self {
+        let RunRecord3 { id, schedule, function, params, scheduled_for, started_at, fan_out, refetches, note } = old;
+        Self { id, schedule, function, params, scheduled_for, started_at, fan_out, refetches, note, folded_at: None }
+    }
+}
 
 /// The run of version 2: its users were fetched once, and it had no note.
 #[derive(Deserialize)]
@@ -187,7 +210,8 @@ struct RunRecord2 {
 impl From<RunRecord2> for RunRecord {
     fn from(old: RunRecord2) -> Self {
         let RunRecord2 { id, schedule, function, params, scheduled_for, started_at, fan_out } = old;
-        Self { id, schedule, function, params, scheduled_for, started_at, fan_out, refetches: 0, note: String::new() }
+        let (refetches, note) = (0, String::new());
+        RunRecord3 { id, schedule, function, params, scheduled_for, started_at, fan_out, refetches, note }.into()
     }
 }
 
@@ -222,6 +246,7 @@ impl From<RunRecord1> for RunRecord {
             },
             refetches: 0,
             note: String::new(),
+            folded_at: None,
         }
     }
 }
@@ -235,6 +260,7 @@ impl Record for RunRecord {
         match bytes.first() {
             Some(1) => decode::<RunRecord1>(1, bytes).map(Self::from),
             Some(2) => decode::<RunRecord2>(2, bytes).map(Self::from),
+            Some(3) => decode::<RunRecord3>(3, bytes).map(Self::from),
             _ => decode(RUN_VERSION, bytes),
         }
     }

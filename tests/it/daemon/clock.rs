@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use nightmail::api::control::Request;
 use nightmail::base::{Clock, LeaseTime, SystemClock, Timestamp};
 use nightmail_demo::{bank, sink};
 
@@ -71,5 +72,36 @@ async fn a_run_by_hand_is_for_the_month_that_the_clock_shows() {
     let shown = clock.wall().to_jiff().unwrap().to_zoned(jiff::tz::TimeZone::get("Europe/Berlin").unwrap());
     let month = shown.date().first_of_month().yesterday().unwrap();
     assert_eq!(report.params["period"], format!("{:04}-{:02}", month.year(), month.month()));
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_folds_at_its_start_what_is_older_than_runs_retention_and_its_fan_out_refuses_a_folded_run() {
+    let mut harness = Harness::with_users(3).await;
+    harness.set_key("FUNCTIONS__STATEMENT__ARCHIVE", "files");
+    let clock = Arc::new(Stepped::default());
+    let daemon = harness.daemon_by(clock.clone()).await;
+    let run = daemon.operator.start().await;
+    daemon.operator.complete(run).await;
+    daemon.stop().await;
+    let archive = harness.settings().data_dir.join("archive");
+    let documents = || {
+        let directories = std::fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path());
+        directories.map(|directory| std::fs::read_dir(directory).unwrap().count()).sum::<usize>()
+    };
+    assert_eq!(documents(), 6, "each has a PDF and its data");
+    clock.step_to(31 * 86_400);
+    let daemon = harness.daemon_by(clock.clone()).await;
+    assert_eq!(daemon.operator.report(run).await.folded_at, None, "the default is 400 days");
+    daemon.stop().await;
+    harness.set_key("RUNS__RETENTION", "30d");
+    let daemon = harness.daemon_by(clock).await;
+    until("the folding", async || daemon.operator.report(run).await.folded_at).await;
+    until("the documents to go", async || (documents() == 0).then_some(())).await;
+    let body = format!("{{\"run\": {run}}}");
+    let send = Request::Send { queue: "fan-out".into(), body, with: Box::default() };
+    daemon.operator.try_ask(send).await.unwrap();
+    let letters = daemon.operator.died("fan-out-dead", 1).await;
+    assert_eq!(letters[0].class, "data fan-out folded-run");
     daemon.stop().await;
 }

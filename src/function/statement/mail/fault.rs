@@ -201,6 +201,10 @@ impl SmtpFailure {
             Ok(Permission::Abandoned) => {
                 SendFault::Permanent(why("abandoned", "the run was abandoned: nobody of it is mailed any more"))
             }
+            Ok(Permission::Folded) => {
+                let text = "the run was folded: whom it mailed is not on record any more, so nobody of it is mailed";
+                SendFault::Permanent(why("folded", text))
+            }
             Ok(Permission::Lost) => {
                 SendFault::Deferred(why("lost", "the message was taken from this attempt before its mail"))
             }

@@ -448,6 +448,7 @@ async fn a_mail_is_begun_only_when_the_ledger_permits_it() {
         (Ok(Permission::InWork), "deferred", "in-work"),
         (Ok(Permission::Held), "held", "held"),
         (Ok(Permission::Abandoned), "permanent", "abandoned"),
+        (Ok(Permission::Folded), "permanent", "folded"),
         (Ok(Permission::Lost), "deferred", "lost"),
         (Ok(Permission::Suppressed), "suppressed", "suppressed"),
         (Err(broken), "deferred", "failed"),
