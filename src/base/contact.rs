@@ -73,6 +73,11 @@ pub enum Verdict {
         /// For how long, when it says so.
         after: Option<Duration>,
     },
+    /// Our own daily quota for it is used up: nothing may be sent before this time has passed.
+    OverQuota {
+        /// How long.
+        after: Duration,
+    },
     /// No reply in time, or the connection was lost before it.
     TimedOut,
     /// HTTP 5xx: the fault may be the service's, or what this message makes it do.

@@ -1,5 +1,7 @@
 //! `[functions.<name>.mail]` to [`MailOptions`].
 
+use std::num::NonZeroU32;
+
 use super::syntax;
 use super::values::Values;
 use crate::base::units::show_duration;
@@ -65,6 +67,8 @@ fn relay(values: &mut Values<'_>, at: &str, relay: &str) -> RelayOptions {
         tls,
         credentials: credentials(values, relay, tls, &host),
         connections: values.count(&format!("{relay}.connections")),
+        per_second: NonZeroU32::new(values.count(&format!("{relay}.per_second"))),
+        per_day: values.maybe_count(&format!("{relay}.per_day")),
         limits: limits(values, at, relay),
         idle_max: values.span(&format!("{relay}.idle_max")),
         mails_per_connection: values.count(&format!("{relay}.mails_per_connection")),

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -26,6 +27,17 @@ pub struct Intent {
     pub message_id: String,
     /// The address that is mailed.
     pub address: String,
+    /// The daily quota that the mail is charged to; also outside of runs.
+    pub quota: Option<Quota>,
+}
+
+/// How many mails a relay takes in any 24 hours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// The relay, by host and port; functions that name an equal one share what was used.
+    pub relay: String,
+    /// The number of mails, at least 1.
+    pub per_day: u64,
 }
 
 /// Whether an effect may happen.
@@ -47,6 +59,8 @@ pub enum Permission {
     Lost,
     /// It must not: the address is on the suppression list.
     Suppressed,
+    /// Not now: the relay's daily quota is used up, and nothing of it comes free before this time has passed.
+    OverQuota(Duration),
 }
 
 /// The ledger of effects, for one attempt.

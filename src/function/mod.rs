@@ -14,5 +14,5 @@ pub mod upstream;
 
 pub use call::{Function, Invocation};
 pub use effect::{EffectFlag, EffectInProgress};
-pub use effects::{Effects, Intent, NoLedger, Permission};
+pub use effects::{Effects, Intent, NoLedger, Permission, Quota};
 pub use error::Error;

@@ -37,7 +37,7 @@ pub(super) const TABLES: [TableId; NAMES.len()] = {
     tables
 };
 
-const NAMES: [&str; 35] = [
+const NAMES: [&str; 36] = [
     "meta",
     "queues",
     "queue_names",
@@ -73,6 +73,7 @@ const NAMES: [&str; 35] = [
     "notifications",
     "announced",
     "run_controls",
+    "mail_quotas",
 ];
 
 /// The table of that name.

@@ -127,6 +127,8 @@ tables! {
     announced ("announced"): u64 => Announced;
     /// What operators decided about runs, by run; a run without a row goes on by itself.
     run_controls ("run_controls"): u64 => RunControl;
+    /// Mails that were begun, by relay and hour since 1970.
+    mail_quotas ("mail_quotas"): (String, u64) => u64;
 }
 
 /// The number stored under a queue's name.

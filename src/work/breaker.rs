@@ -189,6 +189,7 @@ impl Breaker {
         }
         let enough = match class {
             Class::Away if may_repeat && needs_operator(verdict) => 1,
+            Class::Away if matches!(verdict, Verdict::OverQuota { .. }) => 1,
             Class::Away => AWAY_VOTES.min(self.concurrency.max(1)),
             Class::ServerError => SERVER_ERROR_VOTES,
         };
@@ -298,6 +299,7 @@ impl Outage {
 fn pause(verdict: &Verdict) -> Duration {
     match verdict {
         Verdict::Throttled { after } => after.unwrap_or_default().min(PAUSE_MAX),
+        Verdict::OverQuota { after } => *after,
         _ => Duration::ZERO,
     }
 }
@@ -311,6 +313,7 @@ fn cause(verdict: &Verdict) -> String {
         Verdict::Unreachable { why, .. } | Verdict::Unauthorized { why } => printable(why),
         Verdict::Throttled { after: None } => "it asks for a pause".into(),
         Verdict::Throttled { after: Some(after) } => format!("it asks for a pause of {} s", after.as_secs()),
+        Verdict::OverQuota { .. } => "its daily quota (relay.per_day) is used up".into(),
         Verdict::TimedOut => "no reply in time".into(),
         Verdict::ServerError => "it answers with server errors".into(),
         Verdict::Answered => "it answers".into(),

@@ -97,6 +97,16 @@ fn five_messages_that_find_nobody_open_it_and_say_why() {
 }
 
 #[test]
+fn a_daily_quota_that_is_used_up_opens_it_at_once_until_something_comes_free() {
+    let mut world = World::new(24);
+    let over = |after| Verdict::OverQuota { after: secs(after) };
+    assert_eq!(world.fails(1, &over(40_000)), Some(Change::Opened { messages: 1, are_deferred: true }));
+    assert_eq!(world.breaker.admit(world.now), Admission::At(NOW.after(secs(40_000))));
+    assert_eq!(world.probe_fails(&over(3600)), secs(40_000));
+    assert_eq!(world.probe_fails(&over(3600)), secs(3600));
+}
+
+#[test]
 fn a_message_votes_once_by_its_first_failure() {
     let mut world = World::new(24);
     for _ in 0..50 {

@@ -1,6 +1,6 @@
-//! The dispatcher of one pool: settles finished attempts and receives new messages, batched into one commit. A commit
-//! costs about as much processor time as half a statement, so one commit per message would be too expensive. Owns
-//! batching and permits. Must not know what a function does.
+//! The dispatcher of one pool: settles finished attempts, writes the intents of running ones and receives new messages,
+//! batched into one commit. A commit costs about as much processor time as half a statement, so one commit per message
+//! would be too expensive. Owns batching and permits. Must not know what a function does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::base::{Contact, LeaseTime, Now};
 use crate::function::EffectFlag;
 use crate::queue::receive::{Position, VISIBILITY_MAX};
 use crate::queue::{self, Receive, Received, Receiving, Settled, settle};
-use crate::run::effects::AttemptEffects;
+use crate::run::effects::{AttemptEffects, PendingIntents};
 use crate::store::record::{Owner, Suspicion};
 
 use super::breakers::{Pass, Probe};
@@ -25,8 +25,9 @@ use super::settle::{End, Settler, tell};
 
 /// One commit settles at most this many attempts and receives at most this many messages.
 const BATCH_MAX: usize = 256;
-/// Finished attempts are batched for at most this long, and only while others are still running. A crash within this
-/// time leaves the outcome of a finished attempt unknown, so it is short compared with an SMTP dialogue.
+/// Finished attempts and those that wait for their intents are batched for at most this long, and only while others are
+/// still running. A crash within this time leaves the outcome of a finished attempt unknown, and an intent holds a
+/// connection to the relay meanwhile, so it is short compared with an SMTP dialogue.
 const LINGER: Duration = Duration::from_millis(5);
 
 /// A message in the pool and the permit that it holds.
@@ -85,6 +86,8 @@ pub(super) struct Dispatcher {
     pub(super) time_limit: Duration,
     /// Finished attempts; closed when the worker and all its attempts are gone.
     pub(super) finished: mpsc::Receiver<Finished>,
+    /// Running attempts that wait until their intent is on disk.
+    pub(super) intents: PendingIntents,
 }
 
 /// Why the dispatcher's loop woke up.
@@ -92,6 +95,8 @@ pub(super) struct Dispatcher {
 enum Wakeup {
     /// An attempt finished.
     Finished(Finished),
+    /// An attempt waits for its intent.
+    Intent,
     /// A permit is free and there may be messages to receive.
     Messages,
     /// A drain began or the worker is gone: no more messages are received.
@@ -146,7 +151,8 @@ impl Dispatcher {
         loop {
             let group = match self.next_wakeup(deliveries.as_ref(), &stop, (&mut changed, &mut quarantine), look).await
             {
-                Wakeup::Finished(first) => self.collect_batch(first).await,
+                Wakeup::Finished(first) => self.collect_batch(vec![first]).await,
+                Wakeup::Intent => self.collect_batch(Vec::new()).await,
                 Wakeup::Messages => Vec::new(),
                 Wakeup::Closing => {
                     deliveries = None;
@@ -154,19 +160,19 @@ impl Dispatcher {
                 }
                 Wakeup::Over => return Ok(()),
             };
-            // Nothing is written before this future is polled. `join!` polls it together with the receive, so the
-            // writer gets the steps of both at once and as a rule commits them together.
-            let settled = self.settle(group);
+            // Nothing is written before these futures are polled. `join!` polls them together with the receive, so the
+            // writer gets the steps of all at once and as a rule commits them together.
+            let (settled, intended) = (self.settle(group), self.intents.write());
             match &deliveries {
                 Some(deliveries) if !stop.is_cancelled() => {
                     // Before the receive, not after it: a message that is sent during the receive must wake the loop.
                     self.is_paused &= !changed.has_changed().unwrap_or(true);
                     changed.mark_unchanged();
                     quarantine.mark_unchanged();
-                    let ((), received) = tokio::join!(settled, self.receive());
+                    let ((), (), received) = tokio::join!(settled, intended, self.receive());
                     look = self.deliver(received?, deliveries).await?;
                 }
-                _ => settled.await,
+                _ => drop(tokio::join!(settled, intended)),
             }
         }
     }
@@ -195,14 +201,14 @@ impl Dispatcher {
             biased;
             Some(()) = OptionFuture::from(deliveries.map(|deliveries| closing(stop, deliveries))) => Wakeup::Closing,
             finished = self.finished.recv() => finished.map_or(Wakeup::Over, Wakeup::Finished),
+            Some(()) = self.intents.next() => Wakeup::Intent,
             () = messages, if deliveries.is_some() => Wakeup::Messages,
         }
     }
 
-    /// Returns `first` and the attempts that finish soon after it: until half of the concurrency is collected, no other
-    /// attempt is running, or [`LINGER`] has passed.
-    async fn collect_batch(&mut self, first: Finished) -> Vec<Finished> {
-        let mut group = vec![first];
+    /// Adds the attempts that finish soon, and lets those come that soon wait for their intents: until half of the
+    /// concurrency waits for the commit, no other attempt is running, or the time is over.
+    async fn collect_batch(&mut self, mut group: Vec<Finished>) -> Vec<Finished> {
         // Half, not all: the other half keeps the processors busy during the commit.
         let enough = (self.settler.options.concurrency / 2).clamp(1, BATCH_MAX);
         let wait_is_over = tokio::time::sleep(LINGER);
@@ -213,14 +219,16 @@ impl Dispatcher {
                 group.push(next);
                 continue;
             }
-            // A finished attempt holds its permit until it is settled. A batch as large as the number of permits taken
-            // therefore means that no other attempt is running, and that waiting would be in vain.
+            let waiting = group.len() + self.intents.count();
+            // An attempt holds its permit until it is settled. As many that wait as permits are taken therefore mean that
+            // no other attempt is running, and that waiting would be in vain.
             let permits_taken = self.settler.options.concurrency.saturating_sub(self.permits.available_permits());
-            if group.len() >= enough.min(permits_taken) {
+            if waiting >= enough.min(permits_taken) {
                 break;
             }
             tokio::select! {
                 Some(next) = self.finished.recv() => group.push(next),
+                Some(()) = self.intents.next() => {}
                 () = &mut wait_is_over => break,
             }
         }

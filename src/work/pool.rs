@@ -89,10 +89,11 @@ impl Pool {
         loop {
             let (backend, deliveries) = QueueBackend::new(self.options.concurrency);
             let (sender, finished) = mpsc::channel(self.options.concurrency);
+            let (asking, intents) = Intents::new(&self.queues);
             let dispatcher = Dispatcher {
                 settler: Settler {
                     queues: self.queues.clone(),
-                    intents: Intents::new(&self.queues),
+                    intents: asking,
                     options: self.options.clone(),
                     gate: self.gate.clone(),
                 },
@@ -104,6 +105,7 @@ impl Pool {
                 permits: permits.clone(),
                 time_limit: self.time_limit(),
                 finished,
+                intents,
             };
             let stop = self.drain.stop.clone();
             // Both must end, in whatever order: the dispatcher settles attempts that outlive the worker.

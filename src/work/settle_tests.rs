@@ -69,12 +69,13 @@ impl World {
             on_unknown,
         };
         let gate = Breakers::new(clock.clone()).gate(vec![relay()], 1);
-        Self {
-            _dir: dir,
-            clock,
-            settler: Settler { intents: Intents::new(&queues), queues, options: Arc::new(options), gate },
-            queue,
-        }
+        let (intents, mut pending) = Intents::new(&queues);
+        tokio::spawn(async move {
+            while pending.next().await.is_some() {
+                pending.write().await;
+            }
+        });
+        Self { _dir: dir, clock, settler: Settler { intents, queues, options: Arc::new(options), gate }, queue }
     }
 
     /// Receives the message, which must be visible, and settles it.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nightmail::base::outcome::DeliveryProof;
 use nightmail::base::{Clock, ManualClock};
-use nightmail::function::{Effects, Intent, Permission};
+use nightmail::function::{Effects, Intent, Permission, Quota};
 use nightmail::queue::{Queues, Receive, Received, catalog, settle};
 use nightmail::run::effects::{AttemptEffects, Ending, Intents, Left, recover};
 use nightmail::run::ledger::{self, Recipient};
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{assert_recounted, assert_sound};
-use crate::support::{START, dying_after, forever};
+use crate::support::{self, START, dying_after, forever};
 
 const QUEUE: &str = "statements";
 const DONE: fn() -> Ending =
@@ -115,7 +116,7 @@ impl World {
     }
 
     fn attempt(&self, message: &Received, on_unknown: OnUnknown) -> AttemptEffects {
-        AttemptEffects::new(&Intents::new(self.queues()), message, on_unknown)
+        AttemptEffects::new(&support::intents(self.queues()), message, on_unknown)
     }
 
     /// The next message, received and permitted to be mailed.
@@ -196,6 +197,7 @@ fn intent(user: &str) -> Intent {
         purpose: String::new(),
         message_id,
         address: format!("{user}@bank.example"),
+        quota: None,
     }
 }
 
@@ -336,6 +338,52 @@ async fn an_address_that_came_onto_the_suppression_list_meanwhile_is_not_mailed(
     world.end((message, attempt), Ending::LeftOut(RecipientState::Suppressed("bounced".into()))).await;
     assert_eq!((world.state("ada"), world.messages()), (("suppressed", 0), 0));
     world.check();
+}
+
+#[tokio::test]
+async fn no_day_has_more_mails_than_the_relays_quota_restarts_and_mails_outside_of_runs_included() {
+    let mut world = World::with(&["ada"]).await;
+    let quota = |per_day| Some(Quota { relay: "relay:25".into(), per_day });
+    let message = world.work().await;
+    let ask =
+        async |world: &World, intent: Intent| world.attempt(&message, OnUnknown::Hold).intend(intent).await.unwrap();
+    let stranger = || Intent { run: 0, quota: quota(4), ..intent("bob") };
+    world.clock.advance(Duration::from_secs(90 * 60));
+    assert_eq!(ask(&world, Intent { quota: quota(4), ..intent("ada") }).await, Permission::Granted);
+    assert_eq!(ask(&world, stranger()).await, Permission::Granted);
+    // Those that come together are counted together.
+    let together = [(); 4].map(|()| world.attempt(&message, OnUnknown::Hold));
+    let (intents, mut pending) = Intents::new(world.queues());
+    let asking = join_all(together.map(|_| {
+        let attempt = AttemptEffects::new(&intents, &message, OnUnknown::Hold);
+        async move { attempt.intend(stranger()).await.unwrap() }
+    }));
+    let write = async {
+        while pending.count() < 4 {
+            tokio::task::yield_now().await;
+        }
+        pending.write().await;
+    };
+    let (permitted, ()) = tokio::join!(asking, write);
+    let free_in = Duration::from_secs((24 * 60 + 30) * 60);
+    let refused = Permission::OverQuota(free_in);
+    assert_eq!(permitted, [Permission::Granted, Permission::Granted, refused, refused]);
+    world.crash(OnUnknown::Hold).await;
+    assert_eq!(ask(&world, stranger()).await, refused);
+    assert_eq!(
+        ask(&world, Intent { quota: quota(5), ..stranger() }).await,
+        Permission::Granted,
+        "the limit was raised"
+    );
+    let other = Some(Quota { relay: "other:25".into(), per_day: 1 });
+    assert_eq!(ask(&world, Intent { quota: other, ..stranger() }).await, Permission::Granted, "another relay");
+    world.clock.advance(free_in - Duration::from_secs(1));
+    assert_eq!(ask(&world, stranger()).await, Permission::OverQuota(Duration::from_secs(1)));
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(ask(&world, stranger()).await, Permission::Granted);
+    let hours = world.queues().store().snapshot().unwrap().mail_quotas().unwrap();
+    let kept = hours.first(("relay:25".to_owned(), 0)..=("relay:25".to_owned(), u64::MAX), usize::MAX).unwrap();
+    assert_eq!(kept.len(), 1, "hours that count no more are forgotten: {kept:?}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use nightmail::queue::redrive::Redrive;
 use nightmail::queue::settle::{self, Ended};
 use nightmail::queue::{Queues, Receive, Received, Receiving, catalog};
 use nightmail::run::control::work_off;
-use nightmail::run::effects::{AttemptEffects, Ending, Intents};
+use nightmail::run::effects::{AttemptEffects, Ending};
 use nightmail::run::ledger::{self, Recipient};
 use nightmail::run::notifications::{self, RunWatch};
 use nightmail::run::report::{self, Report};
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Child, Harness, assert_recounted, assert_sound, until};
 use crate::slices;
-use crate::support::{START, World as QueueWorld, dying_after, forever};
+use crate::support::{self, START, World as QueueWorld, dying_after, forever};
 
 const QUEUE: &str = "statements";
 
@@ -169,7 +169,7 @@ impl World {
     }
 
     async fn ask(&self, message: &Received) -> (AttemptEffects, Permission) {
-        let attempt = AttemptEffects::new(&Intents::new(self.queues()), message, OnUnknown::Hold);
+        let attempt = AttemptEffects::new(&support::intents(self.queues()), message, OnUnknown::Hold);
         let user = user_of(message);
         let intent = Intent { run: message.run, account: user.clone(), user, ..Intent::default() };
         let permission = attempt.intend(intent).await.unwrap();
@@ -432,7 +432,7 @@ async fn a_message_of_no_run_to_a_recipient_of_a_held_run_waits_and_is_refused_o
     world.queues().send(QUEUE, by_hand).await.unwrap();
     let message = world.receive(QUEUE).await.remove(0);
     let ask = async || {
-        let attempt = AttemptEffects::new(&Intents::new(world.queues()), &message, OnUnknown::Hold);
+        let attempt = AttemptEffects::new(&support::intents(world.queues()), &message, OnUnknown::Hold);
         let user = "2026-10-0".to_owned();
         attempt.intend(Intent { run, account: user.clone(), user, ..Intent::default() }).await.unwrap()
     };

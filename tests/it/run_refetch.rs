@@ -13,7 +13,7 @@ use nightmail::queue::redrive::Redrive;
 use nightmail::queue::settle::{self, Ended};
 use nightmail::queue::{Options, Queues, Receive, Received, RedrivePolicy};
 use nightmail::run::control::work_off;
-use nightmail::run::effects::{AttemptEffects, Ending, Intents};
+use nightmail::run::effects::{AttemptEffects, Ending};
 use nightmail::run::notifications::{self, RunWatch};
 use nightmail::run::{self, Again, Decision, Ledger, OnUnknown, Refetch, RunState, again};
 use nightmail::schedule::fan_out::Error;
@@ -126,7 +126,7 @@ pub(crate) fn user_of(message: &Received) -> String {
 
 impl Runs {
     pub(crate) fn effects(&self, message: &Received) -> AttemptEffects {
-        AttemptEffects::new(&Intents::new(&self.queues), message, OnUnknown::Hold)
+        AttemptEffects::new(&crate::support::intents(&self.queues), message, OnUnknown::Hold)
     }
 
     pub(crate) async fn ask(&self, message: &Received) -> (AttemptEffects, Permission) {

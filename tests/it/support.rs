@@ -12,6 +12,7 @@ use nightmail::queue::{
     Error, Observer, Options, Queues, ReceiptHandle, Receive, Received, RedrivePolicy, RunMessage, Send, Transition,
 };
 use nightmail::queue::{catalog, dump, purge, stats};
+use nightmail::run::effects::Intents;
 use nightmail::store::record::{Counts, GroupRecord, LetterClass, MessageState, Owner, Phase, QueueRecord, Suspicion};
 use nightmail::store::{self, Disk, Snapshot, Store, Tx};
 use redb::{Database, ReadableDatabase, TableDefinition};
@@ -564,4 +565,15 @@ pub(crate) fn unsound(snapshot: &nightmail::store::Snapshot) -> u64 {
     let mut findings = nightmail::store::check::Findings::default();
     nightmail::store::check::records(snapshot, &mut findings).unwrap();
     findings.total
+}
+
+/// Writes each intent as it comes, as a pool with one attempt does.
+pub(crate) fn intents(queues: &Queues) -> Intents {
+    let (intents, mut pending) = Intents::new(queues);
+    tokio::spawn(async move {
+        while pending.next().await.is_some() {
+            pending.write().await;
+        }
+    });
+    intents
 }

@@ -332,6 +332,7 @@ impl Body<'_> {
             purpose: self.purpose.clone().filter(|purpose| purpose != PURPOSE).unwrap_or_default(),
             message_id: String::new(),
             address: user.email.clone(),
+            quota: None,
         }
     }
 

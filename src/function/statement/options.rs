@@ -1,5 +1,6 @@
 //! The options of the function `statement` and of the users source.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -109,6 +110,10 @@ pub struct RelayOptions {
     pub credentials: Option<(String, SecretString)>,
     /// At most this many connections at once.
     pub connections: usize,
+    /// At most this many mails are begun in any second.
+    pub per_second: Option<NonZeroU32>,
+    /// At most this many mails are begun in any 24 hours, restarts included.
+    pub per_day: Option<u64>,
     /// How long each step of a dialogue may take.
     pub limits: DialogueLimits,
     /// A parked connection is closed after this time.

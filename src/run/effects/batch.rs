@@ -1,131 +1,148 @@
 //! Intents of attempts that run at the same time are written in one step: a commit costs about as much processor time as
 //! half a statement.
 //!
-//! While nothing is under way an intent is written at once. Those that come while one is being written, and for a short
-//! time after, go together.
+//! Attempts ask through [`Intents`]; whoever drives them writes what waits, through [`PendingIntents`], together with
+//! whatever else it commits.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
 
-use tokio::sync::oneshot;
-
-use crate::function::Permission;
+use crate::base::Timestamp;
+use crate::function::{Permission, Quota};
 use crate::queue::{Queues, ReceiptHandle};
 use crate::store::{self, Tx};
 
 use super::super::suppression;
 use super::entry::EffectKey;
+use super::quota::Quotas;
 use super::{OnUnknown, permit};
 
 /// One step writes at most this many intents.
-const STEP_MAX: usize = 200;
-/// After a write, further intents are gathered for this long. Each holds a connection to the relay meanwhile, so longer would
-/// slow a run down more than fewer commits speed it up.
-const GATHER: Duration = Duration::from_millis(1);
+const STEP_MAX: usize = 256;
 
-/// Writes the intents of one pool's attempts. Clones share it.
+/// Where the attempts of one pool ask for their intents to be written. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Intents(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
+pub struct Intents {
     queues: Queues,
-    state: Mutex<State>,
+    waiting: mpsc::UnboundedSender<PendingIntent>,
 }
 
-#[derive(Debug, Default)]
-struct State {
+/// The intents that wait to be written. Without it none is written, and those who wait or ask get an error.
+#[derive(Debug)]
+pub struct PendingIntents {
+    queues: Queues,
+    /// Unbounded, but an attempt waits for one intent at a time.
+    arriving: mpsc::UnboundedReceiver<PendingIntent>,
     /// In the order in which they came.
     waiting: Vec<PendingIntent>,
-    /// Set by the first intent that waits, which starts the writer; cleared by the writer when none waits any more.
-    has_writer: bool,
 }
 
 #[derive(Debug)]
 struct PendingIntent {
-    key: EffectKey,
-    /// The address that is mailed.
-    address: String,
-    handle: ReceiptHandle,
-    on_unknown: OnUnknown,
+    asked: Asked,
     answer: oneshot::Sender<Result<Permission, store::Error>>,
 }
 
+/// An effect that an attempt asks for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Its entry in the ledger; `None` outside of runs.
+    pub(super) key: Option<EffectKey>,
+    /// The address that is mailed.
+    pub(super) address: String,
+    /// What the mail is charged to.
+    pub(super) quota: Option<Quota>,
+    pub(super) attempt: (ReceiptHandle, OnUnknown),
+}
+
 impl Intents {
-    /// Nothing is written yet.
-    pub fn new(queues: &Queues) -> Self {
-        Self(Arc::new(Shared { queues: queues.clone(), state: Mutex::default() }))
+    /// Both ends; nothing is written yet.
+    pub fn new(queues: &Queues) -> (Self, PendingIntents) {
+        let (waiting, arriving) = mpsc::unbounded_channel();
+        let intents = Self { queues: queues.clone(), waiting };
+        (intents, PendingIntents { queues: queues.clone(), arriving, waiting: Vec::new() })
     }
 
     /// What they are written through.
     pub(super) fn queues(&self) -> &Queues {
-        &self.0.queues
+        &self.queues
     }
 
-    /// Writes the intent down unless the effect must not happen. One whose caller has gone before its turn is not written.
-    pub(super) async fn permit(
-        &self,
-        (key, address): (EffectKey, String),
-        (handle, on_unknown): (ReceiptHandle, OnUnknown),
-    ) -> Result<Permission, store::Error> {
+    /// Waits until the intent is on disk, unless the effect must not happen. One whose caller has gone before its turn is
+    /// not written.
+    pub(super) async fn permit(&self, asked: Asked) -> Result<Permission, store::Error> {
         let (answer, answered) = oneshot::channel();
-        let is_first = {
-            let mut state = self.state();
-            state.waiting.push(PendingIntent { key, address, handle, on_unknown, answer });
-            !std::mem::replace(&mut state.has_writer, true)
-        };
-        if is_first {
-            tokio::spawn(write_all(self.clone()));
-        }
-        answered.await.unwrap_or_else(|_| Err(store::Error::Stopped("the intents' writer ended".into())))
-    }
-
-    /// The intents of the next step; `None` ends the writer, under the lock, so that the next intent starts another.
-    fn next(&self) -> Option<Vec<PendingIntent>> {
-        let mut state = self.state();
-        let count = state.waiting.len().min(STEP_MAX);
-        state.has_writer = count > 0;
-        (count > 0).then(|| state.waiting.drain(..count).collect())
-    }
-
-    async fn write(&self, some: Vec<PendingIntent>) {
-        let (mut answers, mut asked) = (Vec::with_capacity(some.len()), Vec::with_capacity(some.len()));
-        for PendingIntent { key, address, handle, on_unknown, answer } in
-            some.into_iter().filter(|one| !one.answer.is_closed())
-        {
-            answers.push(answer);
-            asked.push(((key, address), (handle, on_unknown)));
-        }
-        let now = self.0.queues.now().wall;
-        let step = move |tx: &mut Tx<'_>| {
-            let permit = |((key, address), attempt): &((EffectKey, String), _)| match suppression::has(tx, address)? {
-                true => Ok(Permission::Suppressed),
-                false => permit(tx, key, *attempt, now),
-            };
-            asked.iter().map(permit).collect::<Result<Vec<_>, store::Error>>()
-        };
-        let permitted = self.0.queues.store().write(step).await;
-        for (at, answer) in answers.into_iter().enumerate() {
-            // It fails when the caller has gone; whoever settles its attempt takes the intent away.
-            let _ = answer.send(permitted.as_ref().map(|permitted| permitted[at]).map_err(Clone::clone));
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under the lock is complete in itself.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let pending = PendingIntent { asked, answer };
+        let ended = || store::Error::Stopped("the pool that writes intents ended".into());
+        self.waiting.send(pending).map_err(|_| ended())?;
+        answered.await.unwrap_or_else(|_| Err(ended()))
     }
 }
 
-/// Writes intents until none waits. Between two writes it keeps nothing, so that whoever closes the store meanwhile does
-/// not wait for it.
-async fn write_all(mut intents: Intents) {
-    while let Some(some) = intents.next() {
-        intents.write(some).await;
-        let shared = Arc::downgrade(&intents.0);
-        drop(intents);
-        tokio::time::sleep(GATHER).await;
-        let Some(shared) = shared.upgrade() else { return };
-        intents = Intents(shared);
+impl PendingIntents {
+    /// How many wait by now.
+    pub fn count(&mut self) -> usize {
+        while self.waiting.len() < STEP_MAX
+            && let Ok(intent) = self.arriving.try_recv()
+        {
+            self.waiting.push(intent);
+        }
+        self.waiting.len()
     }
+
+    /// Returns when one more has come; `None` when none can come any more. Dropping the future loses none.
+    pub async fn next(&mut self) -> Option<()> {
+        let intent = self.arriving.recv().await?;
+        self.waiting.push(intent);
+        Some(())
+    }
+
+    /// Writes those that wait, in one step. This call creates the step; the returned future sends it to the writer.
+    pub fn write(&mut self) -> impl Future<Output = ()> + use<> {
+        self.count();
+        let some = std::mem::take(&mut self.waiting);
+        let queues = self.queues.clone();
+        async move {
+            if !some.is_empty() {
+                write(&queues, some).await;
+            }
+        }
+    }
+}
+
+async fn write(queues: &Queues, some: Vec<PendingIntent>) {
+    let waiting = some.into_iter().filter(|one| !one.answer.is_closed());
+    let (answers, asked): (Vec<_>, Vec<_>) = waiting.map(|one| (one.answer, one.asked)).unzip();
+    let now = queues.now().wall;
+    let permitted = queues.store().write(move |tx| permit_all(tx, &asked, now)).await;
+    for (at, answer) in answers.into_iter().enumerate() {
+        // It fails when the caller has gone; whoever settles its attempt takes the intent away.
+        let _ = answer.send(permitted.as_ref().map(|permitted| permitted[at]).map_err(Clone::clone));
+    }
+}
+
+fn permit_all(tx: &mut Tx<'_>, asked: &[Asked], now: Timestamp) -> Result<Vec<Permission>, store::Error> {
+    let mut quotas = Quotas::default();
+    let permitted = asked.iter().map(|asked| permit_one(tx, asked, &mut quotas, now)).collect::<Result<Vec<_>, _>>()?;
+    quotas.finish(tx, now)?;
+    Ok(permitted)
+}
+
+fn permit_one(
+    tx: &mut Tx<'_>,
+    Asked { key, address, quota, attempt }: &Asked,
+    quotas: &mut Quotas,
+    now: Timestamp,
+) -> Result<Permission, store::Error> {
+    // Before the intent, which must not be written for a mail that does not go.
+    let wait = quota.as_ref().map(|quota| quotas.wait(tx, quota, now)).transpose()?.flatten();
+    let permission = match key {
+        Some(_) if suppression::has(tx, address)? => Permission::Suppressed,
+        _ if wait.is_some() => Permission::OverQuota(wait.unwrap_or_default()),
+        Some(key) => permit(tx, key, *attempt, now)?,
+        None => Permission::Granted,
+    };
+    if let (Permission::Granted, Some(quota)) = (permission, quota) {
+        quotas.count(quota);
+    }
+    Ok(permission)
 }

@@ -6,6 +6,7 @@
 
 mod batch;
 mod entry;
+mod quota;
 mod recover;
 
 use std::sync::{Arc, OnceLock};
@@ -26,7 +27,8 @@ use super::control::{self, Allowed};
 use super::ledger::{self, REASON_BYTES_MAX};
 use super::suppression;
 
-pub use batch::Intents;
+use batch::Asked;
+pub use batch::{Intents, PendingIntents};
 use entry::EffectKey;
 pub(super) use entry::purpose_digest;
 pub use recover::recover;
@@ -146,15 +148,18 @@ impl AttemptEffects {
 impl Effects for AttemptEffects {
     fn intend(&self, intent: Intent) -> BoxFuture<'_, Result<Permission, Failure>> {
         let ask = async move {
-            if intent.run == 0 {
+            if intent.run == 0 && intent.quota.is_none() {
                 return Ok(Permission::Granted);
             }
-            let key = EffectKey::of(&intent);
-            // Before the write: when this future is dropped in it, the row may be there.
-            let _ = self.0.key.set(key.clone());
-            let _ = self.0.message_id.set(intent.message_id);
+            let key = (intent.run != 0).then(|| EffectKey::of(&intent));
+            if let Some(key) = &key {
+                // Before the write: when this future is dropped in it, the row may be there.
+                let _ = self.0.key.set(key.clone());
+                let _ = self.0.message_id.set(intent.message_id);
+            }
             let attempt = (self.0.handle, self.0.on_unknown);
-            let permitted = self.0.intents.permit((key, intent.address), attempt).await;
+            let permitted =
+                self.0.intents.permit(Asked { key, address: intent.address, quota: intent.quota, attempt }).await;
             permitted.map_err(|error| Failure::new("store", "ledger", "failed", error))
         };
         ask.boxed()

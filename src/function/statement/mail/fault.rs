@@ -2,7 +2,9 @@
 //!
 //! Sources: RFC 5321 section 4.2 (reply codes), RFC 3463 (enhanced codes).
 
-use crate::base::{Effect, Failure, LeftOutBy, Outcome, Verdict};
+use std::time::Duration;
+
+use crate::base::{Effect, Failure, LeftOutBy, Outcome, Verdict, units};
 use crate::function::Permission;
 use crate::function::unreachable::{Keys, Unreachable};
 
@@ -130,6 +132,8 @@ pub(super) enum SmtpFailure {
     },
     /// The relay takes mail for the recipient, but the ledger of effects does not permit it.
     Withheld(SendFault),
+    /// The relay takes mail for the recipient, but its daily quota is used up for so long.
+    OverQuota(Duration),
     /// No valid reply came to a command of the mail: the connection cannot be used any more.
     Broken {
         /// The step.
@@ -178,7 +182,7 @@ impl SmtpFailure {
     pub(super) fn is_in_step(&self) -> bool {
         match self {
             Self::Reply { code, .. } => *code != 421,
-            Self::Withheld(_) => true,
+            Self::Withheld(_) | Self::OverQuota(_) => true,
             Self::NoSession { .. } | Self::Broken { .. } => false,
         }
     }
@@ -208,6 +212,7 @@ impl SmtpFailure {
             Ok(Permission::Lost) => {
                 SendFault::Deferred(why("lost", "the message was taken from this attempt before its mail"))
             }
+            Ok(Permission::OverQuota(wait)) => return Some(Self::OverQuota(wait)),
             Ok(Permission::Suppressed) => {
                 let text = "the address came onto the suppression list while its mail was made";
                 SendFault::Suppressed(why("suppressed", text))
@@ -226,6 +231,12 @@ impl SmtpFailure {
                 Undelivered::unreachable(why, needs_operator)
             }
             Self::Withheld(fault) => Undelivered::of(fault, Verdict::Answered),
+            Self::OverQuota(after) => {
+                let wait = units::show_duration(Duration::from_secs(after.as_secs()));
+                let text = format!("relay {relay}: relay.per_day is used up; the next mail may go in {wait}");
+                let why = Failure::new("smtp", "relay", "over-quota", text);
+                Undelivered::of(SendFault::Deferred(why), Verdict::OverQuota { after })
+            }
             Self::Broken { step: Step::EndOfData, code, text } => {
                 let text = format!("relay {relay}: {code} after the final dot, the mail may have been taken: {text}");
                 let why = Failure::new("smtp", "relay", "unknown-after-dot", text);

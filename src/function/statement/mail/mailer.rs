@@ -106,7 +106,8 @@ impl Mailer {
     /// [`SendFault`]; all but `Unknown` mean that the relay has not accepted the mail.
     pub async fn send(&self, mail: &Mail<'_>, contacts: &mut Vec<Contact>) -> Result<DeliveryProof, SendFault> {
         let words = self.templates.render(&mail.context).map_err(SendFault::Permanent)?;
-        let (outgoing, message_id) = self.composer.compose(mail, words).map_err(SendFault::Permanent)?;
+        let (mut outgoing, message_id) = self.composer.compose(mail, words).map_err(SendFault::Permanent)?;
+        outgoing.intent.quota = self.pool.quota();
         let (result, verdict) = match self.pool.send(outgoing, mail.begin_within, &mail.effect).await {
             Ok(reply) => (Ok(reply), Some(Verdict::Answered)),
             Err(undelivered) => (Err(undelivered.fault), undelivered.verdict.map(|verdict| *verdict)),

@@ -329,6 +329,33 @@ async fn never_more_connections_than_the_limit_and_nobody_starves() {
 }
 
 #[tokio::test]
+async fn mails_of_all_connections_together_keep_to_the_rate() {
+    let sink = Sink::good().await;
+    let (mailer, _) = mailer(&sink, |o| {
+        (o.relay.connections, o.relay.per_second) = (4, std::num::NonZeroU32::new(20));
+    });
+    let began = std::time::Instant::now();
+    let names: Vec<String> = (0..8).map(|n| format!("user{n}")).collect();
+    for result in futures_util::future::join_all(names.iter().map(|name| send(&mailer, name))).await {
+        assert_eq!(class(&result).0, "done");
+    }
+    // Seven distances of 1/20 s and 2 %; without the limit it is done in a tenth of that.
+    assert!(began.elapsed() >= Duration::from_millis(7 * 51), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_daily_quota_is_asked_of_the_ledger_by_the_relays_address() {
+    let sink = Sink::good().await;
+    let (mailer, _) = mailer(&sink, |o| o.relay.per_day = Some(5));
+    let relay = mailer.destination().to_string();
+    let ledger = Arc::new(Says(Ok(Permission::Granted), std::sync::Mutex::default()));
+    let effects: Arc<dyn Effects> = ledger.clone();
+    send_as(&mailer, "ada", b"%PDF", (&EffectFlag::default(), &effects)).await.unwrap();
+    let quota = ledger.1.lock().unwrap().remove(0).quota.unwrap();
+    assert_eq!((format!("relay {}", quota.relay), quota.per_day), (relay, 5));
+}
+
+#[tokio::test]
 async fn connections_end_after_their_share_of_mails_and_after_idling() {
     let sink = Sink::good().await;
     let (mailer, clock) = mailer(&sink, |o| o.relay.mails_per_connection = 2);
@@ -431,11 +458,11 @@ async fn a_mail_that_the_relay_refuses_behind_its_final_dot_is_in_no_doubt() {
 
 /// A ledger that always says the same, and remembers the Message-IDs that it was asked about.
 #[derive(Debug)]
-struct Says(Result<Permission, Failure>, std::sync::Mutex<Vec<String>>);
+struct Says(Result<Permission, Failure>, std::sync::Mutex<Vec<Intent>>);
 
 impl Effects for Says {
     fn intend(&self, intent: Intent) -> futures_util::future::BoxFuture<'_, Result<Permission, Failure>> {
-        self.1.lock().unwrap().push(intent.message_id);
+        self.1.lock().unwrap().push(intent);
         Box::pin(std::future::ready(self.0.clone()))
     }
 }
@@ -451,6 +478,7 @@ async fn a_mail_is_begun_only_when_the_ledger_permits_it() {
         (Ok(Permission::Folded), "permanent", "folded"),
         (Ok(Permission::Lost), "deferred", "lost"),
         (Ok(Permission::Suppressed), "suppressed", "suppressed"),
+        (Ok(Permission::OverQuota(Duration::from_secs(90))), "deferred", "over-quota"),
         (Err(broken), "deferred", "failed"),
     ] {
         let sink = Sink::good().await;
@@ -461,7 +489,8 @@ async fn a_mail_is_begun_only_when_the_ledger_permits_it() {
         let refused = send_as(&mailer, "ada", b"%PDF", (&flag, &effects)).await;
         assert_eq!(class(&refused), (end, code.to_owned()));
         assert_eq!(flag.abort().await, Effect::None, "no doubt is left");
-        assert_eq!(*ledger.1.lock().unwrap(), [mailer.message_id("run 12 user ada purpose statement")]);
+        let asked: Vec<String> = ledger.1.lock().unwrap().iter().map(|intent| intent.message_id.clone()).collect();
+        assert_eq!(asked, [mailer.message_id("run 12 user ada purpose statement")]);
         assert_eq!(class(&send(&mailer, "bob").await).0, "done");
         assert_eq!((sink.recipients(), sink.see(|seen| seen.dots)), (vec!["bob@example.org".to_owned()], 1), "{code}");
     }

@@ -7,6 +7,7 @@ mod connection;
 mod fault;
 mod mailer;
 mod message;
+mod pace;
 mod pool;
 mod relay;
 #[cfg(test)]

@@ -10,10 +10,11 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::connection::{Connection, OutgoingMail};
 use super::fault::{SendFault, SmtpFailure, Step, Undelivered};
+use super::pace::Pace;
 use super::relay::Relay;
 use crate::base::{Clock, Destination, Failure};
 use crate::function::silence::Silences;
-use crate::function::{EffectFlag, EffectInProgress};
+use crate::function::{EffectFlag, EffectInProgress, Quota};
 
 /// The reaper checks parked sessions no more often than this, so that a tiny `idle_max` does not make it spin.
 const REAP_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -25,6 +26,8 @@ pub(super) struct Pool {
     /// One permit for each session in a dialogue, held until QUIT is over. tokio's semaphore is fair: first come, first
     /// served.
     permits: Arc<Semaphore>,
+    /// Set when the mails of a second are limited.
+    pace: Option<Pace>,
     /// The dialogues that wait for the relay.
     silences: Arc<Silences>,
     /// Sessions that are open but unused. They hold no permit.
@@ -42,8 +45,9 @@ struct Parked {
 impl Pool {
     pub(super) fn new(relay: Relay, clock: Arc<dyn Clock>) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(relay.options.connections.min(Semaphore::MAX_PERMITS)));
+        let pace = relay.options.per_second.map(Pace::new);
         let silences = Silences::new(Arc::clone(&clock));
-        Arc::new(Self { relay, clock, permits, silences, parked: Mutex::default() })
+        Arc::new(Self { relay, clock, permits, pace, silences, parked: Mutex::default() })
     }
 
     /// Sends one mail to the relay and returns its final reply. If the future is dropped while it waits for a free
@@ -58,9 +62,14 @@ impl Pool {
         begin_within: Duration,
         effect: &EffectFlag,
     ) -> Result<String, Undelivered> {
-        let permit = Arc::clone(&self.permits).acquire_owned();
-        let Ok(permit) = tokio::time::timeout(begin_within, permit).await else { return Err(self.busy()) };
-        let permit = permit.expect("the semaphore is never closed");
+        let turn = async {
+            let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+            if let Some(pace) = &self.pace {
+                pace.turn().await;
+            }
+            permit
+        };
+        let Ok(permit) = tokio::time::timeout(begin_within, turn).await else { return Err(self.busy()) };
         // A task of its own: a dialogue that is dropped after the final dot would leave it unknown whether the mail was
         // accepted, and dropping is what happens to the caller at its time limit and in a drain.
         let (answer, ended) = oneshot::channel();
@@ -96,6 +105,11 @@ impl Pool {
         Destination::new("relay", &self.relay.address())
     }
 
+    /// What each mail is charged to.
+    pub(super) fn quota(&self) -> Option<Quota> {
+        self.relay.options.per_day.map(|per_day| Quota { relay: self.relay.address(), per_day })
+    }
+
     /// How long the dialogue whose relay has been silent for longest waits for it; `None` without a dialogue.
     pub(super) fn longest_silence(&self) -> Option<Duration> {
         self.silences.longest()
@@ -110,9 +124,11 @@ impl Pool {
     fn busy(&self) -> Undelivered {
         let connections = self.relay.options.connections;
         let relay = self.relay.address();
+        let rate =
+            self.relay.options.per_second.map_or_else(String::new, |rate| format!(", or relay.per_second, now {rate}"));
         let text = format!(
             "no connection to relay {relay} came free within the function's time limit (raise relay.connections, now \
-             {connections}, or lower the function's concurrency)"
+             {connections}{rate}, or lower the function's concurrency)"
         );
         let fault = SendFault::Deferred(Failure::new("smtp", "relay", "busy", text));
         Undelivered { fault, verdict: None }

@@ -310,6 +310,8 @@ pub(in crate::function) fn options() -> MailOptions {
             tls: Tls::None,
             credentials: None,
             connections: 2,
+            per_second: None,
+            per_day: None,
             limits: limits(Duration::from_secs(20)),
             idle_max: Duration::from_secs(30),
             mails_per_connection: 100,
