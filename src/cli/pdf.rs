@@ -66,9 +66,16 @@ pub(super) async fn pdf(context: &Context, what: Pdf) -> anyhow::Result<()> {
         refused(format!("{named} has no document on record: it is {}, so {why}", row.state))
     })?;
     let directory = settings.data_dir.join(archive::DIRECTORY);
-    let (bytes, origin) = match archive::document(&directory, &mailed_sha256).map_err(|why| denied(&directory, &why))? {
+    let folder = archive::Folder::of(&directory, what.run, &what.recipient);
+    let (bytes, origin) = match folder.document(&mailed_sha256).map_err(|why| denied(&directory, &why))? {
         Some(bytes) => (bytes, "archive"),
-        None => (render(context, &settings, (what.run, &mailed_sha256), &directory).await?, "rendered"),
+        None => {
+            let source = folder.source(&mailed_sha256).map_err(|why| denied(&directory, &why))?.ok_or_else(|| {
+                let text = format!("document {mailed_sha256} is not in {}", directory.display());
+                refused(format!("{text} (documents are kept with `archive = \"files\"`, and until they are erased)"))
+            })?;
+            (render(context, &settings, what.run, &source).await?, "rendered")
+        }
     };
     let file = what.out.unwrap_or_else(|| format!("{}-{}.pdf", what.run, safe(&what.recipient)).into());
     let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
@@ -105,16 +112,7 @@ async fn row(context: &Context, settings: &Settings, what: &Pdf) -> anyhow::Resu
 }
 
 /// Makes the document again from the data that is kept of it.
-async fn render(
-    context: &Context,
-    settings: &Settings,
-    (run, sha256): (u64, &str),
-    directory: &Path,
-) -> anyhow::Result<Vec<u8>> {
-    let source = archive::source(directory, sha256).map_err(|why| denied(directory, &why))?.ok_or_else(|| {
-        let text = format!("document {sha256} is not in {}", directory.display());
-        refused(format!("{text} (documents are kept with `archive = \"files\"`, and until they are erased)"))
-    })?;
+async fn render(context: &Context, settings: &Settings, run: u64, source: &archive::Source) -> anyhow::Result<Vec<u8>> {
     let report = match ask_with(context, settings, Request::Run { id: run }).await? {
         Answer::Run(report) => report,
         other => return Err(strange(&other)),

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Timestamp;
-use crate::function::statement::archive;
+use crate::function::statement::archive::Folder;
 use crate::queue::Queues;
 use crate::queue::erase::Recipients;
 use crate::store::record::{EffectRecord, RecipientRecord, RecipientState};
@@ -45,7 +45,8 @@ pub struct Erased {
     pub documents: u64,
 }
 
-/// Erases the person. What is refused has withdrawn nothing; a call that broke off is repeated.
+/// Erases the person. Nothing was withdrawn when it is refused because of a row; other messages may have been when a mail is
+/// in work. Either way, and when a call broke off, it is repeated.
 ///
 /// # Errors
 /// No row names the user; a mail is in doubt or in work; the archive cannot be written, or the store failed.
@@ -60,12 +61,11 @@ pub async fn erase(queues: &Queues, what: &Erase, archive: &Path) -> Result<Eras
     let mut erased = Erased { messages: withdrawn.removed, ..Erased::default() };
     erased.runs = found.iter().map(|(run, _)| *run).collect();
     erased.runs.dedup();
-    // Before the rows, which name them: what breaks off in between is found again.
-    let of = found.clone();
-    let hashes = queues.store().read::<_, Error, _>(move |snapshot| documents(snapshot, &of)).await?;
-    let directory = archive.to_owned();
+    // Before the rows, which lead here again when this breaks off. Mails outside of runs are in no book.
+    let mut folders: Vec<Folder> = erased.runs.iter().map(|run| Folder::of(archive, *run, &what.user)).collect();
+    folders.extend(what.run.is_none().then(|| Folder::of(archive, 0, &what.user)));
     let removed = tokio::task::spawn_blocking(move || {
-        hashes.iter().try_fold(0, |removed, hash| Ok(removed + u64::from(archive::remove(&directory, hash)?)))
+        folders.iter().try_fold(0, |removed, folder| Ok(removed + folder.remove()?))
     });
     let removed = removed.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     erased.documents = removed.map_err(|error: std::io::Error| Error::Archive(error.to_string()))?;
@@ -118,18 +118,6 @@ fn find(snapshot: &Snapshot, what: &Erase) -> Result<Recipients, Error> {
 fn refusal(run: u64, user: &str, state: &RecipientState) -> Option<String> {
     matches!(state, RecipientState::Unknown(_))
         .then(|| format!("its mail of run {run} is unknown: `nightmail run resolve {run} --recipient {user}` first"))
-}
-
-/// The hashes of the documents that those recipients were mailed.
-fn documents(snapshot: &Snapshot, whose: &Recipients) -> Result<Vec<String>, Error> {
-    let (recipients, effects) = (snapshot.recipients()?, snapshot.effects()?);
-    let mut hashes = Vec::new();
-    for (run, key) in whose {
-        hashes.extend(recipients.get(&(*run, *key))?.and_then(|row| ledger::document(&row.state)));
-        let beside = effects.first((*run, *key, [0; 16])..=(*run, *key, [0xff; 16]), EFFECTS_MAX)?;
-        hashes.extend(beside.into_iter().filter_map(|(_, effect)| ledger::document(&effect.state)));
-    }
-    Ok(hashes)
 }
 
 /// Erases those rows, unless they are another user's by now; returns how many.

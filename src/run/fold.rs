@@ -11,12 +11,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Timestamp;
-use crate::function::statement::archive;
+use crate::function::statement::archive::{self, Folder};
 use crate::queue::{self, Queues, catalog, recall};
 use crate::store::record::{Digest, RunControl, RunHold, RunRecord, RunTotals};
 use crate::store::{self, Snapshot, Tx};
 
-use super::{Error, ledger};
+use super::Error;
 
 /// One step removes about this many rows.
 const STEP_ROWS: usize = 400;
@@ -140,18 +140,23 @@ fn mark(tx: &mut Tx<'_>, run: u64, now: Timestamp) -> Result<bool, store::Error>
     Ok(true)
 }
 
-/// Removes the rows of a folded run's recipients, and what belongs to them; their documents first, since the rows name those.
+/// Removes the rows of a folded run's recipients, and what belongs to them; their documents first, since the rows lead here
+/// again when this breaks off.
 async fn remove_rows(queues: &Queues, run: u64, archive: &Path, shutdown: &CancellationToken) -> Result<(), Error> {
     while !shutdown.is_cancelled() {
         let part = queues.store().read(move |snapshot| Part::first(snapshot, run)).await?;
-        if part.recipients.is_empty() {
-            return Ok(());
-        }
-        let (directory, documents) = (archive.to_owned(), part.documents.clone());
-        let remove = move || documents.iter().try_for_each(|hash| archive::remove(&directory, hash).map(drop));
+        let is_over = part.recipients.is_empty();
+        let (directory, users) = (archive.to_owned(), part.users.clone());
+        let remove = move || match is_over {
+            true => archive::remove_run(&directory, run),
+            false => users.iter().try_for_each(|user| Folder::of(&directory, run, user).remove().map(drop)),
+        };
         let removed = tokio::task::spawn_blocking(remove).await;
         let removed = removed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         removed.map_err(|error: std::io::Error| Error::Archive(error.to_string()))?;
+        if is_over {
+            return Ok(());
+        }
         queues.store().write(move |tx: &mut Tx<'_>| part.remove(tx)).await?;
         tokio::time::sleep(REST).await;
     }
@@ -163,8 +168,8 @@ async fn remove_rows(queues: &Queues, run: u64, archive: &Path, shutdown: &Cance
 struct Part {
     recipients: Vec<(u64, [u8; 16])>,
     effects: Vec<(u64, [u8; 16], Digest)>,
-    /// The hashes of their documents.
-    documents: Vec<String>,
+    /// The users' ids.
+    users: Vec<String>,
 }
 
 impl Part {
@@ -172,12 +177,10 @@ impl Part {
     fn first(snapshot: &Snapshot, run: u64) -> Result<Self, store::Error> {
         let (mut part, effects) = (Self::default(), snapshot.effects()?);
         for (key, row) in snapshot.recipients()?.first((run, [0; 16])..=(run, [0xff; 16]), STEP_ROWS / 2)? {
-            part.documents.extend(ledger::document(&row.state));
-            for (mail, effect) in effects.first((run, key.1, [0; 16])..=(run, key.1, [0xff; 16]), usize::MAX)? {
-                part.documents.extend(ledger::document(&effect.state));
-                part.effects.push(mail);
-            }
+            let mails = effects.first((run, key.1, [0; 16])..=(run, key.1, [0xff; 16]), usize::MAX)?;
+            part.effects.extend(mails.into_iter().map(|(mail, _)| mail));
             part.recipients.push(key);
+            part.users.push(row.user);
             if 2 * part.recipients.len() + part.effects.len() >= STEP_ROWS {
                 break;
             }

@@ -163,14 +163,6 @@ pub(super) fn is_settled(state: &RecipientState) -> bool {
     }
 }
 
-/// The hash of the document of a mail in that state.
-pub(super) fn document(state: &RecipientState) -> Option<String> {
-    match state {
-        RecipientState::Sent(proof) => proof.document_sha256.clone(),
-        _ => None,
-    }
-}
-
 /// The recipient of the message that starts a run's fan-out: none.
 const FAN_OUT: [u8; 16] = [0; 16];
 

@@ -1,7 +1,7 @@
 //! Erasing a person: nothing says any more who it was, the books balance, and what is under way is withdrawn or refused.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nightmail::api::control::{Answer, Failure, Request};
@@ -13,6 +13,7 @@ use nightmail_demo::sink::{self, Action, Step};
 use nightmail_demo::{Fixtures, bank};
 
 use crate::harness::{Harness, Inner, PERIOD, assert_recounted, assert_sound, until};
+use crate::support::files;
 
 /// The person, by number; the others stay.
 const PERSON: u32 = 2;
@@ -57,12 +58,6 @@ async fn assert_forgotten(daemon: &Inner, fixtures: Fixtures, run: u64) -> Repor
     }
     assert_sound(&daemon.queues);
     assert_recounted(&daemon.queues, run)
-}
-
-/// All files below a directory.
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +151,8 @@ async fn a_mail_in_doubt_is_resolved_before_its_recipient_is_erased() {
     // It is delivered, and nobody here knows.
     let script: sink::Script = Arc::new(|_, _, step| if step == Step::Dot { Action::Close } else { Action::Accept });
     let options = bank::Options { users: 3, ..bank::Options::default() };
-    let harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
+    let mut harness = Harness::set(options, sink::Options { script: Some(script), ..sink::Options::default() }).await;
+    harness.set_key("FUNCTIONS__STATEMENT__ARCHIVE", "files");
     let daemon = harness.daemon().await;
     let run = daemon.operator.start().await;
     until("doubts", async || (daemon.operator.report(run).await.unknown == 3).then_some(())).await;
@@ -166,7 +162,11 @@ async fn a_mail_in_doubt_is_resolved_before_its_recipient_is_erased() {
     assert_eq!(states(&daemon, run).await.0, Vec::<String>::new());
     let what = Resolve { run, users: vec![user.clone()], resolution: Resolution::Sent, accounts: Vec::new() };
     daemon.operator.try_ask(Request::Resolve(what)).await.unwrap();
-    assert_eq!(erase(&daemon, &user, None).await.unwrap().recipients, 1);
+    let archive = harness.dir.path().join("data/archive");
+    assert_eq!(files(&archive).len(), 6);
+    let erased = erase(&daemon, &user, None).await.unwrap();
+    assert_eq!((erased.recipients, erased.documents), (1, 1), "although no row has the document's hash");
+    assert_eq!(files(&archive).len(), 4);
     assert_forgotten(&daemon, harness.fixtures(), run).await;
     assert_eq!(states(&daemon, run).await, (vec!["sent".into()], BTreeMap::from([("unknown".into(), 2)])));
     daemon.stop().await;

@@ -1,7 +1,7 @@
 //! What the tests share: a world with a store, a clock and an observer, and the checks that must hold after each step.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -576,4 +576,10 @@ pub(crate) fn intents(queues: &Queues) -> Intents {
         }
     });
     intents
+}
+
+/// All files below a directory.
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }

@@ -1,8 +1,10 @@
 //! The archive: each document that may have been mailed, and the data that it was made from, as files that only the
 //! daemon's user may read.
 //!
-//! Owns the names in its directory: `ab/abcd….pdf` and `ab/abcd….json` for the document whose SHA-256 is `abcd…`. What is
-//! there is whole and on disk: files are written beside, synced, and then given their names.
+//! Owns the names in its directory: `RUN/ab/abcd…/HASH.pdf` and `HASH.json` for the document whose SHA-256 is `HASH`, in a
+//! folder of its person, whose name is a hash of the user's id. So everything of a person is found without a look at any
+//! book, whatever became of the mail. What is there is whole and on disk: files are written beside, synced, and then given
+//! their names.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::User;
+use super::pdf::sha256;
 use crate::base::MessageId;
 
 /// The name of its directory, beside the store.
@@ -42,68 +45,88 @@ pub struct Source {
     pub answer: String,
 }
 
-/// Keeps a document under its hash; it is on disk when this returns.
-///
-/// # Errors
-/// The directory cannot be written.
-pub fn keep(archive: &Path, sha256: &str, pdf: &[u8], source: &Source) -> io::Result<()> {
-    let directory = directory(archive, sha256);
-    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-    let source = serde_json::to_vec(source).map_err(io::Error::other)?;
-    // The document last: where it stands, its data does too.
-    for (ending, bytes) in [("json", &source[..]), ("pdf", pdf)] {
-        let path = directory.join(format!("{sha256}.{ending}"));
-        if !path.exists() {
-            write(&path, bytes)?;
-        }
+/// The folder of one person in one run; run 0 is for mails outside of runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    archive: PathBuf,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// The folder of the user with this id.
+    pub fn of(archive: &Path, run: u64, user: &str) -> Self {
+        let person = &sha256(user.as_bytes())[..32];
+        Self { archive: archive.to_owned(), path: archive.join(run.to_string()).join(&person[..2]).join(person) }
     }
-    // The names too, also those of directories that another attempt has made and not synced yet.
-    let above = archive.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    [&*directory, archive, above].into_iter().try_for_each(|directory| File::open(directory)?.sync_all())
+
+    /// Keeps a document under its hash; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn keep(&self, sha256: &str, pdf: &[u8], source: &Source) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+        let source = serde_json::to_vec(source).map_err(io::Error::other)?;
+        // The document last: where it stands, its data does too.
+        for (ending, bytes) in [("json", &source[..]), ("pdf", pdf)] {
+            let path = self.path.join(format!("{sha256}.{ending}"));
+            if !path.exists() {
+                write(&path, bytes)?;
+            }
+        }
+        // The names too, up to the archive's own, also those of directories that another attempt has made and not synced yet.
+        let above = self.archive.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let inside = self.path.ancestors().take_while(|directory| directory.starts_with(&self.archive));
+        inside.chain([above]).try_for_each(|directory| File::open(directory)?.sync_all())
+    }
+
+    /// The document with this hash; `None` when it is not there.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn document(&self, sha256: &str) -> io::Result<Option<Vec<u8>>> {
+        read(&self.path.join(format!("{sha256}.pdf")))
+    }
+
+    /// The data of the document with this hash; `None` when it is not there.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or the file is not such data.
+    pub fn source(&self, sha256: &str) -> io::Result<Option<Source>> {
+        let bytes = read(&self.path.join(format!("{sha256}.json")))?;
+        bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other)).transpose()
+    }
+
+    /// Removes the folder with all that is in it, and says how many documents there were.
+    ///
+    /// # Errors
+    /// The directory cannot be changed.
+    pub fn remove(&self) -> io::Result<u64> {
+        let entries = match std::fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let mut documents = 0;
+        for entry in entries {
+            let path = entry?.path();
+            documents += u64::from(path.extension().is_some_and(|ending| ending == "pdf"));
+            std::fs::remove_file(path)?;
+        }
+        std::fs::remove_dir(&self.path)?;
+        self.path.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?;
+        Ok(documents)
+    }
 }
 
-/// The document with this hash; `None` when it is not there.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn document(archive: &Path, sha256: &str) -> io::Result<Option<Vec<u8>>> {
-    read(&directory(archive, sha256).join(format!("{sha256}.pdf")))
-}
-
-/// The data of the document with this hash; `None` when it is not there.
-///
-/// # Errors
-/// The directory cannot be read, or the file is not such data.
-pub fn source(archive: &Path, sha256: &str) -> io::Result<Option<Source>> {
-    let bytes = read(&directory(archive, sha256).join(format!("{sha256}.json")))?;
-    bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other)).transpose()
-}
-
-/// Removes the document with this hash, its data, and what is left of attempts to write them; false when there was none.
+/// Removes all that is left of a run.
 ///
 /// # Errors
 /// The directory cannot be changed.
-pub fn remove(archive: &Path, sha256: &str) -> io::Result<bool> {
-    let directory = directory(archive, sha256);
-    let entries = match std::fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let mut was_there = false;
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(sha256) {
-            std::fs::remove_file(entry.path())?;
-            was_there = true;
-        }
+pub fn remove_run(archive: &Path, run: u64) -> io::Result<()> {
+    match std::fs::remove_dir_all(archive.join(run.to_string())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
-    File::open(&directory)?.sync_all()?;
-    Ok(was_there)
-}
-
-fn directory(archive: &Path, sha256: &str) -> PathBuf {
-    archive.join(sha256.get(..2).unwrap_or_default())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -141,14 +164,35 @@ mod tests {
     fn a_document_and_its_data_are_read_back_and_only_the_owner_may() {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("archive");
-        assert_eq!(document(&archive, "abcd").unwrap(), None);
-        keep(&archive, "abcd", b"%PDF", &source_of("{}")).unwrap();
-        keep(&archive, "abcd", b"%PDF", &source_of("{ }")).unwrap();
-        assert_eq!(document(&archive, "abcd").unwrap().as_deref(), Some(&b"%PDF"[..]));
-        assert_eq!(source(&archive, "abcd").unwrap(), Some(source_of("{}")), "the first stays");
-        let mode = |path: &str| std::fs::metadata(archive.join(path)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(""), mode("ab"), mode("ab/abcd.pdf"), mode("ab/abcd.json")), (0o700, 0o700, 0o600, 0o600));
-        assert_eq!(std::fs::read_dir(archive.join("ab")).unwrap().count(), 2, "nothing half written is left");
+        let folder = Folder::of(&archive, 7, "1");
+        assert_eq!(folder.document("abcd").unwrap(), None);
+        folder.keep("abcd", b"%PDF", &source_of("{}")).unwrap();
+        folder.keep("abcd", b"%PDF", &source_of("{ }")).unwrap();
+        assert_eq!(folder.document("abcd").unwrap().as_deref(), Some(&b"%PDF"[..]));
+        assert_eq!(folder.source("abcd").unwrap(), Some(source_of("{}")), "the first stays");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for directory in folder.path.ancestors().take_while(|path| path.starts_with(&archive)) {
+            assert_eq!(mode(directory), 0o700, "{directory:?}");
+        }
+        let files: Vec<_> = std::fs::read_dir(&folder.path).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files.len(), 2, "nothing half written is left");
+        assert!(files.iter().all(|file| mode(file) == 0o600));
+    }
+
+    #[test]
+    fn the_same_document_of_two_people_or_runs_is_kept_for_each_and_removed_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = [(7, "1"), (7, "2"), (8, "1")].map(|(run, user)| Folder::of(dir.path(), run, user));
+        for folder in &folders {
+            folder.keep("abcd", b"%PDF", &source_of("{}")).unwrap();
+        }
+        folders[0].keep("ef01", b"%PDF 2", &source_of("{}")).unwrap();
+        assert_eq!((folders[0].remove().unwrap(), folders[0].remove().unwrap()), (2, 0));
+        assert_eq!(folders[0].document("abcd").unwrap(), None);
+        remove_run(dir.path(), 8).unwrap();
+        remove_run(dir.path(), 8).unwrap();
+        assert_eq!(folders[2].document("abcd").unwrap(), None);
+        assert!(folders[1].document("abcd").unwrap().is_some() && folders[1].source("abcd").unwrap().is_some());
     }
 
     #[test]
@@ -156,7 +200,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("archive");
         std::fs::write(&archive, "a file in its place").unwrap();
-        assert!(keep(&archive, "abcd", b"%PDF", &source_of("{}")).is_err());
-        assert!(document(&archive, "abcd").is_err());
+        let folder = Folder::of(&archive, 7, "1");
+        assert!(folder.keep("abcd", b"%PDF", &source_of("{}")).is_err());
+        assert!(folder.document("abcd").is_err());
     }
 }

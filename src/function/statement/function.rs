@@ -155,7 +155,7 @@ impl Statement {
             Rendering::Skipped(why) => return Err(Outcome::LeftOut { by: LeftOutBy::Rule, why: why.into() }),
         };
         let pdf = Bytes::from(print.pdf);
-        self.keep(&print.sha256, &pdf, &answer.body, (period, &user)).await?;
+        self.keep(body.run, &print.sha256, &pdf, &answer.body, (period, &user)).await?;
         let left = self.left(invocation);
         if left.is_zero() {
             return Err(too_late("the mail could begin", ""));
@@ -183,6 +183,7 @@ impl Statement {
     /// would be a doubt after a crash in between.
     async fn keep(
         &self,
+        run: u64,
         sha256: &str,
         pdf: &Bytes,
         answer: &Bytes,
@@ -196,8 +197,8 @@ impl Statement {
             // It was read as JSON, so it is UTF-8.
             answer: String::from_utf8_lossy(answer).into_owned(),
         };
-        let (directory, sha256, pdf) = (directory.clone(), sha256.to_owned(), pdf.clone());
-        let kept = tokio::task::spawn_blocking(move || archive::keep(&directory, &sha256, &pdf, &source)).await;
+        let (folder, sha256, pdf) = (archive::Folder::of(directory, run, &user.id), sha256.to_owned(), pdf.clone());
+        let kept = tokio::task::spawn_blocking(move || folder.keep(&sha256, &pdf, &source)).await;
         let kept = kept.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         kept.map_err(|error| {
             let text = format!("the archive cannot be written: {error} (look at `archive` in data_dir)");

@@ -239,14 +239,14 @@ async fn a_large_document_is_rendered_beside_the_runtime() {
 /// Writes down whether the document was in the archive when the mail's intent was.
 #[derive(Debug)]
 struct Watcher {
-    archive: std::path::PathBuf,
+    folder: archive::Folder,
     was_there: std::sync::Mutex<Vec<bool>>,
 }
 
 impl Effects for Watcher {
     fn intend(&self, _: Intent) -> BoxFuture<'_, Result<Permission, Failure>> {
-        let source = archive::source(&self.archive, "abc").unwrap();
-        let document = archive::document(&self.archive, "abc").unwrap();
+        let source = self.folder.source("abc").unwrap();
+        let document = self.folder.document("abc").unwrap();
         self.was_there.lock().unwrap().push(source.is_some() && document.is_some());
         Box::pin(async { Ok(Permission::Granted) })
     }
@@ -259,12 +259,13 @@ async fn a_document_is_in_the_archive_before_its_mail_may_begin() {
     let (accounts, sink) = (Stub::always(answer("200 OK", &[], "good")).await, Sink::good().await);
     let options = options(&accounts, &sink, upstream_options(), Archive::Files(archive.clone()));
     let statement = Statement::new(&options, &["period"], Box::new(Echo), ManualClock::new(NOW)).unwrap();
-    let watcher = Arc::new(Watcher { archive: archive.clone(), was_there: std::sync::Mutex::default() });
+    let folder = archive::Folder::of(&archive, 12, "u/1");
+    let watcher = Arc::new(Watcher { folder: folder.clone(), was_there: std::sync::Mutex::default() });
     let never = LeaseTime::from_millis(u64::MAX);
     let outcome = statement.call(invocation(message(USER), never, watcher.clone())).await.outcome;
     let Outcome::Done(proof) = outcome else { panic!("{outcome:?}") };
     assert_eq!((proof.document_sha256.as_deref(), &*watcher.was_there.lock().unwrap()), (Some("abc"), &vec![true]));
-    let source = archive::source(&archive, "abc").unwrap().unwrap();
+    let source = folder.source("abc").unwrap().unwrap();
     assert_eq!((&*source.account, &*source.answer, source.period.as_deref()), ("u/1", "good", Some("2026-10")));
 }
 
