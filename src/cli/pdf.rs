@@ -102,6 +102,10 @@ async fn row(context: &Context, settings: &Settings, what: &Pdf) -> anyhow::Resu
     if let Some(account) = &what.account {
         rows.retain(|row| row.account.as_ref().unwrap_or(&row.user) == account);
     }
+    // A malformed record may name the same id; nothing was mailed to it.
+    if rows.iter().any(|row| !row.address.is_empty()) {
+        rows.retain(|row| !row.address.is_empty());
+    }
     match (rows.pop(), rows.is_empty()) {
         (Some(row), true) => Ok(row),
         (Some(_), false) => {

@@ -44,7 +44,24 @@ pub(super) fn build(
         advise(values, &at, &pool, queues);
         functions.push(FunctionSettings { pool, kind });
     }
+    check_quotas(values, &functions);
     functions
+}
+
+/// A relay's daily quota is one, whoever mails: functions that disagree about it would use it up for each other.
+fn check_quotas(values: &mut Values<'_>, functions: &[FunctionSettings]) {
+    let mut quotas: BTreeMap<(&str, u16), (&str, Option<u64>)> = BTreeMap::new();
+    for function in functions {
+        let Kind::Statement(options) = &function.kind else { continue };
+        let (relay, name) = (&options.mail.relay, function.pool.function.as_str());
+        let (first, quota) = *quotas.entry((&relay.host, relay.port)).or_insert((name, relay.per_day));
+        if quota != relay.per_day {
+            let of = quota.map_or("none".to_owned(), |quota| quota.to_string());
+            let text =
+                format!("differs from that of function {first:?} ({of}) with the same relay; give both the same");
+            values.error(&format!("functions.{name}.mail.relay.per_day"), text);
+        }
+    }
 }
 
 fn check_queues(values: &mut Values<'_>, names: &[String], queues: &BTreeMap<String, queue::Options>) {

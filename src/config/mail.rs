@@ -60,6 +60,7 @@ fn relay(values: &mut Values<'_>, at: &str, relay: &str) -> RelayOptions {
     let port_path = format!("{relay}.port");
     values.note_count(&port_path, port);
     let host = values.text(&format!("{relay}.host"));
+    check_rate(values, at, relay);
     let helo_path = format!("{relay}.helo");
     values.note(&helo_path, &host_name());
     RelayOptions {
@@ -74,6 +75,21 @@ fn relay(values: &mut Values<'_>, at: &str, relay: &str) -> RelayOptions {
         mails_per_connection: values.count(&format!("{relay}.mails_per_connection")),
         helo: values.text(&helo_path),
         host,
+    }
+}
+
+/// Attempts that would wait longer for their turn than they may take go back to the queue, and what they fetched was in vain.
+fn check_rate(values: &mut Values<'_>, at: &str, relay: &str) {
+    let path = format!("{relay}.per_second");
+    let Some(rate) = values.maybe_count(&path) else { return };
+    let (at_once, timeout) = (values.count::<u64>(&format!("{at}.concurrency")), values.span(&format!("{at}.timeout")));
+    let turns = timeout.as_secs().saturating_mul(rate);
+    if turns < at_once {
+        let text = format!(
+            "gives {turns} turns within timeout ({}), fewer than concurrency ({at_once}): lower that, or raise timeout",
+            show_duration(timeout)
+        );
+        values.warning(&path, text);
     }
 }
 

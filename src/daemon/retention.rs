@@ -13,6 +13,8 @@ use crate::store::{self, Store, Tx};
 
 /// How often expired messages are deleted; a receive never returns an expired message in between.
 const EXPIRE_EVERY: Duration = Duration::from_secs(30);
+/// How often runs that ended long ago are looked for.
+const FOLD_EVERY: Duration = Duration::from_secs(3600);
 /// Once in this many rounds old ticks and redrives are looked for: each hour, for finding them reads all of them.
 const RECORDS_EVERY: u32 = 120;
 
@@ -22,6 +24,18 @@ pub(super) async fn run(
     folding: Option<fold::Options>,
     shutdown: CancellationToken,
 ) -> Result<(), queue::Error> {
+    // Beside each other: to fold a large run takes minutes, in which messages expire as ever.
+    let folded = async {
+        match folding {
+            Some(options) => fold_runs(&queues, &options, &shutdown).await,
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(expire(&queues, &shutdown), folded).map(drop)
+}
+
+/// Deletes what outlived its retention, and old records, until `shutdown`.
+async fn expire(queues: &Queues, shutdown: &CancellationToken) -> Result<(), queue::Error> {
     for round in (0..RECORDS_EVERY).cycle() {
         let removed = queues.expire().await?;
         if removed > 0 {
@@ -32,9 +46,6 @@ pub(super) async fn run(
             // Of deleted queues whose last letters are gone.
             queues.remove_purged().await?;
             let ticks = forget_ticks(queues.store(), queues.now().wall).await?;
-            if let Some(options) = &folding {
-                fold_runs(&queues, options, &shutdown).await?;
-            }
             if redrives + ticks > 0 {
                 tracing::info!(redrives, ticks, "old records were deleted");
             }
@@ -47,17 +58,21 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Folds runs. What fails outside of the store is tried again with the next round.
+/// Folds runs each hour until `shutdown`. What fails outside of the store is tried again with the next round.
 async fn fold_runs(queues: &Queues, options: &fold::Options, shutdown: &CancellationToken) -> Result<(), queue::Error> {
-    match fold::fold(queues, options, shutdown).await {
-        Ok(_) => Ok(()),
-        Err(run::Error::Store(error)) => Err(error.into()),
-        Err(run::Error::Queue(error)) => Err(error),
-        Err(error) => {
-            tracing::error!("runs are not folded: {error}");
-            Ok(())
+    while !shutdown.is_cancelled() {
+        match fold::fold(queues, options, shutdown).await {
+            Ok(_) => {}
+            Err(run::Error::Store(error)) => return Err(error.into()),
+            Err(run::Error::Queue(error)) => return Err(error),
+            Err(error) => tracing::error!("runs are not folded: {error}"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(FOLD_EVERY) => {}
         }
     }
+    Ok(())
 }
 
 /// Deletes the ticks that are not kept any more; returns how many.

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Timestamp;
-use crate::function::statement::archive::Folder;
+use crate::function::statement::archive::{self, Folder};
 use crate::queue::Queues;
 use crate::queue::erase::Recipients;
 use crate::store::record::{EffectRecord, RecipientRecord, RecipientState};
@@ -61,14 +61,11 @@ pub async fn erase(queues: &Queues, what: &Erase, archive: &Path) -> Result<Eras
     let mut erased = Erased { messages: withdrawn.removed, ..Erased::default() };
     erased.runs = found.iter().map(|(run, _)| *run).collect();
     erased.runs.dedup();
-    // Before the rows, which lead here again when this breaks off. Mails outside of runs are in no book.
-    let mut folders: Vec<Folder> = erased.runs.iter().map(|run| Folder::of(archive, *run, &what.user)).collect();
-    folders.extend(what.run.is_none().then(|| Folder::of(archive, 0, &what.user)));
-    let removed = tokio::task::spawn_blocking(move || {
-        folders.iter().try_fold(0, |removed, folder| Ok(removed + folder.remove()?))
-    });
-    let removed = removed.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    erased.documents = removed.map_err(|error: std::io::Error| Error::Archive(error.to_string()))?;
+    // Before the rows, which lead here again when this breaks off.
+    erased.documents = documents(what, archive).await?;
+    if found.is_empty() && erased.documents == 0 {
+        return Err(Error::NoPerson { user: what.user.clone() });
+    }
     let rows: Vec<(u64, [u8; 16])> = found.into_iter().collect();
     for rows in rows.chunks(STEP_MAX) {
         let (rows, user, now) = (rows.to_vec(), what.user.clone(), queues.now().wall);
@@ -109,7 +106,6 @@ fn find(snapshot: &Snapshot, what: &Erase) -> Result<Recipients, Error> {
     match (failed, refused) {
         (Some(error), _) => Err(error.into()),
         (None, Some(why)) => Err(Error::NotErased { user: what.user.clone(), why }),
-        (None, None) if found.is_empty() => Err(Error::NoPerson { user: what.user.clone() }),
         (None, None) => Ok(found),
     }
 }
@@ -118,6 +114,22 @@ fn find(snapshot: &Snapshot, what: &Erase) -> Result<Recipients, Error> {
 fn refusal(run: u64, user: &str, state: &RecipientState) -> Option<String> {
     matches!(state, RecipientState::Unknown(_))
         .then(|| format!("its mail of run {run} is unknown: `nightmail run resolve {run} --recipient {user}` first"))
+}
+
+/// Removes the person's documents; those of mails outside of runs, or of copies that came after a run was folded or the person
+/// erased, are in no book.
+async fn documents(what: &Erase, archive: &Path) -> Result<u64, Error> {
+    let (what, archive) = (what.clone(), archive.to_owned());
+    let remove = move || {
+        let folders = match what.run {
+            Some(run) => vec![Folder::of(&archive, run, &what.user)],
+            None => archive::folders(&archive, &what.user)?,
+        };
+        folders.iter().try_fold(0, |removed, folder| Ok(removed + folder.remove()?))
+    };
+    let removed = tokio::task::spawn_blocking(remove).await;
+    let removed = removed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    removed.map_err(|error: std::io::Error| Error::Archive(error.to_string()))
 }
 
 /// Erases those rows, unless they are another user's by now; returns how many.

@@ -36,12 +36,13 @@ pub struct Options {
 /// between two steps when `shutdown` is cancelled.
 ///
 /// # Errors
-/// The archive cannot be changed, or the store failed; what was begun goes on at the next call.
+/// The store failed; what was begun goes on at the next call.
 pub async fn fold(queues: &Queues, options: &Options, shutdown: &CancellationToken) -> Result<u64, Error> {
     let (store, now, keep) = (queues.store(), queues.now().wall, options.keep);
-    let (outdated, begun) = store.read(move |snapshot| find(snapshot, keep, now)).await?;
+    let archive = options.archive.clone();
+    let (outdated, begun) = store.read(move |snapshot| find(snapshot, (keep, now), &archive)).await?;
     for run in begun {
-        remove_rows(queues, run, &options.archive, shutdown).await?;
+        removed(run, remove_rows(queues, run, &options.archive, shutdown).await)?;
     }
     let mut folded = 0;
     for run in without_messages(queues, outdated).await? {
@@ -50,12 +51,25 @@ pub async fn fold(queues: &Queues, options: &Options, shutdown: &CancellationTok
         }
         // Before its rows go: from here on whatever names it is refused.
         if store.write(move |tx: &mut Tx<'_>| mark(tx, run, now)).await? {
-            remove_rows(queues, run, &options.archive, shutdown).await?;
-            tracing::info!(run, "the run was folded: its numbers stay, its recipients are not on record any more");
+            if removed(run, remove_rows(queues, run, &options.archive, shutdown).await)? {
+                tracing::info!(run, "the run was folded: its numbers stay, its recipients are not on record any more");
+            }
             folded += 1;
         }
     }
     Ok(folded)
+}
+
+/// Whether a run's rows are removed. What is wrong with the documents of one run must not keep others: it is told, and tried
+/// again at the next call.
+fn removed(run: u64, result: Result<(), Error>) -> Result<bool, Error> {
+    match result {
+        Err(error @ Error::Archive(_)) => {
+            tracing::error!(run, "the recipients of a folded run are still on record: {error}");
+            Ok(false)
+        }
+        other => other.map(|()| true),
+    }
 }
 
 /// The run when it is on record with its recipients.
@@ -81,14 +95,19 @@ pub fn check(snapshot: &Snapshot, run: u64) -> Result<(), Error> {
     }
 }
 
-/// The runs that may be folded as far as their own rows tell, and those that are folded and have rows left.
-fn find(snapshot: &Snapshot, keep: Duration, now: Timestamp) -> Result<(BTreeSet<u64>, Vec<u64>), store::Error> {
+/// The runs that may be folded as far as their own rows tell, and those that are folded and of which something is left: rows,
+/// or documents, also of a copy that came later.
+fn find(
+    snapshot: &Snapshot,
+    (keep, now): (Duration, Timestamp),
+    archive: &Path,
+) -> Result<(BTreeSet<u64>, Vec<u64>), store::Error> {
     let (totals, controls) = (snapshot.totals()?, snapshot.run_controls()?);
     let (mut outdated, mut begun) = (BTreeSet::new(), Vec::new());
     for (id, run) in snapshot.runs()?.first(0..=u64::MAX, usize::MAX)? {
         if run.folded_at.is_some() {
             let left = snapshot.recipients()?.first((id, [0; 16])..=(id, [0xff; 16]), 1)?;
-            begun.extend((!left.is_empty()).then_some(id));
+            begun.extend((!left.is_empty() || archive::has_run(archive, id)).then_some(id));
         } else if is_old(&run, keep, now)
             && has_ended(&run, &totals.get(&id)?.unwrap_or_default(), &controls.get(&id)?.unwrap_or_default())
         {

@@ -22,6 +22,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A destination that asks for a longer pause is probed after this nevertheless: it may name a day by mistake.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// When our own quota is used up, it is asked again after this: an operator may have put the clock right meanwhile.
+const QUOTA_PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// A wait is shortened by up to this share at random, so that breakers that opened together do not stay in step.
 const JITTER: f64 = 0.1;
 /// A message whose failure is charged votes once within this time, unless it was answered since.
@@ -56,6 +58,8 @@ pub(super) struct Outage {
     pub(super) cause: String,
     /// Whether that can be mended by an operator alone.
     pub(super) needs_operator: bool,
+    /// Whether it is our own quota that is used up.
+    is_of_quota: bool,
     /// When the next probe is due.
     pub(super) due: LeaseTime,
     /// Whether a probe is under way.
@@ -160,7 +164,9 @@ impl Breaker {
             self.voted.retain(|(voted, _)| *voted != voter.message);
         }
         // An attempt tells its contacts when it ends. One that began before the outage may have been answered before it.
-        let outage = self.outage.take_if(|outage| outage.since <= voter.not_before)?;
+        // One that was permitted before the quota was used up says nothing about the quota.
+        let ends_it = |outage: &mut Outage| outage.since <= voter.not_before && (voter.is_probe || !outage.is_of_quota);
+        let outage = self.outage.take_if(ends_it)?;
         if self.past.len() == OUTAGES_MAX
             && let Some((since, _)) = self.past.pop_front()
             && let Some(second) = self.past.front_mut()
@@ -177,7 +183,7 @@ impl Breaker {
         let is_charged = matches!(verdict, Verdict::TimedOut | Verdict::ServerError);
         // Where no session was had, the message cannot be the cause: its next try is a vote too. Otherwise a run of three
         // would never open the breaker.
-        let may_repeat = matches!(verdict, Verdict::Unreachable { .. });
+        let may_repeat = matches!(verdict, Verdict::Unreachable { .. } | Verdict::OverQuota { .. });
         let has_voted = self.votes.iter().any(|(message, _)| *message == voter.message);
         if is_charged && !self.is_first(voter, now) || has_voted && !may_repeat {
             return None;
@@ -261,6 +267,7 @@ impl Outage {
             since: now,
             cause: cause(verdict),
             needs_operator,
+            is_of_quota: matches!(verdict, Verdict::OverQuota { .. }),
             due: now,
             is_probing: false,
             wait: FIRST_WAIT,
@@ -274,6 +281,7 @@ impl Outage {
     fn failed_again(&mut self, is_probe: bool, verdict: &Verdict, now: LeaseTime, jitter: f64) -> Option<Change> {
         self.cause = cause(verdict);
         self.needs_operator = needs_operator(verdict);
+        self.is_of_quota = matches!(verdict, Verdict::OverQuota { .. });
         if is_probe {
             self.postpone(verdict, now, jitter);
         } else {
@@ -299,7 +307,7 @@ impl Outage {
 fn pause(verdict: &Verdict) -> Duration {
     match verdict {
         Verdict::Throttled { after } => after.unwrap_or_default().min(PAUSE_MAX),
-        Verdict::OverQuota { after } => *after,
+        Verdict::OverQuota { after } => (*after).min(QUOTA_PAUSE_MAX),
         _ => Duration::ZERO,
     }
 }

@@ -100,10 +100,16 @@ fn five_messages_that_find_nobody_open_it_and_say_why() {
 fn a_daily_quota_that_is_used_up_opens_it_at_once_until_something_comes_free() {
     let mut world = World::new(24);
     let over = |after| Verdict::OverQuota { after: secs(after) };
-    assert_eq!(world.fails(1, &over(40_000)), Some(Change::Opened { messages: 1, are_deferred: true }));
-    assert_eq!(world.breaker.admit(world.now), Admission::At(NOW.after(secs(40_000))));
-    assert_eq!(world.probe_fails(&over(3600)), secs(40_000));
-    assert_eq!(world.probe_fails(&over(3600)), secs(3600));
+    world.fails(1, &throttled(0));
+    assert_eq!(world.fails(1, &over(600)), Some(Change::Opened { messages: 1, are_deferred: true }), "a lone message");
+    assert_eq!(world.answers(2), None, "a mail that was permitted before");
+    assert_eq!(world.breaker.admit(world.now), Admission::At(NOW.after(secs(600))));
+    assert_eq!(world.probe_fails(&over(40_000)), secs(600));
+    assert_eq!(world.probe_fails(&over(40_000)), secs(3600), "the clock may be put right meanwhile");
+    world.now = world.due();
+    assert_eq!(world.breaker.admit(world.now), Admission::Probe);
+    world.breaker.begin_probe();
+    assert!(matches!(world.attempt(3, 1, true, &Verdict::Answered), Some(Change::Closed { .. })));
 }
 
 #[test]

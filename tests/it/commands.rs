@@ -292,7 +292,7 @@ fn serve_says_each_milestone_in_one_line() {
     daemon.wait_for("a run was started by hand");
     let lines = daemon.stop();
     let at = |text: &str| lines.iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text:?}"));
-    assert!(at("ready: 4 queues, 2 functions (24 statements at once), 1 schedule") < at("the tick started"));
+    assert!(at("ready: 4 queues, 2 functions (32 statements at once), 1 schedule") < at("the tick started"));
     assert!(at("draining") < at(" stopped"));
     assert!(!lines.iter().any(|line| line.contains('\u{1b}')), "colours without a terminal");
 }

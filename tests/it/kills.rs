@@ -53,7 +53,7 @@ async fn no_kill_loses_a_user_or_mails_one_twice_and_the_sink_has_those_that_are
     let (kills, users) = (size("NIGHTMAIL_KILLS", 20), size("NIGHTMAIL_KILL_USERS", 5000));
     /// The bank's latency; with the default of attempts at once it makes the work last as long as the kills need.
     const LATENCY_MS: u64 = 30;
-    const AT_ONCE: u64 = 24;
+    const AT_ONCE: u64 = 32;
     let latency = Some(Duration::from_millis(LATENCY_MS));
     let options = bank::Options { users, latency, page_size: 100, ..bank::Options::default() };
     let harness = Harness::set(options, sink::Options::default()).await;

@@ -578,8 +578,8 @@ pub(crate) fn intents(queues: &Queues) -> Intents {
     intents
 }
 
-/// All files below a directory.
+/// All files below a directory, whose directories may go meanwhile.
 pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }

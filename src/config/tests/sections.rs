@@ -139,6 +139,33 @@ fn an_attempt_that_could_outlast_its_messages_lease_is_refused() {
 }
 
 #[test]
+fn a_relay_has_one_daily_quota_and_its_rate_leaves_every_attempt_a_turn() {
+    let host = "host = \"relay.bank.example\"\n";
+    let letter = &SMALL[SMALL.find("[functions.letter]").unwrap()..SMALL.find("[schedules.monthly]").unwrap()];
+    let second = letter.replace("letter", "reminder").replace("\"work\"", "\"other\"");
+    let both = |first: &str, other: &str| {
+        let second = second.replace(host, &format!("{host}{other}"));
+        format!("{}\n[queues.other]\n{second}", SMALL.replace(host, &format!("{host}{first}")))
+    };
+    assert!(load(&both("per_day = 100\n", "per_day = 100\n")).is_ok());
+    assert!(load(&both("per_day = 100\n", "per_day = 200\nport = 2525\n")).is_ok(), "another relay");
+    let differs = faults(&both("per_day = 100\n", ""));
+    let of =
+        "functions.reminder.mail.relay.per_day: differs from that of function \"letter\" (100) with the same relay";
+    assert!(differs.len() == 1 && differs[0].contains(of), "{differs:?}");
+
+    let queue = "kind = \"statement\"\nqueue = \"work\"\n";
+    let warned = |timeout: &str, rate: u32| {
+        let rated = SMALL.replace(host, &format!("{host}per_second = {rate}\n"));
+        let settings = load(&rated.replace(queue, &format!("{queue}timeout = \"{timeout}\"\n"))).unwrap();
+        let warnings = settings.warnings.iter().map(ToString::to_string).collect::<String>();
+        warnings.contains("gives 30 turns within timeout (10s), fewer than concurrency (32)")
+    };
+    assert!(warned("10s", 3));
+    assert!(!warned("60s", 1) && !warned("10s", 4), "32 attempts at once");
+}
+
+#[test]
 fn schedules_start_fan_outs_alone() {
     assert!(fault_of("function = \"spread\"", "function = \"letter\"").contains("starts one of kind \"fan-out\""));
     assert!(fault_of("function = \"spread\"", "function = \"sprad\"").contains("did you mean \"spread\"?"));

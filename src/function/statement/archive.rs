@@ -118,6 +118,28 @@ impl Folder {
     }
 }
 
+/// The folders of the user with this id in all runs that the archive knows.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn folders(archive: &Path, user: &str) -> io::Result<Vec<Folder>> {
+    let entries = match std::fs::read_dir(archive) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let run = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        folders.extend(run.map(|run| Folder::of(archive, run, user)));
+    }
+    Ok(folders)
+}
+
+/// Whether anything is left of a run.
+pub fn has_run(archive: &Path, run: u64) -> bool {
+    archive.join(run.to_string()).exists()
+}
+
 /// Removes all that is left of a run.
 ///
 /// # Errors

@@ -52,7 +52,10 @@ pub(in crate::run) fn all_ended(tx: &mut Tx<'_>, run: u64) -> Result<(), store::
         return Ok(());
     }
     let decision = tx.fresh_id()?;
-    save(tx, run, &RunControl { hold: RunHold::None, decision, has_queued: false, has_unsent: false, ..control })
+    save(tx, run, &RunControl { hold: RunHold::None, decision, has_queued: false, has_unsent: false, ..control })?;
+    // A refetch that is given up may have ended the last one: it looks again, since the decision is another one.
+    tx.signal(TOPIC);
+    Ok(())
 }
 
 /// Counts one more failure after so many recipients have ended, in the present window or in a new one.

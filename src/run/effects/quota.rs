@@ -18,7 +18,8 @@ pub(super) struct Quotas(BTreeMap<String, Used>);
 
 #[derive(Debug)]
 struct Used {
-    /// By hour since 1970, the oldest first: those that count, and those that a clock left in the future.
+    /// By hour since 1970, the oldest first: those that count. The next hour does too, since a clock may be put back a little;
+    /// later ones are of a clock that was wrong.
     hours: BTreeMap<u64, u64>,
     /// What this step adds to the present hour.
     added: u64,
@@ -67,10 +68,11 @@ impl Quotas {
             let key = (relay, hour);
             let before = tx.mail_quotas()?.get(&key)?;
             if before.is_none() {
-                let old =
-                    tx.mail_quotas()?.first((key.0.clone(), 0)..=(key.0.clone(), oldest(now) - 1), FORGOTTEN_MAX)?;
-                for (old, _) in old {
-                    tx.mail_quotas()?.remove(&old)?;
+                for hours in [0..=oldest(now) - 1, hour + 2..=u64::MAX] {
+                    let range = (key.0.clone(), *hours.start())..=(key.0.clone(), *hours.end());
+                    for (old, _) in tx.mail_quotas()?.first(range, FORGOTTEN_MAX)? {
+                        tx.mail_quotas()?.remove(&old)?;
+                    }
                 }
             }
             tx.mail_quotas()?.insert(&key, &(before.unwrap_or(0) + used.added))?;
@@ -80,7 +82,7 @@ impl Quotas {
 
     fn used(&mut self, tx: &mut Tx<'_>, relay: &str, now: Timestamp) -> Result<&Used, store::Error> {
         if !self.0.contains_key(relay) {
-            let range = (relay.to_owned(), oldest(now))..=(relay.to_owned(), u64::MAX);
+            let range = (relay.to_owned(), oldest(now))..=(relay.to_owned(), hour(now) + 1);
             let rows = tx.mail_quotas()?.first(range, usize::MAX)?;
             let hours = rows.into_iter().map(|((_, hour), count)| (hour, count)).collect();
             self.0.insert(relay.to_owned(), Used { hours, added: 0 });

@@ -90,8 +90,10 @@ impl FanOut {
             let text = user_record(&user);
             let message = user_message(&run, &user, &text);
             let key = message.recipient;
-            // A user who has a row already has a message too: nothing is sent, and no room is needed.
-            let is_new = tx.recipients()?.get(&(run.id, key))?.is_none();
+            // A user who has a row already has a message too: nothing is sent, and no room is needed. Whom an abandoned
+            // refetch added has none.
+            let row = tx.recipients()?.get(&(run.id, key))?;
+            let is_new = row.as_ref().is_none_or(ledger::is_of_abandoned_refetch);
             let admitted = is_new.then(|| admission::admit(tx, &target, message, now)).transpose()?;
             // The user's row replaces the record's row in the same commit, so the run counts this recipient once.
             let refetch = ledger::replace(tx, run.id, record.row_key())?;
@@ -152,7 +154,8 @@ impl FanOut {
 
     fn is_recipient(&self, run: u64, user: &User) -> Result<bool, Error> {
         let key = (run, ledger::user_key(&user.id, user.account()));
-        Ok(self.queues.store().snapshot()?.recipients()?.get(&key)?.is_some())
+        let row = self.queues.store().snapshot()?.recipients()?.get(&key)?;
+        Ok(row.is_some_and(|row| !ledger::is_of_abandoned_refetch(&row)))
     }
 }
 

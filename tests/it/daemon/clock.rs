@@ -9,6 +9,7 @@ use nightmail::base::{Clock, LeaseTime, SystemClock, Timestamp};
 use nightmail_demo::{bank, sink};
 
 use crate::harness::{Harness, until};
+use crate::support::files;
 
 /// The machine's clock, whose wall time a test moves.
 #[derive(Debug, Default)]
@@ -85,10 +86,7 @@ async fn a_daemon_folds_at_its_start_what_is_older_than_runs_retention_and_its_f
     daemon.operator.complete(run).await;
     daemon.stop().await;
     let archive = harness.settings().data_dir.join("archive");
-    let documents = || {
-        let directories = std::fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path());
-        directories.map(|directory| std::fs::read_dir(directory).unwrap().count()).sum::<usize>()
-    };
+    let documents = || files(&archive).len();
     assert_eq!(documents(), 6, "each has a PDF and its data");
     clock.step_to(31 * 86_400);
     let daemon = harness.daemon_by(clock.clone()).await;

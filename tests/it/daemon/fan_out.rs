@@ -1,5 +1,7 @@
 //! The fan-out in the running daemon: the ways of paging, a source that breaks off, malformed records, and its memory.
 
+use nightmail::api::control::Request;
+use nightmail::run::{Decision, RunState};
 use nightmail_demo::bank::{Behaviour, Malformed, Route};
 use nightmail_demo::{bank, sink};
 
@@ -91,6 +93,33 @@ async fn malformed_users_become_letters_with_reasons_and_are_mailed_after_the_fi
     assert_eq!((report.fetched, report.sent, report.dead), (u64::from(USERS), u64::from(USERS), 0));
     assert_eq!(assert_recounted(&daemon.queues, run), report);
     daemon.operator.assert_empty().await;
+    harness.assert_one_mail_each(USERS);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_whose_user_an_abandoned_refetch_had_added_is_mailed_when_it_is_redriven() {
+    const USERS: u32 = 30;
+    let options = bank::Options { users: USERS, malformed_users: 6, ..bank::Options::default() };
+    let mut harness = Harness::set(options, sink::Options::default()).await;
+    harness.set_key("SCHEDULES__MONTHLY_STATEMENTS__USERS__MIN", "40");
+    let daemon = harness.daemon().await;
+    let run = daemon.operator.start().await;
+    let held = async || (daemon.operator.report(run).await.state == RunState::AwaitingRelease).then_some(());
+    until("the guard", held).await;
+    daemon.operator.decide(run, Decision::Release).await;
+    assert_eq!(daemon.operator.complete(run).await.sent, 24);
+    harness.bank.fix();
+    daemon.operator.try_ask(Request::RefetchRun { id: run }).await.unwrap();
+    until("the guard again", held).await;
+    daemon.operator.decide(run, Decision::AbandonRefetch).await;
+    until("nobody open", async || (daemon.operator.report(run).await.withdrawn == 6).then_some(())).await;
+    assert_eq!(daemon.operator.redrive("fan-out-dead").await, 6);
+    let report = daemon.operator.complete(run).await;
+    let letters = daemon.operator.dead("fan-out-dead").await;
+    assert!(letters.is_empty(), "{letters:?}");
+    assert_eq!((report.fetched, report.sent, report.withdrawn), (u64::from(USERS), u64::from(USERS), 0));
+    assert_eq!(assert_recounted(&daemon.queues, run), report);
     harness.assert_one_mail_each(USERS);
     daemon.stop().await;
 }

@@ -13,7 +13,7 @@ use super::fault::{SendFault, SmtpFailure, Step, Undelivered};
 use super::pace::Pace;
 use super::relay::Relay;
 use crate::base::{Clock, Destination, Failure};
-use crate::function::silence::Silences;
+use crate::function::silence::{Silences, Wait};
 use crate::function::{EffectFlag, EffectInProgress, Quota};
 
 /// The reaper checks parked sessions no more often than this, so that a tiny `idle_max` does not make it spin.
@@ -62,20 +62,20 @@ impl Pool {
         begin_within: Duration,
         effect: &EffectFlag,
     ) -> Result<String, Undelivered> {
-        let turn = async {
-            let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
-            if let Some(pace) = &self.pace {
-                pace.turn().await;
-            }
-            permit
-        };
-        let Ok(permit) = tokio::time::timeout(begin_within, turn).await else { return Err(self.busy()) };
+        let before = self.clock.monotonic() + begin_within;
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        let Ok(permit) = tokio::time::timeout(begin_within, permit).await else { return Err(self.busy()) };
+        let permit = permit.expect("the semaphore is never closed");
+        // Looked at first, so that no session is opened in vain.
+        if self.pace.as_ref().is_some_and(|pace| !pace.has_turn(before)) {
+            return Err(too_fast().classify(&self.relay.address()));
+        }
         // A task of its own: a dialogue that is dropped after the final dot would leave it unknown whether the mail was
         // accepted, and dropping is what happens to the caller at its time limit and in a drain.
         let (answer, ended) = oneshot::channel();
         let (pool, effect) = (Arc::clone(self), effect.start());
         tokio::spawn(async move {
-            Box::pin(pool.dialogue(outgoing, answer, effect)).await;
+            Box::pin(pool.dialogue((outgoing, before), answer, effect)).await;
             drop(permit);
         });
         // The sender is dropped unused only when the dialogue panicked. How far it came is unknown: assume the worst.
@@ -124,11 +124,9 @@ impl Pool {
     fn busy(&self) -> Undelivered {
         let connections = self.relay.options.connections;
         let relay = self.relay.address();
-        let rate =
-            self.relay.options.per_second.map_or_else(String::new, |rate| format!(", or relay.per_second, now {rate}"));
         let text = format!(
             "no connection to relay {relay} came free within the function's time limit (raise relay.connections, now \
-             {connections}{rate}, or lower the function's concurrency)"
+             {connections}, or lower the function's concurrency)"
         );
         let fault = SendFault::Deferred(Failure::new("smtp", "relay", "busy", text));
         Undelivered { fault, verdict: None }
@@ -138,7 +136,7 @@ impl Pool {
     /// no attempt. The permit is released after it, so that the relay never sees more than `connections` in use.
     async fn dialogue(
         self: Arc<Self>,
-        outgoing: OutgoingMail,
+        (outgoing, before): (OutgoingMail, Duration),
         answer: oneshot::Sender<Result<String, Undelivered>>,
         effect: EffectInProgress,
     ) {
@@ -146,7 +144,7 @@ impl Pool {
             biased;
             // The dialogue is dropped in front of its final dot, and its connection with it: nothing was accepted.
             () = effect.aborted() => return,
-            delivered = self.deliver(&outgoing, &effect) => delivered,
+            delivered = self.deliver((&outgoing, before), &effect) => delivered,
         };
         let classify = |failure: SmtpFailure| failure.classify(&self.relay.address());
         let finished = match (used, result) {
@@ -181,23 +179,36 @@ impl Pool {
     /// this mail is replaced once: relays close idle sessions, and that is no fault of the mail.
     async fn deliver(
         &self,
-        outgoing: &OutgoingMail,
+        (outgoing, before): (&OutgoingMail, Duration),
         effect: &EffectInProgress,
     ) -> (Option<Connection>, Result<String, SmtpFailure>) {
-        let limits = &self.relay.options.limits;
         let wait = self.silences.begin();
         if let Some(mut session) = self.take() {
-            match session.deliver(outgoing, limits, &wait, effect).await {
+            match self.in_turn(&mut session, (outgoing, before), &wait, effect).await {
                 Err(failure) if failure.is_stale() => drop(session),
                 result => return (Some(session), result),
             }
         }
         match self.relay.open(&wait).await {
             Ok(mut session) => {
-                let result = session.deliver(outgoing, limits, &wait, effect).await;
+                let result = self.in_turn(&mut session, (outgoing, before), &wait, effect).await;
                 (Some(session), result)
             }
             Err(failure) => (None, Err(failure)),
+        }
+    }
+
+    /// One mail over an open session, when its turn comes: what the relay counts begins here.
+    async fn in_turn(
+        &self,
+        session: &mut Connection,
+        (outgoing, before): (&OutgoingMail, Duration),
+        wait: &Wait,
+        effect: &EffectInProgress,
+    ) -> Result<String, SmtpFailure> {
+        match &self.pace {
+            Some(pace) if !pace.turn(self.clock.monotonic(), before).await => Err(too_fast()),
+            _ => session.deliver(outgoing, &self.relay.options.limits, wait, effect).await,
         }
     }
 
@@ -248,6 +259,13 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("relay", &self.relay).finish_non_exhaustive()
     }
+}
+
+/// The failure of a mail whose turn would come after its attempt's time limit. It waits, uncharged and without an end.
+fn too_fast() -> SmtpFailure {
+    let text = "relay.per_second leaves this mail no turn within the function's time limit (lower the function's \
+                concurrency, or raise its timeout)";
+    SmtpFailure::Withheld(SendFault::Held(Failure::new("smtp", "relay", "paced", text)))
 }
 
 /// Closes sessions that have been idle for too long. Ends when none is parked, or when the pool is dropped.
