@@ -1,16 +1,14 @@
 //! Withdraws the messages of some recipients from all queues, dead letters included, a few at a time.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
-use crate::store::record::{MessageState, QueueRecord};
+use crate::store::record::{BodyHead, QueueRecord};
 use crate::store::{self, Snapshot, Tx};
 
 use super::ending::{self, Withdrawal};
-use super::recall::{Found, STEP_MAX, is_in_work};
+use super::recall::{self, is_in_work};
 use super::{Error, Queues, catalog, state};
-use crate::base::Now;
 
 /// Between two steps others have the writer for themselves for this long.
 const REST: Duration = Duration::from_millis(1);
@@ -39,7 +37,8 @@ impl Queues {
             let mut from = Some(0);
             while let Some(start) = from {
                 let (now, seen, of) = (self.now(), queue.clone(), whose.clone());
-                let find = move |snapshot: &Snapshot| find(snapshot, &seen, start, &of, now);
+                let is_theirs = move |head: &BodyHead| of.contains(&(head.run, head.recipient));
+                let find = move |snapshot: &Snapshot| recall::find(snapshot, &seen, start, is_theirs, now);
                 let found = self.store().read::<_, store::Error, _>(find).await?;
                 (withdrawn.in_work, from) = (withdrawn.in_work + found.in_work, found.next);
                 if !found.messages.is_empty() {
@@ -68,32 +67,4 @@ impl Queues {
         };
         Ok(self.store().write(step).await?)
     }
-}
-
-fn find(
-    snapshot: &Snapshot,
-    queue: &QueueRecord,
-    from: u64,
-    whose: &Recipients,
-    now: Now,
-) -> Result<Found, store::Error> {
-    let (mut found, mut failed) = (Found::default(), None);
-    let bodies = snapshot.bodies()?;
-    snapshot.states()?.scan((queue.rows, from)..=(queue.rows, u64::MAX), |(_, sequence), state: MessageState| {
-        match bodies.head(&state.body) {
-            Ok(head) if !head.is_some_and(|head| whose.contains(&(head.run, head.recipient))) => {}
-            Ok(_) if is_in_work(&state, now) => found.in_work += 1,
-            Ok(_) if found.messages.len() == STEP_MAX => {
-                found.next = Some(sequence);
-                return ControlFlow::Break(());
-            }
-            Ok(_) => found.messages.push(sequence),
-            Err(error) => {
-                failed = Some(error);
-                return ControlFlow::Break(());
-            }
-        }
-        ControlFlow::Continue(())
-    })?;
-    failed.map_or(Ok(found), Err)
 }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::base::Now;
-use crate::store::record::{MessageState, Phase, QueueRecord};
+use crate::store::record::{BodyHead, MessageState, Phase, QueueRecord};
 use crate::store::{self, Snapshot, Tx};
 
 use super::ending::{self, Withdrawal};
@@ -53,7 +53,7 @@ fn remove(
     Ok(true)
 }
 
-/// Messages of some runs in one queue.
+/// Messages of some recipients in one queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Their sequence numbers, at most [`STEP_MAX`]; those in work are left out.
@@ -64,7 +64,7 @@ pub struct Found {
     pub next: Option<u64>,
 }
 
-/// Looks for messages of `runs` in a queue, dead letters included, from the sequence number `from` on.
+/// Looks for the messages of recipients that are wanted in a queue, dead letters included, from the sequence number `from` on.
 ///
 /// # Errors
 /// A storage fault.
@@ -72,14 +72,14 @@ pub fn find(
     snapshot: &Snapshot,
     queue: &QueueRecord,
     from: u64,
-    runs: &BTreeSet<u64>,
+    is_wanted: impl Fn(&BodyHead) -> bool,
     now: Now,
 ) -> Result<Found, store::Error> {
     let (mut found, mut failed) = (Found::default(), None);
     let bodies = snapshot.bodies()?;
     snapshot.states()?.scan((queue.rows, from)..=(queue.rows, u64::MAX), |(_, sequence), state| {
         match bodies.head(&state.body) {
-            Ok(head) if !head.is_some_and(|head| runs.contains(&head.run)) => {}
+            Ok(head) if !head.as_ref().is_some_and(&is_wanted) => {}
             Ok(_) if is_in_work(&state, now) => found.in_work += 1,
             Ok(_) if found.messages.len() == STEP_MAX => {
                 found.next = Some(sequence);

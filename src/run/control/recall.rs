@@ -1,7 +1,6 @@
 //! Takes the messages of a run that may not go on out of all queues, a few at a time; withdraws the recipients of an
 //! abandoned one.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use crate::queue::{self, Queues, catalog, recall};
@@ -77,7 +76,7 @@ async fn take_out(queues: &Queues, run: u64) -> Result<u64, store::Error> {
         let mut from = Some(0);
         while let Some(start) = from {
             let (now, seen) = (queues.now(), queue.clone());
-            let find = move |snapshot: &Snapshot| recall::find(snapshot, &seen, start, &BTreeSet::from([run]), now);
+            let find = move |snapshot: &Snapshot| recall::find(snapshot, &seen, start, |head| head.run == run, now);
             let found = queues.store().read(find).await?;
             (left, from) = (left + found.in_work, found.next);
             if !found.messages.is_empty() {
