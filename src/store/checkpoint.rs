@@ -15,7 +15,7 @@ use super::memtable::Memtable;
 use super::meta::{GENERATION, LOG_OPEN, SEQUENCE};
 use super::present::Present;
 use super::table_id::{META, TABLES};
-use super::{Error, checksum, guard};
+use super::{Error, apply, checksum, guard};
 
 /// A store that is idle for this long makes a checkpoint, so that recovery is short and memory is given back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -41,12 +41,7 @@ pub(super) fn apply(db: &Database, rows: &Memtable, covers: Covers) -> Result<()
     for table in TABLES.iter().filter(|table| !rows.table(**table).is_empty()) {
         guard::table(*table, || {
             let mut open = transaction.open_table(table.definition())?;
-            for (key, entry) in rows.table(*table) {
-                match &entry.value {
-                    Some(value) => drop(open.insert(&**key, &**value)?),
-                    None => drop(open.remove(&**key)?),
-                }
-            }
+            apply::apply(&mut open, rows.table(*table))?;
             Ok(())
         })?;
     }

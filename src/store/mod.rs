@@ -3,6 +3,7 @@
 //! Layer 1, and the only module that knows redb. It stores records and knows nothing of their meaning: the rules are in
 //! the steps of the modules above. The bytes are described in `docs/format.md`.
 
+mod apply;
 pub mod backup;
 mod changes;
 pub mod check;
