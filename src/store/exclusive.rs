@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase};
 
 use super::checkpoint::{self, Covers};
@@ -19,6 +20,7 @@ use super::pages::{self, Scope};
 use super::present::Present;
 use super::recover::{Standing, recover};
 use super::segment::{self, Segment};
+use super::write_back::WriteBack;
 use super::{Error, Options, guard, upgrade};
 
 /// A store in exclusive use, without the threads that serve callers: while it is being opened, and for commands that
@@ -89,7 +91,7 @@ impl ExclusiveStore {
                 return Err(without_store(options));
             }
             verify_pages(&*store, Scope::Bookkeeping, options)?;
-            let db = builder(options).create_with_backend(Backend(store));
+            let db = builder(options).create_with_backend(WriteBack::new(Backend(store)));
             let db = db.map_err(|error| refused(path, error))?;
             if bytes == 0 {
                 format::make_tables(&db)?;
@@ -216,7 +218,7 @@ fn open_known(options: &Options, found: &[Option<Segment>; 2], scope: Scope) -> 
     }
     let file = File::open(path).map_err(|error| Error::of_open(path, &error))?;
     verify_pages(&FileDisk(file), scope, options)?;
-    let db = builder(options).open(path).map_err(|error| refused(path, error))?;
+    let db = open_file(options, path)?;
     let known = check(&db, found, options)?;
     if matches!(known, Format::One | Format::Two) {
         upgrade::check_room(options)?;
@@ -261,7 +263,7 @@ fn make(options: &Options, found: &[Option<Segment>; 2]) -> Result<Database, Err
     let failed = |error: io::Error| Error::of_open(&new, &error);
     remove_left_over(&new).map_err(failed)?;
     drop(make_private(&new).map_err(failed)?);
-    let db = builder(options).create(&new).map_err(|error| refused(&new, error))?;
+    let db = open_file(options, &new)?;
     format::make_tables(&db)?;
     std::fs::rename(&new, path).map_err(failed)?;
     Ok(db)
@@ -284,6 +286,13 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Opens the file, which is empty or redb's.
+fn open_file(options: &Options, path: &Path) -> Result<Database, Error> {
+    let file = File::options().read(true).write(true).open(path).map_err(|error| Error::of_open(path, &error))?;
+    let backend = FileBackend::new(file).map_err(|error| refused(path, error))?;
+    builder(options).create_with_backend(WriteBack::new(backend)).map_err(|error| refused(path, error))
 }
 
 fn builder(options: &Options) -> redb::Builder {

@@ -43,6 +43,7 @@ pub mod table;
 mod table_id;
 pub mod tx;
 mod upgrade;
+mod write_back;
 mod writer;
 
 pub use disk::{Disk, Disks};
