@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::child::{self, Figures};
 use crate::settings::{PERIOD, SCHEDULE, Side};
 
-/// How often the run is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often the run is looked at; a look takes as much processor time as a tenth of a statement.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What the daemon does.
 #[derive(Debug, Args)]

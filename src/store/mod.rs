@@ -22,6 +22,7 @@ mod frame;
 pub mod fuzzing;
 mod guard;
 mod hints;
+mod hold;
 pub mod holder;
 pub mod key;
 mod layers;

@@ -14,6 +14,7 @@ use super::committer::{Appender, Committer, HANDED_OVER_MAX, View, stop};
 use super::disk::Disks;
 use super::exclusive::ExclusiveStore;
 use super::hints::Hints;
+use super::hold::Holds;
 use super::layers::{Base, Layers};
 use super::lock::{self, Lock};
 use super::log::Position;
@@ -28,6 +29,8 @@ pub struct Store {
     /// Steps for the writer; bounded, so that callers wait when the disk is slow. Declared before `open`, and therefore
     /// dropped before it: the writer ends when the last sender is gone.
     steps: mpsc::Sender<Box<dyn PendingStep>>,
+    /// Callers that are about to send more steps.
+    holds: Arc<Holds>,
     signals: Arc<Signals>,
     /// Counts commits; incremented by the writer.
     commits: Arc<AtomicU64>,
@@ -115,6 +118,7 @@ impl Store {
         let (ran, groups) = std::sync::mpsc::sync_channel(HANDED_OVER_MAX);
         let (checkpoints_sender, checkpoints) = std::sync::mpsc::channel();
         let (stopped_sender, stopped) = watch::channel(None);
+        let holds = Arc::<Holds>::default();
         let (signals, commits) = (Arc::<Signals>::default(), Arc::<AtomicU64>::default());
         let (roll_backs, syncs) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (under_way, progress) =
@@ -152,6 +156,7 @@ impl Store {
             db: db.clone(),
             path: options.path.clone(),
             pending,
+            holds: holds.clone(),
             group_max: options.group_max,
             layers,
             hints: Hints::default(),
@@ -174,7 +179,7 @@ impl Store {
         let backups = tokio::sync::Mutex::default();
         let writer = Some(writer);
         let open = Arc::new(Open { writer, appender: appender_id, db: Some(db), path, backups, _lock: lock });
-        Ok(Self { steps, signals, commits, roll_backs, syncs, progress, stopped, view, open })
+        Ok(Self { steps, holds, signals, commits, roll_backs, syncs, progress, stopped, view, open })
     }
 
     /// Runs a step in the next group and returns its result once it is on disk. A step whose caller is gone by then (a
@@ -194,6 +199,12 @@ impl Store {
             return Err(self.stop_reason().into());
         }
         answer.await.unwrap_or_else(|_| Err(self.stop_reason().into()))
+    }
+
+    /// Runs this work, whose steps belong together: all that it sends when it is polled for the first time share a commit,
+    /// as a rule.
+    pub async fn together<T>(&self, work: impl Future<Output = T>) -> T {
+        self.holds.together(work).await
     }
 
     /// A view that includes every step that has returned, and nothing that is not durable yet.

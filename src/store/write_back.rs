@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{BackendError, StorageBackend};
@@ -18,8 +18,41 @@ const PIECE_BLOCKS: usize = 256;
 /// When more than this is kept, it is written without a sync, so that memory is bounded.
 const KEPT_BLOCKS_MAX: usize = 4096;
 
+/// Memory is taken for so many blocks at once: one allocation each would leave holes between others that stay.
+const PART_BLOCKS: usize = 256;
+
 /// Blocks by their number, which is their offset divided by their length.
-type Blocks = BTreeMap<u64, Arc<[u8]>>;
+#[derive(Debug, Default)]
+struct Blocks {
+    /// The places of their contents in `parts`.
+    places: BTreeMap<u64, usize>,
+    parts: Vec<Vec<u8>>,
+}
+
+impl Blocks {
+    fn put(&mut self, number: u64, content: &[u8]) {
+        let next = self.places.len();
+        let place = *self.places.entry(number).or_insert(next);
+        if place / PART_BLOCKS == self.parts.len() {
+            self.parts.push(vec![0; PART_BLOCKS * BLOCK_BYTES]);
+        }
+        self.parts[place / PART_BLOCKS][within_part(place)].copy_from_slice(content);
+    }
+
+    fn in_range(&self, numbers: Range<u64>) -> impl Iterator<Item = (u64, &[u8])> {
+        let content = |place: usize| &self.parts[place / PART_BLOCKS][within_part(place)];
+        self.places.range(numbers).map(move |(number, place)| (*number, content(*place)))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.in_range(0..u64::MAX)
+    }
+}
+
+fn within_part(place: usize) -> Range<usize> {
+    let at = place % PART_BLOCKS * BLOCK_BYTES;
+    at..at + BLOCK_BYTES
+}
 
 /// A file for redb, on top of another.
 #[derive(Debug)]
@@ -59,8 +92,10 @@ impl<B: StorageBackend> WriteBack<B> {
         let mut kept = self.kept();
         kept.current = Arc::default();
         if written.is_err() {
-            for (number, block) in blocks.iter() {
-                kept.next.entry(*number).or_insert_with(|| block.clone());
+            for (number, block) in blocks.all() {
+                if !kept.next.places.contains_key(&number) {
+                    kept.next.put(number, block);
+                }
             }
         }
         written
@@ -69,7 +104,7 @@ impl<B: StorageBackend> WriteBack<B> {
     /// Calls `between` after each piece but the last.
     fn write_blocks(&self, blocks: &Blocks, between: impl Fn(&B) -> io::Result<()>) -> io::Result<()> {
         let (mut run, mut at, mut in_piece) = (Vec::new(), 0, 0);
-        for (number, block) in blocks {
+        for (number, block) in blocks.all() {
             let offset = number * BLOCK_BYTES as u64;
             if at + run.len() as u64 != offset || in_piece == PIECE_BLOCKS {
                 self.write_run(at, &mut run)?;
@@ -93,16 +128,13 @@ impl<B: StorageBackend> WriteBack<B> {
         Ok(())
     }
 
-    /// The kept blocks of a range, newest content, by their offset.
-    fn kept_in(&self, offset: u64, bytes: usize) -> Blocks {
+    /// Copies of the kept blocks in a range, the newest content last.
+    fn kept_in(&self, offset: u64, bytes: usize) -> Vec<(u64, Vec<u8>)> {
         let block = BLOCK_BYTES as u64;
         let numbers = offset / block..(offset + bytes as u64).div_ceil(block);
         let kept = self.kept();
-        let mut found = Blocks::new();
-        for blocks in [&*kept.current, &kept.next] {
-            found.extend(blocks.range(numbers.clone()).map(|(number, block)| (*number, block.clone())));
-        }
-        found
+        let found = kept.current.in_range(numbers.clone()).chain(kept.next.in_range(numbers));
+        found.map(|(number, block)| (number, block.to_vec())).collect()
     }
 }
 
@@ -142,8 +174,10 @@ impl<B: StorageBackend> StorageBackend for WriteBack<B> {
             return self.file.write(offset, data);
         }
         let mut kept = self.kept();
-        kept.next.extend((offset / block..).zip(data.chunks_exact(BLOCK_BYTES).map(Arc::from)));
-        let is_full = kept.next.len() > KEPT_BLOCKS_MAX;
+        (offset / block..)
+            .zip(data.chunks_exact(BLOCK_BYTES))
+            .for_each(|(number, content)| kept.next.put(number, content));
+        let is_full = kept.next.places.len() > KEPT_BLOCKS_MAX;
         drop(kept);
         if is_full { self.write_out(|_| Ok(())) } else { Ok(()) }
     }

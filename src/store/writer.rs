@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use super::checkpoint::{self, Checkpoint, Covers, Progress};
 use super::committer::{Committer, End, Group, stop};
 use super::hints::Hints;
+use super::hold::Holds;
 use super::layers::{Base, Layers};
 use super::log::{Position, Space};
 use super::memtable::Memtable;
@@ -45,6 +46,8 @@ pub(super) struct Writer {
     /// The file's path as errors show it.
     pub(super) path: PathBuf,
     pub(super) pending: mpsc::Receiver<Box<dyn PendingStep>>,
+    /// Callers that are about to send more steps.
+    pub(super) holds: Arc<Holds>,
     pub(super) group_max: usize,
     pub(super) layers: Layers,
     pub(super) hints: Hints,
@@ -90,6 +93,12 @@ impl Writer {
             if waiting.is_empty() {
                 if self.pending.blocking_recv_many(&mut taken, self.group_max) == 0 {
                     return self.close();
+                }
+                self.holds.wait();
+                while taken.len() < self.group_max
+                    && let Ok(pending) = self.pending.try_recv()
+                {
+                    taken.push(pending);
                 }
                 waiting.extend(taken.drain(..));
             }

@@ -160,19 +160,20 @@ impl Dispatcher {
                 }
                 Wakeup::Over => return Ok(()),
             };
-            // Nothing is written before these futures are polled. `join!` polls them together with the receive, so the
-            // writer gets the steps of all at once and as a rule commits them together.
+            // Nothing is written before these futures are polled.
             let (settled, intended) = (self.settle(group), self.intents.write());
+            let store = self.settler.queues.store().clone();
             match &deliveries {
                 Some(deliveries) if !stop.is_cancelled() => {
                     // Before the receive, not after it: a message that is sent during the receive must wake the loop.
                     self.is_paused &= !changed.has_changed().unwrap_or(true);
                     changed.mark_unchanged();
                     quarantine.mark_unchanged();
-                    let ((), (), received) = tokio::join!(settled, intended, self.receive());
+                    let all = async { tokio::join!(settled, intended, self.receive()) };
+                    let ((), (), received) = store.together(all).await;
                     look = self.deliver(received?, deliveries).await?;
                 }
-                _ => drop(tokio::join!(settled, intended)),
+                _ => drop(store.together(async { tokio::join!(settled, intended) }).await),
             }
         }
     }

@@ -32,6 +32,21 @@ async fn many_senders_share_commits_and_each_is_on_disk_when_answered() {
 }
 
 #[tokio::test]
+async fn steps_that_belong_together_share_a_commit_also_when_the_writer_is_idle() {
+    const ROUNDS: u64 = 50;
+    let world = World::with_orders().await;
+    let queues = world.queues();
+    let before = queues.store().commits();
+    for _ in 0..ROUNDS {
+        let sends = (0..8).map(|_| queues.send("orders", Send::text("x")));
+        queues.store().together(join_all(sends)).await.into_iter().for_each(|sent| drop(sent.unwrap()));
+    }
+    let commits = queues.store().commits() - before;
+    // One more when this thread was taken off the processor between two sends. Without `together` it is two each.
+    assert!((ROUNDS..ROUNDS * 3 / 2).contains(&commits), "{commits} commits");
+}
+
+#[tokio::test]
 async fn a_refused_step_costs_no_commit_and_spoils_no_group() {
     let world = World::with_orders().await;
     let before = world.queues().store().commits();
