@@ -12,6 +12,8 @@ use super::memory::{Files, Machine};
 const ROWS_MAX: u64 = 200;
 /// The number of the table that holds the rows: numbers under texts.
 pub(crate) const RUN_KEYS: u8 = 17;
+/// An image is made again at most so often.
+const IMAGES_MAX: u32 = 100;
 /// Rows that are written after that.
 const MORE: u64 = 4;
 
@@ -56,17 +58,19 @@ fn closed() -> Image {
 }
 
 fn after_a_checkpoint() -> Image {
-    loop {
+    for _ in 0..IMAGES_MAX {
         let machine = Machine::of(Files::default());
         let store = open(&machine);
         let rows = write_until(&store, |_| store.checkpoints() > 0);
         let (files, number) = (machine.files(), number(&store));
         let [first, second] = [1, 2].map(|file| newest(&files[file], number).map_or(0, |frame| frame.generation));
-        // The checkpoint holds the first generation. By chance the next one has begun, of which nothing is known.
+        // The checkpoint holds the first generation. By chance a third one has begun, in the first file again, and then
+        // nothing is known of a checkpoint of the second.
         if first < second {
             return Image::of(files, number, rows, second);
         }
     }
+    panic!("the rows after a checkpoint began a third generation {IMAGES_MAX} times");
 }
 
 fn before_its_commit() -> Image {

@@ -218,7 +218,7 @@ fn open_known(options: &Options, found: &[Option<Segment>; 2], scope: Scope) -> 
     }
     let file = File::open(path).map_err(|error| Error::of_open(path, &error))?;
     verify_pages(&FileDisk(file), scope, options)?;
-    let db = open_file(options, path)?;
+    let db = open_file(options, path, IfEmpty::Refuse)?;
     let known = check(&db, found, options)?;
     if matches!(known, Format::One | Format::Two) {
         upgrade::check_room(options)?;
@@ -263,7 +263,7 @@ fn make(options: &Options, found: &[Option<Segment>; 2]) -> Result<Database, Err
     let failed = |error: io::Error| Error::of_open(&new, &error);
     remove_left_over(&new).map_err(failed)?;
     drop(make_private(&new).map_err(failed)?);
-    let db = open_file(options, &new)?;
+    let db = open_file(options, &new, IfEmpty::Make)?;
     format::make_tables(&db)?;
     std::fs::rename(&new, path).map_err(failed)?;
     Ok(db)
@@ -288,9 +288,19 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens the file, which is empty or redb's.
-fn open_file(options: &Options, path: &Path) -> Result<Database, Error> {
-    let file = File::options().read(true).write(true).open(path).map_err(|error| Error::of_open(path, &error))?;
+/// What becomes of an empty file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfEmpty {
+    Make,
+    Refuse,
+}
+
+fn open_file(options: &Options, path: &Path, if_empty: IfEmpty) -> Result<Database, Error> {
+    let failed = |error: io::Error| Error::of_open(path, &error);
+    let file = File::options().read(true).write(true).open(path).map_err(failed)?;
+    if if_empty == IfEmpty::Refuse && file.metadata().map_err(failed)?.len() == 0 {
+        return Err(damaged(path, "the file is empty".into()));
+    }
     let backend = FileBackend::new(file).map_err(|error| refused(path, error))?;
     builder(options).create_with_backend(WriteBack::new(backend)).map_err(|error| refused(path, error))
 }

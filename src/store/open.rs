@@ -118,9 +118,8 @@ impl Store {
         let (ran, groups) = std::sync::mpsc::sync_channel(HANDED_OVER_MAX);
         let (checkpoints_sender, checkpoints) = std::sync::mpsc::channel();
         let (stopped_sender, stopped) = watch::channel(None);
-        let holds = Arc::<Holds>::default();
         let (signals, commits) = (Arc::<Signals>::default(), Arc::<AtomicU64>::default());
-        let (roll_backs, syncs) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (roll_backs, syncs, holds) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<Holds>)>::default();
         let (under_way, progress) =
             (Arc::<AtomicUsize>::default(), Arc::new(Progress::starting_at(log.end().sequence)));
         let (space, claim) = (log.space(), log.end());
@@ -175,9 +174,7 @@ impl Store {
             checkpointer: thread("store-checkpoint", end.clone(), move || checkpointer.run()),
         };
         let writer = thread("store-writer", end, move || writer.run());
-        let path = options.path.clone();
-        let backups = tokio::sync::Mutex::default();
-        let writer = Some(writer);
+        let (writer, path, backups) = (Some(writer), options.path.clone(), tokio::sync::Mutex::default());
         let open = Arc::new(Open { writer, appender: appender_id, db: Some(db), path, backups, _lock: lock });
         Ok(Self { steps, holds, signals, commits, roll_backs, syncs, progress, stopped, view, open })
     }

@@ -15,7 +15,7 @@ use redb::{BackendError, StorageBackend};
 const BLOCK_BYTES: usize = 4096;
 /// What is written at once, and synced before the next piece.
 const PIECE_BLOCKS: usize = 256;
-/// When more than this is kept, it is written without a sync, so that memory is bounded.
+/// When more than this is kept, it is written although nobody has asked for a sync, so that memory is bounded.
 const KEPT_BLOCKS_MAX: usize = 4096;
 
 /// Memory is taken for so many blocks at once: one allocation each would leave holes between others that stay.
@@ -67,8 +67,20 @@ pub(super) struct WriteBack<B> {
 #[derive(Debug, Default)]
 struct Kept {
     next: Blocks,
-    /// Being written.
+    /// Being written, or left by a write that failed.
     current: Arc<Blocks>,
+}
+
+impl Kept {
+    /// Keeps what a write that broke off has left.
+    fn take_back(&mut self) {
+        let left = std::mem::take(&mut self.current);
+        for (number, block) in left.all() {
+            if !self.next.places.contains_key(&number) {
+                self.next.put(number, block);
+            }
+        }
+    }
 }
 
 impl<B: StorageBackend> WriteBack<B> {
@@ -80,29 +92,22 @@ impl<B: StorageBackend> WriteBack<B> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes all that is kept; readers find it there meanwhile. After a failure it is still kept.
-    fn write_out(&self, between: impl Fn(&B) -> io::Result<()>) -> io::Result<()> {
+    /// Writes all that is kept, and syncs it but for the last piece; readers find it there meanwhile. After a failure it
+    /// is still kept.
+    fn write_out(&self) -> io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let blocks = {
             let mut kept = self.kept();
+            kept.take_back();
             kept.current = Arc::new(std::mem::take(&mut kept.next));
             kept.current.clone()
         };
-        let written = self.write_blocks(&blocks, between);
-        let mut kept = self.kept();
-        kept.current = Arc::default();
-        if written.is_err() {
-            for (number, block) in blocks.all() {
-                if !kept.next.places.contains_key(&number) {
-                    kept.next.put(number, block);
-                }
-            }
-        }
-        written
+        self.write_blocks(&blocks)?;
+        self.kept().current = Arc::default();
+        Ok(())
     }
 
-    /// Calls `between` after each piece but the last.
-    fn write_blocks(&self, blocks: &Blocks, between: impl Fn(&B) -> io::Result<()>) -> io::Result<()> {
+    fn write_blocks(&self, blocks: &Blocks) -> io::Result<()> {
         let (mut run, mut at, mut in_piece) = (Vec::new(), 0, 0);
         for (number, block) in blocks.all() {
             let offset = number * BLOCK_BYTES as u64;
@@ -111,7 +116,7 @@ impl<B: StorageBackend> WriteBack<B> {
                 at = offset;
             }
             if in_piece == PIECE_BLOCKS {
-                between(&self.file)?;
+                self.file.sync_data()?;
                 in_piece = 0;
             }
             run.extend_from_slice(block);
@@ -157,20 +162,20 @@ impl<B: StorageBackend> StorageBackend for WriteBack<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.write_out(|_| Ok(()))?;
+        self.write_out()?;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.write_out(B::sync_data)?;
+        self.write_out()?;
         self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let block = BLOCK_BYTES as u64;
-        // The head of the file alone is not whole blocks. It is written after a sync, when nothing is kept.
+        // The head of the file alone is not whole blocks. What is kept is written first.
         if !offset.is_multiple_of(block) || !data.len().is_multiple_of(BLOCK_BYTES) {
-            self.write_out(|_| Ok(()))?;
+            self.write_out()?;
             return self.file.write(offset, data);
         }
         let mut kept = self.kept();
@@ -179,11 +184,11 @@ impl<B: StorageBackend> StorageBackend for WriteBack<B> {
             .for_each(|(number, content)| kept.next.put(number, content));
         let is_full = kept.next.places.len() > KEPT_BLOCKS_MAX;
         drop(kept);
-        if is_full { self.write_out(|_| Ok(())) } else { Ok(()) }
+        if is_full { self.write_out() } else { Ok(()) }
     }
 
+    /// Writes nothing: what redb has committed is synced, and what is kept after a failure belongs to no commit.
     fn close(&self) -> io::Result<()> {
-        self.write_out(|_| Ok(()))?;
         self.file.close()
     }
 
@@ -227,12 +232,22 @@ mod tests {
         Sync,
     }
 
+    type During = Box<dyn FnMut(u64) + Send>;
+
     /// A file in memory that records its calls, and fails when told to.
-    #[derive(Debug, Default)]
+    #[derive(Default)]
     struct Recorder {
         file: InMemoryBackend,
         calls: Mutex<Vec<Call>>,
         fails: Mutex<bool>,
+        /// Called in each write, with its first block.
+        during: Mutex<Option<During>>,
+    }
+
+    impl Debug for Recorder {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Recorder").finish_non_exhaustive()
+        }
     }
 
     impl Recorder {
@@ -260,10 +275,13 @@ mod tests {
         }
 
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            let block = offset / BLOCK_BYTES as u64;
+            if let Some(during) = &mut *self.during.lock().unwrap() {
+                during(block);
+            }
             if *self.fails.lock().unwrap() {
                 return Err(io::Error::other("no"));
             }
-            let block = offset / BLOCK_BYTES as u64;
             self.calls.lock().unwrap().push(Call::Write { block, blocks: data.len().div_ceil(BLOCK_BYTES) });
             self.file.write(offset, data)
         }
@@ -339,7 +357,7 @@ mod tests {
                 file.read(from as u64, &mut found).unwrap();
                 assert!(found == model[from..to], "seed {seed}, write {content}");
             }
-            file.close().unwrap();
+            file.sync_data().unwrap();
             let mut found = vec![0; model.len()];
             file.file.read(0, &mut found).unwrap();
             assert!(found == model, "seed {seed}");
@@ -347,17 +365,46 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_loses_nothing_that_was_kept() {
+    fn a_failed_write_loses_nothing_that_was_kept_and_brings_back_nothing_older() {
+        let file = Arc::new(of_blocks(4));
+        put(&file, 1, 7);
+        put(&file, 2, 7);
+        *file.file.fails.lock().unwrap() = true;
+        let again = file.clone();
+        *file.file.during.lock().unwrap() = Some(Box::new(move |_| put(&again, 2, 8)));
+        assert!(file.sync_data().is_err());
+        (*file.file.fails.lock().unwrap(), *file.file.during.lock().unwrap()) = (false, None);
+        let holds = |file: &dyn StorageBackend| {
+            let mut found = [0; 2 * BLOCK_BYTES];
+            file.read(BLOCK_BYTES as u64, &mut found).unwrap();
+            assert_eq!([found[0], found[BLOCK_BYTES]], [7, 8]);
+        };
+        holds(&*file);
+        file.sync_data().unwrap();
+        holds(&file.file);
+    }
+
+    #[test]
+    fn what_is_being_written_is_read_from_memory() {
+        let file = Arc::new(of_blocks(4));
+        put(&file, 1, 7);
+        let (reader, seen) = (file.clone(), Arc::new(Mutex::new(0)));
+        let sees = seen.clone();
+        *file.file.during.lock().unwrap() = Some(Box::new(move |block| {
+            let mut found = [0; BLOCK_BYTES];
+            reader.read(block * BLOCK_BYTES as u64, &mut found).unwrap();
+            *sees.lock().unwrap() = found[0];
+        }));
+        file.sync_data().unwrap();
+        assert_eq!(*seen.lock().unwrap(), 7);
+        *file.file.during.lock().unwrap() = None;
+    }
+
+    #[test]
+    fn a_close_writes_nothing_that_was_not_synced() {
         let file = of_blocks(4);
         put(&file, 1, 7);
-        *file.file.fails.lock().unwrap() = true;
-        assert!(file.sync_data().is_err());
-        let mut found = [0; BLOCK_BYTES];
-        file.read(BLOCK_BYTES as u64, &mut found).unwrap();
-        assert_eq!(found, [7; BLOCK_BYTES]);
-        *file.file.fails.lock().unwrap() = false;
-        file.sync_data().unwrap();
-        file.file.read(BLOCK_BYTES as u64, &mut found).unwrap();
-        assert_eq!(found, [7; BLOCK_BYTES]);
+        file.close().unwrap();
+        assert_eq!(file.file.calls(), []);
     }
 }

@@ -1,8 +1,8 @@
 //! The single writer thread: takes the pending steps, runs them as one group on the layers in memory, and hands the
 //! group over to be made durable.
 //!
-//! There is no timer: an idle writer starts with the first step, and a busy one collects the next group meanwhile. A
-//! storage fault fails the whole group and stops the store.
+//! There is no timer: an idle writer starts with the first step, unless its caller is about to send more (`hold`), and a
+//! busy one collects the next group meanwhile. A storage fault fails the whole group and stops the store.
 //!
 //! Steps check first and write after. A step that is refused after a write is a bug: its writes alone are rolled back,
 //! it is logged, and the rest of the group goes on.
@@ -94,7 +94,9 @@ impl Writer {
                 if self.pending.blocking_recv_many(&mut taken, self.group_max) == 0 {
                     return self.close();
                 }
-                self.holds.wait();
+                if taken.len() < self.group_max {
+                    self.holds.wait();
+                }
                 while taken.len() < self.group_max
                     && let Ok(pending) = self.pending.try_recv()
                 {
