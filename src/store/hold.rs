@@ -27,8 +27,8 @@ impl Drop for Hold<'_> {
 }
 
 impl Holds {
-    /// Runs the work to its end. All steps that it sends when it is polled for the first time are there before the
-    /// writer begins a group with one of them.
+    /// Runs the work to its end. The steps that it sends when it is polled for the first time are there before the writer
+    /// begins a group with one of them, unless that poll takes longer than the writer waits.
     pub(super) async fn together<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let mut is_first = true;
@@ -51,5 +51,35 @@ impl Holds {
 
     fn lock(&self) -> MutexGuard<'_, usize> {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::AssertUnwindSafe;
+    use std::task::Poll;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_first_poll_holds_the_writer() {
+        let (holds, mut held) = (Holds::default(), Vec::new());
+        let work = std::future::poll_fn(|context| {
+            held.push(*holds.lock());
+            context.waker().wake_by_ref();
+            if held.len() < 3 { Poll::Pending } else { Poll::Ready(()) }
+        });
+        holds.together(work).await;
+        assert_eq!(held, [1, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_holds_nobody_up() {
+        let holds = Holds::default();
+        let broken = AssertUnwindSafe(holds.together(async { panic!("broken on purpose") })).catch_unwind().await;
+        assert!(broken.is_err());
+        assert_eq!(*holds.lock(), 0);
     }
 }
