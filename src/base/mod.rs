@@ -4,6 +4,7 @@
 
 pub mod attempt;
 pub mod backoff;
+pub mod calls;
 pub mod clock;
 pub mod contact;
 pub mod fingerprint;
@@ -14,6 +15,7 @@ pub mod units;
 
 pub use attempt::{Attempt, AttemptEnd};
 pub use backoff::Backoff;
+pub use calls::Calls;
 pub use clock::{Clock, LeaseTime, ManualClock, Now, SystemClock, Timestamp};
 pub use contact::{Contact, Destination, Report, Verdict};
 pub use fingerprint::Fingerprint;

@@ -124,6 +124,11 @@ pub(super) fn seconds(at: Timestamp) -> String {
     at.to_jiff().map_or_else(|| at.to_string(), |moment| moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
+/// A moment to the minute, in UTC, where a table has little room.
+pub(super) fn minutes(at: Timestamp) -> String {
+    at.to_jiff().map_or_else(|| at.to_string(), |moment| moment.strftime("%d. %H:%MZ").to_string())
+}
+
 /// Whether the environment asks for plain text: `NO_COLOR` with any value (<https://no-color.org>).
 pub(super) fn wants_no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())

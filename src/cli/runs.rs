@@ -5,14 +5,16 @@ use clap::{Args, Subcommand};
 use crate::api::control::{Answer, Request};
 use crate::base::outcome::shorten;
 use crate::base::units;
+use crate::run::eta::Basis;
 use crate::run::report::{Filter, ROWS_SHOWN_MAX, Resend, Row};
-use crate::run::{Again, Decision, Erase, Report, Resent, Resolution, Resolve, RunState};
+use crate::run::{Again, Decision, Erase, Eta, Report, Resent, Resolution, Resolve, RunState};
+use crate::store::record::DeadlineState;
 
 use super::ask::{ask, strange};
 use super::confirm::{Sure, confirm};
 use super::context::Context;
 use super::exit::Unsound;
-use super::output::{FAILURE_BYTES_MAX, Output, seconds, table, tame, wrap_behind};
+use super::output::{FAILURE_BYTES_MAX, Output, minutes, seconds, table, tame, wrap_behind};
 use super::params::{params, parse_param};
 use super::pdf;
 use super::report;
@@ -450,6 +452,7 @@ pub(super) fn runs_table(runs: &[Report]) -> String {
         ("unknown", |run| run.unknown),
         ("withdrawn", |run| run.withdrawn),
     ];
+    let has_eta = runs.iter().any(|run| run.eta.is_some());
     let rare: Vec<_> = rare.into_iter().filter(|(_, count)| runs.iter().any(|run| count(run) > 0)).collect();
     let row = |run: &Report| {
         let name = format!("{} {} {}", run.id, run.schedule, params_text(run));
@@ -457,12 +460,15 @@ pub(super) fn runs_table(runs: &[Report]) -> String {
         [tame(name.trim_end(), 200), run.state.name().into()]
             .into_iter()
             .chain(ended.chain([run.open]).map(|number| number.to_string()))
+            .chain(has_eta.then(|| run.eta.as_ref().map(|eta| minutes(eta.at)).unwrap_or_default()))
             .collect()
     };
     let names = rare.iter().map(|(name, _)| *name);
     let header: Vec<&str> =
         ["run", "state", "fetched", "sent", "dead"].into_iter().chain(names).chain(["open"]).collect();
-    table(&header, &(2..header.len()).collect::<Vec<_>>(), runs.iter().map(row).collect())
+    let numbers: Vec<usize> = (2..header.len()).collect();
+    let header: Vec<&str> = header.into_iter().chain(has_eta.then_some("eta")).collect();
+    table(&header, &numbers, runs.iter().map(row).collect())
 }
 
 /// One run as text, for `run show` and for the demo.
@@ -497,6 +503,7 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
     if let Some(at) = report.fetched_at {
         out += &format!("  fetched   {at}\n");
     }
+    out += &times_text(output, report);
     if let Some(death) = &report.fetch_death {
         out += &format!("  letter    {} in {}, since {}\n", death.letter, quoted_queue(&death.queue), death.died_at);
         let because = format!("{}: {}", death.class, shorten(&death.text, FAILURE_BYTES_MAX));
@@ -534,6 +541,43 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
         );
     }
     out
+}
+
+/// When the run ended or will, and its deadline, a line each.
+fn times_text(output: Output, report: &Report) -> String {
+    let mut out = String::new();
+    if let Some(at) = report.ended_at {
+        out += &format!("  ended     {at}\n");
+    }
+    if let Some(eta) = &report.eta {
+        let bound = eta.bound_by.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+        let line = format!("{} ({} to {}), {}{bound}", eta.at, eta.earliest, eta.latest, rate_text(eta));
+        out += &format!("  eta       {}\n", wrap_behind(12, &line));
+    }
+    if let Some(deadline) = &report.deadline {
+        let state = match deadline.state {
+            DeadlineState::OnTime => "on time".into(),
+            DeadlineState::Met => output.good("met"),
+            DeadlineState::AtRisk => output.bad("will probably be missed"),
+            DeadlineState::Missed => output.bad("missed"),
+        };
+        out += &format!("  deadline  {}: {state}\n", deadline.at);
+    }
+    out
+}
+
+/// The rate of an estimate, and where it is from.
+fn rate_text(eta: &Eta) -> String {
+    let rate = match eta.per_hour {
+        slow @ ..=7200 => format!("{slow} an hour"),
+        fast => format!("{} a second", fast / 3600),
+    };
+    let basis = match eta.basis {
+        Basis::Measured => "measured",
+        Basis::EarlierRun => "as an earlier run",
+        Basis::Limit => "as the limits allow, nothing is measured yet",
+    };
+    format!("{rate}, {basis}")
 }
 
 /// The books in one line: fetched = sent + dead + …, in red when they do not balance.

@@ -23,7 +23,7 @@ use super::schedules::in_zone;
 /// What `--help` says about the exit code.
 pub(super) const AFTER_HELP: &str = "\
 Exit codes: 0 healthy; 2 degraded: something of the first line needs a person (a run whose fan-out died, that awaits its \
-release, is braked or stopped, a destination that is away, dead letters, a paused queue, a disk that is nearly full, a tick \
+release, is braked or stopped, or misses its deadline or probably will, a destination that is away, dead letters, a paused queue, a disk that is nearly full, a tick \
 that is late); 69 no daemon runs; 77 and others as everywhere. \
 With --watch, the code of the last look.";
 
@@ -147,8 +147,9 @@ fn down(overview: &Overview) -> String {
 fn under_way(overview: &Overview) -> String {
     if let Some(run) = overview.runs.iter().find(|run| !run.is_complete()) {
         let fetching = if run.fetched_at.is_none() { " so far" } else { "" };
+        let eta = run.eta.as_ref().map(|eta| format!(", until about {}", seconds(eta.at))).unwrap_or_default();
         return format!(
-            "run {} of {} is under way, sent {} of {}{fetching}",
+            "run {} of {} is under way, sent {} of {}{fetching}{eta}",
             run.id, run.schedule, run.sent, run.fetched
         );
     }

@@ -79,10 +79,12 @@ fn address(values: &mut Values<'_>, path: &str) -> Option<String> {
 }
 
 fn kinds(values: &mut Values<'_>, path: &str) -> Vec<NotificationKind> {
-    const KNOWN: [NotificationKind; 4] = [
+    const KNOWN: [NotificationKind; 6] = [
         NotificationKind::FirstDeath,
         NotificationKind::AwaitingRelease,
         NotificationKind::Braked,
+        NotificationKind::DeadlineAtRisk,
+        NotificationKind::DeadlineMissed,
         NotificationKind::End,
     ];
     let mut kinds = Vec::new();
@@ -90,7 +92,8 @@ fn kinds(values: &mut Values<'_>, path: &str) -> Vec<NotificationKind> {
         match KNOWN.into_iter().find(|kind| notifications::name(*kind) == word) {
             Some(kind) => kinds.push(kind),
             None => {
-                values.error(path, format!("must name first-death, awaiting-release, braked or end (got {word:?})"))
+                let known = KNOWN.map(notifications::name).join(", ");
+                values.error(path, format!("must name some of {known} (got {word:?})"))
             }
         }
     }

@@ -91,6 +91,8 @@ pub(super) enum ValueType {
     Locale,
     /// A JSON pointer.
     Pointer,
+    /// Hours and minutes.
+    TimeOfDay,
     /// A log filter.
     LogFilter,
     /// A minijinja template over these variables; of one line.

@@ -84,6 +84,7 @@ fn value_type(value_type: ValueType) -> (&'static str, String) {
         ValueType::Account => ("account number", "12 digits".into()),
         ValueType::Locale => ("language tag", "BCP 47".into()),
         ValueType::Pointer => ("JSON pointer", "starts with /".into()),
+        ValueType::TimeOfDay => ("time of day", "00:00 to 23:59".into()),
         ValueType::LogFilter => ("log filter", "off, error, warn, info, debug, trace".into()),
         ValueType::LineTemplate(roots) => ("template", format!("one line; {}", uses(roots))),
         ValueType::Template(roots) => ("template", uses(roots)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::queues::missing;
 use super::settings::{FunctionSettings, Kind};
-use super::syntax::{brake, placeholders};
+use super::syntax::{brake, placeholders, time_of_day};
 use super::values::Values;
 use crate::base::units;
 use crate::schedule::{self, Misfire, rule::Rule};
@@ -41,6 +41,7 @@ fn one(values: &mut Values<'_>, name: &str, functions: &[FunctionSettings]) -> O
         params,
         guard: guard(values, &at),
         brake: brake(&values.text(&format!("{at}.brake"))),
+        deadline: values.maybe_text(&format!("{at}.deadline")).and_then(|text| time_of_day(&text).ok()),
     })
 }
 

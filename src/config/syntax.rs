@@ -208,6 +208,14 @@ pub(super) fn pointer(text: &str) -> Result<(), String> {
     Err(format!("{:?} is not a JSON pointer; write it as in \"/data/users\"", start(text)))
 }
 
+/// A time of day, as in `10:00`.
+pub(super) fn time_of_day(text: &str) -> Result<jiff::civil::Time, String> {
+    let number = |part: &str| part.parse::<i8>().ok().filter(|_| part.len() == 2 && part.is_ascii());
+    let parsed = text.split_once(':').and_then(|(hour, minute)| Some((number(hour)?, number(minute)?)));
+    let time = parsed.and_then(|(hour, minute)| jiff::civil::Time::new(hour, minute, 0, 0).ok());
+    time.ok_or_else(|| format!("{:?} is not a time of day; write hours and minutes, as in \"10:00\"", start(text)))
+}
+
 /// A log filter. A bare word must be a level: the filter's own parser takes a misspelt level for a target's name.
 pub(super) fn log_filter(text: &str) -> Result<(), String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

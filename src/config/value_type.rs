@@ -76,6 +76,7 @@ fn text(value_type: ValueType, text: &str) -> Result<Value, String> {
         ValueType::Locale => syntax::locale(text)?,
         ValueType::Pointer => syntax::pointer(text)?,
         ValueType::LogFilter => syntax::log_filter(text)?,
+        ValueType::TimeOfDay => syntax::time_of_day(text).map(drop)?,
         ValueType::ShareOrOff => syntax::share_or_off(text)?,
         ValueType::BrakeOrOff => syntax::brake_or_off(text)?,
         ValueType::Template(roots) => syntax::template(text, roots)?,

@@ -8,7 +8,7 @@ use crate::config::{FunctionSettings, Kind, Settings};
 use crate::function::statement::{self, DocumentOptions, MessageIds, PdfStatementRenderer, Statement, Users};
 use crate::function::{self, Function};
 use crate::queue::Queues;
-use crate::schedule::{FanOut, FanOutOptions};
+use crate::schedule::{self, FanOut, FanOutOptions};
 
 use super::Error;
 use super::error::FunctionFault;
@@ -85,6 +85,18 @@ pub fn targets(settings: &Settings) -> BTreeMap<String, String> {
         Kind::Statement(_) => None,
     };
     settings.functions.iter().filter_map(target).collect()
+}
+
+/// The function that works on the messages of each schedule's runs, by its place among the settings, and by the schedule's
+/// name; a schedule without one has none.
+pub(super) fn senders(settings: &Settings) -> BTreeMap<String, usize> {
+    let targets = targets(settings);
+    let of = |schedule: &schedule::Options| {
+        let target = targets.get(&schedule.function)?;
+        let place = settings.functions.iter().position(|function| function.pool.queue == *target)?;
+        Some((schedule.name.clone(), place))
+    };
+    settings.schedules.iter().filter_map(of).collect()
 }
 
 /// What the documents of a schedule's runs look like; `None` when no `statement` serves their messages.

@@ -9,6 +9,7 @@ pub mod error;
 pub mod functions;
 pub mod logging;
 pub mod notify;
+mod outlook;
 pub mod progress;
 pub mod retention;
 pub mod serve;

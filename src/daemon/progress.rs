@@ -169,6 +169,9 @@ mod tests {
             fetch_death: None,
             note: String::new(),
             folded_at: None,
+            ended_at: None,
+            deadline: None,
+            eta: None,
         }
     }
 

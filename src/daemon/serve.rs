@@ -18,13 +18,14 @@ use crate::config::{FunctionSettings, Kind, Settings};
 use crate::function::Function;
 use crate::function::statement::archive;
 use crate::queue::{self, Queues, catalog};
-use crate::run::{self, Ledger, fold};
+use crate::run::{self, Estimates, Ledger, fold};
 use crate::schedule::{self, Service};
 use crate::store::{self, Store};
 use crate::work::pool::Drain;
 use crate::work::{Breakers, Pool, Quarantine};
 
 use super::callbacks::Callbacks;
+use super::outlook::Outlook;
 use super::space::Watch;
 use super::{Error, drain, functions, notify, progress, retention, space};
 
@@ -100,7 +101,6 @@ impl Daemon {
     /// # Errors
     /// A function cannot be built, or the store stopped.
     pub async fn work(self, stop: CancellationToken, force: CancellationToken) -> Result<(), Error> {
-        let sqs_url = self.sqs.as_ref().map(SqsListener::url);
         let Self { settings, clock, queues, control, sqs, watch } = self;
         let end = CancellationToken::new();
         let signals = Drain::default();
@@ -119,8 +119,10 @@ impl Daemon {
             let stop = signals.stop.clone();
             parts.spawn(async move { service.run(stop).await.map_err(Error::from) });
         }
-        let callbacks = Callbacks::new(&settings, &queues, &clock)?;
-        spawn(&mut parts, callbacks.run(end.clone()));
+        let estimates = Estimates::default();
+        spawn(&mut parts, Callbacks::new(&settings, &queues, &clock, &estimates)?.run(end.clone()));
+        let outlook = Outlook::new(&settings, &queues, (&functions, &breakers), &estimates);
+        spawn(&mut parts, outlook.run(end.clone()));
         spawn(&mut parts, retention::run(queues.clone(), folding(&settings), end.clone()));
         spawn(&mut parts, queues.clone().work_off(end.clone()));
         spawn(&mut parts, queues.clone().keep_shown(end.clone()));
@@ -129,9 +131,8 @@ impl Daemon {
         spawn(&mut parts, notify::watch(queues.clone(), liveness, clock.clone(), end.clone()));
         spawn(&mut parts, queues.clone().drive_all(signals.stop.clone()));
         let answers = Control::of_daemon(queues.clone(), schedules, breakers.clone(), end.clone());
-        let answers = answers.with_message_id_rules(functions::message_ids(&settings));
-        let answers = answers.with_archive(settings.data_dir.join(archive::DIRECTORY));
-        let answers = answers.with_targets(functions::targets(&settings)).with_sqs(sqs_url);
+        let answers =
+            of_settings(answers, &settings).with_sqs(sqs.as_ref().map(SqsListener::url)).with_estimates(estimates);
         let control = server::serve(control, answers.with_functions(functions), end.clone());
         parts.spawn(async move { control.await.map_err(|error| broken("control socket", error)) });
         if let (Some(listener), Some(options)) = (sqs, &settings.sqs) {
@@ -169,6 +170,12 @@ impl Daemon {
         tracing::info!("stopped");
         reason
     }
+}
+
+/// What requests need of the settings.
+fn of_settings(control: Control, settings: &Settings) -> Control {
+    let control = control.with_message_id_rules(functions::message_ids(settings));
+    control.with_archive(settings.data_dir.join(archive::DIRECTORY)).with_targets(functions::targets(settings))
 }
 
 /// The pools of all functions, which are in the order of their settings. All are made before the first one runs: they

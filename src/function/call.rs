@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::{EffectFlag, Effects};
+use super::{EffectFlag, Effects, Timings};
 use crate::base::{Destination, LeaseTime, MessageId, Report};
 
 /// What a message or a tick makes happen. One value serves all workers at once.
@@ -26,6 +26,11 @@ pub trait Function: Send + Sync + fmt::Debug {
     /// entry for each destination that something waits for now.
     fn silences(&self) -> Vec<(Destination, Duration)> {
         Vec::new()
+    }
+
+    /// How long its steps took so far; `None` for a function that does not measure them.
+    fn timings(&self) -> Option<Timings> {
+        None
     }
 
     /// How much longer than its time limit an attempt may take, because an effect that was begun within the limit must

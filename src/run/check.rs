@@ -41,6 +41,12 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Error> 
         }
         findings.go_on()
     })?;
+    snapshot.run_paces()?.each_sound(|id, _| {
+        if !runs.has(&id)? {
+            findings.add("run_paces", id, "its run is not there");
+        }
+        findings.go_on()
+    })?;
     let mut known = None;
     snapshot.recipients()?.each_sound(|key, row| {
         if known != Some(key.0) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::base::{Backoff, MessageId, Timestamp};
-use crate::store::record::{Announced, NotificationKind, NotificationRecord, Owed};
+use crate::store::record::{Announced, DeadlineState, NotificationKind, NotificationRecord, Owed};
 use crate::store::{self, Snapshot, Tx};
 
 use super::{Error, Report, RunState, report};
@@ -98,15 +98,23 @@ impl RunWatch {
 /// What is new about a run of which that much was announced.
 fn new_about(before: Announced, run: Report) -> Option<RunChange> {
     let has_death = run.dead > 0 || run.fetch_death.is_some();
+    let is_late = |state| matches!(state, DeadlineState::AtRisk | DeadlineState::Missed);
+    let late = run.deadline.filter(|deadline| is_late(deadline.state));
     let announced = Announced {
         first_death: before.first_death || has_death,
         end: run.is_complete().then_some(run.sent),
         held: run.held_because.as_ref().and(run.held_since),
+        deadline: late.map(|late| (late.state, late.since)),
     };
     let held = if run.state == RunState::Braked { NotificationKind::Braked } else { NotificationKind::AwaitingRelease };
+    let of_deadline = match late.map(|late| late.state) {
+        Some(DeadlineState::Missed) => NotificationKind::DeadlineMissed,
+        _ => NotificationKind::DeadlineAtRisk,
+    };
     let kinds = [
         (announced.first_death && !before.first_death, NotificationKind::FirstDeath),
         (announced.held.is_some() && announced.held != before.held, held),
+        (late.is_some() && announced.deadline != before.deadline, of_deadline),
         // By the number too: a run may be opened and end again between two looks.
         (announced.end.is_some() && announced.end != before.end, NotificationKind::End),
     ];
@@ -181,6 +189,8 @@ pub const fn name(kind: NotificationKind) -> &'static str {
         NotificationKind::End => "end",
         NotificationKind::AwaitingRelease => "awaiting-release",
         NotificationKind::Braked => "braked",
+        NotificationKind::DeadlineAtRisk => "deadline-at-risk",
+        NotificationKind::DeadlineMissed => "deadline-missed",
     }
 }
 
@@ -209,6 +219,9 @@ fn text(kind: NotificationKind, run: &Report) -> String {
         (NotificationKind::Braked, _) => {
             let because = run.held_because.as_deref().unwrap_or_default();
             format!("{run_named} stopped sending by itself: {because} ({})", run.remedy())
+        }
+        (NotificationKind::DeadlineAtRisk | NotificationKind::DeadlineMissed, _) => {
+            format!("{run_named} {}", run.lateness().unwrap_or_default())
         }
         (NotificationKind::End, _) => {
             let others = [

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{MessageId, Timestamp};
 use crate::store::record::{
-    EffectRecord, FanOutLetter, RecipientRecord, RecipientState, RunControl, RunHold, RunRecord, RunTotals,
+    DeadlineState, EffectRecord, FanOutLetter, RecipientRecord, RecipientState, RunControl, RunDeadline, RunHold,
+    RunPace, RunRecord, RunTotals,
 };
 use crate::store::{self, Snapshot};
 
 pub use super::control::RunState;
-use super::{Error, fold, ledger};
+use super::{Error, Eta, fold, ledger};
 
 /// Of the runs about which an operator or a guard has decided something, at most this many are looked at.
 const HELD_LOOKED_AT: usize = 1000;
@@ -117,6 +118,15 @@ pub struct Report {
     /// When it was folded: its recipients are not on record any more.
     #[serde(default)]
     pub folded_at: Option<Timestamp>,
+    /// When every recipient was first seen to have an end.
+    #[serde(default)]
+    pub ended_at: Option<Timestamp>,
+    /// Its deadline, and how it stands to that.
+    #[serde(default)]
+    pub deadline: Option<RunDeadline>,
+    /// When it will probably have ended; only a daemon says so, of a run that is under way.
+    #[serde(default)]
+    pub eta: Option<Eta>,
 }
 
 impl Report {
@@ -126,7 +136,7 @@ impl Report {
         (has_begun || self.state == RunState::Abandoned) && self.open == 0
     }
 
-    fn new(run: RunRecord, totals: RunTotals, control: &RunControl) -> Self {
+    fn new(run: RunRecord, totals: RunTotals, control: &RunControl, pace: Option<RunPace>) -> Self {
         let state = RunState::of(control, &run.fan_out, &totals);
         let (held_since, held_because) = match &control.hold {
             RunHold::None | RunHold::Fetching => (None, None),
@@ -137,6 +147,7 @@ impl Report {
         };
         let is_refetching = control.refetch.is_some_and(|refetch| refetch.abandoned_at.is_none());
         let letter = run.fan_out.letter.filter(|_| state == RunState::FetchDead);
+        let pace = pace.unwrap_or_default();
         Self {
             state,
             held_since,
@@ -147,6 +158,9 @@ impl Report {
             resends_unknown: totals.resends_unknown,
             note: run.note,
             folded_at: run.folded_at,
+            ended_at: pace.ended_at,
+            deadline: pace.deadline,
+            eta: None,
             id: run.id,
             schedule: run.schedule,
             params: run.params,
@@ -164,6 +178,28 @@ impl Report {
             skipped: totals.skipped,
             suppressed: totals.suppressed,
             copies: totals.copies,
+        }
+    }
+
+    /// Recipients that have an end.
+    pub const fn ended(&self) -> u64 {
+        self.fetched.saturating_sub(self.open)
+    }
+
+    /// That it misses its deadline, or probably will, in words that follow the run's name; `None` when it does not.
+    pub fn lateness(&self) -> Option<String> {
+        let deadline = self.deadline?;
+        let ends = match (self.ended_at, &self.eta) {
+            (Some(ended), _) => format!("it ended at {ended}"),
+            (None, Some(Eta { at, earliest, latest, .. })) => {
+                format!("it ends at about {at} ({earliest} to {latest}) as things stand")
+            }
+            (None, None) => format!("{} recipients are open", self.open),
+        };
+        match deadline.state {
+            DeadlineState::AtRisk => Some(format!("will probably miss its deadline, {}: {ends}", deadline.at)),
+            DeadlineState::Missed => Some(format!("has missed its deadline, {}: {ends}", deadline.at)),
+            DeadlineState::OnTime | DeadlineState::Met => None,
         }
     }
 
@@ -298,7 +334,7 @@ pub fn report(snapshot: &Snapshot, id: u64) -> Result<Report, Error> {
     let run = snapshot.runs()?.get(&id)?.ok_or(Error::NotFound(id))?;
     let totals = snapshot.totals()?.get(&id)?.unwrap_or_default();
     let control = snapshot.run_controls()?.get(&id)?.unwrap_or_default();
-    Ok(Report::new(run, totals, &control))
+    Ok(Report::new(run, totals, &control, snapshot.run_paces()?.get(&id)?))
 }
 
 /// The newest `max` runs, the newest first.
@@ -309,9 +345,11 @@ pub fn list(snapshot: &Snapshot, max: u64) -> Result<Vec<Report>, Error> {
     let Some((newest, _)) = snapshot.runs()?.last(0..=u64::MAX)? else { return Ok(Vec::new()) };
     let oldest = newest.saturating_sub(max.saturating_sub(1));
     let runs = snapshot.runs()?.first(oldest..=newest, usize::MAX)?;
-    let (totals, controls) = (snapshot.totals()?, snapshot.run_controls()?);
-    let report =
-        |(id, run)| Ok(Report::new(run, totals.get(&id)?.unwrap_or_default(), &controls.get(&id)?.unwrap_or_default()));
+    let (totals, controls, paces) = (snapshot.totals()?, snapshot.run_controls()?, snapshot.run_paces()?);
+    let report = |(id, run)| {
+        let (totals, control) = (totals.get(&id)?.unwrap_or_default(), controls.get(&id)?.unwrap_or_default());
+        Ok(Report::new(run, totals, &control, paces.get(&id)?))
+    };
     runs.into_iter().rev().map(report).collect()
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Layer 4. The only module that knows apalis-cron and croner. Knows no worker and no wire protocol.
 
+mod deadline;
 pub mod fan_out;
 pub mod misfire;
 pub mod options;

@@ -27,6 +27,8 @@ pub struct Options {
     pub guard: Option<Guard>,
     /// What stops a run's sending by itself.
     pub brake: Option<BrakeLimit>,
+    /// When a run must have ended, on the wall clock of the rule's zone.
+    pub deadline: Option<jiff::civil::Time>,
 }
 
 /// What happens with the ticks that came due while the daemon was down, stalled or its clock jumped.

@@ -37,7 +37,7 @@ pub(super) const TABLES: [TableId; NAMES.len()] = {
     tables
 };
 
-const NAMES: [&str; 36] = [
+const NAMES: [&str; 37] = [
     "meta",
     "queues",
     "queue_names",
@@ -74,6 +74,7 @@ const NAMES: [&str; 36] = [
     "announced",
     "run_controls",
     "mail_quotas",
+    "run_paces",
 ];
 
 /// The table of that name.

@@ -12,7 +12,7 @@ use super::memtable::Memtable;
 use super::meta::{LAST_ID, LAST_QUEUE};
 use super::record::{
     Announced, Body, Counts, DedupRecord, Digest, EffectRecord, GroupRecord, IntentRecord, KeptAttributes,
-    MessageState, NotificationRecord, QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunControl,
+    MessageState, NotificationRecord, QueueRecord, RecipientRecord, RedriveRecord, RedriveTotals, RunControl, RunPace,
     RunRecord, RunTotals, Shown, SuppressionRecord, TickRecord, UniqueRecord, UserText,
 };
 use super::table::{self, TableMut, TableRef};
@@ -129,6 +129,8 @@ tables! {
     run_controls ("run_controls"): u64 => RunControl;
     /// Mails that were begun, by relay and hour since 1970.
     mail_quotas ("mail_quotas"): (String, u64) => u64;
+    /// How fast runs go, and how they stand to their deadlines, by run.
+    run_paces ("run_paces"): u64 => RunPace;
 }
 
 /// The number stored under a queue's name.

@@ -12,17 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nightmail::base::outcome::DeliveryProof;
-use nightmail::base::{Attempt, AttemptEnd, Failure, Fingerprint, LeaseTime, ManualClock, MessageId, Timestamp};
+use nightmail::base::{Attempt, AttemptEnd, Calls, Failure, Fingerprint, LeaseTime, ManualClock, MessageId, Timestamp};
 use nightmail::queue::observer::NoObserver;
 use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::{Options, Queues, Receive, Send, dead, dump, settle};
 use nightmail::store::check::{self, Findings};
 use nightmail::store::record::{
-    Announced, Body, Brake, BrakeLimit, Canary, Counts, CursorCycle, DedupEntry, DedupRecord, EffectRecord, Envelope,
-    FanOutLetter, FanOutProgress, Fifo, Follower, Group, GroupRecord, Guard, IntentRecord, LetterBefore, MessageState,
-    Owner, Pause, Phase, Purge, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record, RedriveAllow,
-    RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, Refetching, RunControl, RunHold, RunRecord, RunTotals,
-    Scope, Selection, Shown, Suspicion, TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
+    Announced, Body, Brake, BrakeLimit, Canary, Counts, CursorCycle, DeadlineState, DedupEntry, DedupRecord,
+    EffectRecord, Envelope, FanOutLetter, FanOutProgress, Fifo, Follower, Group, GroupRecord, Guard, IntentRecord,
+    LetterBefore, Measured, MeasuredLimits, MessageState, Owner, Pause, Phase, Purge, QueueAttributes, QueueRecord,
+    RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy,
+    Refetching, RunControl, RunDeadline, RunHold, RunPace, RunRecord, RunTotals, Scope, Selection, Shown, Suspicion,
+    TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
@@ -612,9 +613,21 @@ async fn the_record_of_what_is_decided_about_a_run_has_the_bytes_of_the_format()
     let refetch = Some(Refetching { number: 2, fetched_at: Timestamp::from_millis(5), abandoned_at });
     let refetched = RunControl { decision: 9, refetch, ..RunControl::default() };
     insta::assert_snapshot!(hex(&refetched.encode()), @"030009000000000102050106");
-    let announced = Announced { first_death: true, end: Some(9), held: Some(Timestamp::from_millis(5)) };
-    insta::assert_snapshot!(hex(&announced.encode()), @"020101090105");
-    assert_eq!(Announced::decode(&[1, 1, 1, 9]), Ok(Announced { held: None, ..announced }), "version 1");
+    let deadline = Some((DeadlineState::AtRisk, Timestamp::from_millis(7)));
+    let announced = Announced { first_death: true, end: Some(9), held: Some(Timestamp::from_millis(5)), deadline };
+    insta::assert_snapshot!(hex(&announced.encode()), @"030101090105010107");
+    let before = Announced { deadline: None, ..announced };
+    assert_eq!(Announced::decode(&[2, 1, 1, 9, 1, 5]), Ok(before), "version 2");
+    assert_eq!(Announced::decode(&[1, 1, 1, 9]), Ok(Announced { held: None, ..before }), "version 1");
+    let calls = |count| Calls { count, total_us: count + 1 };
+    let limits = MeasuredLimits { concurrency: 32, connections: 20, per_second: Some(5) };
+    let (account, document, mail) = (calls(1), calls(2), calls(3));
+    let measured = Measured { ended: 4, span_ms: 5, cpu_ms: 6, account, document, mail, limits };
+    let (at, since) = (Timestamp::from_millis(8), Timestamp::from_millis(9));
+    let deadline = Some(RunDeadline { at, state: DeadlineState::Met, since });
+    let pace = RunPace { deadline, ended_at: Some(since), measured };
+    insta::assert_snapshot!(hex(&pace.encode()), @"0101080309010904050601020203030420140105");
+    assert_eq!(RunPace::decode(&pace.encode()), Ok(pace));
 }
 
 #[tokio::test]

@@ -70,6 +70,9 @@ mod run_again;
 mod run_control;
 #[cfg(feature = "demo")]
 #[cfg(test)]
+mod run_deadline;
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod run_fold;
 #[cfg(feature = "demo")]
 #[cfg(test)]

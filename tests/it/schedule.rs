@@ -33,6 +33,7 @@ fn schedule(cron: &str, misfire: Misfire, grace: Duration) -> Options {
         params: BTreeMap::from([("hour".into(), "{{ tick.scheduled_for }}".into())]),
         guard: None,
         brake: None,
+        deadline: None,
     }
 }
 

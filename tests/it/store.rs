@@ -332,7 +332,7 @@ fn every_table_is_made_with_the_file() {
     let mut names: Vec<String> =
         transaction.list_tables().unwrap().map(|table| redb::TableHandle::name(&table).to_owned()).collect();
     names.sort();
-    insta::assert_snapshot!(names.join(" "), @"announced bodies counts dead_letter_sources effects expiries grouped groups history intents kept_attributes letter_groups letters mail_quotas meta notifications queue_names queues ready recent recent_times recipients redrive_totals redrives row_numbers run_controls run_keys runs states suppressions suspects ticks timed totals uniques user_records");
+    insta::assert_snapshot!(names.join(" "), @"announced bodies counts dead_letter_sources effects expiries grouped groups history intents kept_attributes letter_groups letters mail_quotas meta notifications queue_names queues ready recent recent_times recipients redrive_totals redrives row_numbers run_controls run_keys run_paces runs states suppressions suspects ticks timed totals uniques user_records");
 }
 
 #[tokio::test]

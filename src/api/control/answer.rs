@@ -13,8 +13,8 @@ use crate::function::statement::MessageIds;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::report::{self, Row};
 use crate::run::{
-    self, Again, Decision, Erase, Erased, Refetch, Report, Resent, Resolve, RunState, Suppression, again, erase,
-    resolve, suppression,
+    self, Again, Decision, Erase, Erased, Estimates, Refetch, Report, Resent, Resolve, RunState, Suppression, again,
+    erase, resolve, suppression,
 };
 use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
@@ -58,6 +58,8 @@ pub struct Control {
     targets: Arc<BTreeMap<String, String>>,
     /// The directory of documents.
     archive: PathBuf,
+    /// When the runs under way will probably have ended; nothing in the CLI.
+    estimates: Estimates,
     /// Whether the daemon executes the request, rather than the CLI on its own.
     is_daemon: bool,
     /// When the daemon began to answer; `None` in the CLI.
@@ -84,6 +86,7 @@ impl Control {
             sqs: None,
             targets: Arc::default(),
             archive: PathBuf::new(),
+            estimates: Estimates::default(),
             is_daemon: true,
             started_at,
             end,
@@ -102,6 +105,7 @@ impl Control {
             sqs: None,
             targets: Arc::default(),
             archive: PathBuf::new(),
+            estimates: Estimates::default(),
             is_daemon: false,
             started_at: None,
             end,
@@ -126,6 +130,11 @@ impl Control {
     /// The same with the queue of a run's messages, by the name of its fan-out function.
     pub fn with_targets(self, targets: BTreeMap<String, String>) -> Self {
         Self { targets: Arc::new(targets), ..self }
+    }
+
+    /// The same with the estimates that the daemon makes.
+    pub fn with_estimates(self, estimates: Estimates) -> Self {
+        Self { estimates, ..self }
     }
 
     /// The same with the directory of documents, which may not be there.
@@ -166,8 +175,12 @@ impl Control {
                 Answer::Preview(redrive::plan(&snapshot, &what, now.wall)?.preview)
             }
             Request::Redrives => Answer::Redrives(redrives(&snapshot)?),
-            Request::Runs { max } => Answer::Runs(report::list(&snapshot, max)?),
-            Request::Run { id } => Answer::Run(report::report(&snapshot, id)?),
+            Request::Runs { max } => Answer::Runs(self.estimated(report::list(&snapshot, max)?)),
+            Request::Run { id } => {
+                let mut run = report::report(&snapshot, id)?;
+                run.eta = self.estimates.of(id);
+                Answer::Run(run)
+            }
             Request::Recipients { id, filter, after } => {
                 let rows = report::rows(&snapshot, id, &filter, after.as_deref())?;
                 Answer::Recipients(self.with_message_ids(&snapshot, id, rows)?)
@@ -395,7 +408,7 @@ impl Control {
     }
 
     fn overview(&self, snapshot: &Snapshot, now: Now) -> Result<Overview, Failure> {
-        let mut runs = report::list_with_held(snapshot, RUNS_LOOKED_AT)?;
+        let mut runs = self.estimated(report::list_with_held(snapshot, RUNS_LOOKED_AT)?);
         let newest = runs.first().map(|run| run.id);
         let needs_a_look = |run: &Report| !run.is_complete() || run.unknown > 0 || run.state == RunState::Stopped;
         runs.retain(|run| needs_a_look(run) || Some(run.id) == newest);
@@ -419,6 +432,12 @@ impl Control {
             disk: self.disk(),
             sqs: self.sqs.clone(),
         })
+    }
+
+    /// The same runs with their estimates.
+    fn estimated(&self, mut runs: Vec<Report>) -> Vec<Report> {
+        runs.iter_mut().for_each(|run| run.eta = self.estimates.of(run.id));
+        runs
     }
 
     /// The longest silence of each destination, of those that are worth telling.

@@ -102,6 +102,10 @@ impl Overview {
             let open = units::count(run.open, "recipient");
             format!("run {} is stopped with {open} open: {}", run.id, run.remedy())
         });
+        let late = late.chain(self.runs.iter().filter(|run| !run.is_complete()).filter_map(|run| {
+            let lateness = run.lateness()?;
+            Some(format!("run {} of {} {lateness}", run.id, run.schedule))
+        }));
         let unreleased = self.runs.iter().filter_map(|run| {
             let because = run.held_because.as_ref()?;
             Some(format!("run {} is {}: {because}: {}", run.id, run.state.name(), run.remedy()))

@@ -284,10 +284,27 @@ fn who_is_told_about_runs_is_checked() {
         ("url = \"http://hooks.example/{period}\"", "notify.url: must be a whole address without placeholders"),
         ("command = [\"\"]", "notify.command: must not be empty"),
         ("queue = \"fan-out.fifo\"", "notify.queue: queue \"fan-out.fifo\" not found"),
-        ("on = [\"start\"]", "notify.on: must name first-death, awaiting-release, braked or end (got \"start\")"),
+        (
+            "on = [\"start\"]",
+            "notify.on: must name some of first-death, awaiting-release, braked, deadline-at-risk, deadline-missed, end",
+        ),
         ("attempts = 0", "notify.attempts: must be 1 to 1000 (got 0)"),
     ] {
         let said = found(lines).err().unwrap_or_default();
         assert!(said.contains(text), "{lines}: {said}");
+    }
+}
+
+#[test]
+fn a_deadline_is_a_time_of_day() {
+    let schedule = "[schedules.monthly-statements]";
+    let found = |deadline: &str| {
+        let text = EXAMPLE.replace(schedule, &format!("{schedule}\ndeadline = {deadline:?}"));
+        load_with(&text, &Environment::default()).map(|settings| settings.schedules[0].deadline)
+    };
+    assert_eq!(found("10:00").unwrap(), Some(jiff::civil::time(10, 0, 0, 0)));
+    for wrong in ["24:00", "10:60", "10", "1:00", "10:00:00", "-1:00", "ten"] {
+        let said = found(wrong).unwrap_err().to_string();
+        assert!(said.contains("is not a time of day; write hours and minutes, as in \"10:00\""), "{wrong}: {said}");
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::{Clock, Timestamp};
 use crate::config::Settings;
 use crate::queue::Queues;
+use crate::run::Estimates;
 use crate::run::notifications::{self, RunChange, RunWatch, Subscription, Subscriptions, Told};
 use crate::schedule::tick;
 use crate::store::record::{NotificationKind, NotificationRecord, TickVerdict};
@@ -37,6 +38,8 @@ pub(super) struct Callbacks {
     heartbeats: BTreeMap<String, Arc<Heartbeat>>,
     /// The newest tick of each schedule with a heartbeat at the last look.
     ticks: BTreeMap<String, Timestamp>,
+    /// When the runs under way will probably have ended.
+    estimates: Estimates,
 }
 
 impl Callbacks {
@@ -44,7 +47,12 @@ impl Callbacks {
     ///
     /// # Errors
     /// An address or a token cannot be used.
-    pub(super) fn new(settings: &Settings, queues: &Queues, clock: &Arc<dyn Clock>) -> Result<Self, Error> {
+    pub(super) fn new(
+        settings: &Settings,
+        queues: &Queues,
+        clock: &Arc<dyn Clock>,
+        estimates: &Estimates,
+    ) -> Result<Self, Error> {
         let (mut targets, mut heartbeats) = (BTreeMap::new(), BTreeMap::new());
         for (schedule, options) in &settings.callbacks {
             let fault = |reason| Error::Callback { schedule: schedule.clone(), reason };
@@ -53,7 +61,7 @@ impl Callbacks {
                 heartbeats.insert(schedule.clone(), Arc::new(heartbeat));
             }
         }
-        Ok(Self { queues: queues.clone(), targets, heartbeats, ticks: BTreeMap::new() })
+        Ok(Self { queues: queues.clone(), targets, heartbeats, ticks: BTreeMap::new(), estimates: estimates.clone() })
     }
 
     /// Runs until `shutdown`. A try that is cut off then is made again by the next daemon.
@@ -68,8 +76,9 @@ impl Callbacks {
                     .queues
                     .store()
                     .read(move |snapshot| Ok::<_, crate::run::Error>((watch.changes(snapshot)?, watch)));
-                let (changes, kept) = snapshot.await?;
+                let (mut changes, kept) = snapshot.await?;
                 watch = kept;
+                changes.iter_mut().for_each(|change| change.run.eta = self.estimates.of(change.run.id));
                 changes
             };
             self.announce(&changes, &subscriptions).await?;

@@ -21,6 +21,7 @@ use super::template::{Context, Document, Recipient};
 use super::url::UrlTemplate;
 use super::{Options, User};
 use crate::base::{Clock, Contact, Destination, Effect, Failure, LeftOutBy, Outcome, Report, Verdict, units};
+use crate::function::timings::{Stopwatch, Timings};
 use crate::function::upstream::Answer;
 use crate::function::{Error, Function, Intent, Invocation, upstream};
 
@@ -86,6 +87,10 @@ pub struct Statement {
     default_locale: String,
     archive: Archive,
     clock: Arc<dyn Clock>,
+    /// Calls of the account API that were answered.
+    fetched: Stopwatch,
+    /// Documents.
+    rendered: Stopwatch,
 }
 
 /// The message's body.
@@ -134,6 +139,8 @@ impl Statement {
             default_locale: options.document.default_locale.clone(),
             archive: options.archive.clone(),
             clock,
+            fetched: Stopwatch::default(),
+            rendered: Stopwatch::default(),
         })
     }
 
@@ -148,12 +155,16 @@ impl Statement {
             return Err(Outcome::LeftOut { by: LeftOutBy::Suppression, why });
         }
         let url = self.url_of(&user, &body.params).map_err(dead)?;
+        let begun = self.clock.monotonic();
         let answer = self.fetch(&url, self.left(invocation), contacts).await?;
+        let fetched = self.clock.monotonic();
+        self.fetched.add(fetched - begun);
         let period = body.params.get(PERIOD).map(String::as_str);
         let print = match self.render(answer.body.clone(), account, period, &user).await.map_err(dead)? {
             Rendering::Document(print) => print,
             Rendering::Skipped(why) => return Err(Outcome::LeftOut { by: LeftOutBy::Rule, why: why.into() }),
         };
+        self.rendered.add(self.clock.monotonic() - fetched);
         let pdf = Bytes::from(print.pdf);
         self.keep(body.run, &print.sha256, &pdf, &answer.body, (period, &user)).await?;
         let left = self.left(invocation);
@@ -362,6 +373,11 @@ impl Function for Statement {
         let silence = |destination, longest: Option<Duration>| longest.map(|silence| (destination, silence));
         let account = silence(self.accounts.destination().clone(), self.accounts.longest_silence());
         account.into_iter().chain(silence(self.mailer.destination(), self.mailer.longest_silence())).collect()
+    }
+
+    fn timings(&self) -> Option<Timings> {
+        let (account, document) = (self.fetched.calls(), self.rendered.calls());
+        Some(Timings { account, document, mail: self.mailer.dialogues() })
     }
 
     fn overtime(&self) -> Duration {

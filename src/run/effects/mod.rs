@@ -6,7 +6,7 @@
 
 mod batch;
 mod entry;
-mod quota;
+pub mod quota;
 mod recover;
 
 use std::sync::{Arc, OnceLock};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::Timestamp;
 use crate::function::Quota;
-use crate::store::{self, Tx};
+use crate::store::{self, Snapshot, Tx};
 
 const HOUR: u64 = 3_600_000;
 /// The hours that reach into the last 24 hours, the present one included.
@@ -88,6 +88,48 @@ impl Quotas {
             self.0.insert(relay.to_owned(), Used { hours, added: 0 });
         }
         Ok(&self.0[relay])
+    }
+}
+
+/// What may be mailed through a relay, and what was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Mails in any 24 hours.
+    pub per_day: u64,
+    /// Mails that were begun, by hour since 1970; those that still count.
+    pub hours: BTreeMap<u64, u64>,
+}
+
+/// No estimate looks further ahead: 400 days.
+const HOURS_AHEAD_MAX: u64 = 24 * 400;
+
+impl Allowance {
+    /// What of the relay's quota is used at this moment.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn of(snapshot: &Snapshot, relay: &str, per_day: u64, now: Timestamp) -> Result<Self, store::Error> {
+        let range = (relay.to_owned(), oldest(now))..=(relay.to_owned(), hour(now) + 1);
+        let rows = snapshot.mail_quotas()?.first(range, usize::MAX)?;
+        Ok(Self { per_day, hours: rows.into_iter().map(|((_, hour), count)| (hour, count)).collect() })
+    }
+
+    /// When so many mails have gone from that moment on at this rate; `None` when that is more than 400 days ahead.
+    pub fn ends_at(&self, from: Timestamp, mails: u64, per_second: f64) -> Option<Timestamp> {
+        let (mut hours, mut left, mut at_ms) = (self.hours.clone(), mails as f64, from.as_millis());
+        for hour in hour(from)..hour(from) + HOURS_AHEAD_MAX {
+            let used: u64 = hours.range((hour + 1).saturating_sub(HOURS)..=hour).map(|(_, count)| count).sum();
+            let free = self.per_day.saturating_sub(used) as f64;
+            let by_time = ((hour + 1) * HOUR - at_ms) as f64 / 1000.0 * per_second;
+            let sent = left.min(free).min(by_time);
+            left -= sent;
+            if left < 0.5 {
+                return Some(Timestamp::from_millis(at_ms + (sent * 1000.0 / per_second) as u64));
+            }
+            *hours.entry(hour).or_default() += sent as u64;
+            at_ms = (hour + 1) * HOUR;
+        }
+        None
     }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{MessageId, Timestamp};
 
 use super::Record;
+use super::pace::DeadlineState;
 use super::postcard::{decode, encode, postcard_records};
 
 /// What happened to a run.
@@ -18,6 +19,10 @@ pub enum NotificationKind {
     AwaitingRelease,
     /// Its sending stopped by itself, because too many recipients failed.
     Braked,
+    /// It will probably not have ended at its deadline.
+    DeadlineAtRisk,
+    /// It had not ended at its deadline.
+    DeadlineMissed,
 }
 
 /// Something that happened to a run and is owed to somebody. The row is written with what it announces and goes when nobody
@@ -61,17 +66,39 @@ pub struct Announced {
     pub end: Option<u64>,
     /// Since when it awaits its release or is braked, once that was announced.
     pub held: Option<Timestamp>,
+    /// How it stood to its deadline, and since when, once that was announced.
+    pub deadline: Option<(DeadlineState, Timestamp)>,
 }
 
 postcard_records!(1: NotificationRecord);
 
-const ANNOUNCED_VERSION: u8 = 2;
+const ANNOUNCED_VERSION: u8 = 3;
+
+/// The record of version 2: no run had a deadline.
+#[derive(Deserialize)]
+struct Announced2 {
+    first_death: bool,
+    end: Option<u64>,
+    held: Option<Timestamp>,
+}
+
+impl From<Announced2> for Announced {
+    fn from(Announced2 { first_death, end, held }: Announced2) -> Self {
+        Self { first_death, end, held, deadline: None }
+    }
+}
 
 /// The record of version 1: no run held itself.
 #[derive(Deserialize)]
 struct Announced1 {
     first_death: bool,
     end: Option<u64>,
+}
+
+impl From<Announced1> for Announced {
+    fn from(Announced1 { first_death, end }: Announced1) -> Self {
+        Announced2 { first_death, end, held: None }.into()
+    }
 }
 
 impl Record for Announced {
@@ -81,11 +108,8 @@ impl Record for Announced {
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         match bytes.first() {
-            Some(1) => decode::<Announced1>(1, bytes).map(|Announced1 { first_death, end }| Self {
-                first_death,
-                end,
-                held: None,
-            }),
+            Some(1) => decode::<Announced1>(1, bytes).map(Self::from),
+            Some(2) => decode::<Announced2>(2, bytes).map(Self::from),
             _ => decode(ANNOUNCED_VERSION, bytes),
         }
     }

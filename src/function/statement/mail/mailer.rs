@@ -8,7 +8,7 @@ use super::message::{Composer, Mail};
 use super::pool::Pool;
 use super::relay::Relay;
 use crate::base::outcome::DeliveryProof;
-use crate::base::{Clock, Contact, Destination, Failure, Verdict};
+use crate::base::{Calls, Clock, Contact, Destination, Failure, Verdict};
 use crate::function::statement::template::Templates;
 use crate::function::statement::{MailOptions, SuppressOn};
 use crate::function::{Error, tls};
@@ -72,6 +72,11 @@ impl Mailer {
     /// How long the relay has been silent in the dialogue that has waited longest; `None` without a dialogue.
     pub fn longest_silence(&self) -> Option<Duration> {
         self.pool.longest_silence()
+    }
+
+    /// How long the dialogues that ended with a mail took.
+    pub fn dialogues(&self) -> Calls {
+        self.pool.dialogues()
     }
 
     /// A dialogue that has begun ends within this time, whatever the relay does.

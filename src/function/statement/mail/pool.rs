@@ -12,8 +12,9 @@ use super::connection::{Connection, OutgoingMail};
 use super::fault::{SendFault, SmtpFailure, Step, Undelivered};
 use super::pace::Pace;
 use super::relay::Relay;
-use crate::base::{Clock, Destination, Failure};
+use crate::base::{Calls, Clock, Destination, Failure};
 use crate::function::silence::{Silences, Wait};
+use crate::function::timings::Stopwatch;
 use crate::function::{EffectFlag, EffectInProgress, Quota};
 
 /// The reaper checks parked sessions no more often than this, so that a tiny `idle_max` does not make it spin.
@@ -30,6 +31,8 @@ pub(super) struct Pool {
     pace: Option<Pace>,
     /// The dialogues that wait for the relay.
     silences: Arc<Silences>,
+    /// Dialogues that ended with a mail.
+    dialogues: Stopwatch,
     /// Sessions that are open but unused. They hold no permit.
     parked: Mutex<Parked>,
 }
@@ -47,7 +50,8 @@ impl Pool {
         let permits = Arc::new(Semaphore::new(relay.options.connections.min(Semaphore::MAX_PERMITS)));
         let pace = relay.options.per_second.map(Pace::new);
         let silences = Silences::new(Arc::clone(&clock));
-        Arc::new(Self { relay, clock, permits, pace, silences, parked: Mutex::default() })
+        let (dialogues, parked) = (Stopwatch::default(), Mutex::default());
+        Arc::new(Self { relay, clock, permits, pace, silences, dialogues, parked })
     }
 
     /// Sends one mail to the relay and returns its final reply. If the future is dropped while it waits for a free
@@ -108,6 +112,11 @@ impl Pool {
     /// What each mail is charged to.
     pub(super) fn quota(&self) -> Option<Quota> {
         self.relay.options.per_day.map(|per_day| Quota { relay: self.relay.address(), per_day })
+    }
+
+    /// How long the dialogues that ended with a mail took.
+    pub(super) fn dialogues(&self) -> Calls {
+        self.dialogues.calls()
     }
 
     /// How long the dialogue whose relay has been silent for longest waits for it; `None` without a dialogue.
@@ -206,10 +215,15 @@ impl Pool {
         wait: &Wait,
         effect: &EffectInProgress,
     ) -> Result<String, SmtpFailure> {
-        match &self.pace {
-            Some(pace) if !pace.turn(self.clock.monotonic(), before).await => Err(too_fast()),
-            _ => session.deliver(outgoing, &self.relay.options.limits, wait, effect).await,
+        if let Some(pace) = &self.pace
+            && !pace.turn(self.clock.monotonic(), before).await
+        {
+            return Err(too_fast());
         }
+        let begun = self.clock.monotonic();
+        let reply = session.deliver(outgoing, &self.relay.options.limits, wait, effect).await?;
+        self.dialogues.add(self.clock.monotonic() - begun);
+        Ok(reply)
     }
 
     /// The most recently parked session, if it is not too old. Last in, first out: the sessions that are not needed
