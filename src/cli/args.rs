@@ -50,7 +50,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 const AFTER_HELP: &str = "\
 Data goes to standard output, everything else to standard error. Times in JSON are milliseconds since 1970.
 
-Exit codes: 0 done, 1 refused, 2 degraded (status alone), 64 wrong command line, 65 the store contradicts itself, \
+Exit codes: 0 done, 1 refused, 2 degraded (status), or a forecast that does not fit, 64 wrong command line, 65 the store contradicts itself, \
 69 daemon not reachable or store in use, 70 internal fault, 74 storage failed, 77 permission denied, \
 78 wrong configuration, 130 Ctrl-C (what was begun goes on in the daemon).
 

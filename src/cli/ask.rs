@@ -84,7 +84,7 @@ impl Source {
 fn direct(settings: &Settings, queues: Queues) -> Control {
     note(format_args!("no daemon runs; reading {} directly", settings.store.path.display()));
     let control = Control::of_cli(queues, serve::schedules(settings));
-    control.with_message_id_rules(functions::message_ids(settings))
+    control.with_message_id_rules(functions::message_ids(settings)).with_sending(functions::sending(settings))
 }
 
 fn must_be_there(settings: &Settings) -> anyhow::Result<()> {

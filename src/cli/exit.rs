@@ -15,7 +15,7 @@ pub enum Exit {
     Ok,
     /// 1: refused: an unknown name, a value out of range, a run that exists.
     Refused,
-    /// 2: `status` found something that needs a person.
+    /// 2: `status` found something that needs a person; a forecast does not fit.
     Degraded,
     /// 64: the command line is wrong.
     Usage,
@@ -60,6 +60,9 @@ impl Exit {
         }
         if error.is::<Unsound>() || error.is::<Differs>() {
             return Self::Data;
+        }
+        if error.is::<Late>() {
+            return Self::Degraded;
         }
         if error.is::<Interrupted>() {
             return Self::Interrupted;
@@ -109,6 +112,16 @@ pub(super) struct Differs(pub(super) String);
 pub(super) struct Unsound {
     /// How many, with the noun.
     pub(super) faults: String,
+}
+
+/// A run will not have ended at its deadline, as far as can be told; the forecast is printed.
+#[derive(Debug, thiserror::Error)]
+#[error("it does not fit: it ends {by} after the deadline ({bound_by} holds it up)")]
+pub(super) struct Late {
+    /// By how much.
+    pub(super) by: String,
+    /// What holds it up.
+    pub(super) bound_by: String,
 }
 
 /// Ctrl-C ended the command; says what goes on without it.

@@ -11,6 +11,7 @@ mod context;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
+mod forecast;
 mod import;
 mod output;
 mod params;

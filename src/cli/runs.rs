@@ -14,6 +14,7 @@ use super::ask::{ask, strange};
 use super::confirm::{Sure, confirm};
 use super::context::Context;
 use super::exit::Unsound;
+use super::forecast;
 use super::output::{FAILURE_BYTES_MAX, Output, minutes, seconds, table, tame, wrap_behind};
 use super::params::{params, parse_param};
 use super::pdf;
@@ -75,6 +76,9 @@ pub(super) enum Command {
         /// The run
         run: u64,
     },
+    /// Say how the next run of a schedule will go: whether it fits, and what holds it up
+    #[command(after_help = forecast::AFTER_HELP)]
+    Forecast(forecast::ForecastArgs),
     /// Show recipients of a run
     Recipients(Recipients),
     /// Recount a run from its recipients' rows and name each that does not add up
@@ -267,6 +271,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
             let report = report(ask(context, Request::Run { id: run }).await?)?;
             context.output.show(&report, |report| report_text(context.output, report))
         }
+        Command::Forecast(what) => forecast::forecast(context, what).await,
         Command::Recipients(what) => recipients(context, what).await,
         Command::Verify { run } => verify(context, run).await,
         Command::Report(what) => report::report(context, what).await,

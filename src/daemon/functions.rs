@@ -8,7 +8,9 @@ use crate::config::{FunctionSettings, Kind, Settings};
 use crate::function::statement::{self, DocumentOptions, MessageIds, PdfStatementRenderer, Statement, Users};
 use crate::function::{self, Function};
 use crate::queue::Queues;
+use crate::run::SendingLimits;
 use crate::schedule::{self, FanOut, FanOutOptions};
+use crate::store::record::MeasuredLimits;
 
 use super::Error;
 use super::error::FunctionFault;
@@ -95,6 +97,29 @@ pub(super) fn senders(settings: &Settings) -> BTreeMap<String, usize> {
         let target = targets.get(&schedule.function)?;
         let place = settings.functions.iter().position(|function| function.pool.queue == *target)?;
         Some((schedule.name.clone(), place))
+    };
+    settings.schedules.iter().filter_map(of).collect()
+}
+
+/// What the configuration allows for the mails of each schedule's runs, by its name.
+pub fn sending(settings: &Settings) -> BTreeMap<String, SendingLimits> {
+    let senders = senders(settings);
+    let of = |schedule: &schedule::Options| {
+        let function = &settings.functions[*senders.get(&schedule.name)?];
+        let Kind::Statement(options) = &function.kind else { return None };
+        let relay = &options.mail.relay;
+        let limits = MeasuredLimits {
+            concurrency: function.pool.concurrency as u32,
+            connections: relay.connections as u32,
+            per_second: relay.per_second.map(u32::from),
+        };
+        let sending = SendingLimits {
+            limits,
+            per_day: relay.per_day,
+            relay: format!("{}:{}", relay.host, relay.port),
+            waits_for_fetch: schedule.guard.is_some(),
+        };
+        Some((schedule.name.clone(), sending))
     };
     settings.schedules.iter().filter_map(of).collect()
 }

@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{LeaseTime, Timestamp};
-use crate::config::{Kind, Settings};
+use crate::config::Settings;
 use crate::function::{Function, Timings};
 use crate::queue::Queues;
 use crate::run::deadline::{self, Standing};
 use crate::run::effects::quota::Allowance;
 use crate::run::eta::{Basis, Rest};
 use crate::run::pace::{Meter, Rate};
-use crate::run::{self, Estimates, Eta, Report, RunState, report};
+use crate::run::{self, Estimates, Eta, Report, RunState, SendingLimits, report};
 use crate::schedule;
 use crate::store::record::{DeadlineState, Measured, MeasuredLimits, RunDeadline, RunPace};
 use crate::store::{self, Snapshot, Tx};
@@ -51,9 +51,18 @@ pub(super) struct Outlook {
 struct Sending {
     schedule: schedule::Options,
     function: Arc<dyn Function>,
-    limits: MeasuredLimits,
+    sending: SendingLimits,
+}
+
+impl Sending {
+    const fn limits(&self) -> MeasuredLimits {
+        self.sending.limits
+    }
+
     /// The relay and its daily quota.
-    quota: Option<(String, u64)>,
+    fn quota(&self) -> Option<(String, u64)> {
+        Some((self.sending.relay.clone(), self.sending.per_day?))
+    }
 }
 
 /// A run under way.
@@ -101,23 +110,13 @@ impl Outlook {
         (functions, breakers): (&[Arc<dyn Function>], &Breakers),
         estimates: &Estimates,
     ) -> Self {
-        let senders = functions::senders(settings);
-        let sending = |schedule: &schedule::Options| {
-            let place = *senders.get(&schedule.name)?;
-            let Kind::Statement(options) = &settings.functions[place].kind else { return None };
-            let relay = &options.mail.relay;
-            let limits = MeasuredLimits {
-                concurrency: settings.functions[place].pool.concurrency as u32,
-                connections: relay.connections as u32,
-                per_second: relay.per_second.map(u32::from),
-            };
-            let quota = relay.per_day.map(|per_day| (format!("{}:{}", relay.host, relay.port), per_day));
-            Some((
-                schedule.name.clone(),
-                Sending { schedule: schedule.clone(), function: functions[place].clone(), limits, quota },
-            ))
+        let (senders, mut limits) = (functions::senders(settings), functions::sending(settings));
+        let mut sending = |schedule: &schedule::Options| {
+            let function = functions[*senders.get(&schedule.name)?].clone();
+            let sending = limits.remove(&schedule.name)?;
+            Some((schedule.name.clone(), Sending { schedule: schedule.clone(), function, sending }))
         };
-        let schedules = settings.schedules.iter().filter_map(sending).collect();
+        let schedules = settings.schedules.iter().filter_map(&mut sending).collect();
         let (queues, breakers, estimates) = (queues.clone(), breakers.clone(), estimates.clone());
         Self { queues, breakers, estimates, schedules, runs: BTreeMap::new(), from: None }
     }
@@ -137,7 +136,7 @@ impl Outlook {
         let now = self.queues.now();
         let watched: Vec<u64> = self.runs.keys().copied().collect();
         let quotas: BTreeMap<String, (String, u64)> =
-            self.schedules.iter().filter_map(|(name, one)| Some((name.clone(), one.quota.clone()?))).collect();
+            self.schedules.iter().filter_map(|(name, one)| Some((name.clone(), one.quota()?))).collect();
         let from = self.from;
         let read = move |snapshot: &Snapshot| read(snapshot, &watched, from, &quotas, now.wall);
         let (newest, seen) = self.queues.store().read(read).await?;
@@ -154,7 +153,7 @@ impl Outlook {
             watched.judge(&run, sending, eta.as_ref(), now.wall);
             if watched.is_to_be_written(now.lease) {
                 tell(&run, watched.written.deadline, watched.pace.deadline, eta.as_ref());
-                watched.pace.measured.limits = sending.limits;
+                watched.pace.measured.limits = sending.limits();
                 (watched.written, watched.written_at) = (watched.pace.clone(), now.lease);
                 writes.push((run.id, watched.pace.clone()));
             }
@@ -242,9 +241,9 @@ impl Watched {
         allowance: Option<Allowance>,
         now: Timestamp,
     ) -> Option<Eta> {
-        let per_second = sending.limits.per_second;
+        let per_second = sending.limits().per_second;
         let measured = self.meter.rate(run.fetched).map(|rate| (rate, Basis::Measured));
-        let earlier = self.earlier.filter(|earlier| earlier.measured.limits == sending.limits);
+        let earlier = self.earlier.filter(|earlier| earlier.measured.limits == sending.limits());
         let earlier = || {
             let per_second = earlier.and_then(|earlier| run::measured::per_second(&earlier.measured));
             per_second.map(|per_second| (Rate::assumed(per_second), Basis::EarlierRun))

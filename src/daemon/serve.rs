@@ -175,6 +175,7 @@ impl Daemon {
 /// What requests need of the settings.
 fn of_settings(control: Control, settings: &Settings) -> Control {
     let control = control.with_message_id_rules(functions::message_ids(settings));
+    let control = control.with_sending(functions::sending(settings));
     control.with_archive(settings.data_dir.join(archive::DIRECTORY)).with_targets(functions::targets(settings))
 }
 

@@ -105,6 +105,7 @@ fn errors_go_to_standard_error_with_the_documented_exit_code() {
         ("run resolve 1 --resend --recipient nobody", 1, "run 1 has no recipient \"nobody\" (see"),
         ("run resolve 1", 64, "<--sent|--resend>"),
         ("run resolve 1 --sent --resend", 64, "cannot be used with"),
+        ("run forecast nope", 1, "schedule \"nope\" not found (known: monthly-statements)"),
         ("run start nope", 1, "schedule \"nope\" not found (known: monthly-statements)"),
         ("run start monthly-statements --param period=2026-10", 1, "was started before as run 1"),
         (
@@ -200,6 +201,7 @@ fn without_a_daemon_readers_answer_and_changers_say_what_to_do() {
         "run list",
         "run show 1",
         "run recipients 1",
+        "run forecast monthly-statements --users 1000",
         "schedules",
     ];
     for words in readers {

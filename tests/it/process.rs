@@ -271,6 +271,8 @@ impl Harness {
     pub(crate) fn run_to_the_end(&self, daemon: &mut Process) {
         assert_eq!(self.run(&["run", "start", "monthly-statements", "--param", "period=2026-10"]).code, 0);
         daemon.wait_for("the run is complete");
+        // That it has ended is on record within a second.
+        while self.run(&["run", "show", "1", "--json"]).json()["ended_at"].is_null() {}
     }
 }
 

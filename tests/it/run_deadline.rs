@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nightmail::api::control::Request;
+use nightmail::api::control::{Answer, Request};
 use nightmail::base::{Clock, LeaseTime, SystemClock, Timestamp};
 use nightmail::run::eta::Basis;
 use nightmail::store::record::DeadlineState;
@@ -40,6 +40,7 @@ impl Clock for Shifted {
     }
 }
 
+const NAME: &str = "monthly-statements";
 const SCHEDULE: &str = "SCHEDULES__MONTHLY_STATEMENTS";
 
 /// A relay that is given 20 mails a second, and a deadline at 10:00.
@@ -65,8 +66,7 @@ async fn a_run_that_will_miss_its_deadline_is_told_before_and_after_it_and_mails
     let report = report.await;
     let text = report.lateness().unwrap();
     assert!(text.starts_with("will probably miss its deadline, 2026-11-01T10:00:00.000Z: it ends at about"), "{text}");
-    let Ok(nightmail::api::control::Answer::Overview(overview)) = daemon.operator.try_ask(Request::Overview).await
-    else {
+    let Ok(Answer::Overview(overview)) = daemon.operator.try_ask(Request::Overview).await else {
         panic!("no overview")
     };
     assert!(overview.problems().iter().any(|problem| problem.contains("deadline")), "{:?}", overview.problems());
@@ -111,5 +111,18 @@ async fn the_estimate_of_a_run_at_a_constant_limit_is_right_and_a_deadline_in_ti
     let pace = daemon.queues.store().snapshot().unwrap().run_paces().unwrap().get(&run).unwrap().unwrap();
     assert!(pace.measured.ended > 300 && pace.measured.mail.count > 300, "{pace:?}");
     assert_eq!(pace.measured.limits.per_second, Some(20));
+    let forecast = async |users| match daemon.operator.try_ask(Request::Forecast { schedule: NAME.into(), users }).await
+    {
+        Ok(Answer::Forecast(forecast)) => forecast,
+        other => panic!("{other:?}"),
+    };
+    let same = forecast(None).await;
+    assert_eq!((same.users, same.earlier_run, same.fits), (400, Some(run), Some(true)));
+    assert_eq!(same.starts_at.to_string(), "2026-12-01T02:00:00.000Z");
+    let took = same.ends_at.since(same.starts_at);
+    assert!((Duration::from_secs(18)..Duration::from_secs(30)).contains(&took), "{same:?}");
+    let many = forecast(Some(1_000_000)).await;
+    let (runs, limit) = (format!("run {run}"), "relay.per_second".to_owned());
+    assert!(many.fits == Some(false) && [runs, limit].contains(&many.bound_by), "14 hours at 20 a second: {many:?}");
     daemon.stop().await;
 }

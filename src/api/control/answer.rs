@@ -13,8 +13,8 @@ use crate::function::statement::MessageIds;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::report::{self, Row};
 use crate::run::{
-    self, Again, Decision, Erase, Erased, Estimates, Refetch, Report, Resent, Resolve, RunState, Suppression, again,
-    erase, resolve, suppression,
+    self, Again, Decision, Erase, Erased, Estimates, Refetch, Report, Resent, Resolve, RunState, SendingLimits,
+    Suppression, again, erase, resolve, suppression,
 };
 use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
@@ -27,7 +27,7 @@ use crate::work::{BreakerState, Breakers};
 use super::overview::{Disk, LATE_AFTER, NextTick, Overview, SILENT_AFTER, Silence};
 use super::request::{FailureKind, With};
 use super::views::{AheadTick, Checked, ForgottenTicks, RedriveView, ScheduleView, Status};
-use super::{Answer, Failure, Request, import, refusal};
+use super::{Answer, Failure, Request, forecast, import, refusal};
 
 /// A peek shows this many messages at most.
 pub const PEEK_MAX: usize = 1000;
@@ -58,6 +58,8 @@ pub struct Control {
     targets: Arc<BTreeMap<String, String>>,
     /// The directory of documents.
     archive: PathBuf,
+    /// What the configuration allows for the mails of runs, by schedule.
+    sending: Arc<BTreeMap<String, SendingLimits>>,
     /// When the runs under way will probably have ended; nothing in the CLI.
     estimates: Estimates,
     /// Whether the daemon executes the request, rather than the CLI on its own.
@@ -86,6 +88,7 @@ impl Control {
             sqs: None,
             targets: Arc::default(),
             archive: PathBuf::new(),
+            sending: Arc::default(),
             estimates: Estimates::default(),
             is_daemon: true,
             started_at,
@@ -105,6 +108,7 @@ impl Control {
             sqs: None,
             targets: Arc::default(),
             archive: PathBuf::new(),
+            sending: Arc::default(),
             estimates: Estimates::default(),
             is_daemon: false,
             started_at: None,
@@ -130,6 +134,11 @@ impl Control {
     /// The same with the queue of a run's messages, by the name of its fan-out function.
     pub fn with_targets(self, targets: BTreeMap<String, String>) -> Self {
         Self { targets: Arc::new(targets), ..self }
+    }
+
+    /// The same with what the configuration allows for the mails of runs, by schedule.
+    pub fn with_sending(self, sending: BTreeMap<String, SendingLimits>) -> Self {
+        Self { sending: Arc::new(sending), ..self }
     }
 
     /// The same with the estimates that the daemon makes.
@@ -180,6 +189,10 @@ impl Control {
                 let mut run = report::report(&snapshot, id)?;
                 run.eta = self.estimates.of(id);
                 Answer::Run(run)
+            }
+            Request::Forecast { schedule, users } => {
+                let (options, sending) = (&self.schedule(&schedule)?.0, self.sending.get(&schedule));
+                Answer::Forecast(forecast::forecast(&snapshot, (options, sending), users, now.wall)?)
             }
             Request::Recipients { id, filter, after } => {
                 let rows = report::rows(&snapshot, id, &filter, after.as_deref())?;

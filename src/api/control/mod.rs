@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod client;
+mod forecast;
 pub mod import;
 pub mod overview;
 mod refusal;

@@ -13,7 +13,7 @@ use crate::queue::redrive::{Preview, Redrive};
 use crate::queue::stats::Stats;
 use crate::queue::unique::Unique;
 use crate::run::report::{Filter, Row};
-use crate::run::{Again, Decision, Erase, Erased, Report, Resent, Resolve, Suppression};
+use crate::run::{Again, Decision, Erase, Erased, Forecast, Report, Resent, Resolve, Suppression};
 use crate::store::backup::{self, Backup};
 use crate::work::BreakerView;
 
@@ -136,6 +136,13 @@ pub enum Request {
         /// Its number.
         id: u64,
     },
+    /// How the next run of a schedule will go.
+    Forecast {
+        /// The schedule.
+        schedule: String,
+        /// How many users it will have; as many as the last time when `None`.
+        users: Option<u64>,
+    },
     /// Put addresses on the suppression list, at most 500.
     Suppress {
         /// The addresses.
@@ -209,6 +216,7 @@ impl Request {
             | Self::Redrives
             | Self::Runs { .. }
             | Self::Run { .. }
+            | Self::Forecast { .. }
             | Self::Recipients { .. }
             | Self::Suppressions { .. }
             | Self::VerifyRun { .. }
@@ -281,6 +289,7 @@ impl Request {
             Self::NoteRun { .. } => "run note",
             Self::Runs { .. } => "run list",
             Self::Run { .. } => "run show",
+            Self::Forecast { .. } => "run forecast",
             Self::Recipients { .. } => "run recipients",
             Self::VerifyRun { .. } => "run verify",
             Self::Suppress { .. } => "suppress add",
@@ -351,6 +360,8 @@ pub enum Answer {
     Runs(Vec<Report>),
     /// See [`Request::Run`], [`Request::DecideRun`], [`Request::RefetchRun`] and [`Request::NoteRun`].
     Run(Report),
+    /// See [`Request::Forecast`].
+    Forecast(Forecast),
     /// See [`Request::Resend`].
     Resent(Vec<Resent>),
     /// What was erased.
