@@ -105,7 +105,7 @@ const SNAPSHOTS: &[(&str, usize)] = &[
     ("daemon/serve.rs", 1),
     ("queue/poll.rs", 1),
     ("queue/queues.rs", 5),
-    ("run/effects/mod.rs", 1),
+    ("run/effects/mod.rs", 2),
     ("schedule/fan_out.rs", 2),
     ("schedule/fan_out/malformed.rs", 1),
     ("work/pool.rs", 1),

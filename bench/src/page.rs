@@ -28,6 +28,7 @@ pub(crate) async fn commit(queues: &Queues, users: u64) -> anyhow::Result<()> {
         scheduled_for: now.wall,
         guard: None,
         brake: None,
+        gate: None,
         note: String::new(),
     };
     let id = queues.store().write::<_, run::Error, _>(move |tx| run::start(tx, &start, now)).await?;

@@ -20,4 +20,4 @@ pub use clock::{Clock, LeaseTime, ManualClock, Now, SystemClock, Timestamp};
 pub use contact::{Contact, Destination, Report, Verdict};
 pub use fingerprint::Fingerprint;
 pub use id::MessageId;
-pub use outcome::{Effect, Failure, LeftOutBy, Outcome};
+pub use outcome::{Effect, Failure, LeftOutBy, Outcome, RenderedDocument};

@@ -150,6 +150,8 @@ pub enum Outcome {
         /// What is known about the effect.
         why: Failure,
     },
+    /// The document is made, and is not to be mailed yet: the message is deleted, and the ledger keeps the document's hash.
+    Rendered(RenderedDocument),
     /// Nobody is to be mailed: the message is deleted, and the ledger keeps why.
     LeftOut {
         /// By what.
@@ -175,7 +177,7 @@ impl Outcome {
     /// The failure; `None` when there is nothing left to do.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Done(_) | Self::LeftOut { .. } => None,
+            Self::Done(_) | Self::Rendered(_) | Self::LeftOut { .. } => None,
             Self::Retry { why, .. }
             | Self::Dead { why }
             | Self::Deferred { why, .. }
@@ -192,10 +194,24 @@ impl Outcome {
             Self::Dead { .. } => "dead",
             Self::Deferred { .. } | Self::Waiting { .. } => "deferred",
             Self::Duplicate { .. } => "duplicate",
+            Self::Rendered(_) => "rendered",
             Self::LeftOut { by: LeftOutBy::Rule, .. } => "skipped",
             Self::LeftOut { by: LeftOutBy::Suppression, .. } => "suppressed",
         }
     }
+}
+
+/// A document that was made and not mailed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenderedDocument {
+    /// Its SHA-256.
+    pub sha256: [u8; 32],
+    /// Its size.
+    pub bytes: u64,
+    /// Its pages.
+    pub pages: u32,
+    /// Whether it has no transactions.
+    pub is_empty: bool,
 }
 
 /// What leaves a recipient out.

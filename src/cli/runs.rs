@@ -15,10 +15,12 @@ use super::confirm::{Sure, confirm};
 use super::context::Context;
 use super::exit::Unsound;
 use super::forecast;
-use super::output::{FAILURE_BYTES_MAX, Output, minutes, seconds, table, tame, wrap_behind};
+use super::gate;
+use super::output::{FAILURE_BYTES_MAX, Output, seconds, tame, wrap_behind};
 use super::params::{params, parse_param};
 use super::pdf;
 use super::report;
+use super::run_table::{params_text, runs_list};
 use super::store::findings_text;
 use super::trial;
 
@@ -38,7 +40,7 @@ pub(super) enum Command {
         /// The run
         run: u64,
     },
-    /// Send the messages of a run that awaits its release
+    /// Send the messages of a run that awaits its release, or have its statements made
     #[command(after_help = RELEASE_HELP)]
     Release(Release),
     /// End a run for good: what is open or dead is withdrawn
@@ -50,6 +52,9 @@ pub(super) enum Command {
         /// The run
         run: u64,
     },
+    /// Accept statements that changed after the run's gate had seen them
+    #[command(after_help = gate::ACCEPT_HELP)]
+    Accept(gate::AcceptArgs),
     /// Set the note of a run; an empty text removes it
     Note {
         /// The run
@@ -102,7 +107,8 @@ they end. The fan-out stops as well, and so do mails that are sent again (`run r
 
 const RELEASE_HELP: &str = "\
 A run awaits its release when the number of its users is out of the bounds of its schedule (`users.min`, \
-`users.deviation`): nothing of it is sent until then. `nightmail run show RUN` says which bound.";
+`users.deviation`): nothing of it is sent until then. With `gate = \"manual\"`, or \"auto\" when the checks have found \
+something, it awaits it again, once all of its statements are made and checked. `nightmail run show RUN` says why.";
 
 /// `nightmail run release`
 #[derive(Debug, Args)]
@@ -258,13 +264,14 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         Command::Refetch { run } => refetch(context, run).await,
         Command::Note { run, text } => note(context, run, text).await,
         Command::Resend(what) => resend(context, what).await,
+        Command::Accept(what) => gate::accept(context, what).await,
         Command::Test(what) => trial::test(context, what).await,
         Command::Erase(what) => erase(context, what).await,
         Command::Pdf(what) => pdf::pdf(context, what).await,
         Command::Release(what) => release(context, what).await,
         Command::Abandon(what) => abandon(context, what).await,
         Command::List => match ask(context, Request::Runs { max: 50 }).await? {
-            Answer::Runs(runs) => context.output.list(&runs, "no runs so far", runs_table),
+            Answer::Runs(runs) => context.output.list(&runs, "no runs so far", runs_list),
             other => Err(strange(&other)),
         },
         Command::Show { run } => {
@@ -352,7 +359,9 @@ async fn release(context: &Context, what: Release) -> anyhow::Result<()> {
     let run = report(ask(context, Request::Run { id }).await?)?;
     if let Some(because) = &run.held_because {
         let open = units::count(run.open, "recipient");
-        confirm(what.sure, &format!("run {id} of {}: {because}. Send to {open}?", run.schedule))?;
+        let is_unmade = run.gate.as_ref().is_some_and(|gate| gate.mode.is_some() && gate.checked_at.is_none());
+        let what_for = if is_unmade { "Make the statements of" } else { "Send to" };
+        confirm(what.sure, &format!("run {id} of {}: {because}. {what_for} {open}?", run.schedule))?;
     }
     decide(context, id, Decision::Release).await
 }
@@ -446,36 +455,6 @@ async fn recipients(context: &Context, what: Recipients) -> anyhow::Result<()> {
     context.output.list(&rows, "no such recipients", recipients_text)
 }
 
-/// One of a run's numbers.
-type Count = fn(&Report) -> u64;
-
-/// Runs as a table, for `run list` and for `status`. Its first column names the run, so that it fits 80 characters.
-pub(super) fn runs_table(runs: &[Report]) -> String {
-    let rare: [(&str, Count); 4] = [
-        ("skipped", |run| run.skipped),
-        ("suppressed", |run| run.suppressed),
-        ("unknown", |run| run.unknown),
-        ("withdrawn", |run| run.withdrawn),
-    ];
-    let has_eta = runs.iter().any(|run| run.eta.is_some());
-    let rare: Vec<_> = rare.into_iter().filter(|(_, count)| runs.iter().any(|run| count(run) > 0)).collect();
-    let row = |run: &Report| {
-        let name = format!("{} {} {}", run.id, run.schedule, params_text(run));
-        let ended = [run.fetched, run.sent, run.dead].into_iter().chain(rare.iter().map(|(_, count)| count(run)));
-        [tame(name.trim_end(), 200), run.state.name().into()]
-            .into_iter()
-            .chain(ended.chain([run.open]).map(|number| number.to_string()))
-            .chain(has_eta.then(|| run.eta.as_ref().map(|eta| minutes(eta.at)).unwrap_or_default()))
-            .collect()
-    };
-    let names = rare.iter().map(|(name, _)| *name);
-    let header: Vec<&str> =
-        ["run", "state", "fetched", "sent", "dead"].into_iter().chain(names).chain(["open"]).collect();
-    let numbers: Vec<usize> = (2..header.len()).collect();
-    let header: Vec<&str> = header.into_iter().chain(has_eta.then_some("eta")).collect();
-    table(&header, &numbers, runs.iter().map(row).collect())
-}
-
 /// One run as text, for `run show` and for the demo.
 pub(super) fn report_text(output: Output, report: &Report) -> String {
     let mut out = format!("run {}: {} {}\n", report.id, report.schedule, params_text(report));
@@ -483,25 +462,7 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
         out += &format!("  note      {}\n", tame(&report.note, 2000));
     }
     out += &format!("  started   {}\n", report.started_at);
-    let state = report.state.name();
-    let is_held = matches!(report.state, RunState::Stopped | RunState::AwaitingRelease | RunState::Braked);
-    let needs_a_look = report.fetch_death.is_some() || is_held;
-    let since = report.held_since.map(|since| format!(" since {since}")).unwrap_or_default();
-    out += &format!("  state     {}{since}\n", if needs_a_look { output.bad(state) } else { state.into() });
-    if let Some(because) = &report.held_because {
-        out += &format!(
-            "  because   {}
-",
-            wrap_behind(12, &shorten(because, FAILURE_BYTES_MAX))
-        );
-    }
-    if is_held {
-        out += &format!(
-            "  remedy    {}
-",
-            wrap_behind(12, &report.remedy())
-        );
-    }
+    out += &state_text(output, report);
     if let Some(at) = report.folded_at {
         out += &format!("  folded    {at}: its recipients are not on record any more\n");
     }
@@ -509,6 +470,9 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
         out += &format!("  fetched   {at}\n");
     }
     out += &times_text(output, report);
+    if let Some(gate) = &report.gate {
+        out += &gate::gate_text(output, gate);
+    }
     if let Some(death) = &report.fetch_death {
         out += &format!("  letter    {} in {}, since {}\n", death.letter, quoted_queue(&death.queue), death.died_at);
         let because = format!("{}: {}", death.class, shorten(&death.text, FAILURE_BYTES_MAX));
@@ -544,6 +508,22 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
             units::count(resent, "mail"),
             report.id
         );
+    }
+    out
+}
+
+/// The run's state, and why it is held and what to do about it.
+fn state_text(output: Output, report: &Report) -> String {
+    let state = report.state.name();
+    let is_held = matches!(report.state, RunState::Stopped | RunState::AwaitingRelease | RunState::Braked);
+    let needs_a_look = report.fetch_death.is_some() || is_held;
+    let since = report.held_since.map(|since| format!(" since {since}")).unwrap_or_default();
+    let mut out = format!("  state     {}{since}\n", if needs_a_look { output.bad(state) } else { state.into() });
+    if let Some(because) = &report.held_because {
+        out += &format!("  because   {}\n", wrap_behind(12, &shorten(because, FAILURE_BYTES_MAX)));
+    }
+    if is_held {
+        out += &format!("  remedy    {}\n", wrap_behind(12, &report.remedy()));
     }
     out
 }
@@ -602,11 +582,6 @@ pub(super) fn balance(output: Output, report: &Report) -> String {
 
 fn quoted_queue(name: &str) -> &str {
     if name.is_empty() { "no queue any more" } else { name }
-}
-
-/// The identity's parameters; each value in quotes, so that a blank in it is seen.
-fn params_text(run: &Report) -> String {
-    run.params.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join(" ")
 }
 
 /// A few lines for each recipient: a Message-ID alone fills most of one.

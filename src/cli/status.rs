@@ -17,7 +17,7 @@ use super::context::Context;
 use super::exit::Exit;
 use super::output::{Output, note, seconds, table, tame, wrap};
 use super::queues::queues_table;
-use super::runs::runs_table;
+use super::run_table::runs_table;
 use super::schedules::in_zone;
 
 /// What `--help` says about the exit code.

@@ -117,9 +117,13 @@ impl Report {
 /// Names the nearest of the known words, or lists them all.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
-    let best = known.iter().map(|candidate| (strsim::damerau_levenshtein(word, candidate), *candidate)).min();
+    // Of equals the longer one: a letter is dropped more often than another one is written for it.
+    let place = |candidate: &&'a str| {
+        (strsim::damerau_levenshtein(word, candidate), std::cmp::Reverse(candidate.len()), *candidate)
+    };
+    let best = known.iter().map(place).min();
     match best {
-        Some((distance, candidate)) if distance <= (word.len() / 3).max(1) => format!("did you mean {candidate:?}?"),
+        Some((distance, _, candidate)) if distance <= (word.len() / 3).max(1) => format!("did you mean {candidate:?}?"),
         Some(_) => format!("known: {}", known.join(", ")),
         None => "none is known here".into(),
     }

@@ -8,7 +8,7 @@ use super::syntax::{brake, placeholders, time_of_day};
 use super::values::Values;
 use crate::base::units;
 use crate::schedule::{self, Misfire, rule::Rule};
-use crate::store::record::Guard;
+use crate::store::record::{Gate, GateLimits, GateMode, Guard};
 
 /// Builds every schedule whose rule is valid.
 pub(super) fn build(values: &mut Values<'_>, functions: &[FunctionSettings]) -> Vec<schedule::Options> {
@@ -42,6 +42,7 @@ fn one(values: &mut Values<'_>, name: &str, functions: &[FunctionSettings]) -> O
         guard: guard(values, &at),
         brake: brake(&values.text(&format!("{at}.brake"))),
         deadline: values.maybe_text(&format!("{at}.deadline")).and_then(|text| time_of_day(&text).ok()),
+        gate: gate(values, &at),
     })
 }
 
@@ -56,6 +57,19 @@ fn guard(values: &mut Values<'_>, at: &str) -> Option<Guard> {
         return None;
     }
     Some(Guard { users_min: values.count(&min), deviation: units::share(&values.text(&deviation)).ok() })
+}
+
+fn gate(values: &Values<'_>, at: &str) -> Option<Gate> {
+    let path = |name: &str| format!("{at}.checks.{name}");
+    let mode = match values.text(&format!("{at}.gate")).as_str() {
+        "manual" => GateMode::Manual,
+        "auto" => GateMode::Auto,
+        _ => return None,
+    };
+    let share = |name| units::share(&values.text(&path(name))).ok();
+    let (failures, empty, deviation) = (share("failures"), share("empty"), share("deviation"));
+    let (pages_max, bytes_max) = (values.count(&path("pages_max")), values.count(&path("size_max")));
+    Some(Gate { mode, limits: GateLimits { failures, empty, pages_max, bytes_max, deviation }, checked_at: None })
 }
 
 fn rule(values: &mut Values<'_>, at: &str) -> Option<Rule> {

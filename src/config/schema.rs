@@ -277,6 +277,20 @@ pub(super) const KEYS: &[Key] = &[
     key("schedules.*.brake", All, ValueType::BrakeOrOff, Toml("\"off\""),
         "Sending stops by itself when more than this share of so many recipients that end one after the other is dead or unknown, e.g. `\"2% of 500\"`."),
 
+    key("schedules.*.gate", All, ValueType::Choice(&["off", "manual", "auto"]), Toml("\"off\""),
+        "Whether all statements of a run are made and checked before the first is mailed: manual waits for `run release` then, auto only when the checks find something."),
+
+    key("schedules.*.checks.failures", All, ValueType::ShareOrOff, Toml("\"1%\""),
+        "A gate finds fault when more than this share of the recipients is dead."),
+    key("schedules.*.checks.empty", All, ValueType::ShareOrOff, Toml("\"50%\""),
+        "A gate finds fault when more than this share of the statements has no transactions."),
+    key("schedules.*.checks.pages_max", All, ValueType::Count(1, 10_000), Toml("50"),
+        "A gate finds fault when a statement has more pages."),
+    key("schedules.*.checks.size_max", All, ValueType::Size(1024, 1 << 30), Toml("\"5MiB\""),
+        "A gate finds fault when a statement is larger."),
+    key("schedules.*.checks.deviation", All, ValueType::ShareOrOff, Toml("\"25%\""),
+        "A gate finds fault when the number of statements, their mean pages or mean size differ by more than this from the schedule's previous run, or the shares above by more than so many percentage points."),
+
     key("schedules.*.users.min", All, ValueType::Count(1, 1_000_000_000), Toml("1"),
         "With fewer users a run awaits its release."),
     key("schedules.*.users.deviation", All, ValueType::ShareOrOff, Toml("\"10%\""),

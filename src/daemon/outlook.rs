@@ -262,7 +262,10 @@ impl Watched {
             }
         };
         let held = || {
-            let is_held = matches!(run.state, RunState::Stopped | RunState::AwaitingRelease | RunState::Braked);
+            let is_held = matches!(
+                run.state,
+                RunState::Stopped | RunState::Rendering | RunState::AwaitingRelease | RunState::Braked
+            );
             is_held.then(|| (now, format!("it is {}: this is if it went on now", run.state.name())))
         };
         let (goes_on, left) = (held().or(fetch).or(away), total - run.ended());

@@ -133,7 +133,9 @@ fn status(run: &Report) -> String {
         return format!("run {} of {}: {}: {}", run.id, run.schedule, run.state.name(), death.class);
     }
     let (id, schedule, state) = (run.id, &run.schedule, run.state.name());
-    format!("run {id} of {schedule}: {state}: fetched {}, sent {}, dead {}", run.fetched, run.sent, run.dead)
+    let made = run.gate.as_ref().filter(|gate| gate.mode.is_some()).map(|gate| gate.waiting);
+    let made = made.map(|made| format!(", made {made}")).unwrap_or_default();
+    format!("run {id} of {schedule}: {state}: fetched {}{made}, sent {}, dead {}", run.fetched, run.sent, run.dead)
 }
 
 #[cfg(test)]
@@ -172,6 +174,7 @@ mod tests {
             ended_at: None,
             deadline: None,
             eta: None,
+            gate: None,
         }
     }
 

@@ -63,6 +63,20 @@ pub enum Permission {
     OverQuota(Duration),
 }
 
+/// What the run wants of an attempt now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The document is to be made, and not to be mailed: [`Outcome::Rendered`](crate::base::Outcome::Rendered).
+    Render,
+    /// The document is to be mailed.
+    Mail {
+        /// The SHA-256 of the document that was made for it before; no other may be mailed. `None` when none was made.
+        sha256: Option<[u8; 32]>,
+    },
+    /// Nothing: the document is made, and must not be mailed yet.
+    Wait,
+}
+
 /// The ledger of effects, for one attempt.
 pub trait Effects: Send + Sync + fmt::Debug {
     /// Writes down, durably, that the effect may happen from now on, unless it must not.
@@ -78,6 +92,14 @@ pub trait Effects: Send + Sync + fmt::Debug {
     /// The list cannot be read, so the effect must not happen.
     fn suppressed(&self, _: &Intent) -> Result<Option<String>, Failure> {
         Ok(None)
+    }
+
+    /// What the run wants of this attempt. Asked before the work; that nothing is mailed too early, the intent sees to.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, so the effect must not happen.
+    fn stage(&self, _: &Intent) -> Result<Stage, Failure> {
+        Ok(Stage::Mail { sha256: None })
     }
 
     /// The address has no mailbox, as the relay says: it comes onto the suppression list in the commit that settles the

@@ -15,6 +15,6 @@ pub mod upstream;
 
 pub use call::{Function, Invocation};
 pub use effect::{EffectFlag, EffectInProgress};
-pub use effects::{Effects, Intent, NoLedger, Permission, Quota};
+pub use effects::{Effects, Intent, NoLedger, Permission, Quota, Stage};
 pub use error::Error;
 pub use timings::Timings;

@@ -96,6 +96,19 @@ pub enum Error {
         /// What can be done.
         remedy: String,
     },
+    /// The recipient is not dead because its statement changed.
+    #[error(
+        "recipient {user:?} of run {run} is {state}, and not dead with `data statement changed`, so there is nothing to accept \
+         (`nightmail run recipients {run} --reason changed` lists those that are)"
+    )]
+    NotChanged {
+        /// The run.
+        run: u64,
+        /// The user id.
+        user: String,
+        /// What it is.
+        state: &'static str,
+    },
     /// A note cannot be kept.
     #[error("the note {why}")]
     Note {

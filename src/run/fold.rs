@@ -127,7 +127,11 @@ fn has_ended(run: &RunRecord, totals: &RunTotals, control: &RunControl) -> bool 
     let is_decided = match control.hold {
         RunHold::None => run.fan_out.finished_at.is_some(),
         RunHold::Abandoned { .. } => true,
-        RunHold::Stopped { .. } | RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Braked { .. } => false,
+        RunHold::Stopped { .. }
+        | RunHold::Fetching
+        | RunHold::AwaitingRelease { .. }
+        | RunHold::Rendering
+        | RunHold::Braked { .. } => false,
     };
     let is_idle = !control.has_queued && !control.has_unsent && control.refetch.is_none();
     let open = totals.open() + totals.dead + totals.unknown + totals.resending + totals.resends_unknown;

@@ -7,11 +7,12 @@ use crate::base::outcome::{self, DeliveryProof};
 use crate::base::{Failure, Timestamp};
 use crate::queue::{ABANDONED, Death, Observer, RunMessage, Standing, Transition};
 use crate::store::record::{
-    Digest, EffectRecord, FanOutLetter, RecipientRecord, RecipientState, RunHold, RunTotals, UserText,
+    Digest, EffectRecord, FanOutLetter, RecipientRecord, RecipientState, RenderingRecord, RenderingTotals, RunHold,
+    RunTotals, UserText,
 };
 use crate::store::{self, Tx};
 
-use super::control::{self, Allowed};
+use super::control::{self, Allowed, Stage};
 
 /// A row keeps this much of the reason of a death or a doubt, and its remedy.
 pub(super) const REASON_BYTES_MAX: usize = 300;
@@ -55,16 +56,18 @@ impl Observer for Ledger {
 
     fn standing(&self, tx: &mut Tx<'_>, message: RunMessage) -> Result<Standing, store::Error> {
         let Some(control) = control::decided(tx, message.run)? else { return Ok(Standing::Free) };
-        let (allowed, row) = if message.recipient == FAN_OUT {
-            (control::may_fetch(&control), None)
-        } else {
-            let row = tx.recipients()?.get(&(message.run, message.recipient))?;
-            (control::may_mail(&control, row.as_ref()), row)
-        };
-        match allowed {
-            Allowed::Yes => Ok(Standing::Free),
-            Allowed::Never => Ok(Standing::Abandoned),
-            Allowed::NotNow => while_held(tx, message, row),
+        if message.recipient == FAN_OUT {
+            return Ok(match control::may_fetch(&control) {
+                Allowed::Yes => Standing::Free,
+                Allowed::Never => Standing::Abandoned,
+                Allowed::NotNow => Standing::Waits,
+            });
+        }
+        let row = tx.recipients()?.get(&(message.run, message.recipient))?;
+        match control::stage(&control, row.as_ref()) {
+            Stage::Mail | Stage::Render => Ok(Standing::Free),
+            Stage::Never => Ok(Standing::Abandoned),
+            Stage::Wait => while_held(tx, message, row),
         }
     }
 }
@@ -264,6 +267,7 @@ pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) 
         body,
         copies: 0,
         refetch,
+        rendering: None,
     };
     if let Some(record) = record {
         tx.user_records()?.insert(&(run, key), &UserText(record.into()))?;
@@ -304,7 +308,53 @@ pub fn replace(tx: &mut Tx<'_>, run: u64, key: [u8; 16]) -> Result<u32, store::E
         *slot -= 1;
     }
     totals.refetch_abandoned -= u64::from(is_of_abandoned_refetch(&row));
+    totals.renderings = totals.renderings.minus(renderings(&row));
     Ok(row.refetch)
+}
+
+/// Looks whether the statements of all open recipients are made, behind a [`replace`] that no [`add`] followed.
+///
+/// # Errors
+/// A storage fault.
+pub fn removed(tx: &mut Tx<'_>, run: u64, now: Timestamp) -> Result<(), store::Error> {
+    control::all_rendered(tx, run, now)
+}
+
+/// What becomes of a message whose document is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rendered {
+    /// It is to be deleted: the row keeps the document's hash.
+    Kept,
+    /// It is to be worked on again: the run was let go meanwhile.
+    ToBeMailed,
+}
+
+/// Records the document that an attempt on the message `body` has made, before the message is deleted.
+///
+/// # Errors
+/// A storage fault.
+pub(super) fn rendered(
+    tx: &mut Tx<'_>,
+    whose: (u64, [u8; 16]),
+    body: u64,
+    made: RenderingRecord,
+    now: Timestamp,
+) -> Result<Rendered, store::Error> {
+    let control = control::decided(tx, whose.0)?.unwrap_or_default();
+    let row = tx.recipients()?.get(&whose)?;
+    if control::stage(&control, row.as_ref()) == Stage::Mail {
+        return Ok(Rendered::ToBeMailed);
+    }
+    let (made, fault) = control::judged(&control, made);
+    change(tx, whose, |row| {
+        // A message that somebody copied is not the row's.
+        row.body = if row.body == body { 0 } else { row.body };
+        if row.state == RecipientState::Open {
+            (row.rendering, row.updated_at) = (Some(made), now);
+            row.reason = fault.unwrap_or_default();
+        }
+    })?;
+    Ok(Rendered::Kept)
 }
 
 /// Records that a recipient's mail was sent, with the proof.
@@ -340,7 +390,7 @@ pub(super) fn change(
         return Ok(None);
     }
     let totals = tx.totals_mut(key.0)?;
-    let was_open = totals.open() > 0;
+    let (was_open, was_unrendered) = (totals.open() > 0, totals.unrendered() > 0);
     if let Some(slot) = slot(totals, &old.state) {
         *slot -= 1;
     }
@@ -351,12 +401,30 @@ pub(super) fn change(
     totals.refetch_abandoned -= u64::from(is_of_abandoned_refetch(&old));
     totals.interrupted = totals.interrupted + u64::from(new.interrupted) - u64::from(old.interrupted);
     totals.copies = totals.copies + u64::from(new.copies) - u64::from(old.copies);
+    totals.renderings = totals.renderings.minus(renderings(&old)).plus(renderings(&new));
     let has_ended = was_open && totals.open() == 0;
+    let is_rendered = was_unrendered && totals.unrendered() == 0;
     tx.recipients()?.insert(&key, &new)?;
+    if is_rendered {
+        control::all_rendered(tx, key.0, new.updated_at)?;
+    }
     if has_ended {
-        control::all_ended(tx, key.0)?;
+        control::all_ended(tx, key.0, new.updated_at)?;
     }
     Ok(Some(new))
+}
+
+/// What a row adds to the sums of the statements that were made before a release.
+pub(super) fn renderings(row: &RecipientRecord) -> RenderingTotals {
+    let Some(made) = &row.rendering else { return RenderingTotals::default() };
+    RenderingTotals {
+        statements: 1,
+        pages: made.pages.into(),
+        bytes: made.bytes,
+        empty: made.is_empty.into(),
+        over: made.is_over.into(),
+        open: (row.state == RecipientState::Open).into(),
+    }
 }
 
 /// Why a recipient's message died; the row keeps it, so that lists name it after the letter is gone, too.

@@ -2,6 +2,7 @@
 //!
 //! Layer 3. Knows queues, not schedules: starting runs and working on their messages belong to the modules above.
 
+pub mod accept;
 pub mod again;
 pub mod check;
 pub mod control;
@@ -27,6 +28,7 @@ pub mod start;
 pub mod suppression;
 pub mod verify;
 
+pub use accept::Accept;
 pub use again::{Again, Resent};
 pub use control::{Decision, RunState, decide};
 pub use effects::OnUnknown;

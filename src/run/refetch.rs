@@ -4,7 +4,7 @@
 use crate::base::Now;
 use crate::queue::{Send, admission, catalog, send};
 use crate::store::Tx;
-use crate::store::record::{FanOutProgress, Guard, Refetching, RunRecord};
+use crate::store::record::{FanOutProgress, Gate, Guard, Refetching, RunRecord};
 
 use super::start::FanOutMessage;
 use super::{Error, RunState, control, fold};
@@ -18,6 +18,8 @@ pub struct Refetch {
     pub queue: String,
     /// The bounds of the number of users, those who have a row included; as for a run that starts.
     pub guard: Option<Guard>,
+    /// The gate of those who are new.
+    pub gate: Option<Gate>,
 }
 
 /// Begins to fetch the users of a run again.
@@ -45,5 +47,6 @@ pub fn refetch(tx: &mut Tx<'_>, what: &Refetch, now: Now) -> Result<(), Error> {
     let (fan_out, refetches) = (FanOutProgress::default(), record.refetches + 1);
     tx.runs()?.insert(&run, &RunRecord { fan_out, refetches, ..record })?;
     let refetch = Refetching { number: refetches, fetched_at, abandoned_at: None };
-    Ok(control::begin_refetch(tx, run, refetch, what.guard)?)
+    let guard = control::guard_of(what.guard, what.gate.as_ref());
+    Ok(control::begin_refetch(tx, run, refetch, (guard, what.gate))?)
 }

@@ -6,9 +6,10 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{MessageId, Timestamp};
+use crate::function::statement::archive::to_hex;
 use crate::store::record::{
-    DeadlineState, EffectRecord, FanOutLetter, RecipientRecord, RecipientState, RunControl, RunDeadline, RunHold,
-    RunPace, RunRecord, RunTotals,
+    CheckRecord, DeadlineState, EffectRecord, FanOutLetter, Gate, GateMode, RecipientRecord, RecipientState,
+    RenderingTotals, RunControl, RunDeadline, RunHold, RunPace, RunRecord, RunTotals,
 };
 use crate::store::{self, Snapshot};
 
@@ -127,19 +128,59 @@ pub struct Report {
     /// When it will probably have ended; only a daemon says so, of a run that is under way.
     #[serde(default)]
     pub eta: Option<Eta>,
+    /// What its gate has seen of its statements; `None` without one.
+    #[serde(default)]
+    pub gate: Option<GateReport>,
+}
+
+/// What a gate has seen of a run's statements.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateReport {
+    /// Who lets the run go, `manual` or `auto`; `None` once it is let go.
+    pub mode: Option<String>,
+    /// Statements that were made before they may be mailed.
+    pub statements: u64,
+    /// Those that are made and not mailed yet.
+    pub waiting: u64,
+    /// The pages of all statements.
+    pub pages: u64,
+    /// The bytes of all statements.
+    pub bytes: u64,
+    /// Statements without transactions.
+    pub empty: u64,
+    /// Statements over a limit.
+    pub over: u64,
+    /// When they were checked last.
+    pub checked_at: Option<Timestamp>,
+    /// What the check found, a clause each.
+    pub findings: Vec<String>,
+}
+
+impl GateReport {
+    fn new(gate: Option<Gate>, check: Option<CheckRecord>, made: &RenderingTotals) -> Option<Self> {
+        let mode = gate.map(|gate| match gate.mode {
+            GateMode::Manual => "manual".to_owned(),
+            GateMode::Auto => "auto".to_owned(),
+        });
+        let is_one = mode.is_some() || check.is_some() || made.statements > 0;
+        let (checked_at, findings) = check.map_or((None, Vec::new()), |check| (Some(check.at), check.findings));
+        let RenderingTotals { statements, pages, bytes, empty, over, open } = *made;
+        is_one.then_some(Self { mode, statements, waiting: open, pages, bytes, empty, over, checked_at, findings })
+    }
 }
 
 impl Report {
     /// Whether all users were fetched, or the run was abandoned, and every recipient's message has ended.
     pub fn is_complete(&self) -> bool {
-        let has_begun = self.fetched_at.is_some() && self.state != RunState::AwaitingRelease;
+        let is_held = matches!(self.state, RunState::Rendering | RunState::AwaitingRelease);
+        let has_begun = self.fetched_at.is_some() && !is_held;
         (has_begun || self.state == RunState::Abandoned) && self.open == 0
     }
 
     fn new(run: RunRecord, totals: RunTotals, control: &RunControl, pace: Option<RunPace>) -> Self {
         let state = RunState::of(control, &run.fan_out, &totals);
         let (held_since, held_because) = match &control.hold {
-            RunHold::None | RunHold::Fetching => (None, None),
+            RunHold::None | RunHold::Fetching | RunHold::Rendering => (None, None),
             RunHold::Stopped { at } | RunHold::Abandoned { at } => (Some(*at), None),
             RunHold::AwaitingRelease { at, reason } | RunHold::Braked { at, reason } => {
                 (Some(*at), Some(reason.clone()))
@@ -161,6 +202,7 @@ impl Report {
             ended_at: pace.ended_at,
             deadline: pace.deadline,
             eta: None,
+            gate: GateReport::new(control.gate, run.check, &totals.renderings),
             id: run.id,
             schedule: run.schedule,
             params: run.params,
@@ -205,6 +247,10 @@ impl Report {
 
     /// What an operator can do about it, as commands.
     pub fn remedy(&self) -> String {
+        let is_unmade = self.gate.as_ref().is_some_and(|gate| gate.mode.is_some() && gate.checked_at.is_none());
+        if self.state == RunState::AwaitingRelease && is_unmade && !self.is_refetching {
+            return self.state.remedy_before_gate(self.id);
+        }
         if self.is_refetching { self.state.remedy_in_refetch(self.id) } else { self.state.remedy(self.id) }
     }
 
@@ -240,7 +286,7 @@ pub struct Row {
     /// The relay's reply to its mail.
     #[serde(default)]
     pub reply: Option<String>,
-    /// SHA-256 of the PDF in its mail, in hex.
+    /// SHA-256 of the PDF in its mail, in hex; of an open recipient, of the PDF that was made for it.
     #[serde(default)]
     pub document_sha256: Option<String>,
     /// Why it is dead, withdrawn or unknown; who resolved a doubt.
@@ -381,6 +427,7 @@ pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> 
         totals.interrupted += u64::from(row.interrupted);
         totals.copies += u64::from(row.copies);
         totals.refetch_abandoned += u64::from(ledger::is_of_abandoned_refetch(&row));
+        totals.renderings = totals.renderings.plus(ledger::renderings(&row));
         match row.state {
             RecipientState::Open => {}
             RecipientState::Sent(_) => totals.sent += 1,
@@ -467,13 +514,16 @@ fn add_resends(snapshot: &Snapshot, run: u64, rows: &mut [Row]) -> Result<(), st
 }
 
 fn row(key: [u8; 16], recipient: RecipientRecord) -> Row {
-    let RecipientRecord { user, state, updated_at, interrupted, address, account, reason, .. } = recipient;
+    let RecipientRecord { user, state, updated_at, interrupted, address, account, reason, rendering, .. } = recipient;
     let detail = detail(&state);
     let name = state.name().into();
     let (mut reply, mut message_id, mut document_sha256, mut fingerprint) = (None, None, None, None);
     let kept = Some(reason).filter(|reason| !reason.is_empty());
     let reason = match state {
-        RecipientState::Open => kept,
+        RecipientState::Open => {
+            document_sha256 = rendering.map(|made| to_hex(&made.sha256));
+            kept
+        }
         RecipientState::Sent(proof) => {
             (reply, message_id, document_sha256) = (proof.reply, proof.message_id, proof.document_sha256);
             kept

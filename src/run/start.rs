@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Now, Timestamp};
 use crate::queue::{Send, admission, catalog, send};
 use crate::store::Tx;
-use crate::store::record::{BrakeLimit, FanOutProgress, Guard, RunRecord, RunTotals};
+use crate::store::record::{BrakeLimit, FanOutProgress, Gate, Guard, RunRecord, RunTotals};
 
 use super::{Error, control, note};
 
@@ -28,6 +28,8 @@ pub struct Start {
     pub guard: Option<Guard>,
     /// What stops its sending by itself.
     pub brake: Option<BrakeLimit>,
+    /// What must be right before its first mail; with one, no message is sent while users are fetched, guard or not.
+    pub gate: Option<Gate>,
     /// Its note; most often empty.
     pub note: String,
 }
@@ -78,12 +80,16 @@ pub fn start(tx: &mut Tx<'_>, what: &Start, now: Now) -> Result<u64, Error> {
         refetches: 0,
         note: what.note.clone(),
         folded_at: None,
+        check: None,
     };
     tx.runs()?.insert(&id, &record)?;
     tx.run_keys()?.insert(&identity, &id)?;
     *tx.totals_mut(id)? = RunTotals::default();
-    if let Some(guard) = what.guard {
+    if let Some(guard) = control::guard_of(what.guard, what.gate.as_ref()) {
         control::set_guard(tx, id, guard)?;
+    }
+    if let Some(gate) = what.gate {
+        control::set_gate(tx, id, gate)?;
     }
     if let Some(limit) = what.brake {
         control::set_brake(tx, id, limit)?;

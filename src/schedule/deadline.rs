@@ -38,6 +38,7 @@ mod tests {
             params: BTreeMap::new(),
             guard: None,
             brake: None,
+            gate: None,
             deadline: Some(time.parse().unwrap()),
         };
         let tick = Timestamp::from_jiff(tick.parse().unwrap());

@@ -265,9 +265,9 @@ impl Function for FanOut {
     }
 }
 
-/// Checks that the run was neither stopped nor abandoned.
+/// Checks that the run was neither stopped nor abandoned; while its statements are made, records are checked again.
 fn may_go_on(tx: &mut Tx<'_>, run: u64) -> Result<(), Error> {
-    match control::held(tx, run)? {
+    match control::fetch_held(tx, run)? {
         Some(state) => Err(Error::Held { run, state: state.name() }),
         None => Ok(()),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::function::statement::UsersOptions;
-use crate::store::record::{BrakeLimit, Guard};
+use crate::store::record::{BrakeLimit, Gate, Guard};
 
 use super::rule::Rule;
 
@@ -29,6 +29,8 @@ pub struct Options {
     pub brake: Option<BrakeLimit>,
     /// When a run must have ended, on the wall clock of the rule's zone.
     pub deadline: Option<jiff::civil::Time>,
+    /// What must be right before a run's first mail.
+    pub gate: Option<Gate>,
 }
 
 /// What happens with the ticks that came due while the daemon was down, stalled or its clock jumped.

@@ -169,6 +169,7 @@ fn fire(
         scheduled_for,
         guard: options.guard,
         brake: options.brake,
+        gate: options.gate,
         note: String::new(),
     };
     match run::start(tx, &start, now) {
@@ -237,6 +238,7 @@ pub fn start_by_hand(
         scheduled_for: now.wall,
         guard: options.guard,
         brake: options.brake,
+        gate: options.gate,
         note: note.into(),
     };
     Ok(run::start(tx, &start, now)?)

@@ -81,6 +81,9 @@ impl Settler {
             Outcome::Duplicate { .. } => {
                 self.write(attempt, Ending::Duplicate, now, move |tx| delete(tx, handle)).await
             }
+            Outcome::Rendered(made) => {
+                self.write(attempt, Ending::Rendered(made), now, move |tx| delete(tx, handle)).await
+            }
             Outcome::LeftOut { by, why } => {
                 let state = match by {
                     LeftOutBy::Rule => RecipientState::Skipped(why),
@@ -122,6 +125,7 @@ impl Settler {
         let with_effect = move |tx: &mut Tx<'_>| match effects.end(tx, ending, now.wall)? {
             Left::ToItsOutcome => step(tx),
             Left::Held => settle::hold(tx, handle),
+            Left::Again => settle::release(tx, handle),
         };
         self.queues.store().write(with_effect).await
     }
@@ -198,7 +202,7 @@ pub(super) fn tell(end: &End, is_away: bool, took: Duration) {
     // A log writes 128 bits as text.
     let (name, took_ms) = (outcome.name(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
-        Outcome::Done(_) => tracing::debug!(outcome = name, took_ms, "done"),
+        Outcome::Done(_) | Outcome::Rendered(_) => tracing::debug!(outcome = name, took_ms, "done"),
         Outcome::LeftOut { why, .. } => tracing::debug!(outcome = name, took_ms, "{why}"),
         Outcome::Duplicate { why } => tracing::info!(outcome = name, took_ms, "{why}"),
         Outcome::Retry { why, effect: Effect::None, .. } | Outcome::Deferred { why, .. } if is_away => {

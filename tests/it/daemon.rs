@@ -7,6 +7,7 @@ mod cuts;
 pub(crate) mod document;
 mod doubts;
 mod fan_out;
+mod gate;
 mod outage;
 mod poison;
 mod relay;

@@ -50,6 +50,7 @@ fn run() -> RunRecord {
         refetches: 0,
         note: String::new(),
         folded_at: None,
+        check: None,
     }
 }
 
@@ -136,7 +137,7 @@ impl World {
             match (left, is_done) {
                 (Left::Held, _) => drop(settle::hold(tx, handle)?),
                 (Left::ToItsOutcome, true) => drop(settle::done(tx, handle)?),
-                (Left::ToItsOutcome, false) => drop(settle::release(tx, handle)?),
+                (Left::ToItsOutcome, false) | (Left::Again, _) => drop(settle::release(tx, handle)?),
             }
             Ok::<_, nightmail::queue::Error>(left)
         };

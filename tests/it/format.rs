@@ -18,12 +18,13 @@ use nightmail::queue::redrive::{self, Redrive};
 use nightmail::queue::{Options, Queues, Receive, Send, dead, dump, settle};
 use nightmail::store::check::{self, Findings};
 use nightmail::store::record::{
-    Announced, Body, Brake, BrakeLimit, Canary, Counts, CursorCycle, DeadlineState, DedupEntry, DedupRecord,
-    EffectRecord, Envelope, FanOutLetter, FanOutProgress, Fifo, Follower, Group, GroupRecord, Guard, IntentRecord,
-    LetterBefore, Measured, MeasuredLimits, MessageState, Owner, Pause, Phase, Purge, QueueAttributes, QueueRecord,
-    RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy,
-    Refetching, RunControl, RunDeadline, RunHold, RunPace, RunRecord, RunTotals, Scope, Selection, Shown, Suspicion,
-    TickRecord, TickVerdict, UniqueRecord, UniqueRef, UserText,
+    Announced, Body, Brake, BrakeLimit, Canary, CheckRecord, Counts, CursorCycle, DeadlineState, DedupEntry,
+    DedupRecord, EffectRecord, Envelope, FanOutLetter, FanOutProgress, Fifo, Follower, Gate, GateLimits, GateMode,
+    Group, GroupRecord, Guard, IntentRecord, LetterBefore, Measured, MeasuredLimits, MessageState, Owner, Pause, Phase,
+    Purge, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord,
+    RedriveState, RedriveTotals, RedrivenBy, Refetching, RenderingRecord, RenderingTotals, RunControl, RunDeadline,
+    RunHold, RunPace, RunRecord, RunTotals, Scope, Selection, Shown, Suspicion, TickRecord, TickVerdict, UniqueRecord,
+    UniqueRef, UserText,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,7 @@ pub(crate) fn run() -> RunRecord {
         refetches: 0,
         note: String::new(),
         folded_at: None,
+        check: None,
     }
 }
 
@@ -151,6 +153,7 @@ pub(crate) fn recipients() -> Vec<RecipientRecord> {
         body: 0,
         copies: 0,
         refetch: 0,
+        rendering: None,
     };
     (0..).zip(states).map(record).collect()
 }
@@ -412,9 +415,12 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
     let totals =
         RunTotals { fetched: 1, sent: 2, dead: 3, withdrawn: 4, repeated: 5, interrupted: 6, ..RunTotals::default() };
     let older = RunTotals { unknown: 7, skipped: 8, suppressed: 9, copies: 10, ..totals };
-    let all = RunTotals { refetch_abandoned: 11, resending: 12, resends_unknown: 13, ..older };
-    let numbers = (1..=13).map(|n| format!("{n:016x}")).collect::<String>();
-    assert_eq!(hex(&all.encode()), format!("03{numbers}"));
+    let again = RunTotals { refetch_abandoned: 11, resending: 12, resends_unknown: 13, ..older };
+    let renderings = RenderingTotals { statements: 14, pages: 15, bytes: 16, empty: 17, over: 18, open: 19 };
+    let all = RunTotals { renderings, ..again };
+    let numbers = (1..=19).map(|n| format!("{n:016x}")).collect::<String>();
+    assert_eq!(hex(&all.encode()), format!("04{numbers}"));
+    assert_eq!(RunTotals::decode(&[&[3], &all.encode()[1..105]].concat()), Ok(again), "version 3");
     assert_eq!(RunTotals::decode(&[&[2], &all.encode()[1..81]].concat()), Ok(older), "version 2");
     assert_eq!(RunTotals::decode(&[&[1], &all.encode()[1..49]].concat()), Ok(totals), "version 1");
     let (at, purpose) = (Timestamp::from_millis(5), "p".to_owned());
@@ -510,30 +516,43 @@ fn runs_recipients_and_ticks_are_laid_out_as_the_format_says_and_their_version_1
     let run = RunRecord { params: BTreeMap::from([("k".into(), "v".into())]), ..run_in_full() };
     let run = RunRecord { schedule: "s".into(), function: "f".into(), ..run };
     let run = RunRecord { scheduled_for: Timestamp::from_millis(1), started_at: Timestamp::from_millis(2), ..run };
-    insta::assert_snapshot!(hex(&run.encode()), @"04080173016601016b0176010202010d2f75736572733f706167653d330009010606060606060606060606060606060607080110040404040404040404040404040404040164016301740503016e0106");
+    let check = Some(CheckRecord { at: Timestamp::from_millis(7), findings: vec!["f".into()] });
+    let checked = RunRecord { check, ..run.clone() };
+    assert!(hex(&checked.encode()).ends_with("01060107010166"));
+    assert_eq!(RunRecord::decode(&checked.encode()), Ok(checked));
+    insta::assert_snapshot!(hex(&run.encode()), @"05080173016601016b0176010202010d2f75736572733f706167653d330009010606060606060606060606060606060607080110040404040404040404040404040404040164016301740503016e010600");
     assert_eq!(RunRecord::decode(&run.encode()), Ok(run.clone()));
+    let bytes = [&[4], &run.encode()[1..run.encode().len() - 1]].concat();
+    assert_eq!(RunRecord::decode(&bytes), Ok(run.clone()), "version 4");
     let older = RunRecord { folded_at: None, ..run };
-    let bytes = [&[3], &older.encode()[1..older.encode().len() - 1]].concat();
+    let bytes = [&[3], &older.encode()[1..older.encode().len() - 2]].concat();
     assert_eq!(RunRecord::decode(&bytes), Ok(older.clone()), "version 3");
     let older = RunRecord { refetches: 0, note: String::new(), ..older };
-    let bytes = [&[2], &older.encode()[1..older.encode().len() - 3]].concat();
+    let bytes = [&[2], &older.encode()[1..older.encode().len() - 4]].concat();
     assert_eq!(RunRecord::decode(&bytes), Ok(older), "version 2");
     let recipient = RecipientRecord { page: 300, ..recipients().remove(0) };
     let (account, reason) = (Some("c".into()), "d".into());
     let in_full = RecipientRecord { address: "a@b".into(), account, reason, body: 301, copies: 5, ..recipient };
     let added = RecipientRecord { refetch: 6, ..in_full.clone() };
-    insta::assert_snapshot!(hex(&added.encode()), @"0406757365722d300080d09fa3993400ac02036140620101630164ad020506");
-    assert_eq!(RecipientRecord::decode(&added.encode()), Ok(added));
-    let bytes = [&[3], &in_full.encode()[1..in_full.encode().len() - 1]].concat();
+    insta::assert_snapshot!(hex(&added.encode()), @"0506757365722d300080d09fa3993400ac02036140620101630164ad02050600");
+    let made = RenderingRecord { sha256: [7; 32], bytes: 300, pages: 2, is_empty: true, is_over: false };
+    let rendered = RecipientRecord { rendering: Some(made), ..added.clone() };
+    let tail = format!("01{}ac02020100", "07".repeat(32));
+    assert!(hex(&rendered.encode()).ends_with(&tail), "{}", hex(&rendered.encode()));
+    assert_eq!(RecipientRecord::decode(&rendered.encode()), Ok(rendered));
+    assert_eq!(RecipientRecord::decode(&added.encode()), Ok(added.clone()));
+    let bytes = [&[4], &added.encode()[1..added.encode().len() - 1]].concat();
+    assert_eq!(RecipientRecord::decode(&bytes), Ok(added), "version 4");
+    let bytes = [&[3], &in_full.encode()[1..in_full.encode().len() - 2]].concat();
     assert_eq!(RecipientRecord::decode(&bytes), Ok(in_full.clone()), "version 3");
     let older = RecipientRecord { body: 0, copies: 0, ..in_full.clone() };
-    let bytes = [&[2], &older.encode()[1..older.encode().len() - 3]].concat();
+    let bytes = [&[2], &older.encode()[1..older.encode().len() - 4]].concat();
     assert_eq!(RecipientRecord::decode(&bytes), Ok(older), "version 2");
     let unknown = RecipientState::Unknown(Some("i".into()));
     let effect = EffectRecord { purpose: "p".into(), state: unknown, updated_at: START, body: 1, interrupted: 2 };
     insta::assert_snapshot!(hex(&effect.encode()), @"0101700401016980d09fa399340102");
     let recipient = recipients().remove(0);
-    let older = [&[1], &recipient.encode()[1..recipient.encode().len() - 7]].concat();
+    let older = [&[1], &recipient.encode()[1..recipient.encode().len() - 8]].concat();
     assert_eq!(RecipientRecord::decode(&older), Ok(recipient));
     let tick = TickRecord { decided_at: Timestamp::from_millis(1), verdict: TickVerdict::Waiting };
     insta::assert_snapshot!(hex(&tick.encode()), @"020103");
@@ -591,28 +610,34 @@ async fn the_record_of_what_is_decided_about_a_run_has_the_bytes_of_the_format()
     let hold = RunHold::Stopped { at: Timestamp::from_millis(5) };
     let control = RunControl { hold, decision: 6, has_queued: true, ..RunControl::default() };
     let bytes = control.encode();
-    insta::assert_snapshot!(hex(&bytes), @"030105060100000000");
-    assert_eq!(RunControl::decode(&[&[2], &bytes[1..bytes.len() - 1]].concat()), Ok(control.clone()), "version 2");
+    insta::assert_snapshot!(hex(&bytes), @"04010506010000000000");
+    assert_eq!(RunControl::decode(&[&[3], &bytes[1..bytes.len() - 1]].concat()), Ok(control.clone()), "version 3");
+    assert_eq!(RunControl::decode(&[&[2], &bytes[1..bytes.len() - 2]].concat()), Ok(control.clone()), "version 2");
     assert_eq!(RunControl::decode(&[1, 1, 5, 6, 1, 0]), Ok(control.clone()), "version 1");
     assert_eq!(RunControl::decode(&bytes), Ok(control));
     let abandoned = RunControl { hold: RunHold::Abandoned { at: Timestamp::from_millis(5) }, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&abandoned.encode()), @"030205000000000000");
-    insta::assert_snapshot!(hex(&RunControl::default().encode()), @"0300000000000000");
+    insta::assert_snapshot!(hex(&abandoned.encode()), @"04020500000000000000");
+    insta::assert_snapshot!(hex(&RunControl::default().encode()), @"040000000000000000");
     let guard = Some(Guard { users_min: 300, deviation: Some(1000) });
     let guarded = RunControl { hold: RunHold::Fetching, decision: 7, guard, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&guarded.encode()), @"030307000001ac0201e8070000");
+    insta::assert_snapshot!(hex(&guarded.encode()), @"040307000001ac0201e807000000");
     let hold = RunHold::AwaitingRelease { at: Timestamp::from_millis(5), reason: "r".into() };
     let waiting = RunControl { hold, decision: 8, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&waiting.encode()), @"0304050172080000000000");
+    insta::assert_snapshot!(hex(&waiting.encode()), @"040405017208000000000000");
     let limit = BrakeLimit { share: 200, of: 500 };
     let brake = Some(Brake { limit, from: 3, failures: 4 });
     let hold = RunHold::Braked { at: Timestamp::from_millis(5), reason: "r".into() };
     let braked = RunControl { hold, decision: 8, brake, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&braked.encode()), @"03050501720800000001c801f403030400");
+    insta::assert_snapshot!(hex(&braked.encode()), @"04050501720800000001c801f40303040000");
     let abandoned_at = Some(Timestamp::from_millis(6));
     let refetch = Some(Refetching { number: 2, fetched_at: Timestamp::from_millis(5), abandoned_at });
     let refetched = RunControl { decision: 9, refetch, ..RunControl::default() };
-    insta::assert_snapshot!(hex(&refetched.encode()), @"030009000000000102050106");
+    insta::assert_snapshot!(hex(&refetched.encode()), @"04000900000000010205010600");
+    let limits = GateLimits { failures: Some(100), empty: None, pages_max: 50, bytes_max: 300, deviation: Some(2500) };
+    let gate = Some(Gate { mode: GateMode::Auto, limits, checked_at: Some(Timestamp::from_millis(5)) });
+    let gated = RunControl { hold: RunHold::Rendering, decision: 9, gate, ..RunControl::default() };
+    insta::assert_snapshot!(hex(&gated.encode()), @"0406090000000000010101640032ac0201c4130105");
+    assert_eq!(RunControl::decode(&gated.encode()), Ok(gated));
     let deadline = Some((DeadlineState::AtRisk, Timestamp::from_millis(7)));
     let announced = Announced { first_death: true, end: Some(9), held: Some(Timestamp::from_millis(5)), deadline };
     insta::assert_snapshot!(hex(&announced.encode()), @"030101090105010107");

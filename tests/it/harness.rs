@@ -153,6 +153,11 @@ impl Harness {
         self.overrides.insert(name.into(), value.to_string());
     }
 
+    /// Takes such a key back.
+    pub(crate) fn unset_key(&mut self, name: &str) {
+        self.overrides.remove(name);
+    }
+
     /// Adds sections to the configuration.
     pub(crate) fn add_sections(&mut self, text: &str) {
         self.more += text;

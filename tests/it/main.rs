@@ -76,6 +76,9 @@ mod run_deadline;
 mod run_fold;
 #[cfg(feature = "demo")]
 #[cfg(test)]
+mod run_gate;
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod run_guard;
 #[cfg(feature = "demo")]
 #[cfg(test)]

@@ -53,7 +53,7 @@ async fn a_refetch_sends_to_users_who_are_new_alone_wherever_the_pages_show_the_
     let run = slices::start_run(&world, "2026-10").await;
     let run = slices::commit_whole(&world, run, page((0..10).map(user), Some("b"))).await;
     let refetch = async |run| {
-        let (what, now) = (Refetch { run, queue: "own".into(), guard }, world.now());
+        let (what, now) = (Refetch { run, queue: "own".into(), guard, gate: None }, world.now());
         queues.store().write(move |tx: &mut Tx<'_>| run::refetch(tx, &what, now)).await
     };
     let refused = refetch(run.id).await.unwrap_err().to_string();

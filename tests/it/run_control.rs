@@ -86,6 +86,7 @@ impl World {
             scheduled_for: START,
             guard: None,
             brake: self.brake,
+            gate: None,
             note: String::new(),
         };
         let now = self.queues().now();

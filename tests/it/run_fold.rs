@@ -97,6 +97,7 @@ fn start(period: &str, runs: &Runs) -> Start {
         scheduled_for: runs.world.now().wall,
         guard: None,
         brake: None,
+        gate: None,
         note: String::new(),
     }
 }

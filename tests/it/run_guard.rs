@@ -221,6 +221,7 @@ async fn an_earlier_run_is_found_behind_many_of_other_schedules() {
             scheduled_for: now.wall,
             guard: None,
             brake: None,
+            gate: None,
             note: String::new(),
         };
         runs.queues.store().write(move |tx| run::start(tx, &start, now)).await.unwrap();

@@ -56,7 +56,7 @@ impl Runs {
     }
 
     pub(crate) async fn refetch(&self, guard: Option<Guard>) -> Result<RunRecord, run::Error> {
-        let (what, now) = (Refetch { run: self.run, queue: "own".into(), guard }, self.world.now());
+        let (what, now) = (Refetch { run: self.run, queue: "own".into(), guard, gate: None }, self.world.now());
         self.queues.store().write(move |tx: &mut Tx<'_>| run::refetch(tx, &what, now)).await?;
         Ok(slices::stored(&self.world, self.run))
     }

@@ -34,6 +34,7 @@ fn schedule(cron: &str, misfire: Misfire, grace: Duration) -> Options {
         guard: None,
         brake: None,
         deadline: None,
+        gate: None,
     }
 }
 

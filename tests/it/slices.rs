@@ -17,7 +17,7 @@ use nightmail::schedule::FanOutOptions;
 use nightmail::schedule::fan_out::Error;
 use nightmail::schedule::fan_out::page::PreparedPage;
 use nightmail::schedule::fan_out::slice::{self, Slice, SliceEnd};
-use nightmail::store::record::{Guard, RunRecord};
+use nightmail::store::record::{Gate, Guard, RunRecord};
 use nightmail::store::{self, Store, Tx};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,11 @@ pub(crate) async fn start_run(world: &World, period: &str) -> RunRecord {
 
 /// Starts a run and returns its record.
 pub(crate) async fn start_guarded(world: &World, period: &str, guard: Option<Guard>) -> RunRecord {
+    start_gated(world, period, guard, None).await
+}
+
+/// Starts a run with a gate and returns its record.
+pub(crate) async fn start_gated(world: &World, period: &str, guard: Option<Guard>, gate: Option<Gate>) -> RunRecord {
     let start = Start {
         schedule: "monthly".into(),
         function: "fan-out".into(),
@@ -47,6 +52,7 @@ pub(crate) async fn start_guarded(world: &World, period: &str, guard: Option<Gua
         scheduled_for: world.now().wall,
         guard,
         brake: None,
+        gate,
         note: String::new(),
     };
     let now = world.now();
@@ -368,6 +374,7 @@ async fn a_fan_out_that_dies_gives_its_run_a_state_with_the_letter_until_it_is_r
         scheduled_for: Timestamp::ZERO,
         guard: None,
         brake: None,
+        gate: None,
         note: String::new(),
     };
     let now = queues.now();

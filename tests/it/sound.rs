@@ -72,6 +72,7 @@ fn run_record() -> RunRecord {
         refetches: 0,
         note: String::new(),
         folded_at: None,
+        check: None,
     }
 }
 
@@ -334,6 +335,7 @@ async fn runs_whose_books_do_not_balance_are_named() {
             body: 0,
             copies: 0,
             refetch: 0,
+            rendering: None,
         };
         tables.put("recipients", &(1_u64, [1; 16]), &row);
         tables.put("recipients", &(8_u64, [1; 16]), &row);
@@ -343,7 +345,7 @@ async fn runs_whose_books_do_not_balance_are_named() {
     })
     .await;
     insta::assert_snapshot!(found.join("\n"), @r#"
-    totals 1: says RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 0, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0, refetch_abandoned: 0, resending: 0, resends_unknown: 0 }, a recount RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 1, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0, refetch_abandoned: 0, resending: 0, resends_unknown: 0 }
+    totals 1: says RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 0, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0, refetch_abandoned: 0, resending: 0, resends_unknown: 0, renderings: RenderingTotals { statements: 0, pages: 0, bytes: 0, empty: 0, over: 0, open: 0 } }, a recount RunTotals { fetched: 2, sent: 0, dead: 0, withdrawn: 1, repeated: 0, interrupted: 0, unknown: 0, skipped: 0, suppressed: 0, copies: 0, refetch_abandoned: 0, resending: 0, resends_unknown: 0, renderings: RenderingTotals { statements: 0, pages: 0, bytes: 0, empty: 0, over: 0, open: 0 } }
     runs 2: its identity does not lead to it
     totals 2: the run has no totals
     run_keys "nothing": run 7 is not there

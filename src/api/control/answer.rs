@@ -13,8 +13,8 @@ use crate::function::statement::MessageIds;
 use crate::queue::{self, Queues, Send, catalog, dead, peek, redrive, stats};
 use crate::run::report::{self, Row};
 use crate::run::{
-    self, Again, Decision, Erase, Erased, Estimates, Refetch, Report, Resent, Resolve, RunState, SendingLimits,
-    Suppression, again, erase, resolve, suppression,
+    self, Accept, Again, Decision, Erase, Erased, Estimates, Refetch, Report, Resent, Resolve, RunState, SendingLimits,
+    Suppression, accept, again, erase, resolve, suppression,
 };
 use crate::schedule::{self, tick, watermark};
 use crate::store::check::Findings;
@@ -248,6 +248,7 @@ impl Control {
             Request::RefetchRun { id } => Answer::Run(self.refetch_run(id).await?),
             Request::NoteRun { id, text } => Answer::Run(self.note_run(id, text).await?),
             Request::Resend(what) => Answer::Resent(self.resend(what).await?),
+            Request::Accept(what) => Answer::Count(self.accept(what).await?),
             Request::Resolve(what) => Answer::Count(self.resolve(what).await?),
             Request::Erase(what) => Answer::Erased(self.erase(what).await?),
             Request::Suppress { what } => Answer::Count(self.suppress(what).await?),
@@ -291,8 +292,8 @@ impl Control {
         let Some((_, queue)) = of_schedule.or_else(of_function) else {
             return Err(run::Error::NoTarget { run: id, function: record.function }.into());
         };
-        let guard = of_schedule.and_then(|(options, _)| options.guard);
-        let (what, now) = (Refetch { run: id, queue: queue.clone(), guard }, self.queues.now());
+        let (guard, gate) = of_schedule.map_or((None, None), |(options, _)| (options.guard, options.gate));
+        let (what, now) = (Refetch { run: id, queue: queue.clone(), guard, gate }, self.queues.now());
         self.queues.store().write(move |tx| run::refetch(tx, &what, now)).await?;
         tracing::info!(run = id, "the users of the run are fetched again");
         Ok(self.queues.store().read(move |snapshot| report::report(snapshot, id)).await?)
@@ -305,10 +306,7 @@ impl Control {
     }
 
     async fn resend(&self, what: Again) -> Result<Vec<Resent>, Failure> {
-        if what.users.len() > again::USERS_MAX {
-            let text = format!("{} recipients in one request, at most {}", what.users.len(), again::USERS_MAX);
-            return Err(failure(FailureKind::Request, text));
-        }
+        limit_users(&what.users)?;
         let target = self.target(what.run).await?;
         let (queues, run) = (self.queues.clone(), what.run);
         // In a task of its own: one that has begun goes on when its client disconnects.
@@ -316,6 +314,14 @@ impl Control {
         let resent = resent.map_err(|error| failure(FailureKind::Store, error))??;
         tracing::info!(run, mails = resent.len(), "recipients are mailed again by hand");
         Ok(resent)
+    }
+
+    async fn accept(&self, what: Accept) -> Result<u64, Failure> {
+        limit_users(&what.users)?;
+        let run = what.run;
+        let accepted = accept::accept(&self.queues, &what).await?;
+        tracing::warn!(run, accepted, "changed statements were accepted by hand");
+        Ok(accepted)
     }
 
     async fn erase(&self, what: Erase) -> Result<Erased, Failure> {
@@ -528,6 +534,15 @@ fn dead_letter_queue(snapshot: &Snapshot, name: &str) -> Result<QueueRecord, que
         Some((dead_letter_queue, _)) => catalog::look_up(snapshot, dead_letter_queue),
         None => Ok(queue),
     }
+}
+
+/// One request names at most so many users.
+fn limit_users(users: &[String]) -> Result<(), Failure> {
+    if users.len() <= again::USERS_MAX {
+        return Ok(());
+    }
+    let text = format!("{} recipients in one request, at most {}", users.len(), again::USERS_MAX);
+    Err(failure(FailureKind::Request, text))
 }
 
 fn redrives(snapshot: &Snapshot) -> Result<Vec<RedriveView>, queue::Error> {

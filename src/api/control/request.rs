@@ -13,7 +13,7 @@ use crate::queue::redrive::{Preview, Redrive};
 use crate::queue::stats::Stats;
 use crate::queue::unique::Unique;
 use crate::run::report::{Filter, Row};
-use crate::run::{Again, Decision, Erase, Erased, Forecast, Report, Resent, Resolve, Suppression};
+use crate::run::{Accept, Again, Decision, Erase, Erased, Forecast, Report, Resent, Resolve, Suppression};
 use crate::store::backup::{self, Backup};
 use crate::work::BreakerView;
 
@@ -119,6 +119,8 @@ pub enum Request {
     },
     /// Mail recipients again.
     Resend(Again),
+    /// Accept the statements of recipients that changed after the run's gate had seen them.
+    Accept(Accept),
     /// Set the note of a run.
     NoteRun {
         /// Its number.
@@ -237,6 +239,7 @@ impl Request {
             | Self::DecideRun { .. }
             | Self::RefetchRun { .. }
             | Self::Resend(_)
+            | Self::Accept(_)
             | Self::NoteRun { .. }
             | Self::Resolve(_)
             | Self::Erase(_)
@@ -286,6 +289,7 @@ impl Request {
             Self::DecideRun { decision: Decision::AbandonRefetch, .. } => "run abandon --refetch",
             Self::RefetchRun { .. } => "run refetch",
             Self::Resend(_) => "run resend",
+            Self::Accept(_) => "run accept",
             Self::NoteRun { .. } => "run note",
             Self::Runs { .. } => "run list",
             Self::Run { .. } => "run show",

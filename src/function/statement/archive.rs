@@ -151,6 +151,27 @@ pub fn remove_run(archive: &Path, run: u64) -> io::Result<()> {
     }
 }
 
+/// A SHA-256 in hex, as documents are named.
+pub fn to_hex(sha256: &[u8; 32]) -> String {
+    use std::fmt::Write as _;
+    sha256.iter().fold(String::with_capacity(64), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// A SHA-256 from hex; `None` when it is none.
+pub(super) fn from_hex(hex: &str) -> Option<[u8; 32]> {
+    let mut sha256 = [0; 32];
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    for (byte, at) in sha256.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&hex[at..at + 2], 16).ok()?;
+    }
+    Some(sha256)
+}
+
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Another attempt may write the same document at the same time.
     let beside = path.with_extension(format!("{}.tmp", MessageId::fresh()));

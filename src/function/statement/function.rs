@@ -17,13 +17,19 @@ use url::Url;
 
 use super::archive::{self, Archive};
 use super::mail::{Mail, Mailer, MessageIds};
+use super::pdf;
 use super::template::{Context, Document, Recipient};
 use super::url::UrlTemplate;
 use super::{Options, User};
-use crate::base::{Clock, Contact, Destination, Effect, Failure, LeftOutBy, Outcome, Report, Verdict, units};
+use crate::base::{
+    Clock, Contact, Destination, Effect, Failure, LeftOutBy, Outcome, RenderedDocument, Report, Verdict, units,
+};
 use crate::function::timings::{Stopwatch, Timings};
 use crate::function::upstream::Answer;
-use crate::function::{Error, Function, Intent, Invocation, upstream};
+use crate::function::{Error, Function, Intent, Invocation, Stage, upstream};
+
+/// The class of the failure of a statement that is not the one that was made before its run's release.
+pub const CHANGED: (&str, &str, &str) = ("data", "statement", "changed");
 
 /// The parameter that names the statement's period.
 const PERIOD: &str = "period";
@@ -75,6 +81,16 @@ pub struct RenderedStatement {
     pub sha256: String,
     /// The values that the mail's templates may use.
     pub document: Document,
+    /// Whether the account has no transactions in the period.
+    pub is_empty: bool,
+}
+
+impl RenderedStatement {
+    /// What the ledger keeps of it until it may be mailed.
+    fn kept(&self) -> RenderedDocument {
+        let sha256 = archive::from_hex(&self.sha256).expect("a renderer gives a SHA-256 in hex");
+        RenderedDocument { sha256, bytes: self.pdf.len() as u64, pages: self.document.pages, is_empty: self.is_empty }
+    }
 }
 
 /// `kind = "statement"`.
@@ -144,29 +160,29 @@ impl Statement {
         })
     }
 
-    /// Fetches, renders, mails. The first failure is the outcome.
+    /// Fetches, renders, mails. The first failure is the outcome. While the run's gate is shut, nothing is mailed, and behind it
+    /// nothing but what was made before.
     async fn work(&self, invocation: &Invocation, contacts: &mut Vec<Contact>) -> Result<Outcome, Outcome> {
         let dead = |why| Outcome::Dead { why };
         let body = Body::parse(&invocation.body).map_err(dead)?;
         let user = User::check(body.user.get()).map_err(dead)?;
-        let account = user.account();
         let intent = body.intent(&user);
         if let Some(why) = invocation.effects.suppressed(&intent).map_err(unreadable)? {
             return Err(Outcome::LeftOut { by: LeftOutBy::Suppression, why });
         }
-        let url = self.url_of(&user, &body.params).map_err(dead)?;
-        let begun = self.clock.monotonic();
-        let answer = self.fetch(&url, self.left(invocation), contacts).await?;
-        let fetched = self.clock.monotonic();
-        self.fetched.add(fetched - begun);
-        let period = body.params.get(PERIOD).map(String::as_str);
-        let print = match self.render(answer.body.clone(), account, period, &user).await.map_err(dead)? {
-            Rendering::Document(print) => print,
-            Rendering::Skipped(why) => return Err(Outcome::LeftOut { by: LeftOutBy::Rule, why: why.into() }),
+        let print = match invocation.effects.stage(&intent).map_err(unreadable)? {
+            Stage::Wait => return Err(waits_for_release()),
+            Stage::Render => return Ok(Outcome::Rendered(self.make(invocation, &body, &user, contacts).await?.kept())),
+            Stage::Mail { sha256: None } => self.make(invocation, &body, &user, contacts).await?,
+            Stage::Mail { sha256: Some(sha256) } => {
+                let sha256 = archive::to_hex(&sha256);
+                match self.archived(&body, &user, &sha256).await? {
+                    Some(print) => print,
+                    None => unchanged(self.make(invocation, &body, &user, contacts).await?, &sha256, body.run)?,
+                }
+            }
         };
-        self.rendered.add(self.clock.monotonic() - fetched);
-        let pdf = Bytes::from(print.pdf);
-        self.keep(body.run, &print.sha256, &pdf, &answer.body, (period, &user)).await?;
+        let (pdf, sha256) = (Bytes::from(print.pdf), print.sha256);
         let left = self.left(invocation);
         if left.is_zero() {
             return Err(too_late("the mail could begin", ""));
@@ -186,8 +202,55 @@ impl Statement {
             intent,
         };
         let mut proof = self.mailer.send(&mail, contacts).await.map_err(super::mail::SendFault::into_outcome)?;
-        proof.document_sha256 = (self.archive != Archive::None).then_some(print.sha256);
+        proof.document_sha256 = (self.archive != Archive::None).then_some(sha256);
         Ok(Outcome::Done(proof))
+    }
+
+    /// Fetches the account, renders its statement and keeps that.
+    async fn make(
+        &self,
+        invocation: &Invocation,
+        body: &Body<'_>,
+        user: &User,
+        contacts: &mut Vec<Contact>,
+    ) -> Result<RenderedStatement, Outcome> {
+        let dead = |why| Outcome::Dead { why };
+        let url = self.url_of(user, &body.params).map_err(dead)?;
+        let begun = self.clock.monotonic();
+        let answer = self.fetch(&url, self.left(invocation), contacts).await?;
+        let fetched = self.clock.monotonic();
+        self.fetched.add(fetched - begun);
+        let print = match self.render(answer.body.clone(), user.account(), body.period(), user).await.map_err(dead)? {
+            Rendering::Document(print) => print,
+            Rendering::Skipped(why) => return Err(Outcome::LeftOut { by: LeftOutBy::Rule, why: why.into() }),
+        };
+        self.rendered.add(self.clock.monotonic() - fetched);
+        self.keep(body.run, &print, &answer.body, (body.period(), user)).await?;
+        Ok(print)
+    }
+
+    /// The document of that hash from the archive, with the words for its mail; `None` when it is not there whole.
+    async fn archived(&self, body: &Body<'_>, user: &User, sha256: &str) -> Result<Option<RenderedStatement>, Outcome> {
+        let Archive::Files(directory) = &self.archive else { return Ok(None) };
+        let (folder, wanted) = (archive::Folder::of(directory, body.run, &user.id), sha256.to_owned());
+        let read = tokio::task::spawn_blocking(move || Ok((folder.document(&wanted)?, folder.source(&wanted)?))).await;
+        let read: std::io::Result<_> = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let (Some(pdf), Some(source)) = read.map_err(|error| {
+            let text = format!("the archive cannot be read: {error} (look at `archive` in data_dir)");
+            Outcome::Deferred { why: Failure::new("store", "archive", "failed", text), after: None }
+        })?
+        else {
+            return Ok(None);
+        };
+        if pdf::sha256(&pdf) != sha256 || source.user != *user {
+            return Ok(None);
+        }
+        // For the words alone: another version of this program may draw it differently.
+        let drawn = self.render(source.answer.into(), user.account(), body.period(), user).await;
+        Ok(match drawn {
+            Ok(Rendering::Document(print)) => Some(RenderedStatement { pdf, sha256: sha256.into(), ..print }),
+            Ok(Rendering::Skipped(_)) | Err(_) => None,
+        })
     }
 
     /// Puts the document into the archive, so that what may have been mailed is there. It is before the mail, whose intent
@@ -195,8 +258,7 @@ impl Statement {
     async fn keep(
         &self,
         run: u64,
-        sha256: &str,
-        pdf: &Bytes,
+        print: &RenderedStatement,
         answer: &Bytes,
         (period, user): (Option<&str>, &User),
     ) -> Result<(), Outcome> {
@@ -208,7 +270,8 @@ impl Statement {
             // It was read as JSON, so it is UTF-8.
             answer: String::from_utf8_lossy(answer).into_owned(),
         };
-        let (folder, sha256, pdf) = (archive::Folder::of(directory, run, &user.id), sha256.to_owned(), pdf.clone());
+        let (folder, sha256) = (archive::Folder::of(directory, run, &user.id), print.sha256.clone());
+        let pdf = print.pdf.clone();
         let kept = tokio::task::spawn_blocking(move || folder.keep(&sha256, &pdf, &source)).await;
         let kept = kept.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         kept.map_err(|error| {
@@ -300,7 +363,26 @@ impl Statement {
     }
 }
 
-/// The suppression list could not be read.
+/// The document, when it is the one that was made before.
+fn unchanged(print: RenderedStatement, sha256: &str, run: u64) -> Result<RenderedStatement, Outcome> {
+    if print.sha256 == sha256 {
+        return Ok(print);
+    }
+    let (was, is) = (&sha256[..12], &print.sha256[..print.sha256.len().min(12)]);
+    let text = format!(
+        "the statement is not the one that the run's gate let through: SHA-256 {was}… then, {is}… now (mend the account's data, \
+         or, when the new statement is right, `nightmail run accept {run} --recipient ID`; then redrive this letter)"
+    );
+    Err(Outcome::Dead { why: Failure::new(CHANGED.0, CHANGED.1, CHANGED.2, text) })
+}
+
+/// The document is made, and the run is not let go yet.
+fn waits_for_release() -> Outcome {
+    let text = "the statement is made, and its run awaits its release";
+    Outcome::Waiting { why: Failure::new("run", "statement", "not-released", text), after: None }
+}
+
+/// The suppression list, or the run's ledger, could not be read.
 fn unreadable(why: Failure) -> Outcome {
     Outcome::Deferred { why, after: None }
 }
@@ -329,6 +411,10 @@ impl MessageIds {
 }
 
 impl Body<'_> {
+    fn period(&self) -> Option<&str> {
+        self.params.get(PERIOD).map(String::as_str)
+    }
+
     /// The key that identifies a mail: run, user's account and purpose, separated by a byte that none of them contains.
     fn message_key(&self, user: &User) -> String {
         let run = self.identity.clone().unwrap_or_else(|| format!("run {}", self.run));

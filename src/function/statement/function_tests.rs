@@ -9,6 +9,9 @@ use crate::function::{EffectFlag, Effects, NoLedger, Permission};
 
 const USER: &str = r#"{"id":"u/1","name":"Ada","email":"ada@example.org"}"#;
 
+/// Of every document of [`Echo`].
+const SHA256: &str = "abababababababababababababababababababababababababababababababab";
+
 /// A renderer whose document shows its request.
 #[derive(Debug)]
 struct Echo;
@@ -19,7 +22,8 @@ impl StatementRenderer for Echo {
         let document = Document { account: request.account.into(), ..Document::default() };
         match request.body {
             b"good" => {
-                Ok(Rendering::Document(RenderedStatement { pdf: pdf.into_bytes(), sha256: "abc".into(), document }))
+                let (pdf, sha256) = (pdf.into_bytes(), SHA256.into());
+                Ok(Rendering::Document(RenderedStatement { pdf, sha256, document, is_empty: false }))
             }
             _ => Err(Failure::new("data", "account", "wrong-account", "the answer names another account")),
         }
@@ -98,7 +102,7 @@ async fn a_statement_is_fetched_printed_and_mailed() {
     let (accounts, sink) = (Stub::always(answer("200 OK", &[], "good")).await, Sink::good().await);
     let statement = statement(&accounts, &sink);
     let Outcome::Done(proof) = call(&statement, message(USER)).await else { panic!("not done") };
-    assert_eq!(proof.document_sha256.as_deref(), Some("abc"));
+    assert_eq!(proof.document_sha256.as_deref(), Some(SHA256));
     assert_eq!(proof.message_id, Some(statement.mailer.message_id("run 12\0u/1\0u/1\0statement")));
     assert!(accounts.requests()[0].starts_with("GET /accounts/u%2F1/tx?m=2026-10 HTTP/1.1"));
     let (to, text) = sink.see(|seen| seen.mails[0].clone());
@@ -245,8 +249,8 @@ struct Watcher {
 
 impl Effects for Watcher {
     fn intend(&self, _: Intent) -> BoxFuture<'_, Result<Permission, Failure>> {
-        let source = self.folder.source("abc").unwrap();
-        let document = self.folder.document("abc").unwrap();
+        let source = self.folder.source(SHA256).unwrap();
+        let document = self.folder.document(SHA256).unwrap();
         self.was_there.lock().unwrap().push(source.is_some() && document.is_some());
         Box::pin(async { Ok(Permission::Granted) })
     }
@@ -264,8 +268,8 @@ async fn a_document_is_in_the_archive_before_its_mail_may_begin() {
     let never = LeaseTime::from_millis(u64::MAX);
     let outcome = statement.call(invocation(message(USER), never, watcher.clone())).await.outcome;
     let Outcome::Done(proof) = outcome else { panic!("{outcome:?}") };
-    assert_eq!((proof.document_sha256.as_deref(), &*watcher.was_there.lock().unwrap()), (Some("abc"), &vec![true]));
-    let source = folder.source("abc").unwrap().unwrap();
+    assert_eq!((proof.document_sha256.as_deref(), &*watcher.was_there.lock().unwrap()), (Some(SHA256), &vec![true]));
+    let source = folder.source(SHA256).unwrap().unwrap();
     assert_eq!((&*source.account, &*source.answer, source.period.as_deref()), ("u/1", "good", Some("2026-10")));
 }
 

@@ -19,7 +19,7 @@ pub mod users;
 pub use account::{Account, Expected, Transaction};
 pub use address::mailable_text;
 pub use archive::Archive;
-pub use function::{RenderRequest, RenderedStatement, Rendering, Statement, StatementRenderer};
+pub use function::{CHANGED, RenderRequest, RenderedStatement, Rendering, Statement, StatementRenderer};
 pub use mail::MessageIds;
 pub use options::{
     AccountOptions, DialogueLimits, DocumentOptions, MailOptions, Options, RelayOptions, Skip, SuppressOn, Tls,

@@ -61,7 +61,9 @@ impl StatementRenderer for PdfStatementRenderer {
             closing_balance: format.with_code(account.closing_balance),
             pages: rendered.pages,
         };
-        Ok(Rendering::Document(RenderedStatement { pdf: rendered.bytes, sha256: rendered.sha256, document: words }))
+        let is_empty = account.transactions.is_empty();
+        let (pdf, sha256) = (rendered.bytes, rendered.sha256);
+        Ok(Rendering::Document(RenderedStatement { pdf, sha256, document: words, is_empty }))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::store::{self, Snapshot};
 use super::super::Error;
 use super::recall::{self, Recalled};
 use super::send::{self, Cursor, Sent};
-use super::{Allowed, TOPIC, may_mail};
+use super::{Stage, TOPIC, stage};
 
 /// After this what is in work, or has no room, is looked at again; twice as late each time, up to the latter.
 const LOOK_FIRST: Duration = Duration::from_millis(100);
@@ -75,8 +75,8 @@ impl Worker {
             if is_ending_refetch(&control) {
                 round.is_done &= recall::end_refetch(&self.queues, run, &control).await? == Recalled::All;
             }
-            round.is_done &= match may_mail(&control, None) {
-                Allowed::Yes if control.has_unsent => {
+            round.is_done &= match stage(&control, None) {
+                Stage::Mail | Stage::Render if control.has_unsent => {
                     let mut cursor = self.cursors.remove(&run).filter(|cursor| cursor.belongs_to(&control));
                     let cursor = cursor.get_or_insert_with(|| Cursor::new(&control));
                     let before = cursor.sent;
@@ -85,8 +85,8 @@ impl Worker {
                     self.cursors.insert(run, *cursor);
                     is_done
                 }
-                Allowed::Yes => true,
-                Allowed::NotNow | Allowed::Never => recall::recall(&self.queues, run, &control).await? == Recalled::All,
+                Stage::Mail | Stage::Render => true,
+                Stage::Wait | Stage::Never => recall::recall(&self.queues, run, &control).await? == Recalled::All,
             };
         }
         Ok(round)
@@ -121,9 +121,9 @@ impl Worker {
 /// The runs with something left to do.
 fn left(snapshot: &Snapshot) -> Result<Vec<(u64, RunControl)>, store::Error> {
     let mut controls = snapshot.run_controls()?.first(0..=u64::MAX, usize::MAX)?;
-    controls.retain(|(_, control)| match may_mail(control, None) {
-        Allowed::Yes => control.has_unsent || is_ending_refetch(control),
-        Allowed::NotNow | Allowed::Never => control.has_queued || is_ending_refetch(control),
+    controls.retain(|(_, control)| match stage(control, None) {
+        Stage::Mail | Stage::Render => control.has_unsent || is_ending_refetch(control),
+        Stage::Wait | Stage::Never => control.has_queued || is_ending_refetch(control),
     });
     Ok(controls)
 }

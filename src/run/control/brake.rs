@@ -3,12 +3,12 @@
 //! Failures are counted in windows: one begins with a failure and lasts until so many recipients have ended. So a run is
 //! braked as soon as there are too many, early or late, and a few that are spread over a long run brake nothing.
 
-use crate::base::units;
+use crate::base::{Timestamp, units};
 use crate::store::record::{Brake, BrakeLimit, RecipientRecord, RunControl, RunHold, RunRecord};
 use crate::store::{self, Tx};
 
-use super::TOPIC;
 use super::row::save;
+use super::{TOPIC, gate};
 
 /// One hundred percent, in the unit of shares.
 const WHOLE: u64 = 10_000;
@@ -21,20 +21,24 @@ const WHOLE: u64 = 10_000;
 pub(in crate::run) fn failed(tx: &mut Tx<'_>, run: u64, row: &RecipientRecord) -> Result<(), store::Error> {
     let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
     // While users are fetched under a guard, only recipients of an earlier fetch can fail.
-    let is_sending = matches!(control.hold, RunHold::None | RunHold::Fetching);
+    let is_sending = matches!(control.hold, RunHold::None | RunHold::Fetching | RunHold::Rendering);
     let Some(brake) = control.brake.filter(|_| is_sending && !row.address.is_empty()) else {
         return Ok(());
     };
     let totals = tx.totals_of(run)?;
-    let brake = count(brake, totals.sent + totals.dead + totals.unknown);
+    let ended = match control.hold {
+        // Statements that are made and not sent have ended for the time being.
+        RunHold::Rendering => totals.sent + totals.dead + totals.unknown + totals.renderings.open,
+        _ => totals.sent + totals.dead + totals.unknown,
+    };
+    let brake = count(brake, ended);
     let is_under_way = totals.open() > 0 || tx.runs()?.get(&run)?.is_some_and(|run| run.fan_out.finished_at.is_none());
     if !is_too_many(brake) || !is_under_way {
         return save(tx, run, &RunControl { brake: Some(brake), ..control });
     }
-    let hold =
-        RunHold::Braked { at: row.updated_at, reason: reason(brake, totals.sent + totals.dead + totals.unknown) };
+    let hold = RunHold::Braked { at: row.updated_at, reason: reason(brake, ended) };
     let decision = tx.fresh_id()?;
-    let brake = Some(Brake { failures: 0, ..brake });
+    let brake = Some(brake.anew());
     save(tx, run, &RunControl { hold, decision, has_queued: true, has_unsent: false, brake, ..control })?;
     tx.signal(TOPIC);
     Ok(())
@@ -45,11 +49,15 @@ pub(in crate::run) fn failed(tx: &mut Tx<'_>, run: u64, row: &RecipientRecord) -
 ///
 /// # Errors
 /// A storage fault.
-pub(in crate::run) fn all_ended(tx: &mut Tx<'_>, run: u64) -> Result<(), store::Error> {
+pub(in crate::run) fn all_ended(tx: &mut Tx<'_>, run: u64, now: Timestamp) -> Result<(), store::Error> {
     let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
     let is_fetched = |record: RunRecord| record.fan_out.finished_at.is_some();
     if !matches!(control.hold, RunHold::Braked { .. }) || !tx.runs()?.get(&run)?.is_some_and(is_fetched) {
         return Ok(());
+    }
+    // Nobody is left, but letters may be driven back, and must not be mailed before a release.
+    if control.gate.is_some() {
+        return gate::begin(tx, run, control, now);
     }
     let decision = tx.fresh_id()?;
     save(tx, run, &RunControl { hold: RunHold::None, decision, has_queued: false, has_unsent: false, ..control })?;

@@ -8,7 +8,7 @@ use crate::store::record::{Brake, RunControl, RunHold, RunTotals};
 
 use super::super::{Error, fold};
 use super::row::save;
-use super::{RunState, TOPIC, guard, refetch};
+use super::{RunState, TOPIC, gate, let_go, refetch};
 
 /// What to do with a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,8 @@ pub enum Decision {
     Stop,
     /// Let it go on where it was.
     Resume,
-    /// Send its messages although the number of its users is out of bounds.
+    /// Send its messages although the number of its users is out of bounds, or its gate waits for this. With a gate that
+    /// has not seen its statements yet, they are made first.
     Release,
     /// End it for good: what is open is withdrawn, and so are its dead letters.
     Abandon,
@@ -44,7 +45,11 @@ impl Decision {
                 RunState::Complete => totals.resending > 0,
                 // Its letters may be driven back.
                 RunState::CompleteWithLetters => true,
-                RunState::Waiting | RunState::Fetching | RunState::FetchDead | RunState::Sending => true,
+                RunState::Waiting
+                | RunState::Fetching
+                | RunState::FetchDead
+                | RunState::Rendering
+                | RunState::Sending => true,
             },
             Self::Resume => matches!(state, RunState::Stopped | RunState::Braked),
             Self::Release => matches!(state, RunState::AwaitingRelease),
@@ -71,7 +76,7 @@ pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> 
     if decision == Decision::AbandonRefetch {
         return refetch::abandon(tx, record, now);
     }
-    let brake = control.brake.map(|brake| Brake { failures: 0, ..brake });
+    let brake = control.brake.map(Brake::anew);
     let decided = RunControl { decision: tx.fresh_id()?, brake, ..control };
     let control = match decision {
         Decision::Stop => RunControl { hold: RunHold::Stopped { at: now }, has_queued: true, ..decided },
@@ -84,16 +89,17 @@ pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> 
             let has_unsent = control.refetch.is_some();
             RunControl { hold: RunHold::Fetching, has_queued: false, has_unsent, ..decided }
         }
-        Decision::Release => {
-            RunControl { hold: RunHold::None, has_queued: false, has_unsent: true, refetch: None, ..decided }
+        Decision::Resume | Decision::Release if control.gate.is_some_and(|gate| gate.checked_at.is_none()) => {
+            return Ok(gate::begin(tx, run, decided, now)?);
         }
+        Decision::Release => gate::open(decided),
         Decision::Resume | Decision::AbandonRefetch => {
             RunControl { hold: RunHold::None, has_queued: false, has_unsent: true, ..decided }
         }
     };
     save(tx, run, &control)?;
     if decision == Decision::Release {
-        guard::let_go(tx, &record)?;
+        let_go::record(tx, &record)?;
     }
     tx.signal(TOPIC);
     Ok(())

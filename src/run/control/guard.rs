@@ -7,8 +7,8 @@ use crate::base::{Timestamp, units};
 use crate::store::record::{Guard, RunControl, RunHold, RunRecord, RunTotals};
 use crate::store::{self, Snapshot, Tx};
 
-use super::TOPIC;
 use super::row::save;
+use super::{TOPIC, gate, let_go};
 
 /// When it is not on record which run was let go last, at most this many earlier ones are looked at.
 const EARLIER_LOOKED_AT: usize = 10_000;
@@ -45,6 +45,10 @@ pub fn fetched(tx: &mut Tx<'_>, run: &RunRecord, earlier: Option<u64>, now: Time
             let hold = RunHold::AwaitingRelease { at: now, reason };
             return save(tx, run.id, &RunControl { hold, guard: None, ..control });
         }
+        // The gate lets the run go, or has it wait.
+        if control.gate.is_some() {
+            return gate::begin(tx, run.id, control, now);
+        }
         // A decision of its own: what was being sent for those of earlier fetches has passed over the others.
         let (hold, decision) = (RunHold::None, tx.fresh_id()?);
         save(tx, run.id, &RunControl { hold, decision, has_unsent: true, guard: None, refetch: None, ..control })?;
@@ -52,19 +56,7 @@ pub fn fetched(tx: &mut Tx<'_>, run: &RunRecord, earlier: Option<u64>, now: Time
     } else if control.refetch.is_some() {
         save(tx, run.id, &RunControl { refetch: None, ..control })?;
     }
-    let_go(tx, run)
-}
-
-/// Records that this run is what the schedule's next one is compared with.
-///
-/// # Errors
-/// A storage fault.
-pub(super) fn let_go(tx: &mut Tx<'_>, run: &RunRecord) -> Result<(), store::Error> {
-    // A refetch of an earlier run lets that one go again.
-    if tx.meta()?.get(&row(&run.schedule))?.is_none_or(|newest| newest < run.id) {
-        tx.meta()?.insert(&row(&run.schedule), &run.id)?;
-    }
-    Ok(())
+    let_go::record(tx, run)
 }
 
 /// The bounds that the number of the run's users is out of, in words.
@@ -102,12 +94,11 @@ fn deviates(users: u64, (run, before): (u64, u64), deviation: u64) -> Option<Str
 
 /// The run that the schedule's runs are compared with, and the number of its users.
 fn previous(tx: &mut Tx<'_>, run: &RunRecord, earlier: Option<u64>) -> Result<Option<(u64, u64)>, store::Error> {
-    let known = tx.meta()?.get(&row(&run.schedule))?.filter(|id| *id < run.id);
-    let id = match known {
-        Some(id) if !is_abandoned(tx, id)? => Some(id),
+    let id = match let_go::before(tx, run)? {
+        Some(id) => Some(id),
         // It may have been abandoned since it was found.
-        _ => match earlier {
-            Some(id) if !is_abandoned(tx, id)? => Some(id),
+        None => match earlier {
+            Some(id) if !let_go::is_abandoned(tx, id)? => Some(id),
             _ => None,
         },
     };
@@ -128,7 +119,7 @@ pub fn search(snapshot: &Snapshot, run: &RunRecord) -> Result<Option<u64>, store
     let controls = snapshot.run_controls()?;
     let hold = |id: &u64| Ok::<_, store::Error>(controls.get(id)?.unwrap_or_default().hold);
     let is_compared = controls.get(&run.id)?.and_then(|control| control.guard?.deviation).is_some();
-    let known = snapshot.meta()?.get(&row(&run.schedule))?.filter(|id| *id < run.id);
+    let known = snapshot.meta()?.get(&let_go::row(&run.schedule))?.filter(|id| *id < run.id);
     let is_on_record = match known {
         Some(id) => !matches!(hold(&id)?, RunHold::Abandoned { .. }),
         None => false,
@@ -143,13 +134,4 @@ pub fn search(snapshot: &Snapshot, run: &RunRecord) -> Result<Option<u64>, store
         }
     }
     Ok(None)
-}
-
-fn is_abandoned(tx: &mut Tx<'_>, run: u64) -> Result<bool, store::Error> {
-    Ok(matches!(super::state::hold(tx, run)?, RunHold::Abandoned { .. }))
-}
-
-/// The key in `meta` of the schedule's run that was let go last.
-fn row(schedule: &str) -> String {
-    format!("let-go {schedule}")
 }

@@ -1,14 +1,15 @@
 //! A refetch that has not ended: it holds up nobody but those whom it has added, and can be given up.
 
 use crate::base::Timestamp;
-use crate::store::record::{FanOutProgress, Guard, Refetching, RunControl, RunHold, RunRecord};
+use crate::store::record::{FanOutProgress, Gate, Guard, Refetching, RunControl, RunHold, RunRecord};
 use crate::store::{self, Tx};
 
 use super::super::Error;
 use super::row::save;
 use super::{TOPIC, brake};
 
-/// Records that the users of a run are fetched again; a guard has those who are new wait for the end of that.
+/// Records that the users of a run are fetched again; a guard has those who are new wait for the end of that, and a gate until
+/// their statements are made.
 ///
 /// # Errors
 /// A storage fault.
@@ -16,12 +17,12 @@ pub(in crate::run) fn begin(
     tx: &mut Tx<'_>,
     run: u64,
     refetch: Refetching,
-    guard: Option<Guard>,
+    (guard, gate): (Option<Guard>, Option<Gate>),
 ) -> Result<(), store::Error> {
     let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
     let hold = if guard.is_some() { RunHold::Fetching } else { control.hold };
     let decision = tx.fresh_id()?;
-    save(tx, run, &RunControl { hold, decision, guard, refetch: Some(refetch), ..control })
+    save(tx, run, &RunControl { hold, decision, guard, gate, refetch: Some(refetch), ..control })
 }
 
 /// Gives a refetch up: the run is again as fetched as it was before, and the recipients that were added are withdrawn in the
@@ -36,14 +37,14 @@ pub(super) fn abandon(tx: &mut Tx<'_>, record: RunRecord, now: Timestamp) -> Res
     let fan_out = FanOutProgress { finished_at: Some(refetch.fetched_at), ..FanOutProgress::default() };
     tx.runs()?.insert(&run, &RunRecord { fan_out, ..record })?;
     let hold = match control.hold {
-        RunHold::Fetching | RunHold::AwaitingRelease { .. } => RunHold::None,
+        RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Rendering => RunHold::None,
         other => other,
     };
     let refetch = Some(Refetching { abandoned_at: Some(now), ..refetch });
     let decision = tx.fresh_id()?;
-    save(tx, run, &RunControl { hold, decision, guard: None, refetch, ..control })?;
+    save(tx, run, &RunControl { hold, decision, guard: None, gate: None, refetch, ..control })?;
     if tx.totals_of(run)?.open() == 0 {
-        brake::all_ended(tx, run)?;
+        brake::all_ended(tx, run, now)?;
     }
     tx.signal(TOPIC);
     Ok(())

@@ -10,7 +10,7 @@ use crate::store::{self, Snapshot, Tx};
 
 use super::super::{Error, ledger, resend};
 use super::row::{save, unchanged};
-use super::{Allowed, REST, brake, may_mail};
+use super::{REST, brake, stage};
 
 /// One step sends at most this many messages; each has about six rows.
 const STEP_MAX: usize = 80;
@@ -86,7 +86,7 @@ fn some(
     target: &str,
     now: Now,
 ) -> Result<Option<resend::Sent>, Error> {
-    let Some(control) = unchanged(tx, run, decision)?.filter(|control| may_mail(control, None) == Allowed::Yes) else {
+    let Some(control) = unchanged(tx, run, decision)?.filter(|control| stage(control, None).is_going_on()) else {
         return Ok(None);
     };
     let is_wanted = |row: &RecipientRecord| is_unsent(&control, row);
@@ -137,5 +137,5 @@ fn unsent(snapshot: &Snapshot, run: u64, start: [u8; 16]) -> Result<Found, Error
 }
 
 fn is_unsent(control: &RunControl, row: &RecipientRecord) -> bool {
-    row.state == RecipientState::Open && row.body == 0 && may_mail(control, Some(row)) == Allowed::Yes
+    row.state == RecipientState::Open && row.body == 0 && stage(control, Some(row)).is_going_on()
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::record::{FanOutProgress, RecipientRecord, RunControl, RunHold, RunRecord, RunTotals};
+use crate::store::record::{FanOutProgress, Gate, RecipientRecord, RunControl, RunHold, RunRecord, RunTotals};
 use crate::store::{self, Snapshot, Tx};
 
 use super::super::ledger;
@@ -17,7 +17,10 @@ pub enum RunState {
     Fetching,
     /// The fan-out's message is a dead letter: no more users are fetched until it is redriven.
     FetchDead,
-    /// All users are fetched, and their number is out of bounds: nothing is sent before an operator releases the run.
+    /// All users are fetched, and their statements are being made; nothing is sent before all are.
+    Rendering,
+    /// All users are fetched, and their number is out of bounds, or their statements are made and wait: nothing is sent
+    /// before an operator releases the run.
     AwaitingRelease,
     /// All users are fetched, and some recipients' messages have not ended.
     Sending,
@@ -40,6 +43,7 @@ impl RunState {
             Self::Waiting => "waiting",
             Self::Fetching => "fetching",
             Self::FetchDead => "fetch-dead",
+            Self::Rendering => "rendering",
             Self::AwaitingRelease => "awaiting-release",
             Self::Sending => "sending",
             Self::Braked => "braked",
@@ -71,6 +75,7 @@ impl RunState {
         match hold {
             RunHold::None | RunHold::Fetching => None,
             RunHold::AwaitingRelease { .. } => Some(Self::AwaitingRelease),
+            RunHold::Rendering => Some(Self::Rendering),
             RunHold::Braked { .. } => Some(Self::Braked),
             RunHold::Stopped { .. } => Some(Self::Stopped),
             RunHold::Abandoned { .. } => Some(Self::Abandoned),
@@ -80,7 +85,7 @@ impl RunState {
     /// What an operator can do about a run in this state, as commands.
     pub fn remedy(self, run: u64) -> String {
         match self {
-            Self::Waiting | Self::Fetching | Self::FetchDead | Self::Sending => {
+            Self::Waiting | Self::Fetching | Self::FetchDead | Self::Rendering | Self::Sending => {
                 format!("see `nightmail run show {run}`; `nightmail run stop {run}` stops it")
             }
             Self::AwaitingRelease => {
@@ -96,12 +101,19 @@ impl RunState {
         }
     }
 
+    /// The same for a run that awaits its release, and whose statements are to be made then.
+    pub fn remedy_before_gate(self, run: u64) -> String {
+        format!("`nightmail run release {run}` has its statements made, `nightmail run abandon {run}` ends it")
+    }
+
     /// The same for a run of which a refetch has not ended.
     pub fn remedy_in_refetch(self, run: u64) -> String {
         let back = format!("`nightmail run abandon {run} --refetch` gives the refetch up");
         match self {
             Self::AwaitingRelease => format!("`nightmail run release {run}` mails the users who are new, {back}"),
-            Self::Waiting | Self::Fetching | Self::FetchDead => format!("see `nightmail run show {run}`; {back}"),
+            Self::Waiting | Self::Fetching | Self::FetchDead | Self::Rendering => {
+                format!("see `nightmail run show {run}`; {back}")
+            }
             _ => self.remedy(run),
         }
     }
@@ -111,8 +123,60 @@ impl RunState {
 pub(in crate::run) fn remedy(control: &RunControl, state: RunState, run: u64) -> String {
     match control.refetch {
         Some(refetch) if refetch.abandoned_at.is_none() => state.remedy_in_refetch(run),
+        _ if state == RunState::AwaitingRelease && control.gate.is_some_and(|gate| gate.checked_at.is_none()) => {
+            state.remedy_before_gate(run)
+        }
         _ => state.remedy(run),
     }
+}
+
+/// What may happen to a recipient now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::run) enum Stage {
+    /// Its mail may begin.
+    Mail,
+    /// Its statement may be made, and must not be mailed.
+    Render,
+    /// Nothing.
+    Wait,
+    /// Nothing, for good.
+    Never,
+}
+
+impl Stage {
+    /// Whether the recipient's message may be worked on.
+    pub(in crate::run) const fn is_going_on(self) -> bool {
+        matches!(self, Self::Mail | Self::Render)
+    }
+}
+
+/// What may happen to a recipient now; without a row to those of the present fetch.
+pub(in crate::run) fn stage(control: &RunControl, row: Option<&RecipientRecord>) -> Stage {
+    match may_mail(control, row) {
+        Allowed::Yes => Stage::Mail,
+        Allowed::NotNow if may_render(control, row) => Stage::Render,
+        Allowed::NotNow => Stage::Wait,
+        Allowed::Never => Stage::Never,
+    }
+}
+
+/// Whether the statements of the run are being made, or were and await its release.
+pub(super) const fn is_shut(hold: &RunHold, gate: &Gate) -> bool {
+    match hold {
+        RunHold::Rendering => true,
+        RunHold::AwaitingRelease { .. } => gate.checked_at.is_some(),
+        RunHold::None
+        | RunHold::Stopped { .. }
+        | RunHold::Abandoned { .. }
+        | RunHold::Fetching
+        | RunHold::Braked { .. } => false,
+    }
+}
+
+/// Whether the recipient's statement may be made, and not be mailed. Of a recipient who has one it is not made again.
+fn may_render(control: &RunControl, row: Option<&RecipientRecord>) -> bool {
+    let is_rendered = row.is_some_and(|row| row.rendering.is_some());
+    !is_rendered && control.gate.is_some_and(|gate| is_shut(&control.hold, &gate))
 }
 
 /// Whether something of a run may begin.
@@ -134,10 +198,16 @@ pub(in crate::run) fn may_mail(control: &RunControl, row: Option<&RecipientRecor
         RunHold::Abandoned { .. } => Allowed::Never,
         _ if is_added && is_given_up && row.is_some_and(|row| !ledger::is_settled(&row.state)) => Allowed::Never,
         RunHold::None => Allowed::Yes,
-        RunHold::Fetching | RunHold::AwaitingRelease { .. } if control.refetch.is_some() && !is_added => Allowed::Yes,
-        RunHold::Stopped { .. } | RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Braked { .. } => {
-            Allowed::NotNow
+        RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Rendering
+            if control.refetch.is_some() && !is_added =>
+        {
+            Allowed::Yes
         }
+        RunHold::Stopped { .. }
+        | RunHold::Fetching
+        | RunHold::AwaitingRelease { .. }
+        | RunHold::Rendering
+        | RunHold::Braked { .. } => Allowed::NotNow,
     }
 }
 
@@ -146,7 +216,7 @@ pub(in crate::run) fn may_fetch(control: &RunControl) -> Allowed {
     match &control.hold {
         RunHold::Abandoned { .. } => Allowed::Never,
         _ if control.refetch.is_some_and(|refetch| refetch.abandoned_at.is_some()) => Allowed::Never,
-        RunHold::None | RunHold::Fetching => Allowed::Yes,
+        RunHold::None | RunHold::Fetching | RunHold::Rendering => Allowed::Yes,
         RunHold::Stopped { .. } | RunHold::AwaitingRelease { .. } | RunHold::Braked { .. } => Allowed::NotNow,
     }
 }
@@ -186,8 +256,22 @@ pub fn held(tx: &mut Tx<'_>, run: u64) -> Result<Option<RunState>, store::Error>
     Ok(RunState::of_hold(&control.hold).filter(|_| may_mail(&control, None) != Allowed::Yes))
 }
 
+/// The state of the run, when its users may not be fetched, nor records of them be checked again.
+///
+/// # Errors
+/// A storage fault.
+pub fn fetch_held(tx: &mut Tx<'_>, run: u64) -> Result<Option<RunState>, store::Error> {
+    let control = decided(tx, run)?.unwrap_or_default();
+    let is_rendering = may_render(&control, None);
+    Ok(if is_rendering {
+        None
+    } else {
+        RunState::of_hold(&control.hold).filter(|_| may_mail(&control, None) != Allowed::Yes)
+    })
+}
+
 /// Whether an open recipient must have a message.
 pub(in crate::run) fn is_going_on(snapshot: &Snapshot, run: u64, row: &RecipientRecord) -> Result<bool, store::Error> {
     let control = snapshot.run_controls()?.sound(&run)?.unwrap_or_default();
-    Ok(may_mail(&control, Some(row)) == Allowed::Yes && !control.has_unsent)
+    Ok(stage(&control, Some(row)).is_going_on() && !control.has_unsent)
 }

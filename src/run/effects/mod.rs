@@ -17,11 +17,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::base::outcome::{self, DeliveryProof};
-use crate::base::{Failure, Timestamp};
-use crate::function::{Effects, Intent, Permission};
+use crate::base::{Failure, RenderedDocument, Timestamp};
+use crate::function::{Effects, Intent, Permission, Stage};
 use crate::queue::{ReceiptHandle, Received, settle};
-use crate::store::record::{IntentRecord, RecipientState, SuppressionRecord, UserText};
-use crate::store::{self, Tx};
+use crate::store::record::{IntentRecord, RecipientState, RenderingRecord, SuppressionRecord, UserText};
+use crate::store::{self, Snapshot, Tx};
 
 use super::control::{self, Allowed};
 use super::ledger::{self, REASON_BYTES_MAX};
@@ -56,6 +56,8 @@ pub enum Ending {
     Duplicate,
     /// The recipient is to have none: skipped or suppressed, with the reason.
     LeftOut(RecipientState),
+    /// None was to be had: its document is made.
+    Rendered(RenderedDocument),
 }
 
 /// What becomes of the message of an attempt.
@@ -65,6 +67,8 @@ pub enum Left {
     ToItsOutcome,
     /// It is to be deleted: the ledger keeps the doubt.
     Held,
+    /// It is to be worked on again at once.
+    Again,
 }
 
 /// The ledger of effects for one attempt. Clones share it.
@@ -130,6 +134,7 @@ impl AttemptEffects {
                 }
             })?,
             Ending::None => drop(take_intent(tx, key, self.0.handle)?),
+            Ending::Rendered(made) => return rendered(tx, key, self.0.handle, made, now),
             Ending::Unknown(why) => {
                 if take_intent(tx, key, self.0.handle)? {
                     let attempt = (self.0.handle, self.0.on_unknown);
@@ -173,9 +178,49 @@ impl Effects for AttemptEffects {
         read().map_err(|error| Failure::new("store", "suppressions", "failed", error))
     }
 
+    fn stage(&self, intent: &Intent) -> Result<Stage, Failure> {
+        // A mail that is sent again is made of the data of now.
+        if intent.run == 0 || !intent.purpose.is_empty() {
+            return Ok(Stage::Mail { sha256: None });
+        }
+        let key = EffectKey::of(intent);
+        let _ = self.0.key.set(key.clone());
+        let read = || stage(&self.0.intents.queues().store().snapshot()?, &key);
+        read().map_err(|error| Failure::new("store", "recipients", "failed", error))
+    }
+
     fn has_no_mailbox(&self, address: &str, why: &Failure) {
         let _ = self.0.no_mailbox.set((address.to_owned(), outcome::shorten(&why.to_string(), REASON_BYTES_MAX)));
     }
+}
+
+/// What the run wants of the recipient now. What is held in another way than by its gate, the intent is refused for.
+fn stage(snapshot: &Snapshot, key: &EffectKey) -> Result<Stage, store::Error> {
+    let row = snapshot.recipients()?.get(&key.row())?;
+    let control = snapshot.run_controls()?.get(&key.run)?.unwrap_or_default();
+    let rendering = row.as_ref().and_then(|row| row.rendering);
+    Ok(match control::stage(&control, row.as_ref()) {
+        control::Stage::Render if row.is_some() => Stage::Render,
+        control::Stage::Wait if rendering.is_some() => Stage::Wait,
+        _ => Stage::Mail { sha256: rendering.map(|made| made.sha256) },
+    })
+}
+
+/// Keeps the hash of the document that an attempt has made. One that lost its message keeps none.
+fn rendered(
+    tx: &mut Tx<'_>,
+    key: &EffectKey,
+    handle: ReceiptHandle,
+    made: RenderedDocument,
+    now: Timestamp,
+) -> Result<Left, store::Error> {
+    let Some(body) = settle::held_body(tx, handle)? else { return Ok(Left::ToItsOutcome) };
+    let RenderedDocument { sha256, bytes, pages, is_empty } = made;
+    let made = RenderingRecord { sha256, bytes, pages, is_empty, is_over: false };
+    Ok(match ledger::rendered(tx, key.row(), body, made, now)? {
+        ledger::Rendered::Kept => Left::ToItsOutcome,
+        ledger::Rendered::ToBeMailed => Left::Again,
+    })
 }
 
 /// Writes the intent down, unless the effect must not happen.

@@ -105,7 +105,10 @@ impl FanOut {
                     let recipient = Recipient { key, user: &user.id, address, account, page, record, body, refetch };
                     ledger::add(tx, run.id, recipient, now.wall)?;
                 }
-                None => ledger::count_repeated(tx, run.id, 1)?,
+                None => {
+                    ledger::count_repeated(tx, run.id, 1)?;
+                    ledger::removed(tx, run.id, now.wall)?;
+                }
             }
             Ok(())
         };

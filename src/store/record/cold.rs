@@ -33,6 +33,17 @@ pub struct RunRecord {
     pub note: String,
     /// When it was folded: the rows of its recipients are gone, or are being removed.
     pub folded_at: Option<Timestamp>,
+    /// The last check of its statements before they were mailed; `None` without a gate.
+    pub check: Option<CheckRecord>,
+}
+
+/// A check of all statements of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// When it was.
+    pub at: Timestamp,
+    /// What it found, a clause each; none when all is well. Names nobody.
+    pub findings: Vec<String>,
 }
 
 /// The fan-out's durable cursor, updated in the commit that writes a slice of a page: its messages and rows.
@@ -103,6 +114,23 @@ pub struct RecipientRecord {
     pub copies: u32,
     /// The refetch that added it; zero for the first fetch.
     pub refetch: u32,
+    /// The document that was made before the run's release, and that alone may be mailed; `None` without a gate.
+    pub rendering: Option<RenderingRecord>,
+}
+
+/// A document that was made and not mailed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenderingRecord {
+    /// Its SHA-256.
+    pub sha256: [u8; 32],
+    /// Its size.
+    pub bytes: u64,
+    /// Its pages.
+    pub pages: u32,
+    /// Whether it has no transactions.
+    pub is_empty: bool,
+    /// Whether it is over a limit of the run's gate.
+    pub is_over: bool,
 }
 
 /// The state of a recipient.
@@ -170,9 +198,42 @@ pub enum TickVerdict {
 
 postcard_records!(1: Attempt);
 
-const RUN_VERSION: u8 = 4;
-const RECIPIENT_VERSION: u8 = 4;
+const RUN_VERSION: u8 = 5;
+const RECIPIENT_VERSION: u8 = 5;
 const TICK_VERSION: u8 = 2;
+
+/// The run of version 4: nothing was checked before it was mailed.
+#[derive(Deserialize)]
+struct RunRecord4 {
+    id: u64,
+    schedule: String,
+    function: String,
+    params: BTreeMap<String, String>,
+    scheduled_for: Timestamp,
+    started_at: Timestamp,
+    fan_out: FanOutProgress,
+    refetches: u32,
+    note: String,
+    folded_at: Option<Timestamp>,
+}
+
+impl From<RunRecord4> for RunRecord {
+    fn from(old: RunRecord4) -> Self {
+        Self {
+            id: old.id,
+            schedule: old.schedule,
+            function: old.function,
+            params: old.params,
+            scheduled_for: old.scheduled_for,
+            started_at: old.started_at,
+            fan_out: old.fan_out,
+            refetches: old.refetches,
+            note: old.note,
+            folded_at: old.folded_at,
+            check: None,
+        }
+    }
+}
 
 /// The run of version 3: it was kept whole for ever.
 #[derive(Deserialize)]
@@ -191,7 +252,9 @@ struct RunRecord3 {
 impl From<RunRecord3> for RunRecord {
     fn from(old: RunRecord3) -> Self {
         let RunRecord3 { id, schedule, function, params, scheduled_for, started_at, fan_out, refetches, note } = old;
-        Self { id, schedule, function, params, scheduled_for, started_at, fan_out, refetches, note, folded_at: None }
+        let folded_at = None;
+        RunRecord4 { id, schedule, function, params, scheduled_for, started_at, fan_out, refetches, note, folded_at }
+            .into()
     }
 }
 
@@ -247,6 +310,7 @@ impl From<RunRecord1> for RunRecord {
             refetches: 0,
             note: String::new(),
             folded_at: None,
+            check: None,
         }
     }
 }
@@ -261,7 +325,43 @@ impl Record for RunRecord {
             Some(1) => decode::<RunRecord1>(1, bytes).map(Self::from),
             Some(2) => decode::<RunRecord2>(2, bytes).map(Self::from),
             Some(3) => decode::<RunRecord3>(3, bytes).map(Self::from),
+            Some(4) => decode::<RunRecord4>(4, bytes).map(Self::from),
             _ => decode(RUN_VERSION, bytes),
+        }
+    }
+}
+
+/// The recipient of version 4: its document was not made before its mail.
+#[derive(Deserialize)]
+struct RecipientRecord4 {
+    user: String,
+    state: RecipientState,
+    updated_at: Timestamp,
+    interrupted: u32,
+    page: u32,
+    address: String,
+    account: Option<String>,
+    reason: String,
+    body: u64,
+    copies: u32,
+    refetch: u32,
+}
+
+impl From<RecipientRecord4> for RecipientRecord {
+    fn from(old: RecipientRecord4) -> Self {
+        Self {
+            user: old.user,
+            state: old.state,
+            updated_at: old.updated_at,
+            interrupted: old.interrupted,
+            page: old.page,
+            address: old.address,
+            account: old.account,
+            reason: old.reason,
+            body: old.body,
+            copies: old.copies,
+            refetch: old.refetch,
+            rendering: None,
         }
     }
 }
@@ -285,7 +385,9 @@ impl From<RecipientRecord3> for RecipientRecord {
     fn from(old: RecipientRecord3) -> Self {
         let RecipientRecord3 { user, state, updated_at, interrupted, page, address, account, reason, body, copies } =
             old;
-        Self { user, state, updated_at, interrupted, page, address, account, reason, body, copies, refetch: 0 }
+        let refetch = 0;
+        RecipientRecord4 { user, state, updated_at, interrupted, page, address, account, reason, body, copies, refetch }
+            .into()
     }
 }
 
@@ -333,6 +435,7 @@ impl Record for RecipientRecord {
             }
             Some(2) => decode::<RecipientRecord2>(2, bytes).map(Self::from),
             Some(3) => decode::<RecipientRecord3>(3, bytes).map(Self::from),
+            Some(4) => decode::<RecipientRecord4>(4, bytes).map(Self::from),
             _ => decode(RECIPIENT_VERSION, bytes),
         }
     }

@@ -88,9 +88,61 @@ pub struct RunTotals {
     pub resending: u64,
     /// Mails beside the run's own of which it is unknown whether the relay took them.
     pub resends_unknown: u64,
+    /// The statements that were made before the run's release.
+    pub renderings: RenderingTotals,
+}
+
+/// The recipients whose statement was made before it may be mailed, whatever became of them since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RenderingTotals {
+    /// How many.
+    pub statements: u64,
+    /// The pages of their statements.
+    pub pages: u64,
+    /// The bytes of their statements.
+    pub bytes: u64,
+    /// Statements without transactions.
+    pub empty: u64,
+    /// Statements over a limit of the gate.
+    pub over: u64,
+    /// Those of the recipients that are open.
+    pub open: u64,
+}
+
+impl RenderingTotals {
+    /// The sums with those of `other`.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            statements: self.statements + other.statements,
+            pages: self.pages + other.pages,
+            bytes: self.bytes + other.bytes,
+            empty: self.empty + other.empty,
+            over: self.over + other.over,
+            open: self.open + other.open,
+        }
+    }
+
+    /// The sums without those of `other`, which are part of them.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self {
+            statements: self.statements - other.statements,
+            pages: self.pages - other.pages,
+            bytes: self.bytes - other.bytes,
+            empty: self.empty - other.empty,
+            over: self.over - other.over,
+            open: self.open - other.open,
+        }
+    }
 }
 
 impl RunTotals {
+    /// Open recipients whose statement was not made yet.
+    pub const fn unrendered(&self) -> u64 {
+        self.open().saturating_sub(self.renderings.open)
+    }
+
     /// Recipients whose message has not ended.
     pub const fn open(&self) -> u64 {
         let ended = self.sent + self.dead + self.withdrawn + self.unknown + self.skipped + self.suppressed;
@@ -98,8 +150,10 @@ impl RunTotals {
     }
 }
 
-const TOTALS_VERSION: u8 = 3;
-const TOTALS_BYTES: usize = 1 + 13 * 8;
+const TOTALS_VERSION: u8 = 4;
+const TOTALS_BYTES: usize = 1 + 19 * 8;
+/// Version 3 did not count what was made before a release.
+const TOTALS_BYTES_3: usize = 1 + 13 * 8;
 /// Version 2 counted neither resends nor what an abandoned refetch had added.
 const TOTALS_BYTES_2: usize = 1 + 10 * 8;
 /// Version 1 knew neither doubts that are held, nor recipients that are left out, nor copies.
@@ -110,7 +164,9 @@ impl Record for RunTotals {
         let ended = [self.fetched, self.sent, self.dead, self.withdrawn, self.repeated, self.interrupted];
         let others = [self.unknown, self.skipped, self.suppressed, self.copies];
         let again = [self.refetch_abandoned, self.resending, self.resends_unknown];
-        encode_numbers(TOTALS_VERSION, &[&ended[..], &others, &again].concat())
+        let RenderingTotals { statements, pages, bytes, empty, over, open } = self.renderings;
+        let renderings = [statements, pages, bytes, empty, over, open];
+        encode_numbers(TOTALS_VERSION, &[&ended[..], &others, &again, &renderings].concat())
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
@@ -118,6 +174,7 @@ impl Record for RunTotals {
         let mut read = match version {
             1 => Reader::of(bytes, TOTALS_BYTES_1)?,
             2 => Reader::of(bytes, TOTALS_BYTES_2)?,
+            3 => Reader::of(bytes, TOTALS_BYTES_3)?,
             _ => Reader::new(bytes, TOTALS_VERSION, TOTALS_BYTES)?,
         };
         let mut totals = Self {
@@ -136,6 +193,16 @@ impl Record for RunTotals {
         if version >= 3 {
             (totals.refetch_abandoned, totals.resending) = (read.u64(), read.u64());
             totals.resends_unknown = read.u64();
+        }
+        if version >= 4 {
+            totals.renderings = RenderingTotals {
+                statements: read.u64(),
+                pages: read.u64(),
+                bytes: read.u64(),
+                empty: read.u64(),
+                over: read.u64(),
+                open: read.u64(),
+            };
         }
         Ok(totals)
     }
@@ -188,6 +255,9 @@ mod tests {
         let totals = RunTotals { fetched: 19, sent: 1, dead: 2, withdrawn: 3, repeated: 4, interrupted: 5, ..rest() };
         assert_eq!(RunTotals::decode(&totals.encode()), Ok(totals));
         assert_eq!(totals.open(), 19 - (1 + 2 + 3 + 6 + 1 + 2));
+        assert_eq!(totals.unrendered(), totals.open() - 1);
+        let twice = totals.renderings.plus(totals.renderings);
+        assert_eq!(twice.minus(totals.renderings), totals.renderings);
         let totals = RedriveTotals { succeeded: 1, failed: 2, withdrawn: 3, undone: 4 };
         assert_eq!(RedriveTotals::decode(&totals.encode()), Ok(totals));
         assert_eq!(totals.ended(), 10);
@@ -198,7 +268,8 @@ mod tests {
         let (unknown, skipped, suppressed, copies) = (6, 1, 2, 8);
         let (refetch_abandoned, resending, resends_unknown) = (9, 10, 11);
         let rest = RunTotals { unknown, skipped, suppressed, copies, ..RunTotals::default() };
-        RunTotals { refetch_abandoned, resending, resends_unknown, ..rest }
+        let renderings = RenderingTotals { statements: 12, pages: 13, bytes: 14, empty: 15, over: 16, open: 1 };
+        RunTotals { refetch_abandoned, resending, resends_unknown, renderings, ..rest }
     }
 
     proptest! {

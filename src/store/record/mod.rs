@@ -20,9 +20,10 @@ mod state;
 
 pub use body::{Attribute, AttributeValue, Body, BodyHead, Envelope};
 pub use cold::{
-    CursorCycle, FanOutLetter, FanOutProgress, RecipientRecord, RecipientState, RunRecord, TickRecord, TickVerdict,
+    CheckRecord, CursorCycle, FanOutLetter, FanOutProgress, RecipientRecord, RecipientState, RenderingRecord,
+    RunRecord, TickRecord, TickVerdict,
 };
-pub use counts::{Counts, RedriveTotals, RunTotals};
+pub use counts::{Counts, RedriveTotals, RenderingTotals, RunTotals};
 pub use effect::{EffectRecord, IntentRecord, SuppressionRecord, UserText};
 pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
 pub use letter::LetterClass;
@@ -30,7 +31,7 @@ pub use notification::{Announced, NotificationKind, NotificationRecord, Owed};
 pub use pace::{DeadlineState, Measured, MeasuredLimits, RunDeadline, RunPace};
 pub use queue::{Fifo, KeptAttributes, Pause, Purge, QueueAttributes, QueueRecord, RedriveAllow, Scope};
 pub use redrive::{Canary, RedriveRecord, RedriveState, Selection};
-pub use run_control::{Brake, BrakeLimit, Guard, Refetching, RunControl, RunHold};
+pub use run_control::{Brake, BrakeLimit, Gate, GateLimits, GateMode, Guard, Refetching, RunControl, RunHold};
 pub use state::{Group, LetterBefore, MessageState, Owner, Phase, RedrivenBy, Suspicion, UniqueRef};
 
 /// The first half of a SHA-256: of a message group's id, a deduplication id, a unique key.

@@ -30,6 +30,45 @@ pub struct RunControl {
     pub brake: Option<Brake>,
     /// The refetch that has not ended; `None` most of the time.
     pub refetch: Option<Refetching>,
+    /// What must be right before the first mail. Set when the run starts, gone once it is let go.
+    pub gate: Option<Gate>,
+}
+
+/// The gate of a run: all of its statements are made and checked before the first of them is mailed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Who lets the run go.
+    pub mode: GateMode,
+    /// What the checks find fault with.
+    pub limits: GateLimits,
+    /// When all statements were made and checked; `None` before.
+    pub checked_at: Option<Timestamp>,
+}
+
+/// Who lets a run go whose statements are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GateMode {
+    /// An operator, whatever the checks find.
+    #[default]
+    Manual,
+    /// The checks, when they find nothing; otherwise an operator.
+    Auto,
+}
+
+/// What the checks of a gate find fault with. Shares are in hundredths of a percent, and `None` is any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateLimits {
+    /// The share of recipients that may be dead.
+    pub failures: Option<u32>,
+    /// The share of statements that may be without transactions.
+    pub empty: Option<u32>,
+    /// The pages that a statement may have.
+    pub pages_max: u32,
+    /// The bytes that a statement may have.
+    pub bytes_max: u64,
+    /// How far number, length and size of the statements may deviate from the previous run's, and by how many percentage
+    /// points the shares above.
+    pub deviation: Option<u32>,
 }
 
 /// A refetch whose users are being fetched, await their release, or are being withdrawn again.
@@ -52,6 +91,14 @@ pub struct Brake {
     pub from: u64,
     /// How many failed in it; zero before the first one, and after a resumption.
     pub failures: u64,
+}
+
+impl Brake {
+    /// The same without what it has counted.
+    #[must_use]
+    pub const fn anew(self) -> Self {
+        Self { failures: 0, ..self }
+    }
 }
 
 /// More failures than this brake a run.
@@ -104,9 +151,30 @@ pub enum RunHold {
         /// How many, in words.
         reason: String,
     },
+    /// Its statements are being made; its gate decides once all are.
+    Rendering,
 }
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
+
+/// The record of version 3: there were no gates.
+#[derive(Deserialize)]
+struct RunControl3 {
+    hold: RunHold,
+    decision: u64,
+    has_queued: bool,
+    has_unsent: bool,
+    guard: Option<Guard>,
+    brake: Option<Brake>,
+    refetch: Option<Refetching>,
+}
+
+impl From<RunControl3> for RunControl {
+    fn from(old: RunControl3) -> Self {
+        let RunControl3 { hold, decision, has_queued, has_unsent, guard, brake, refetch } = old;
+        Self { hold, decision, has_queued, has_unsent, guard, brake, refetch, gate: None }
+    }
+}
 
 /// The record of version 2: a refetch was not told from a first fetch.
 #[derive(Deserialize)]
@@ -122,7 +190,7 @@ struct RunControl2 {
 impl From<RunControl2> for RunControl {
     fn from(old: RunControl2) -> Self {
         let RunControl2 { hold, decision, has_queued, has_unsent, guard, brake } = old;
-        Self { hold, decision, has_queued, has_unsent, guard, brake, refetch: None }
+        RunControl3 { hold, decision, has_queued, has_unsent, guard, brake, refetch: None }.into()
     }
 }
 
@@ -151,6 +219,7 @@ impl Record for RunControl {
         match bytes.first() {
             Some(1) => decode::<RunControl1>(1, bytes).map(Self::from),
             Some(2) => decode::<RunControl2>(2, bytes).map(Self::from),
+            Some(3) => decode::<RunControl3>(3, bytes).map(Self::from),
             _ => decode(VERSION, bytes),
         }
     }

@@ -68,6 +68,7 @@ impl Rig {
             scheduled_for: queues.now().wall,
             guard: None,
             brake: None,
+            gate: None,
             note: String::new(),
         };
         let now = queues.now();
