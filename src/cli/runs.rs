@@ -20,7 +20,7 @@ use super::output::{FAILURE_BYTES_MAX, Output, seconds, tame, wrap_behind};
 use super::params::{params, parse_param};
 use super::pdf;
 use super::report;
-use super::run_table::{params_text, runs_list};
+use super::run_table::{params_text, phases_text, runs_list};
 use super::store::findings_text;
 use super::trial;
 
@@ -480,6 +480,7 @@ pub(super) fn report_text(output: Output, report: &Report) -> String {
         out += &format!("  remedy    {}\n", wrap_behind(12, &death.remedy));
     }
     out += &format!("  {}\n", balance(output, report));
+    out += &phases_text(report);
     if report.repeated > 0 {
         out += &format!("  records that named a user again and were left out: {}\n", report.repeated);
     }

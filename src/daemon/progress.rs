@@ -175,6 +175,7 @@ mod tests {
             deadline: None,
             eta: None,
             gate: None,
+            phases: report::PhasesReport::default(),
         }
     }
 

@@ -13,6 +13,8 @@ use crate::store::record::{
 use crate::store::{self, Tx};
 
 use super::control::{self, Allowed, Stage};
+use super::message::FAN_OUT;
+use super::phases;
 
 /// A row keeps this much of the reason of a death or a doubt, and its remedy.
 pub(super) const REASON_BYTES_MAX: usize = 300;
@@ -48,7 +50,11 @@ impl Observer for Ledger {
             }
         })?;
         match changed {
-            Some(row) if has_died => control::failed(tx, message.run, &row),
+            Some(row) if has_died => {
+                let why = if let Transition::Died(death) = transition { death.failure } else { None };
+                phases::died(tx, whose, Some(&row), why)?;
+                control::failed(tx, message.run, &row)
+            }
             Some(_) => Ok(()),
             None => other_mail(tx, message, transition, now),
         }
@@ -166,9 +172,6 @@ pub(super) fn is_settled(state: &RecipientState) -> bool {
     }
 }
 
-/// The recipient of the message that starts a run's fan-out: none.
-const FAN_OUT: [u8; 16] = [0; 16];
-
 /// Records in the run whether its fan-out is dead.
 fn fan_out(
     tx: &mut Tx<'_>,
@@ -188,6 +191,9 @@ fn fan_out(
         text,
         died_at: now,
     };
+    if let Transition::Died(death) = transition {
+        phases::died(tx, (message.run, FAN_OUT), None, death.failure)?;
+    }
     run.fan_out.letter = match transition {
         Transition::Died(Death { failure: Some(failure), queue, .. }) => {
             Some(letter(queue, failure.class(), failure.text.clone()))
@@ -270,6 +276,7 @@ pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) 
         rendering: None,
     };
     if let Some(record) = record {
+        tx.totals_mut(run)?.phases.fetch.done += 1;
         tx.user_records()?.insert(&(run, key), &UserText(record.into()))?;
     }
     match old {
@@ -290,7 +297,9 @@ pub fn add(tx: &mut Tx<'_>, run: u64, recipient: Recipient<'_>, now: Timestamp) 
 /// A storage fault.
 pub fn count_repeated(tx: &mut Tx<'_>, run: u64, repeated: u64) -> Result<(), store::Error> {
     if repeated > 0 {
-        tx.totals_mut(run)?.repeated += repeated;
+        let totals = tx.totals_mut(run)?;
+        totals.repeated += repeated;
+        totals.phases.fetch.filtered += repeated;
     }
     Ok(())
 }
@@ -346,6 +355,9 @@ pub(super) fn rendered(
         return Ok(Rendered::ToBeMailed);
     }
     let (made, fault) = control::judged(&control, made);
+    if row.is_some_and(|row| row.state == RecipientState::Open) {
+        tx.totals_mut(whose.0)?.phases.render.done += 1;
+    }
     change(tx, whose, |row| {
         // A message that somebody copied is not the row's.
         row.body = if row.body == body { 0 } else { row.body };
@@ -362,9 +374,9 @@ pub(super) fn rendered(
 /// # Errors
 /// A storage fault.
 pub fn sent(tx: &mut Tx<'_>, whose: (u64, [u8; 16]), proof: DeliveryProof, now: Timestamp) -> Result<(), store::Error> {
-    change(tx, whose, |row| {
-        (row.state, row.reason, row.updated_at) = (RecipientState::Sent(proof), String::new(), now);
-    })?;
+    let state = RecipientState::Sent(proof);
+    phases::ended(tx, whose, &state)?;
+    change(tx, whose, |row| (row.state, row.reason, row.updated_at) = (state, String::new(), now))?;
     Ok(())
 }
 

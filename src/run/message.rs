@@ -10,6 +10,9 @@ use crate::store::record::RunRecord;
 
 use super::identity;
 
+/// The recipient of the message that starts a run's fan-out: none.
+pub(super) const FAN_OUT: [u8; 16] = [0; 16];
+
 #[derive(Debug, Serialize)]
 struct Body<'a> {
     run: u64,

@@ -20,6 +20,7 @@ mod named;
 pub mod note;
 pub mod notifications;
 pub mod pace;
+pub mod phases;
 pub mod refetch;
 pub mod report;
 mod resend;

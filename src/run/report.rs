@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::{MessageId, Timestamp};
 use crate::function::statement::archive::to_hex;
 use crate::store::record::{
-    CheckRecord, DeadlineState, EffectRecord, FanOutLetter, Gate, GateMode, RecipientRecord, RecipientState,
-    RenderingTotals, RunControl, RunDeadline, RunHold, RunPace, RunRecord, RunTotals,
+    CheckRecord, DeadlineState, EffectRecord, FanOutLetter, Gate, GateMode, PhaseCounts, PhaseTotals, RecipientRecord,
+    RecipientState, RenderingTotals, RunControl, RunDeadline, RunHold, RunPace, RunRecord, RunTotals,
 };
 use crate::store::{self, Snapshot};
 
@@ -131,6 +131,56 @@ pub struct Report {
     /// What its gate has seen of its statements; `None` without one.
     #[serde(default)]
     pub gate: Option<GateReport>,
+    /// What happened in each of its phases.
+    #[serde(default)]
+    pub phases: PhasesReport,
+}
+
+/// What happened in each phase of a run so far. What is done again counts again; resends are in no phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhasesReport {
+    /// Reading the users: what the users API named.
+    pub fetch: PhaseReport,
+    /// Fetching accounts and making statements.
+    pub render: PhaseReport,
+    /// Checking statements, behind a gate.
+    pub check: PhaseReport,
+    /// Mailing.
+    pub send: PhaseReport,
+}
+
+/// What happened in one phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseReport {
+    /// All that it has looked at: the sum of the others.
+    pub read: u64,
+    /// Left out: records that named a user again, addresses on the suppression list.
+    pub filtered: u64,
+    /// Gone through.
+    pub done: u64,
+    /// Passed over: recipients of an earlier fetch, accounts that a rule leaves out, statements over a limit, copies.
+    pub skipped: u64,
+    /// Failed, and tried again.
+    pub retried: u64,
+    /// Failed for good, or in doubt.
+    pub dead: u64,
+}
+
+impl PhasesReport {
+    /// The phases with their names, in their order.
+    pub const fn named(&self) -> [(&'static str, PhaseReport); 4] {
+        [("fetch", self.fetch), ("render", self.render), ("check", self.check), ("send", self.send)]
+    }
+}
+
+impl From<PhaseTotals> for PhasesReport {
+    fn from(PhaseTotals { fetch, render, check, send }: PhaseTotals) -> Self {
+        let [fetch, render, check, send] = [fetch, render, check, send].map(|phase| {
+            let PhaseCounts { filtered, done, skipped, retried, dead } = phase;
+            PhaseReport { read: phase.read(), filtered, done, skipped, retried, dead }
+        });
+        Self { fetch, render, check, send }
+    }
 }
 
 /// What a gate has seen of a run's statements.
@@ -203,6 +253,7 @@ impl Report {
             deadline: pace.deadline,
             eta: None,
             gate: GateReport::new(control.gate, run.check, &totals.renderings),
+            phases: totals.phases.into(),
             id: run.id,
             schedule: run.schedule,
             params: run.params,
@@ -445,7 +496,8 @@ pub fn recount(snapshot: &Snapshot, id: u64) -> Result<RunTotals, store::Error> 
         }
         ControlFlow::Continue(())
     })?;
-    totals.repeated = snapshot.totals()?.get(&id)?.unwrap_or_default().repeated;
+    let kept = snapshot.totals()?.get(&id)?.unwrap_or_default();
+    (totals.repeated, totals.phases) = (kept.repeated, kept.phases);
     Ok(totals)
 }
 

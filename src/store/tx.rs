@@ -175,7 +175,8 @@ pub struct Tx<'t> {
 #[derive(Debug)]
 enum Undo {
     Counts(u32, Option<Counts>),
-    Totals(u64, Option<RunTotals>),
+    /// Boxed, since it is much larger than the others, which most steps have alone.
+    Totals(u64, Option<Box<RunTotals>>),
     LastId(Option<u64>),
 }
 
@@ -211,7 +212,9 @@ impl<'t> Tx<'t> {
         for undo in std::mem::take(&mut self.undo).into_iter().rev() {
             match undo {
                 Undo::Counts(queue, counts) => restore(&mut self.touched_counts, queue, counts),
-                Undo::Totals(run, totals) => restore(&mut self.touched_totals, run, totals),
+                Undo::Totals(run, totals) => {
+                    restore(&mut self.touched_totals, run, totals.map(|totals| *totals));
+                }
                 Undo::LastId(last) => self.last_id = last,
             }
         }
@@ -347,7 +350,7 @@ impl<'t> Tx<'t> {
     pub fn totals_mut(&mut self, run: u64) -> Result<&mut RunTotals, Error> {
         let totals = self.totals_of(run)?;
         self.changes.wrote();
-        self.undo.push(Undo::Totals(run, self.touched_totals.get(&run).copied()));
+        self.undo.push(Undo::Totals(run, self.touched_totals.get(&run).copied().map(Box::new)));
         Ok(self.touched_totals.entry(run).or_insert(totals))
     }
 

@@ -94,7 +94,14 @@ impl Settler {
             Outcome::Retry { why, after, effect } => {
                 let ending = ending(effect, &why);
                 let (ended, wait) = (self.ended(why, now), requested_wait(after).unwrap_or(back_off));
-                let step = move |tx: &mut Tx<'_>| settle::retry(tx, &*observer, handle, &ended, wait);
+                let effects = attempt.effects.clone();
+                let step = move |tx: &mut Tx<'_>| {
+                    let settled = settle::retry(tx, &*observer, handle, &ended, wait)?;
+                    if matches!(settled, Settled::Waits { .. }) {
+                        effects.count_retry(tx, &ended.why)?;
+                    }
+                    Ok(settled)
+                };
                 self.write(attempt, ending, now, step).await
             }
             Outcome::Dead { why } => {

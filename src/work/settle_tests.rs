@@ -102,6 +102,13 @@ impl World {
         rows.remove(0).1
     }
 
+    /// What happened in the phases render and send: done, retried, dead.
+    async fn phases(&self) -> [(u64, u64, u64); 2] {
+        let read = |snapshot: &store::Snapshot| Ok::<_, store::Error>(snapshot.totals()?.get(&1)?.unwrap_or_default());
+        let phases = self.settler.queues.store().read(read).await.unwrap().phases;
+        [phases.render, phases.send].map(|phase| (phase.done, phase.retried, phase.dead))
+    }
+
     /// How long until the message is visible again.
     fn wait(&self, settled: Settled) -> Duration {
         match settled {
@@ -180,6 +187,35 @@ async fn what_the_destination_said_about_the_message_keeps_its_meaning() {
     let world = World::new().await;
     world.attempt(retry(Effect::None), false).await;
     assert_eq!(world.message().await.unwrap().attempts_charged, 1);
+}
+
+#[tokio::test]
+async fn each_attempt_counts_in_the_phase_in_which_it_failed_and_what_is_spared_in_none() {
+    let world = World::new().await;
+    let account = Failure::new("http", "account", "500", "try again");
+    world.attempt(Outcome::Retry { why: account.clone(), after: None, effect: Effect::None }, false).await;
+    world.pass(3600);
+    world.attempt(retry(Effect::None), true).await;
+    world.pass(3600);
+    world.attempt(retry(Effect::None), false).await;
+    assert_eq!(world.phases().await, [(0, 1, 0), (0, 1, 0)]);
+    world.pass(3600);
+    world.attempt(Outcome::Done(DeliveryProof::default()), false).await;
+    assert_eq!(world.phases().await, [(1, 1, 0), (1, 1, 0)]);
+    let world = World::new().await;
+    world.attempt(Outcome::Dead { why: account }, false).await;
+    assert_eq!(world.phases().await, [(0, 0, 1), (0, 0, 0)]);
+    for outcome in [Outcome::Dead { why: why() }, retry(Effect::Unknown)] {
+        let world = World::new().await;
+        world.attempt(outcome, false).await;
+        assert_eq!(world.phases().await, [(1, 0, 0), (0, 0, 1)], "what could not be mailed was made");
+    }
+    let world = World::new().await;
+    for _ in 0..3 {
+        world.attempt(retry(Effect::None), false).await;
+        world.pass(3600);
+    }
+    assert_eq!(world.phases().await, [(1, 0, 0), (0, 2, 1)], "the third one was the last");
 }
 
 #[tokio::test]

@@ -21,10 +21,10 @@ use nightmail::store::record::{
     Announced, Body, Brake, BrakeLimit, Canary, CheckRecord, Counts, CursorCycle, DeadlineState, DedupEntry,
     DedupRecord, EffectRecord, Envelope, FanOutLetter, FanOutProgress, Fifo, Follower, Gate, GateLimits, GateMode,
     Group, GroupRecord, Guard, IntentRecord, LetterBefore, Measured, MeasuredLimits, MessageState, Owner, Pause, Phase,
-    Purge, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record, RedriveAllow, RedriveRecord,
-    RedriveState, RedriveTotals, RedrivenBy, Refetching, RenderingRecord, RenderingTotals, RunControl, RunDeadline,
-    RunHold, RunPace, RunRecord, RunTotals, Scope, Selection, Shown, Suspicion, TickRecord, TickVerdict, UniqueRecord,
-    UniqueRef, UserText,
+    PhaseCounts, PhaseTotals, Purge, QueueAttributes, QueueRecord, RecipientRecord, RecipientState, Record,
+    RedriveAllow, RedriveRecord, RedriveState, RedriveTotals, RedrivenBy, Refetching, RenderingRecord, RenderingTotals,
+    RunControl, RunDeadline, RunHold, RunPace, RunRecord, RunTotals, Scope, Selection, Shown, Suspicion, TickRecord,
+    TickVerdict, UniqueRecord, UniqueRef, UserText,
 };
 use nightmail::store::{self, Error, Snapshot, Store, backup};
 use tokio_util::sync::CancellationToken;
@@ -417,8 +417,10 @@ fn the_hot_records_are_laid_out_as_the_format_says() {
     let older = RunTotals { unknown: 7, skipped: 8, suppressed: 9, copies: 10, ..totals };
     let again = RunTotals { refetch_abandoned: 11, resending: 12, resends_unknown: 13, ..older };
     let renderings = RenderingTotals { statements: 14, pages: 15, bytes: 16, empty: 17, over: 18, open: 19 };
-    let all = RunTotals { renderings, ..again };
-    let numbers = (1..=19).map(|n| format!("{n:016x}")).collect::<String>();
+    let phase = |n| PhaseCounts { filtered: n, done: n + 1, skipped: n + 2, retried: n + 3, dead: n + 4 };
+    let phases = PhaseTotals { fetch: phase(20), render: phase(25), check: phase(30), send: phase(35) };
+    let all = RunTotals { renderings, phases, ..again };
+    let numbers = (1..=39).map(|n| format!("{n:016x}")).collect::<String>();
     assert_eq!(hex(&all.encode()), format!("04{numbers}"));
     assert_eq!(RunTotals::decode(&[&[3], &all.encode()[1..105]].concat()), Ok(again), "version 3");
     assert_eq!(RunTotals::decode(&[&[2], &all.encode()[1..81]].concat()), Ok(older), "version 2");

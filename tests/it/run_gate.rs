@@ -12,7 +12,7 @@ use nightmail::queue::redrive::Redrive;
 use nightmail::queue::settle::{self, Ended};
 use nightmail::queue::{Error as Refused, Options, Queues, Received, RedrivePolicy};
 use nightmail::run::effects::{AttemptEffects, Ending, Left};
-use nightmail::run::report::{self, Filter, GateReport, Report};
+use nightmail::run::report::{self, Filter, GateReport, PhaseReport, PhasesReport, Report};
 use nightmail::run::{self, Accept, Again, Decision, Erase, Ledger, Refetch, RunState, accept, again, erase};
 use nightmail::store::record::{Brake, BrakeLimit, Gate, GateLimits, GateMode, Guard, RunRecord};
 use nightmail::store::{self, Tx};
@@ -168,6 +168,14 @@ impl Gated {
         self.0.queues.drive(redrive, &CancellationToken::new()).await.unwrap();
     }
 
+    /// Drives the letters of that user back.
+    async fn redrive_some(&self, user: &str) {
+        let letters = crate::harness::messages(&self.0.queues, "letters");
+        for letter in letters.into_iter().filter(|letter| letter.body.contains(&format!(r#""id":"{user}""#))) {
+            self.0.redrive(letter.message_id).await;
+        }
+    }
+
     fn report(&self) -> Report {
         assert_sound(&self.0.queues);
         let report = assert_recounted(&self.0.queues, self.0.run);
@@ -226,6 +234,49 @@ async fn a_manual_gate_has_all_statements_made_and_mails_them_after_the_release_
     assert_eq!(gated.work(good).await, ids(0..25));
     assert_eq!(gated.report().state, RunState::Complete);
     assert_eq!(gated.gate(), GateReport { waiting: 0, checked_at: Some(START), ..made }, "what was seen is kept");
+    let all = PhaseReport { read: 25, done: 25, ..PhaseReport::default() };
+    assert_eq!(gated.report().phases, PhasesReport { fetch: all, render: all, check: all, send: all });
+}
+
+#[tokio::test]
+async fn each_phase_counts_what_happened_in_it() {
+    let gated = Gated::new(MANUAL, None).await;
+    let run = slices::stored(&gated.0.world, gated.0.run);
+    let users = (0..20).chain([3, 4]).map(user).chain([malformed(r#"{"id":"x","name":"Ada"}"#)]);
+    slices::commit_whole(&gated.0.world, run, page(users, None)).await;
+    let end = |user: &str| match user {
+        "1" | "2" => End::Dead,
+        "5" => End::Pages(11),
+        _ => End::Pages(2),
+    };
+    gated.work(end).await;
+    let report = |filtered, done, skipped, retried, dead| {
+        let read = filtered + done + skipped + retried + dead;
+        PhaseReport { read, filtered, done, skipped, retried, dead }
+    };
+    let fetch = report(2, 20, 0, 0, 1);
+    let (render, check) = (report(0, 18, 0, 0, 2), report(0, 17, 1, 0, 0));
+    let phases = PhasesReport { fetch, render, check, send: PhaseReport::default() };
+    assert_eq!(gated.report().phases, phases);
+    // Two of three letters are made again, and the check too.
+    gated.redrive_some("1").await;
+    gated.work(good).await;
+    let (render, check) = (report(0, 19, 0, 0, 2), report(0, 18, 1, 1, 0));
+    assert_eq!(gated.report().phases, PhasesReport { render, check, ..phases });
+    gated.decide(Decision::Release).await;
+    let end = |user: &str| match user {
+        "7" => End::Changed,
+        "5" => End::Pages(11),
+        _ => End::Pages(2),
+    };
+    gated.work(end).await;
+    let send = report(0, 18, 0, 0, 1);
+    assert_eq!(gated.report().phases, PhasesReport { render, check, send, ..phases });
+    // A letter of before the release is made and mailed in one go.
+    gated.redrive_some("2").await;
+    assert_eq!(gated.work(good).await, ["2".to_owned()].into());
+    let (render, send) = (report(0, 20, 0, 0, 2), report(0, 19, 0, 0, 1));
+    assert_eq!(gated.report().phases, PhasesReport { render, check, send, ..phases });
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use crate::store::record::{
 };
 use crate::store::{self, Tx};
 
+use super::super::phases;
 use super::row::save;
 use super::state::is_shut;
 use super::{TOPIC, let_go};
@@ -58,6 +59,7 @@ pub(in crate::run) fn all_rendered(tx: &mut Tx<'_>, run: u64, now: Timestamp) ->
     let is_nobody_left = totals.open() == 0 && (totals.dead == 0 || control.refetch.is_some());
     let is_let_go = is_nobody_left || (gate.mode == GateMode::Auto && findings.is_empty());
     let reason = reason(gate.mode, &totals, &findings);
+    phases::checked(tx, run, gate.checked_at.is_some())?;
     let record = RunRecord { check: Some(CheckRecord { at: now, findings }), ..record };
     tx.runs()?.insert(&run, &record)?;
     let decision = tx.fresh_id()?;

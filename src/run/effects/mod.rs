@@ -25,7 +25,7 @@ use crate::store::{self, Snapshot, Tx};
 
 use super::control::{self, Allowed};
 use super::ledger::{self, REASON_BYTES_MAX};
-use super::suppression;
+use super::{phases, suppression};
 
 use batch::Asked;
 pub use batch::{Intents, PendingIntents};
@@ -125,14 +125,21 @@ impl AttemptEffects {
             // Recorded even when the message was purged or received again meanwhile: the effect happened.
             Ending::Done(proof) => {
                 take_intent(tx, key, self.0.handle)?;
+                count_end(tx, key, &RecipientState::Sent(DeliveryProof::default()))?;
                 key.change(tx, now, |entry| entry.happened(proof))?;
             }
-            Ending::Duplicate => key.count_copy(tx)?,
-            Ending::LeftOut(state) => key.change(tx, now, |entry| {
-                if !ledger::is_settled(&entry.state) {
-                    (entry.state, entry.reason) = (state, String::new());
-                }
-            })?,
+            Ending::Duplicate => {
+                key.count_copy(tx)?;
+                phases::copied(tx, key.row())?;
+            }
+            Ending::LeftOut(state) => {
+                count_end(tx, key, &state)?;
+                key.change(tx, now, |entry| {
+                    if !ledger::is_settled(&entry.state) {
+                        (entry.state, entry.reason) = (state, String::new());
+                    }
+                })?;
+            }
             Ending::None => drop(take_intent(tx, key, self.0.handle)?),
             Ending::Rendered(made) => return rendered(tx, key, self.0.handle, made, now),
             Ending::Unknown(why) => {
@@ -140,6 +147,7 @@ impl AttemptEffects {
                     let attempt = (self.0.handle, self.0.on_unknown);
                     let left = doubt(tx, key, attempt, (self.0.message_id.get().cloned(), &why), now)?;
                     if left == Left::Held {
+                        count_end(tx, key, &RecipientState::Unknown(None))?;
                         count_failure(tx, key)?;
                     }
                     return Ok(left);
@@ -148,6 +156,25 @@ impl AttemptEffects {
         }
         Ok(Left::ToItsOutcome)
     }
+}
+
+impl AttemptEffects {
+    /// Counts that the attempt failed and is made again, in the step that settles its message.
+    ///
+    /// # Errors
+    /// A storage fault.
+    pub fn count_retry(&self, tx: &mut Tx<'_>, why: &Failure) -> Result<(), store::Error> {
+        match self.0.key.get() {
+            Some(key) if !key.is_main() => Ok(()),
+            Some(key) => phases::retried(tx, key.row(), why),
+            None => phases::retried(tx, self.0.whose, why),
+        }
+    }
+}
+
+/// Counts the end of the run's own mail; others are in no phase.
+fn count_end(tx: &mut Tx<'_>, key: &EffectKey, state: &RecipientState) -> Result<(), store::Error> {
+    if key.is_main() { phases::ended(tx, key.row(), state) } else { Ok(()) }
 }
 
 impl Effects for AttemptEffects {

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use crate::base::Now;
 use crate::queue::settle::Ended;
 use crate::queue::{self, Admission, LetterAdmission, catalog, send};
-use crate::run::control;
 use crate::run::ledger::{self, Ledger, Recipient};
+use crate::run::{control, phases};
 use crate::store::Tx;
 use crate::store::record::{FanOutProgress, RunRecord};
 
@@ -63,14 +63,18 @@ pub fn commit(
     // A guarded run's users get their messages once all are fetched: until then the queue needs no room for them.
     let users = if control::is_guarded(tx, run.id)? { None } else { Some(Admission::to(tx, &target)?) };
     let mut admissions = (users, LetterAdmission::to(tx, &own)?);
-    let (mut admitted, mut repeated, mut next) = (Vec::new(), 0, from);
+    let (mut admitted, mut repeated, mut known, mut next) = (Vec::new(), 0, 0, from);
     for record in page.records[from..].iter().take(RECORDS_MAX) {
         let row = tx.recipients()?.get(&(run.id, record.key))?;
         // Counted once, when the cursor passes it. A row of this same page was written by an earlier attempt, and in a
         // refetch every row may be of an earlier fetch.
         let is_known = row.as_ref().is_some_and(|row| row.page != page.number);
         let is_repeated = run.refetches == 0 && (record.is_twice || is_known);
-        repeated += u64::from(is_repeated && next >= run.fan_out.position as usize);
+        let is_first_pass = next >= run.fan_out.position as usize;
+        repeated += u64::from(is_repeated && is_first_pass);
+        let is_earlier =
+            row.as_ref().is_some_and(|row| row.refetch < run.refetches && !ledger::is_of_abandoned_refetch(row));
+        known += u64::from(is_earlier && is_first_pass);
         if row.as_ref().is_none_or(ledger::is_of_abandoned_refetch) && !record.is_twice {
             match admit(tx, &mut admissions, record, now) {
                 Ok(right) => admitted.push((record, right)),
@@ -86,6 +90,7 @@ pub fn commit(
         right.send(tx, options, recipient(record, page.number, run.refetches), run.id, now)?;
     }
     ledger::count_repeated(tx, run.id, repeated)?;
+    phases::known(tx, run.id, known)?;
     let before = run.fan_out.clone();
     let end = advance(tx, &mut run, page, next, now)?;
     if run.fan_out != before {

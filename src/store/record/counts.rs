@@ -90,6 +90,54 @@ pub struct RunTotals {
     pub resends_unknown: u64,
     /// The statements that were made before the run's release.
     pub renderings: RenderingTotals,
+    /// What happened in each phase. No row tells it, so a recount takes it as it is.
+    pub phases: PhaseTotals,
+}
+
+/// What happened in each phase of a run so far. What is done again, counts again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PhaseTotals {
+    /// Reading the users.
+    pub fetch: PhaseCounts,
+    /// Fetching accounts and making statements.
+    pub render: PhaseCounts,
+    /// Checking statements before the first is mailed.
+    pub check: PhaseCounts,
+    /// Mailing.
+    pub send: PhaseCounts,
+}
+
+/// What happened in one phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PhaseCounts {
+    /// Left out: records that named a user again, addresses on the suppression list.
+    pub filtered: u64,
+    /// Gone through.
+    pub done: u64,
+    /// Passed over: recipients of an earlier fetch, accounts that a rule leaves out, statements over a limit, copies.
+    pub skipped: u64,
+    /// Failed, and tried again.
+    pub retried: u64,
+    /// Failed for good, or in doubt.
+    pub dead: u64,
+}
+
+impl PhaseCounts {
+    const COUNT: usize = 5;
+
+    /// All that the phase has looked at.
+    pub const fn read(&self) -> u64 {
+        self.filtered + self.done + self.skipped + self.retried + self.dead
+    }
+
+    const fn numbers(&self) -> [u64; Self::COUNT] {
+        [self.filtered, self.done, self.skipped, self.retried, self.dead]
+    }
+
+    fn of(read: &mut Reader<'_>) -> Self {
+        let (filtered, done, skipped) = (read.u64(), read.u64(), read.u64());
+        Self { filtered, done, skipped, retried: read.u64(), dead: read.u64() }
+    }
 }
 
 /// The recipients whose statement was made before it may be mailed, whatever became of them since.
@@ -151,8 +199,8 @@ impl RunTotals {
 }
 
 const TOTALS_VERSION: u8 = 4;
-const TOTALS_BYTES: usize = 1 + 19 * 8;
-/// Version 3 did not count what was made before a release.
+const TOTALS_BYTES: usize = 1 + (19 + 4 * PhaseCounts::COUNT) * 8;
+/// Version 3 counted neither what was made before a release nor what happened in phases.
 const TOTALS_BYTES_3: usize = 1 + 13 * 8;
 /// Version 2 counted neither resends nor what an abandoned refetch had added.
 const TOTALS_BYTES_2: usize = 1 + 10 * 8;
@@ -166,7 +214,9 @@ impl Record for RunTotals {
         let again = [self.refetch_abandoned, self.resending, self.resends_unknown];
         let RenderingTotals { statements, pages, bytes, empty, over, open } = self.renderings;
         let renderings = [statements, pages, bytes, empty, over, open];
-        encode_numbers(TOTALS_VERSION, &[&ended[..], &others, &again, &renderings].concat())
+        let PhaseTotals { fetch, render, check, send } = self.phases;
+        let phases = [fetch, render, check, send].map(|phase| phase.numbers());
+        encode_numbers(TOTALS_VERSION, &[&ended[..], &others, &again, &renderings, &phases.concat()].concat())
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
@@ -202,6 +252,12 @@ impl Record for RunTotals {
                 empty: read.u64(),
                 over: read.u64(),
                 open: read.u64(),
+            };
+            totals.phases = PhaseTotals {
+                fetch: PhaseCounts::of(&mut read),
+                render: PhaseCounts::of(&mut read),
+                check: PhaseCounts::of(&mut read),
+                send: PhaseCounts::of(&mut read),
             };
         }
         Ok(totals)
@@ -269,7 +325,10 @@ mod tests {
         let (refetch_abandoned, resending, resends_unknown) = (9, 10, 11);
         let rest = RunTotals { unknown, skipped, suppressed, copies, ..RunTotals::default() };
         let renderings = RenderingTotals { statements: 12, pages: 13, bytes: 14, empty: 15, over: 16, open: 1 };
-        RunTotals { refetch_abandoned, resending, resends_unknown, renderings, ..rest }
+        let phase = |n| PhaseCounts { filtered: n, done: n + 1, skipped: n + 2, retried: n + 3, dead: n + 4 };
+        let phases = PhaseTotals { fetch: phase(20), render: phase(30), check: phase(40), send: phase(50) };
+        assert_eq!(phases.fetch.read(), 20 + 21 + 22 + 23 + 24);
+        RunTotals { refetch_abandoned, resending, resends_unknown, renderings, phases, ..rest }
     }
 
     proptest! {

@@ -23,7 +23,7 @@ pub use cold::{
     CheckRecord, CursorCycle, FanOutLetter, FanOutProgress, RecipientRecord, RecipientState, RenderingRecord,
     RunRecord, TickRecord, TickVerdict,
 };
-pub use counts::{Counts, RedriveTotals, RenderingTotals, RunTotals};
+pub use counts::{Counts, PhaseCounts, PhaseTotals, RedriveTotals, RenderingTotals, RunTotals};
 pub use effect::{EffectRecord, IntentRecord, SuppressionRecord, UserText};
 pub use group::{DedupEntry, DedupRecord, Follower, GroupRecord, UniqueRecord};
 pub use letter::LetterClass;

@@ -129,6 +129,32 @@ async fn an_automatic_gate_waits_for_accounts_that_fail_and_goes_on_by_itself_on
     let (report, _) = daemon.operator.all_sent(run).await;
     assert_eq!((report.state, report.sent), (RunState::Complete, 100));
     harness.assert_one_mail_each(100);
+    // The check is made again with each letter that was the last one without a statement.
+    let phases = report.phases;
+    assert_eq!((phases.fetch.done, phases.send.done, phases.render.done), (100, 100, 100));
+    assert!(
+        phases.render.dead >= report.gate.unwrap().findings.len() as u64 && phases.check.retried >= 1,
+        "{phases:?}"
+    );
+    assert_eq!((phases.check.done, phases.send.dead), (100, 0));
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_gate_the_phases_tell_what_failed_where() {
+    let bank = bank::Options { users: 60, fail_share: 0.1, malformed_users: 2, ..bank::Options::default() };
+    let harness = Harness::set(bank, sink::Options::default()).await;
+    let daemon = harness.daemon().await;
+    let run = daemon.operator.start().await;
+    let report = daemon.operator.complete(run).await;
+    let (phases, sent, dead) = (report.phases, report.sent, report.dead);
+    assert_eq!((phases.fetch.done, phases.fetch.dead, phases.fetch.read), (58, 2, 60));
+    assert!(dead > 2 && report.gate.is_none());
+    assert_eq!((phases.render.done, phases.render.dead, phases.send.done, phases.send.dead), (sent, dead - 2, sent, 0));
+    assert_eq!(phases.check.read, 0);
+    harness.bank.fix();
+    let (report, _) = daemon.operator.all_sent(run).await;
+    assert_eq!((report.phases.fetch.done, report.phases.render.done, report.phases.send.done), (60, 60, 60));
     daemon.stop().await;
 }
 
