@@ -87,7 +87,7 @@ mod tests {
         run["phases"] = json!({"fetch": fetch, "render": phase(2, 0), "check": nothing, "send": nothing});
         let text = phases_text(&serde_json::from_value(run).unwrap());
         let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        let header = vec!["phase", "read", "filtered", "done", "skipped", "retried", "dead"];
+        let header = vec!["PHASE", "READ", "FILTERED", "DONE", "SKIPPED", "RETRIED", "DEAD"];
         let rows = [vec!["fetch", "4", "0", "3", "0", "0", "1"], vec!["render", "2", "0", "2", "0", "0", "0"]];
         assert_eq!(words, [vec![header], rows.to_vec()].concat());
     }

@@ -29,6 +29,8 @@ pub struct Intent {
     pub address: String,
     /// The daily quota that the mail is charged to; also outside of runs.
     pub quota: Option<Quota>,
+    /// The SHA-256 of the document; when another one was made before the run's release, the mail is held.
+    pub document: Option<[u8; 32]>,
 }
 
 /// How many mails a relay takes in any 24 hours.

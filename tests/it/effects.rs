@@ -201,6 +201,7 @@ fn intent(user: &str) -> Intent {
         message_id,
         address: format!("{user}@bank.example"),
         quota: None,
+        document: None,
     }
 }
 

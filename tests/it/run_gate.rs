@@ -617,6 +617,22 @@ async fn a_message_that_was_copied_mails_nobody_before_the_release_and_nobody_tw
 }
 
 #[tokio::test]
+async fn a_mail_that_was_begun_before_the_statement_was_made_is_held_when_it_would_be_another_one() {
+    let gated = Gated::of(MANUAL, 1).await;
+    gated.work(good).await;
+    gated.decide(Decision::Release).await;
+    gated.0.work_off().await;
+    let message = gated.0.receive("users").await.remove(0);
+    let other = Intent { document: Some([9; 32]), ..gated.intent("0") };
+    let same = Intent { document: Some(document(2).sha256), ..gated.intent("0") };
+    let effects = gated.0.effects(&message);
+    assert_eq!(effects.intend(other).await.unwrap(), Permission::Held);
+    assert_eq!(effects.intend(same).await.unwrap(), Permission::Granted);
+    gated.settle(effects, &message, Ending::Done(DeliveryProof::default())).await;
+    assert_eq!(gated.report().state, RunState::Complete);
+}
+
+#[tokio::test]
 async fn a_letter_that_is_made_again_while_the_run_is_released_is_mailed() {
     let gated = Gated::of(MANUAL, 3).await;
     gated.work(|user| if user == "1" { End::Dead } else { End::Pages(2) }).await;

@@ -166,7 +166,7 @@ impl Statement {
         let dead = |why| Outcome::Dead { why };
         let body = Body::parse(&invocation.body).map_err(dead)?;
         let user = User::check(body.user.get()).map_err(dead)?;
-        let intent = body.intent(&user);
+        let mut intent = body.intent(&user);
         if let Some(why) = invocation.effects.suppressed(&intent).map_err(unreadable)? {
             return Err(Outcome::LeftOut { by: LeftOutBy::Suppression, why });
         }
@@ -183,6 +183,7 @@ impl Statement {
             }
         };
         let (pdf, sha256) = (Bytes::from(print.pdf), print.sha256);
+        intent.document = archive::from_hex(&sha256);
         let left = self.left(invocation);
         if left.is_zero() {
             return Err(too_late("the mail could begin", ""));
@@ -431,6 +432,7 @@ impl Body<'_> {
             message_id: String::new(),
             address: user.email.clone(),
             quota: None,
+            document: None,
         }
     }
 

@@ -69,9 +69,9 @@ pub(in crate::run) fn all_rendered(tx: &mut Tx<'_>, run: u64, now: Timestamp) ->
         tx.signal(TOPIC);
         return let_go::record(tx, &record);
     }
-    // When a letter was driven back and nothing else has changed, the run has waited since before.
+    // A letter that was driven back is no new wait: it would be announced for each of them.
     let at = match &control.hold {
-        RunHold::AwaitingRelease { at, reason: before } if *before == reason => *at,
+        RunHold::AwaitingRelease { at, .. } => *at,
         _ => now,
     };
     let gate = Some(Gate { checked_at: Some(now), ..gate });

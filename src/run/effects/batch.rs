@@ -51,6 +51,8 @@ pub(super) struct Asked {
     pub(super) address: String,
     /// What the mail is charged to.
     pub(super) quota: Option<Quota>,
+    /// The SHA-256 of what is mailed, where that is known.
+    pub(super) document: Option<[u8; 32]>,
     pub(super) attempt: (ReceiptHandle, OnUnknown),
 }
 
@@ -129,7 +131,7 @@ fn permit_all(tx: &mut Tx<'_>, asked: &[Asked], now: Timestamp) -> Result<Vec<Pe
 
 fn permit_one(
     tx: &mut Tx<'_>,
-    Asked { key, address, quota, attempt }: &Asked,
+    Asked { key, address, quota, document, attempt }: &Asked,
     quotas: &mut Quotas,
     now: Timestamp,
 ) -> Result<Permission, store::Error> {
@@ -138,7 +140,7 @@ fn permit_one(
     let permission = match key {
         Some(_) if suppression::has(tx, address)? => Permission::Suppressed,
         _ if wait.is_some() => Permission::OverQuota(wait.unwrap_or_default()),
-        Some(key) => permit(tx, key, *attempt, now)?,
+        Some(key) => permit(tx, key, *document, *attempt, now)?,
         None => Permission::Granted,
     };
     if let (Permission::Granted, Some(quota)) = (permission, quota) {

@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) interrupted: u32,
     /// Why it is unknown.
     pub(super) reason: String,
+    /// The SHA-256 of the document that was made for it before the run's release.
+    pub(super) rendering: Option<[u8; 32]>,
 }
 
 impl Entry {
@@ -66,11 +68,12 @@ impl EffectKey {
     pub(super) fn entry(&self, tx: &mut Tx<'_>) -> Result<Option<Entry>, store::Error> {
         let Some(row) = tx.recipients()?.get(&self.row())? else { return Ok(None) };
         if self.is_main() {
-            return Ok(Some(Entry { state: row.state, interrupted: row.interrupted, reason: row.reason }));
+            let rendering = row.rendering.map(|made| made.sha256);
+            return Ok(Some(Entry { state: row.state, interrupted: row.interrupted, reason: row.reason, rendering }));
         }
         let found = tx.effects()?.get(&self.effect())?;
         let (state, interrupted) = found.map_or((RecipientState::Open, 0), |effect| (effect.state, effect.interrupted));
-        Ok(Some(Entry { state, interrupted, reason: String::new() }))
+        Ok(Some(Entry { state, interrupted, reason: String::new(), rendering: None }))
     }
 
     /// Changes what is known. Does nothing when the run has no such recipient.
@@ -82,7 +85,7 @@ impl EffectKey {
     ) -> Result<(), store::Error> {
         let Some(mut entry) = self.entry(tx)? else { return Ok(()) };
         edit(&mut entry);
-        let Entry { state, interrupted, reason } = entry;
+        let Entry { state, interrupted, reason, .. } = entry;
         if self.is_main() {
             return ledger::change(tx, self.row(), |row| {
                 (row.state, row.interrupted, row.reason, row.updated_at) = (state, interrupted, reason, now);

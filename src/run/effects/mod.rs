@@ -190,8 +190,11 @@ impl Effects for AttemptEffects {
                 let _ = self.0.message_id.set(intent.message_id);
             }
             let attempt = (self.0.handle, self.0.on_unknown);
-            let permitted =
-                self.0.intents.permit(Asked { key, address: intent.address, quota: intent.quota, attempt }).await;
+            let permitted = self
+                .0
+                .intents
+                .permit(Asked { key, address: intent.address, quota: intent.quota, document: intent.document, attempt })
+                .await;
             permitted.map_err(|error| Failure::new("store", "ledger", "failed", error))
         };
         ask.boxed()
@@ -254,6 +257,7 @@ fn rendered(
 fn permit(
     tx: &mut Tx<'_>,
     key: &EffectKey,
+    document: Option<[u8; 32]>,
     (handle, on_unknown): (ReceiptHandle, OnUnknown),
     now: Timestamp,
 ) -> Result<Permission, store::Error> {
@@ -270,6 +274,11 @@ fn permit(
     // Nobody of the run's recipients: outside its books.
     if entry.is_none() {
         return Ok(Permission::Granted);
+    }
+    // An attempt may have begun before its document was made and checked by another one: the next one compares.
+    let made = entry.as_ref().and_then(|entry| entry.rendering);
+    if made.is_some() && document.is_some() && made != document {
+        return Ok(Permission::Held);
     }
     if let Some(decided) = control::decided(tx, key.run)? {
         let row = tx.recipients()?.get(&key.row())?;

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nightmail::api::control::{Answer, Request};
+use nightmail::base::SystemClock;
+use nightmail::daemon::trial::{Choice, Trial};
 use nightmail::run::report::{Filter, Report, Row};
-use nightmail::run::{Accept, Decision, RunState};
+use nightmail::run::{Accept, Again, Decision, RunState};
 use nightmail_demo::bank::{self, Behaviour, Route};
 use nightmail_demo::sink;
 
-use crate::harness::{Harness, Inner, Operator, Rng, assert_recounted, assert_sound, until};
+use crate::harness::{Harness, Inner, Operator, PERIOD, Rng, SCHEDULE, assert_recounted, assert_sound, until};
 
 const GATE: &str = "SCHEDULES__MONTHLY_STATEMENTS__GATE";
 
@@ -137,6 +139,31 @@ async fn an_automatic_gate_waits_for_accounts_that_fail_and_goes_on_by_itself_on
         "{phases:?}"
     );
     assert_eq!((phases.check.done, phases.send.dead), (100, 0));
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn test_and_dry_runs_and_resends_know_no_gate() {
+    let harness = harness(6, "manual").await;
+    let daemon = harness.daemon().await;
+    let run = daemon.operator.start().await;
+    waits(&daemon.operator, run).await;
+    let (settings, clock) = (harness.settings(), SystemClock::shared());
+    let params = BTreeMap::from([("period".to_owned(), PERIOD.to_owned())]);
+    let trial = Trial::choose(&settings, &clock, (SCHEDULE, &params), &Choice::Sample(2)).await.unwrap();
+    assert_eq!(trial.documents(&settings, &clock).await.unwrap().len(), 2);
+    for body in trial.messages("test@example.test").unwrap() {
+        let request = Request::Send { queue: trial.queue.clone(), body, with: Box::default() };
+        daemon.operator.try_ask(request).await.unwrap();
+    }
+    until("the test's mails", async || (harness.sink.summary().total == 2).then_some(())).await;
+    assert!(harness.sink.records().iter().all(|record| record.recipient == "test@example.test"));
+    assert_eq!(daemon.operator.report(run).await.open, 6);
+    daemon.operator.decide(run, Decision::Release).await;
+    daemon.operator.complete(run).await;
+    let again = Again { run, users: vec![harness.fixtures().user(0).id], accounts: Vec::new() };
+    daemon.operator.try_ask(Request::Resend(again)).await.unwrap();
+    until("the resend", async || (harness.sink.summary().total == 9).then_some(())).await;
     daemon.stop().await;
 }
 
