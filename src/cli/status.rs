@@ -9,6 +9,7 @@ use crate::api::control::overview::{NextTick, Overview};
 use crate::api::control::{Answer, Request};
 use crate::base::{Timestamp, units};
 use crate::config::Settings;
+use crate::function::PaceView;
 use crate::queue::stats::Stats;
 use crate::work::BreakerView;
 
@@ -185,6 +186,10 @@ fn text(output: Output, shown: &Shown<'_>) -> String {
         };
         parts.push(table(&["owes a reply", "for"], &[], overview.silences.iter().map(row).collect()));
     }
+    if !overview.paces.is_empty() {
+        let header = ["mails to", "limit", "accepted now", "refused", "last"];
+        parts.push(table(&header, &[3], overview.paces.iter().map(pace_row).collect()));
+    }
     parts.push(queues_table(&overview.queues));
     if !overview.runs.is_empty() {
         parts.push(runs_table(&overview.runs));
@@ -200,6 +205,27 @@ fn text(output: Output, shown: &Shown<'_>) -> String {
         parts.push(table(&["schedule", "next tick"], &[], overview.schedules.iter().map(tick_row).collect()));
     }
     parts.join("\n\n")
+}
+
+/// A limit of the rate of mails: what is configured, and what the other side is found to take.
+fn pace_row(pace: &PaceView) -> Vec<String> {
+    let to = pace.domain.as_ref().map_or_else(|| format!("relay {}", pace.relay), |name| tame(name, 80));
+    let limit = [
+        pace.per_second.map(|rate| format!("{rate} a second")),
+        pace.connections.map(|count| units::count(count, "connection")),
+    ];
+    let found = pace.found_per_hour.map(|rate| match rate {
+        slow @ ..3600 => format!("{slow} an hour"),
+        fast => format!("{:.1} a second", fast as f64 / 3600.0),
+    });
+    let limit = limit.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    vec![
+        to,
+        limit,
+        found.unwrap_or_default(),
+        pace.refusals.to_string(),
+        pace.last_refusal.map(seconds).unwrap_or_default(),
+    ]
 }
 
 /// The daemon and its disk, a line each.

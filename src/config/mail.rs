@@ -1,11 +1,13 @@
 //! `[functions.<name>.mail]` to [`MailOptions`].
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use super::syntax;
+use super::validate::segment;
 use super::values::Values;
 use crate::base::units::show_duration;
-use crate::function::statement::{DialogueLimits, MailOptions, RelayOptions, SuppressOn, Tls};
+use crate::function::statement::{DialogueLimits, DomainLimits, MailOptions, RelayOptions, SuppressOn, Tls};
 use crate::work::options::ATTEMPT_MAX;
 
 /// Builds what one `statement` function mails with; `at` is the function's path.
@@ -70,12 +72,36 @@ fn relay(values: &mut Values<'_>, at: &str, relay: &str) -> RelayOptions {
         connections: values.count(&format!("{relay}.connections")),
         per_second: NonZeroU32::new(values.count(&format!("{relay}.per_second"))),
         per_day: values.maybe_count(&format!("{relay}.per_day")),
+        domains: domains(values, relay),
         limits: limits(values, at, relay),
         idle_max: values.span(&format!("{relay}.idle_max")),
         mails_per_connection: values.count(&format!("{relay}.mails_per_connection")),
         helo: values.text(&helo_path),
         host,
     }
+}
+
+/// What recipient domains are given.
+fn domains(values: &mut Values<'_>, relay: &str) -> BTreeMap<String, DomainLimits> {
+    let (mut domains, all) = (BTreeMap::new(), values.count::<usize>(&format!("{relay}.connections")));
+    for name in values.found.names(&format!("{relay}.domains")) {
+        let at = format!("{relay}.domains.{}", segment(&name));
+        let (rate, connections) = (format!("{at}.per_second"), format!("{at}.connections"));
+        let limits = DomainLimits {
+            per_second: values.maybe_count(&rate).and_then(|rate| NonZeroU32::new(u32::try_from(rate).ok()?)),
+            connections: values.maybe_count(&connections).and_then(|count| usize::try_from(count).ok()),
+        };
+        if limits.connections.is_some_and(|count| count > all) {
+            values.warning(
+                &connections,
+                format!("is more than the relay's connections ({all}), which hold for all of its mails"),
+            );
+        }
+        if let Some(other) = domains.insert(name.to_ascii_lowercase(), limits).map(|_| name.to_ascii_lowercase()) {
+            values.error(&at, format!("names {other:?} a second time; domains are the same in upper and lower case"));
+        }
+    }
+    domains
 }
 
 /// Attempts that would wait longer for their turn than they may take go back to the queue, and what they fetched was in vain.

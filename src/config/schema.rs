@@ -257,6 +257,10 @@ pub(super) const KEYS: &[Key] = &[
         "A connection is closed after this many mails."),
     key("functions.*.mail.relay.helo", Statement, ValueType::Host, Told("the machine's host name"),
         "The name in EHLO."),
+    key("functions.*.mail.relay.domains.*.per_second", Statement, ValueType::Count(1, 100_000), Nothing,
+        "At most this many mails of this function to recipients of that domain in any second, at even distances."),
+    key("functions.*.mail.relay.domains.*.connections", Statement, ValueType::Count(1, 1024), Nothing,
+        "At most this many connections carry a mail to that domain at once."),
 
     key("schedules.*.cron", All, ValueType::Line, Required,
         "When it is due: five fields as in Unix, or six with seconds first."),

@@ -193,6 +193,7 @@ impl Validator<'_> {
         let checked = match pattern {
             [.., "params", "*"] => syntax::parameter_name(name),
             [.., "headers", "*"] => syntax::header_name(name),
+            [.., "domains", "*"] => syntax::host(name),
             ["queues", "*"] => syntax::queue_name(name),
             _ => syntax::name(name),
         };

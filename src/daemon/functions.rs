@@ -118,6 +118,7 @@ pub fn sending(settings: &Settings) -> BTreeMap<String, SendingLimits> {
             per_day: relay.per_day,
             relay: format!("{}:{}", relay.host, relay.port),
             waits_for_fetch: schedule.guard.is_some(),
+            domains: relay.domains.keys().cloned().collect(),
         };
         Some((schedule.name.clone(), sending))
     };

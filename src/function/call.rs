@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::{EffectFlag, Effects, Timings};
+use super::{EffectFlag, Effects, PaceView, Timings};
 use crate::base::{Destination, LeaseTime, MessageId, Report};
 
 /// What a message or a tick makes happen. One value serves all workers at once.
@@ -25,6 +25,11 @@ pub trait Function: Send + Sync + fmt::Debug {
     /// How long each destination has been silent in the middle of a call: the longest current wait for a reply. One
     /// entry for each destination that something waits for now.
     fn silences(&self) -> Vec<(Destination, Duration)> {
+        Vec::new()
+    }
+
+    /// The limits of the rate of its calls that hold now, those that are worth telling.
+    fn paces(&self) -> Vec<PaceView> {
         Vec::new()
     }
 

@@ -36,6 +36,8 @@ pub struct SendingLimits {
     pub relay: String,
     /// Whether mails wait until all users are fetched.
     pub waits_for_fetch: bool,
+    /// The recipient domains that have limits of their own.
+    pub domains: Vec<String>,
 }
 
 /// What a forecast is made from.
@@ -123,6 +125,11 @@ pub fn forecast(order: &Order) -> Result<Forecast, NoUsers> {
         assumptions.push(format!("as many users as run {} had", run.id));
     }
     let capacities = capacities(order, &mut assumptions);
+    if !order.sending.domains.is_empty() {
+        let domains = order.sending.domains.join(", ");
+        assumptions
+            .push(format!("the limits of {domains} hold nobody up: how many users have addresses there is not known"));
+    }
     let narrowest = &capacities[0];
     let per_second = narrowest.per_hour as f64 / 3600.0;
     let fetch = fetch(order, users, &mut assumptions);
@@ -263,6 +270,7 @@ mod tests {
                 per_day: None,
                 relay: "mx:25".into(),
                 waits_for_fetch: true,
+                domains: Vec::new(),
             },
             allowance: None,
             processors: 2,

@@ -114,6 +114,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::function::statement::mail::simulation::send;
 
     fn at(ms: u64) -> LeaseTime {
         LeaseTime::from_millis(1_000_000 + ms)
@@ -136,6 +137,40 @@ mod tests {
         (1..=250).for_each(|second| meter.observe(at(100_000 + second * 1000), 5000 + second * 20, true));
         let rate = meter.rate(total).unwrap();
         assert!((rate.per_second - 20.0).abs() < 0.5, "{rate:?}");
+    }
+
+    /// The worst error of an estimate, as a share of the time that is left, from the moment on at which a twentieth of all mails
+    /// has gone under the relay's last limit.
+    fn worst(limits: &[(f64, f64)], seconds: f64) -> f64 {
+        let night = send(limits, 10.0, seconds);
+        let (total, end) = (night.times.len(), night.times[night.times.len() - 1]);
+        let (changed, _) = limits[limits.len() - 1];
+        let sent = |until: f64| night.times.partition_point(|at| *at <= until);
+        let (mut meter, mut worst) = (Meter::default(), 0.0_f64);
+        for second in 0..seconds as u64 {
+            let now = second as f64;
+            meter.observe(at(second * 1000), sent(now) as u64, true);
+            let is_due = now > changed && (sent(now) - sent(changed)) * 20 >= total;
+            if is_due && end - now > 1.0 {
+                let rate = meter.rate(total as u64).unwrap().per_second;
+                let estimated = (total - sent(now)) as f64 / rate;
+                worst = worst.max(((estimated - (end - now)) / (end - now)).abs());
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn estimates_are_within_a_tenth_after_a_twentieth_at_a_relay_with_a_hidden_limit_and_a_twentieth_after_it_changes()
+    {
+        for per_second in [14.0, 50.0, 200.0] {
+            let worst = worst(&[(0.0, per_second)], 600.0);
+            assert!(worst < 0.1, "{per_second} a second: {worst:.3}");
+        }
+        for changes in [[(0.0, 50.0), (300.0, 20.0)], [(0.0, 20.0), (300.0, 100.0)], [(0.0, 100.0), (300.0, 30.0)]] {
+            let worst = worst(&changes, 900.0);
+            assert!(worst < 0.1, "{changes:?}: {worst:.3}");
+        }
     }
 
     #[test]

@@ -13,3 +13,4 @@ mod poison;
 mod relay;
 mod schedule;
 mod statements;
+mod throttle;

@@ -447,6 +447,7 @@ impl Control {
             redrives,
             breakers,
             silences: self.silences(),
+            paces: self.functions.iter().flat_map(|function| function.paces()).collect(),
             schedules: schedules.collect(),
             disk: self.disk(),
             sqs: self.sqs.clone(),

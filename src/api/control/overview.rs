@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Timestamp, units};
+use crate::function::PaceView;
 use crate::queue::stats::Stats;
 use crate::run::{Report, RunState};
 use crate::work::BreakerView;
@@ -33,6 +34,9 @@ pub struct Overview {
     /// Destinations that have owed a reply for longer than [`SILENT_AFTER`].
     #[serde(default)]
     pub silences: Vec<Silence>,
+    /// Limits of the rate of mails that hold now: those that were found from a relay's replies, and those of domains.
+    #[serde(default)]
+    pub paces: Vec<PaceView>,
     /// All schedules.
     pub schedules: Vec<NextTick>,
     /// The disk of the store.
@@ -172,7 +176,7 @@ mod tests {
         let disk = Disk { free_bytes: Some(256 << 20), store_bytes: None, reserve_bytes: Some(256 << 20) };
         let (queues, schedules) = (Vec::new(), Vec::new());
         let (runs, redrives, breakers, silences) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Overview { status, queues, runs, redrives, breakers, silences, schedules, disk, sqs: None }
+        Overview { status, queues, runs, redrives, breakers, silences, paces: Vec::new(), schedules, disk, sqs: None }
     }
 
     #[test]

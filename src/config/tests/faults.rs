@@ -80,13 +80,13 @@ fn with_line(key: &str, scope: Scope, line: &str) -> String {
     let function = if scope == Scope::FanOut { "spread" } else { "letter" };
     let (above, _) = key.rsplit_once('.').unwrap_or(("", key));
     let mut path: Vec<&str> = segments_of(above);
-    if let Some(name) = path.iter_mut().find(|name| **name == "*") {
-        *name = match above.split('.').next() {
-            Some("queues") => "work",
-            Some("functions") => function,
-            _ => "monthly",
-        };
-    }
+    let first = match above.split('.').next() {
+        Some("queues") => "work",
+        Some("functions") => function,
+        _ => "monthly",
+    };
+    let names = std::iter::once(first).chain(std::iter::repeat("gmail"));
+    path.iter_mut().filter(|name| **name == "*").zip(names).for_each(|(name, chosen)| *name = chosen);
     let header = format!("[{}]\n", path.join("."));
     if above.is_empty() {
         format!("{line}\n{SMALL}")

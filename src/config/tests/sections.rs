@@ -11,7 +11,7 @@ use crate::store::record::Scope;
 /// The key of a path in settings.
 pub(super) fn key_of(path: &str) -> Option<&'static Key> {
     // A quoted name may hold a dot.
-    let path = path.replace(".fifo\"", "\"");
+    let path = path.replace(".fifo\"", "\"").replace(".com\"", "\"");
     let parts: Vec<&str> = path.split('.').collect();
     KEYS.iter().find(|key| {
         let pattern = segments(key.path);
@@ -306,5 +306,30 @@ fn a_deadline_is_a_time_of_day() {
     for wrong in ["24:00", "10:60", "10", "1:00", "10:00:00", "-1:00", "ten"] {
         let said = found(wrong).unwrap_err().to_string();
         assert!(said.contains("is not a time of day; write hours and minutes, as in \"10:00\""), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn recipient_domains_have_limits_of_their_own() {
+    let relay = "[functions.statement.mail.relay.domains.";
+    let found = |sections: &str| load_with(&format!("{EXAMPLE}\n{sections}"), &Environment::default());
+    let set = format!("{relay}\"GMail.com\"]\nper_second = 10\nconnections = 5\n{relay}localhost]\nconnections = 30\n");
+    let settings = found(&set).unwrap_or_else(|errors| panic!("{errors}"));
+    let domains = settings.functions.iter().find_map(|function| match &function.kind {
+        Kind::Statement(options) => Some(&options.mail.relay.domains),
+        Kind::FanOut(_) => None,
+    });
+    let domains = domains.unwrap();
+    assert_eq!((domains["gmail.com"].per_second.map(u32::from), domains["gmail.com"].connections), (Some(10), Some(5)));
+    assert_eq!((domains["localhost"].per_second, domains["localhost"].connections), (None, Some(30)));
+    let advice: Vec<String> = settings.warnings.iter().map(|warning| warning.text.clone()).collect();
+    assert_eq!(advice, ["is more than the relay's connections (20), which hold for all of its mails"]);
+    for (sections, text) in [
+        (format!("{relay}\"a b\"]\nper_second = 1"), "is not a host name"),
+        (format!("{relay}\"a.example\"]\nper_second = 0"), "must be 1 to 100000 (got 0)"),
+        (format!("{relay}a]\nper_second = 1\n{relay}A]\nper_second = 2"), "names \"a\" a second time"),
+    ] {
+        let said = found(&sections).map(drop).unwrap_err().to_string();
+        assert!(said.contains(text), "{sections}: {said}");
     }
 }

@@ -26,7 +26,7 @@ use crate::base::{
 };
 use crate::function::timings::{Stopwatch, Timings};
 use crate::function::upstream::Answer;
-use crate::function::{Error, Function, Intent, Invocation, Stage, upstream};
+use crate::function::{Error, Function, Intent, Invocation, PaceView, Stage, upstream};
 
 /// The class of the failure of a statement that is not the one that was made before its run's release.
 pub const CHANGED: (&str, &str, &str) = ("data", "statement", "changed");
@@ -170,7 +170,11 @@ impl Statement {
         if let Some(why) = invocation.effects.suppressed(&intent).map_err(unreadable)? {
             return Err(Outcome::LeftOut { by: LeftOutBy::Suppression, why });
         }
-        let print = match invocation.effects.stage(&intent).map_err(unreadable)? {
+        let stage = invocation.effects.stage(&intent).map_err(unreadable)?;
+        let admit = || self.mailer.admit(&user.email, invocation.receive_count);
+        let is_to_mail = matches!(stage, Stage::Mail { .. });
+        let _admission = is_to_mail.then(admit).transpose().map_err(|after| paced(&user.email, after))?;
+        let print = match stage {
             Stage::Wait => return Err(waits_for_release()),
             Stage::Render => return Ok(Outcome::Rendered(self.make(invocation, &body, &user, contacts).await?.kept())),
             Stage::Mail { sha256: None } => self.make(invocation, &body, &user, contacts).await?,
@@ -388,6 +392,13 @@ fn unreadable(why: Failure) -> Outcome {
     Outcome::Deferred { why, after: None }
 }
 
+/// The recipient's domain has no turn soon. The message waits, uncharged and without an end.
+fn paced(address: &str, after: Duration) -> Outcome {
+    let domain = address.rsplit('@').next().unwrap_or_default();
+    let text = format!("the mails to {domain} wait for their turns (`nightmail status` names its limit)");
+    Outcome::Waiting { why: Failure::new("smtp", "relay", "domain-paced", text), after: Some(after) }
+}
+
 /// The attempt's time limit passed before `what` happened; no mail was begun.
 fn too_late(what: &str, remedy: &str) -> Outcome {
     let text = format!("the function's time limit passed before {what} ({remedy}raise the function's timeout)");
@@ -461,6 +472,10 @@ impl Function for Statement {
         let silence = |destination, longest: Option<Duration>| longest.map(|silence| (destination, silence));
         let account = silence(self.accounts.destination().clone(), self.accounts.longest_silence());
         account.into_iter().chain(silence(self.mailer.destination(), self.mailer.longest_silence())).collect()
+    }
+
+    fn paces(&self) -> Vec<PaceView> {
+        self.mailer.paces()
     }
 
     fn timings(&self) -> Option<Timings> {

@@ -20,7 +20,7 @@ pub use account::{Account, Expected, Transaction};
 pub use address::mailable_text;
 pub use archive::Archive;
 pub use function::{CHANGED, RenderRequest, RenderedStatement, Rendering, Statement, StatementRenderer};
-pub use mail::MessageIds;
+pub use mail::{DomainLimits, MessageIds};
 pub use options::{
     AccountOptions, DialogueLimits, DocumentOptions, MailOptions, Options, RelayOptions, Skip, SuppressOn, Tls,
     UsersOptions,

@@ -1,11 +1,13 @@
 //! The options of the function `statement` and of the users source.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use super::Archive;
+use super::mail::DomainLimits;
 use crate::function::upstream;
 
 /// The checked settings of one `kind = "statement"` function.
@@ -114,6 +116,8 @@ pub struct RelayOptions {
     pub per_second: Option<NonZeroU32>,
     /// At most this many mails are begun in any 24 hours, restarts included.
     pub per_day: Option<u64>,
+    /// What recipient domains are given, by name.
+    pub domains: BTreeMap<String, DomainLimits>,
     /// How long each step of a dialogue may take.
     pub limits: DialogueLimits,
     /// A parked connection is closed after this time.

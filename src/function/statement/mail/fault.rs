@@ -18,6 +18,13 @@ pub enum SendFault {
     /// Not the mail's fault: no session with the relay came about, or the relay is busy or full (421, 450, 451, 452,
     /// 454). Nothing was accepted.
     Deferred(Failure),
+    /// The relay refused the mail because there were too many (421, 450, 451, 454). Nothing was accepted.
+    Throttled {
+        /// What it said.
+        why: Failure,
+        /// When its turn will come.
+        after: Duration,
+    },
     /// The recipient's run may not go on now: no mail was begun, and the message waits.
     Held(Failure),
     /// A dialogue that broke off before the final dot, or a temporary refusal of this recipient. Nothing was accepted.
@@ -37,6 +44,7 @@ impl SendFault {
             Self::Permanent(why)
             | Self::NoMailbox(why)
             | Self::Deferred(why)
+            | Self::Throttled { why, .. }
             | Self::Held(why)
             | Self::Temporary(why)
             | Self::Unknown(why)
@@ -51,6 +59,7 @@ impl SendFault {
         match self {
             Self::Permanent(why) | Self::NoMailbox(why) => Outcome::Dead { why },
             Self::Deferred(why) => Outcome::Deferred { why, after: None },
+            Self::Throttled { why, after } => Outcome::Deferred { why, after: Some(after) },
             Self::Held(why) => Outcome::Waiting { why, after: None },
             Self::Temporary(why) => Outcome::Retry { why, after: None, effect: Effect::None },
             Self::Unknown(why) => Outcome::Retry { why, after: None, effect: Effect::Unknown },
@@ -107,6 +116,15 @@ impl Step {
             Self::EndOfData => "after the final dot",
         }
     }
+}
+
+/// What has too many mails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// The relay.
+    OfRelay,
+    /// The recipient's domain, as far as the reply tells.
+    OfDomain,
 }
 
 /// How a dialogue failed.
@@ -184,6 +202,24 @@ impl SmtpFailure {
             Self::Reply { code, .. } => *code != 421,
             Self::Withheld(_) | Self::OverQuota(_) => true,
             Self::NoSession { .. } | Self::Broken { .. } => false,
+        }
+    }
+
+    /// What has too many mails, when the relay says so; `None` when it says something else. 452 says that it has no space,
+    /// however few there are.
+    pub(super) fn excess(&self) -> Option<Excess> {
+        let Self::Reply { step, code, text } = self else { return None };
+        let of_the_mailbox = enhanced(*code, text).is_some_and(|enhanced| enhanced.starts_with("4.2."));
+        match (code, step) {
+            (421, _) => Some(Excess::OfRelay),
+            (450 | 451 | 454, Step::MailFrom) => Some(Excess::OfRelay),
+            (450 | 451 | 454, Step::RcptTo | Step::Data | Step::Body | Step::EndOfData) => {
+                // Each recipient is refused once by a server that does that, however few mails there are.
+                let text = text.to_ascii_lowercase();
+                let is_greylisted = text.contains("greylist") || text.contains("graylist");
+                (!of_the_mailbox && !is_greylisted).then_some(Excess::OfDomain)
+            }
+            _ => None,
         }
     }
 
@@ -341,6 +377,24 @@ mod tests {
                 assert_eq!(reply(step, code, text), (end, shown.to_owned(), verdict.clone()), "{code} {text}");
             }
         }
+    }
+
+    #[test]
+    fn a_reply_that_speaks_of_too_many_mails_is_told_from_one_that_speaks_of_the_mailbox() {
+        let excess = |step, code, text: &str| SmtpFailure::Reply { step, code, text: text.into() }.excess();
+        for code in [450, 451, 454] {
+            assert_eq!(excess(Step::RcptTo, code, "4.7.0 slow down"), Some(Excess::OfDomain));
+            assert_eq!(excess(Step::EndOfData, code, ""), Some(Excess::OfDomain));
+            assert_eq!(excess(Step::MailFrom, code, "4.7.0 slow down"), Some(Excess::OfRelay));
+            assert_eq!(excess(Step::RcptTo, code, "4.2.1 mailbox busy"), None);
+            assert_eq!(excess(Step::RcptTo, code, "4.7.1 Greylisted, try again"), None);
+            assert_eq!(excess(Step::Session, code, "4.7.0 slow down"), None, "the breaker's");
+        }
+        assert_eq!(excess(Step::Session, 421, "too many connections"), Some(Excess::OfRelay));
+        assert_eq!(excess(Step::RcptTo, 421, "4.2.1 too busy"), Some(Excess::OfRelay));
+        assert_eq!(excess(Step::RcptTo, 452, "4.3.1 no space"), None);
+        assert_eq!(excess(Step::RcptTo, 550, "5.7.0 no"), None);
+        assert_eq!(SmtpFailure::broken(Step::Data, "lost", "").excess(), None);
     }
 
     #[test]

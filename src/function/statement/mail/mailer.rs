@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SendFault;
+use super::domains::Inside;
 use super::message::{Composer, Mail};
 use super::pool::Pool;
 use super::relay::Relay;
@@ -11,7 +12,7 @@ use crate::base::outcome::DeliveryProof;
 use crate::base::{Calls, Clock, Contact, Destination, Failure, Verdict};
 use crate::function::statement::template::Templates;
 use crate::function::statement::{MailOptions, SuppressOn};
-use crate::function::{Error, tls};
+use crate::function::{Error, PaceView, tls};
 
 /// What gives each mail its Message-ID.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ impl MessageIds {
         self.0.message_id(message_key)
     }
 }
+
+/// The right of an attempt to go on to its mail. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Admission(#[expect(dead_code, reason = "held for its end")] Option<Inside>);
 
 /// Mails documents through one relay. One value serves all workers.
 #[derive(Debug)]
@@ -72,6 +77,20 @@ impl Mailer {
     /// How long the relay has been silent in the dialogue that has waited longest; `None` without a dialogue.
     pub fn longest_silence(&self) -> Option<Duration> {
         self.pool.longest_silence()
+    }
+
+    /// Asks, before the work, whether a mail to this address may begin soon, for a message that was received so often. Hold
+    /// the admission until the mail has ended.
+    ///
+    /// # Errors
+    /// Its domain has no turn soon: after what time to come again.
+    pub fn admit(&self, address: &str, receive_count: u32) -> Result<Admission, Duration> {
+        self.pool.admit(address.rsplit('@').next().unwrap_or_default(), receive_count).map(Admission)
+    }
+
+    /// The limits that hold now, of the relay and of recipient domains; those that are worth telling.
+    pub fn paces(&self) -> Vec<PaceView> {
+        self.pool.paces()
     }
 
     /// How long the dialogues that ended with a mail took.

@@ -57,7 +57,7 @@ pub(super) fn class(result: &Result<DeliveryProof, SendFault>) -> (&'static str,
         Err(fault) => {
             let word = match fault {
                 SendFault::Permanent(_) => "permanent",
-                SendFault::Deferred(_) => "deferred",
+                SendFault::Deferred(_) | SendFault::Throttled { .. } => "deferred",
                 SendFault::Held(_) => "held",
                 SendFault::Temporary(_) => "temporary",
                 SendFault::Unknown(_) => "unknown",

@@ -1,24 +1,29 @@
 //! A bounded pool of sessions with one relay.
 //!
-//! Owns three promises: at most `connections` dialogues at once, a session is parked only after the relay has accepted
-//! a mail, and a dialogue that has begun is never cancelled by its caller's end. Must not know what a mail contains.
+//! Owns these promises: at most `connections` dialogues at once, of a recipient domain too; no more mails in a second than the
+//! limits allow; a session is parked only after the relay has accepted a mail; and a dialogue that has begun is never
+//! cancelled by its caller's end. Must not know what a mail contains.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::connection::{Connection, OutgoingMail};
-use super::fault::{SendFault, SmtpFailure, Step, Undelivered};
-use super::pace::Pace;
+use super::domains::{Domain, Domains, Inside};
+use super::fault::{Excess, SendFault, SmtpFailure, Step, Undelivered};
+use super::pace::{self, Pace};
 use super::relay::Relay;
-use crate::base::{Calls, Clock, Destination, Failure};
+use crate::base::{Calls, Clock, Destination, Failure, Timestamp};
 use crate::function::silence::{Silences, Wait};
 use crate::function::timings::Stopwatch;
-use crate::function::{EffectFlag, EffectInProgress, Quota};
+use crate::function::{EffectFlag, EffectInProgress, PaceView, Quota};
 
 /// The reaper checks parked sessions no more often than this, so that a tiny `idle_max` does not make it spin.
 const REAP_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// So far ahead of their turns attempts for a limited domain may begin.
+const AHEAD: Duration = Duration::from_secs(1);
 
 /// The sessions with one relay.
 pub(super) struct Pool {
@@ -27,8 +32,10 @@ pub(super) struct Pool {
     /// One permit for each session in a dialogue, held until QUIT is over. tokio's semaphore is fair: first come, first
     /// served.
     permits: Arc<Semaphore>,
-    /// Set when the mails of a second are limited.
-    pace: Option<Pace>,
+    /// How fast mails follow one another.
+    pace: Pace,
+    /// The recipient domains that have limits.
+    domains: Domains,
     /// The dialogues that wait for the relay.
     silences: Arc<Silences>,
     /// Dialogues that ended with a mail.
@@ -48,10 +55,10 @@ struct Parked {
 impl Pool {
     pub(super) fn new(relay: Relay, clock: Arc<dyn Clock>) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(relay.options.connections.min(Semaphore::MAX_PERMITS)));
-        let pace = relay.options.per_second.map(Pace::new);
+        let (pace, domains) = (Pace::new(relay.options.per_second), Domains::new(&relay.options.domains));
         let silences = Silences::new(Arc::clone(&clock));
         let (dialogues, parked) = (Stopwatch::default(), Mutex::default());
-        Arc::new(Self { relay, clock, permits, pace, silences, dialogues, parked })
+        Arc::new(Self { relay, clock, permits, pace, domains, silences, dialogues, parked })
     }
 
     /// Sends one mail to the relay and returns its final reply. If the future is dropped while it waits for a free
@@ -67,11 +74,14 @@ impl Pool {
         effect: &EffectFlag,
     ) -> Result<String, Undelivered> {
         let before = self.clock.monotonic() + begin_within;
+        let domain = self.domains.of(outgoing.to.domain());
+        let of_domain = self.room_of(domain.as_deref(), before).await?;
         let permit = Arc::clone(&self.permits).acquire_owned();
-        let Ok(permit) = tokio::time::timeout(begin_within, permit).await else { return Err(self.busy()) };
-        let permit = permit.expect("the semaphore is never closed");
+        let left = before.saturating_sub(self.clock.monotonic());
+        let Ok(permit) = tokio::time::timeout(left, permit).await else { return Err(self.busy()) };
+        let permit = (permit.expect("the semaphore is never closed"), of_domain);
         // Looked at first, so that no session is opened in vain.
-        if self.pace.as_ref().is_some_and(|pace| !pace.has_turn(before)) {
+        if !self.pace.has_turn(before) {
             return Err(too_fast().classify(&self.relay.address()));
         }
         // A task of its own: a dialogue that is dropped after the final dot would leave it unknown whether the mail was
@@ -79,7 +89,7 @@ impl Pool {
         let (answer, ended) = oneshot::channel();
         let (pool, effect) = (Arc::clone(self), effect.start());
         tokio::spawn(async move {
-            Box::pin(pool.dialogue((outgoing, before), answer, effect)).await;
+            Box::pin(pool.dialogue((outgoing, domain, before), answer, effect)).await;
             drop(permit);
         });
         // The sender is dropped unused only when the dialogue panicked. How far it came is unknown: assume the worst.
@@ -145,7 +155,7 @@ impl Pool {
     /// no attempt. The permit is released after it, so that the relay never sees more than `connections` in use.
     async fn dialogue(
         self: Arc<Self>,
-        (outgoing, before): (OutgoingMail, Duration),
+        (outgoing, domain, before): (OutgoingMail, Option<Arc<Domain>>, Duration),
         answer: oneshot::Sender<Result<String, Undelivered>>,
         effect: EffectInProgress,
     ) {
@@ -153,9 +163,8 @@ impl Pool {
             biased;
             // The dialogue is dropped in front of its final dot, and its connection with it: nothing was accepted.
             () = effect.aborted() => return,
-            delivered = self.deliver((&outgoing, before), &effect) => delivered,
+            delivered = self.deliver((&outgoing, domain.as_deref(), before), &effect) => delivered,
         };
-        let classify = |failure: SmtpFailure| failure.classify(&self.relay.address());
         let finished = match (used, result) {
             (Some(session), Ok(reply)) => {
                 let spent = self.park_unless_spent(session);
@@ -168,7 +177,7 @@ impl Pool {
                 // A session is not reused after an error. After a refusal it gets a QUIT; a broken one is dropped,
                 // because any further command could be misread as part of the mail.
                 let finished = used.filter(|_| failure.is_in_step());
-                let undelivered = classify(failure);
+                let undelivered = self.classify(failure, outgoing.to.domain());
                 if !matches!(undelivered.fault, SendFault::Unknown(_)) {
                     effect.refused();
                 }
@@ -188,19 +197,19 @@ impl Pool {
     /// this mail is replaced once: relays close idle sessions, and that is no fault of the mail.
     async fn deliver(
         &self,
-        (outgoing, before): (&OutgoingMail, Duration),
+        (outgoing, domain, before): (&OutgoingMail, Option<&Domain>, Duration),
         effect: &EffectInProgress,
     ) -> (Option<Connection>, Result<String, SmtpFailure>) {
         let wait = self.silences.begin();
         if let Some(mut session) = self.take() {
-            match self.in_turn(&mut session, (outgoing, before), &wait, effect).await {
+            match self.in_turn(&mut session, (outgoing, domain, before), &wait, effect).await {
                 Err(failure) if failure.is_stale() => drop(session),
                 result => return (Some(session), result),
             }
         }
         match self.relay.open(&wait).await {
             Ok(mut session) => {
-                let result = self.in_turn(&mut session, (outgoing, before), &wait, effect).await;
+                let result = self.in_turn(&mut session, (outgoing, domain, before), &wait, effect).await;
                 (Some(session), result)
             }
             Err(failure) => (None, Err(failure)),
@@ -211,19 +220,125 @@ impl Pool {
     async fn in_turn(
         &self,
         session: &mut Connection,
-        (outgoing, before): (&OutgoingMail, Duration),
+        (outgoing, domain, before): (&OutgoingMail, Option<&Domain>, Duration),
         wait: &Wait,
         effect: &EffectInProgress,
     ) -> Result<String, SmtpFailure> {
-        if let Some(pace) = &self.pace
-            && !pace.turn(self.clock.monotonic(), before).await
-        {
+        if !pace::turn(&self.pace, domain.map(|domain| &domain.pace), &*self.clock, before).await {
             return Err(too_fast());
         }
         let begun = self.clock.monotonic();
         let reply = session.deliver(outgoing, &self.relay.options.limits, wait, effect).await?;
-        self.dialogues.add(self.clock.monotonic() - begun);
+        let (now, took) = (self.clock.monotonic(), self.clock.monotonic() - begun);
+        self.dialogues.add(took);
+        self.pace.accepted(now, took);
+        if let Some(domain) = domain {
+            domain.pace.accepted(now, took);
+        }
         Ok(reply)
+    }
+
+    /// Lets an attempt begin that will mail this domain, or says after what time it shall come again: of a domain that is
+    /// limited only as many begin as have a turn soon. Others would hold all attempts while they wait for their turns. Where
+    /// nearly all messages are of that domain, they wait in their attempts, since nobody else needs those.
+    pub(super) fn admit(&self, domain: &str, receive_count: u32) -> Result<Option<Inside>, Duration> {
+        let domain = self.domains.of(domain);
+        if receive_count <= 1 {
+            self.domains.count(domain.as_deref());
+        }
+        let is_limited = |domain: &Arc<Domain>| domain.pace.is_limited() || domain.limits.connections.is_some();
+        let Some(domain) = domain.filter(is_limited) else { return Ok(None) };
+        let now = self.clock.monotonic();
+        let half = (self.relay.options.connections / 2).max(1);
+        let rate = domain.pace.per_second(now);
+        let by_rate = rate.map_or(usize::MAX, |rate| (rate * AHEAD.as_secs_f64()).ceil() as usize + 1);
+        let by_rate = if self.domains.is_most(&domain) { usize::MAX } else { by_rate.min(half) };
+        let by_connections = domain.limits.connections.map_or(usize::MAX, |connections| connections + 1);
+        match domain.enter(by_rate.min(by_connections)) {
+            Some(inside) => Ok(Some(inside)),
+            None => {
+                let mean = self.dialogues.calls().mean().unwrap_or(AHEAD);
+                let each = mean / domain.limits.connections.unwrap_or(half) as u32;
+                Err(domain.pace.slot(now, each, rand::random()))
+            }
+        }
+    }
+
+    /// Waits until the mail's domain has a connection and, nearly, a turn for it, before one of the relay's is taken.
+    async fn room_of(
+        &self,
+        domain: Option<&Domain>,
+        before: Duration,
+    ) -> Result<Option<OwnedSemaphorePermit>, Undelivered> {
+        let Some(domain) = domain else { return Ok(None) };
+        let now = self.clock.monotonic();
+        let permit = match &domain.permits {
+            Some(permits) => {
+                let permit = Arc::clone(permits).acquire_owned();
+                let Ok(permit) = tokio::time::timeout(before.saturating_sub(now), permit).await else {
+                    return Err(self.busy());
+                };
+                Some(permit.expect("the semaphore is never closed"))
+            }
+            None => None,
+        };
+        let now = self.clock.monotonic();
+        let wait = pace::until_domain(&self.pace, &domain.pace, now);
+        if now + wait > before {
+            return Err(too_fast().classify(&self.relay.address()));
+        }
+        tokio::time::sleep(wait).await;
+        Ok(permit)
+    }
+
+    /// Classifies the failure, and slows down what has too many mails.
+    fn classify(&self, failure: SmtpFailure, domain: &str) -> Undelivered {
+        let excess = failure.excess();
+        let mut undelivered = failure.classify(&self.relay.address());
+        let Some(excess) = excess else { return undelivered };
+        let now = self.clock.monotonic();
+        let limited = match excess {
+            Excess::OfDomain => self.domains.refused(domain, now, &self.pace),
+            Excess::OfRelay => {
+                self.pace.refused(now, None);
+                None
+            }
+        };
+        let pace = limited.as_ref().map_or(&self.pace, |domain| &domain.pace);
+        if let SendFault::Deferred(why) = undelivered.fault {
+            let after = pace.slot(now, Duration::ZERO, rand::random());
+            undelivered.fault = SendFault::Throttled { why, after };
+        }
+        undelivered
+    }
+
+    /// The limits that hold now beside the relay's own configured ones: found ones, and those of domains.
+    pub(super) fn paces(&self) -> Vec<PaceView> {
+        let (now, wall) = (self.clock.monotonic(), self.clock.wall());
+        let view = |pace: &Pace, domain: Option<&Domain>| {
+            let found = pace.found(now);
+            let ago = found.map(|found| now.saturating_sub(found.last));
+            PaceView {
+                relay: self.relay.address(),
+                domain: domain.map(|domain| domain.name.clone()),
+                per_second: domain
+                    .map_or(self.relay.options.per_second, |domain| domain.limits.per_second)
+                    .map(u32::from),
+                connections: domain.and_then(|domain| domain.limits.connections),
+                found_per_hour: found.and_then(|found| found.per_second).map(|rate| (rate * 3600.0).round() as u64),
+                refusals: found.map_or(0, |found| found.refusals),
+                last_refusal: ago
+                    .map(|ago| Timestamp::from_millis(wall.as_millis().saturating_sub(ago.as_millis() as u64))),
+            }
+        };
+        let domains = self.domains.all();
+        let of_domains = domains.iter().map(|domain| view(&domain.pace, Some(domain)));
+        let all = std::iter::once(view(&self.pace, None)).chain(of_domains);
+        let is_shown = |view: &PaceView| {
+            view.found_per_hour.is_some()
+                || view.domain.is_some() && (view.per_second, view.connections) != (None, None)
+        };
+        all.filter(is_shown).collect()
     }
 
     /// The most recently parked session, if it is not too old. Last in, first out: the sessions that are not needed

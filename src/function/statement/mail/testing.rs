@@ -312,6 +312,7 @@ pub(in crate::function) fn options() -> MailOptions {
             connections: 2,
             per_second: None,
             per_day: None,
+            domains: std::collections::BTreeMap::new(),
             limits: limits(Duration::from_secs(20)),
             idle_max: Duration::from_secs(30),
             mails_per_connection: 100,
