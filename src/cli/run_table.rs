@@ -9,9 +9,11 @@ use super::output::{FAILURE_BYTES_MAX, minutes, table, tame, wrap_behind};
 /// Runs as a table, and below it why some of them wait for an operator.
 pub(super) fn runs_list(runs: &[Report]) -> String {
     let waits = |run: &Report| {
-        let because = run.held_because.as_ref()?;
-        let line = format!("run {} is {}: {}", run.id, run.state.name(), shorten(because, FAILURE_BYTES_MAX));
-        Some(format!("\n{}", wrap_behind(2, &line)))
+        let because = match (&run.fetch_death, &run.held_because) {
+            (Some(death), _) => format!("its fan-out is letter {} ({})", death.letter, death.remedy),
+            (None, because) => shorten(because.as_ref()?, FAILURE_BYTES_MAX),
+        };
+        Some(format!("\n{}", wrap_behind(2, &format!("run {} is {}: {because}", run.id, run.state.name()))))
     };
     runs_table(runs) + &runs.iter().filter_map(waits).collect::<String>()
 }

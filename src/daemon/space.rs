@@ -124,7 +124,10 @@ impl Watch {
         match now {
             DiskState::Room => tracing::info!(%dir, "there is room on the disk again ({why}): sends go on"),
             DiskState::Low => {
-                tracing::warn!(%dir, "the disk is nearly full ({why}): sends are refused, but to functions")
+                tracing::warn!(
+                    %dir,
+                    "the disk is nearly full ({why}): sends are refused, except to queues that functions serve"
+                );
             }
             DiskState::VeryLow => tracing::error!(%dir, "the disk is nearly full ({why}): all sends are refused"),
             DiskState::Unknown => tracing::warn!(%dir, "the free space of the disk cannot be watched: {why}"),

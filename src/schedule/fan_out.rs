@@ -2,10 +2,12 @@
 //! messages, its recipients' rows and the cursor are one commit, so that a crash in the middle neither loses nor repeats
 //! a user.
 //!
-//! This file is the function: the loop over pages and what each end of it means. `page` makes the messages, `slice` is
-//! the commit, `cycle` notices cursors that come back, `malformed` looks after records that are no users.
+//! This file is the function: the loop over pages and what each end of it means. `fetch` reads a page, one ahead of the
+//! commits, `page` makes the messages, `slice` is the commit, `cycle` notices cursors that come back, `malformed` looks
+//! after records that are no users.
 
 mod cycle;
+mod fetch;
 mod malformed;
 pub mod page;
 pub mod slice;
@@ -18,9 +20,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::base::{Contact, Destination, Effect, Failure, LeaseTime, Outcome, Report};
-use crate::function::statement::{Page, PageAddress, Users};
+use crate::function::statement::{PageAddress, Users};
 use crate::function::{Function, Invocation};
-use crate::queue::{self, Queues, ReceiptHandle, catalog, settle};
+use crate::queue::{self, Queues, ReceiptHandle, settle};
 use crate::run::control;
 use crate::store::record::{FanOutProgress, RunRecord};
 use crate::store::{self, Tx};
@@ -31,10 +33,10 @@ use page::PreparedPage;
 use slice::{Slice, SliceEnd};
 
 /// The built-in function `fan-out`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FanOut {
-    options: FanOutOptions,
-    users: Users,
+    options: Arc<FanOutOptions>,
+    users: Arc<Users>,
     queues: Queues,
 }
 
@@ -78,7 +80,7 @@ struct Attempt {
 impl FanOut {
     /// A fan-out that reads from `users`.
     pub fn new(options: FanOutOptions, users: Users, queues: Queues) -> Self {
-        Self { options, users, queues }
+        Self { options: Arc::new(options), users: Arc::new(users), queues }
     }
 
     async fn work(&self, invocation: Invocation, contacts: &mut Vec<Contact>) -> Outcome {
@@ -120,29 +122,19 @@ impl FanOut {
     /// Reads and commits pages from the durable cursor to the last page. Every await is a point where the pool may drop
     /// it in a drain: a commit is whole or not at all, and a page that was fetched is fetched again.
     async fn fan_out(&self, attempt: Attempt, mut run: RunRecord, contacts: &mut Vec<Contact>) -> Outcome {
+        let mut ahead = None;
         // `finished_at` and not the cursor ends the loop: before the first page the cursor is empty as well.
         while run.fan_out.finished_at.is_none() {
-            let address = match serde_json::from_str(&cursor(&run.fan_out)) {
-                Ok(address) => address,
-                Err(error) => {
-                    let text = format!("the stored cursor does not read: {error}");
-                    return Outcome::Dead { why: Failure::new("data", "fan-out", "cursor", text) };
+            let page = match ahead.take() {
+                Some(ahead) => self.fetched(ahead, contacts).await,
+                None => self.fetch(&run, contacts).await,
+            };
+            let committed = match page {
+                Ok(page) => {
+                    ahead = self.fetch_ahead(&run, &page);
+                    self.commit(attempt, run, Arc::new(page)).await
                 }
-            };
-            if run.fan_out.pages >= self.options.users.pages_max {
-                return Outcome::Dead { why: self.too_many_pages() };
-            }
-            // Before the fetch: while the disk is full, every retry would call the users API in vain.
-            if let Err(full) = self.queues.space().admit(&self.options.target) {
-                return disk_full(&full);
-            }
-            let page = match self.users.page(&address, &run.params, contacts).await {
-                Ok(page) => page,
-                Err(fault) => return fault.into_outcome(),
-            };
-            let committed = match self.prepare(&run, page, &address).await {
-                Ok(page) => self.commit(attempt, run, Arc::new(page)).await,
-                Err(error) => Err(retry(&error)),
+                Err(end) => Err(end),
             };
             run = match committed {
                 Ok(run) => run,
@@ -151,22 +143,6 @@ impl FanOut {
         }
         tracing::info!(run = run.id, pages = run.fan_out.pages, "all users are fetched");
         Outcome::done()
-    }
-
-    async fn prepare(&self, run: &RunRecord, page: Page, address: &PageAddress) -> Result<PreparedPage, Error> {
-        let page = {
-            let snapshot = self.queues.store().snapshot()?;
-            let target = catalog::look_up(&snapshot, &self.options.target)?;
-            let own = catalog::look_up(&snapshot, &self.options.queue)?;
-            PreparedPage::new(page, run, address, (&target, &own))
-        };
-        if !page.is_last() {
-            return Ok(page);
-        }
-        // It may read many runs: beside the runtime, and not in the commit that ends the fetch.
-        let run = run.clone();
-        let earlier = self.queues.store().read(move |snapshot| control::search_earlier(snapshot, &run)).await?;
-        Ok(page.compared_with(earlier))
     }
 
     /// Commits a page slice by slice; returns the run with its new cursor, or the end of the attempt.
@@ -230,15 +206,6 @@ impl FanOut {
             Ok::<_, Error>(slice)
         };
         self.queues.store().write(step).await
-    }
-
-    fn too_many_pages(&self) -> Failure {
-        let max = self.options.users.pages_max;
-        let text = format!(
-            "the users API has more than {max} pages (raise functions.{}.users.pages_max if that is right)",
-            self.options.name
-        );
-        Failure::new("data", "users", "too-many-pages", text)
     }
 }
 

@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn entry(value: Option<Vec<u8>>, is_above_row: bool) -> Entry {
-        Entry { value: value.map(Into::into), is_above_row }
+        Entry { value: value.map(|value| value[..].into()), is_above_row }
     }
 
     /// Runs of rows side by side, written or removed, over a table that may hold some of them.

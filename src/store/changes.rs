@@ -2,15 +2,15 @@
 //! frame that makes them durable.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+
+use foldhash::HashSet;
 
 use super::frame::Redo;
 use super::hints::{Hints, Queues};
 use super::key::KeyBytes;
 use super::layers::{Bytes, Layers, Order, Rows};
-use super::memtable::{Entry, Memtable};
+use super::memtable::{Entry, Memtable, Value};
 use super::table_id::TableId;
 use super::{Error, checksum};
 
@@ -148,7 +148,7 @@ impl<'t> Changes<'t> {
             let checksum = checksum::of(table, &key, &out[begin..]);
             out.extend_from_slice(&checksum);
         });
-        let stored: Arc<[u8]> = put.into();
+        let stored = Value::from(put);
         self.hints.get_mut().wrote(table, &key);
         let overlay = self.layers.active.table_mut(table);
         // Most rows that are written are new: one search is enough for these.

@@ -4,8 +4,9 @@
 //! Without the gaps, a queue whose messages are received would be slower with each one, until the next checkpoint: the
 //! rows of all of them still lie in redb, and a scan for the next message would pass over their removals each time.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::Error;
 use super::key::KeyBytes;

@@ -509,9 +509,10 @@ fn a_fan_out_that_died_is_told_by_log_list_and_json_and_goes_on_by_the_command_t
     let letter = harness.run(&["peek", "fan-out-dead", "--json"]).json()[0]["message_id"].as_str().unwrap().to_owned();
     assert_eq!((&shown["state"], &shown["fetch_death"]["letter"]), (&json!("fetch-dead"), &json!(letter)));
     assert_eq!(harness.run(&["run", "list", "--json"]).json(), json!([shown]));
-    assert!(harness.run(&["run", "list"]).good().contains("fetch-dead"));
-    let text = harness.run(&["run", "show", "1"]);
     let remedy = format!("nightmail redrive fan-out-dead --id {letter}");
+    let list = harness.run(&["run", "list"]).good().to_owned();
+    assert!([letter.as_str(), "fetch-dead", &remedy].iter().all(|part| list.contains(*part)), "{list}");
+    let text = harness.run(&["run", "show", "1"]);
     for part in ["fetch-dead", &letter, "data users none: the users API answered no users at all", &remedy] {
         assert!(text.good().contains(part), "{part}: {text:?}");
     }
@@ -625,7 +626,7 @@ fn a_demo_that_is_stopped_leaves_nothing() {
 }
 
 #[test]
-fn systemd_hears_ready_status_watchdog_and_stopping() {
+fn systemd_is_told_ready_status_watchdog_and_stopping() {
     let harness = Harness::empty();
     let path = harness.dir.path().join("notify.sock");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();

@@ -111,7 +111,7 @@ fn the_reference_in_the_documentation_is_the_list_of_keys() {
 }
 
 #[test]
-fn defaults_are_those_of_the_rooms() {
+fn defaults_are_those_of_the_modules() {
     let settings = load_with("[queues.plain]", &Environment::default()).unwrap();
     assert_eq!(settings.queues["plain"], queue::Options::default());
     let store = crate::store::Options::at("data/nightmail.redb");

@@ -14,8 +14,12 @@ use crate::store::record::{FanOutProgress, RunRecord};
 use super::page::{PreparedMessage, PreparedPage, PreparedRecord};
 use super::{Error, FanOutOptions, cursor, cycle, may_go_on};
 
-/// A slice has at most this many records; each has about six rows.
-pub const RECORDS_MAX: usize = 80;
+/// A slice writes about this many rows at most.
+const ROWS_MAX: usize = 480;
+/// The rows of a record that becomes a message or a letter.
+const ROWS_OF_MESSAGE: usize = 6;
+/// Those of a user whose message is sent later; the look for an earlier row of the user counts as one.
+const ROWS_OF_RECIPIENT: usize = 3;
 
 /// What a slice came to.
 #[derive(Debug)]
@@ -41,7 +45,7 @@ pub enum SliceEnd {
     NoUsers,
 }
 
-/// Commits the records of `page` from index `from` on: at most [`RECORDS_MAX`], and no more than the queues take.
+/// Commits the records of `page` from index `from` on: as many as a step may, and no more than the queues take.
 /// Records that an earlier attempt committed are recognised by their rows, whatever their position is by now.
 ///
 /// # Errors
@@ -57,14 +61,18 @@ pub fn commit(
     may_go_on(tx, run.id)?;
     // Compare and set: the page was fetched outside the transaction. If the cursor has moved since, another worker has
     // committed this slice, for example after this message's visibility timeout.
-    let is_here = |stored: &RunRecord| position(stored) == position(run);
+    let is_here = |stored: &RunRecord| position(stored) == position(run) && page.number == run.fan_out.pages + 1;
     let mut run = tx.runs()?.get(&run.id)?.filter(is_here).ok_or(Error::Overtaken)?;
     let (target, own) = (catalog::find(tx, &options.target)?, catalog::find(tx, &options.queue)?);
     // A guarded run's users get their messages once all are fetched: until then the queue needs no room for them.
     let users = if control::is_guarded(tx, run.id)? { None } else { Some(Admission::to(tx, &target)?) };
     let mut admissions = (users, LetterAdmission::to(tx, &own)?);
-    let (mut admitted, mut repeated, mut known, mut next) = (Vec::new(), 0, 0, from);
-    for record in page.records[from..].iter().take(RECORDS_MAX) {
+    let (mut admitted, mut repeated, mut known, mut next, mut rows) = (Vec::new(), 0, 0, from, 0);
+    for record in &page.records[from..] {
+        rows += rows_of(record, admissions.0.is_none());
+        if rows > ROWS_MAX {
+            break;
+        }
         let row = tx.recipients()?.get(&(run.id, record.key))?;
         // Counted once, when the cursor passes it. A row of this same page was written by an earlier attempt, and in a
         // refetch every row may be of an earlier fetch.
@@ -100,6 +108,13 @@ pub fn commit(
         control::fetched(tx, &run, page.earlier, now.wall)?;
     }
     Ok(Slice { run, repeated, end })
+}
+
+fn rows_of(record: &PreparedRecord, is_guarded: bool) -> usize {
+    match record.message {
+        PreparedMessage::User(..) if is_guarded => ROWS_OF_RECIPIENT,
+        PreparedMessage::User(..) | PreparedMessage::Letter(..) => ROWS_OF_MESSAGE,
+    }
 }
 
 /// What identifies a position in the pages of all fetches of a run.

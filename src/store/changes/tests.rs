@@ -1,6 +1,7 @@
 //! The layers against a plain ordered map, with checkpoints at any moment, and the gaps that removals leave.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -48,18 +48,24 @@ struct Rig {
     collected: Arc<Collect>,
     pools: Vec<JoinHandle<Result<(), nightmail::queue::Error>>>,
     users: Users,
-    _bank: DropGuard,
+    bank: bank::Handle,
+    _end_bank: DropGuard,
 }
 
 impl Rig {
-    /// A bank with this many users, in pages of 500, a target that holds 50 messages, and a run that has begun.
+    /// As [`Rig::bounded`], with a target that holds 50 messages.
     async fn new(users: u32) -> Self {
+        Self::bounded(users, Options { messages_max: Some(50), ..forever() }).await
+    }
+
+    /// A bank with this many users, in pages of 500, a target with a limit, and a run that has begun.
+    async fn bounded(users: u32, target: Options) -> Self {
         let (dir, end) = (tempfile::tempdir().unwrap(), CancellationToken::new());
         let options = bank::Options { users, page_size: 500, ..bank::Options::default() };
         let bank = Bank::start(listener().await, options, end.clone());
         let store = Store::open(&store::Options::at(dir.path().join("nightmail.redb"))).unwrap();
         let queues = Queues::new(store, SystemClock::shared(), Arc::new(Ledger));
-        make_queues(&queues, Options { messages_max: Some(50), ..forever() }, forever()).await;
+        make_queues(&queues, target, forever()).await;
         let start = Start {
             schedule: "monthly".into(),
             function: "fan-out".into(),
@@ -83,7 +89,8 @@ impl Rig {
             collected: Arc::default(),
             pools: Vec::new(),
             users,
-            _bank: end.drop_guard(),
+            bank,
+            _end_bank: end.drop_guard(),
         }
     }
 
@@ -192,4 +199,28 @@ async fn a_fan_out_whose_target_stays_full_is_deferred_uncharged_for_as_long_as_
     let refused = rig.queues.send("users", Send::text("{}")).await;
     assert!(refused.is_err(), "nobody else gets in either");
     rig.work().end(USERS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_page_is_fetched_while_one_is_committed_and_no_further_one() {
+    const USERS: u32 = 2000;
+    let rig = Rig::new(USERS).await.fan_out();
+    until("the second page", async || (rig.bank.counts().users == 2).then_some(())).await;
+    until("a full queue", async || (rig.report().fetched == 50).then_some(())).await;
+    assert_eq!((rig.bank.counts().users, rig.report().state), (2, RunState::Fetching));
+    rig.work().end(USERS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_bytes_holds_a_fan_out_back_as_one_of_messages_does() {
+    const USERS: u32 = 600;
+    const BYTES_MAX: u64 = 8000;
+    let rig = Rig::bounded(USERS, Options { bytes_max: Some(BYTES_MAX), ..forever() }).await.fan_out().work();
+    until("the last page", async || {
+        let bytes: usize = messages(&rig.queues, "users").iter().map(|message| message.body.len()).sum();
+        assert!(bytes as u64 <= BYTES_MAX, "{bytes} bytes");
+        (rig.report().state != RunState::Fetching).then_some(())
+    })
+    .await;
+    rig.end(USERS).await;
 }

@@ -1,11 +1,19 @@
 //! The fan-out in the running daemon: the ways of paging, a source that breaks off, malformed records, and its memory.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::{RawQuery, State};
+use axum::routing::get;
+use axum::{Json, Router};
 use nightmail::api::control::Request;
+use nightmail::queue::Send;
 use nightmail::run::{Decision, Report, RunState};
 use nightmail_demo::bank::{Behaviour, Malformed, Route};
 use nightmail_demo::{bank, sink};
+use serde_json::Value;
 
-use crate::harness::{Harness, assert_recounted, say, size, until};
+use crate::harness::{Harness, assert_recounted, listener, say, size, until};
 
 async fn paged(users: u32, page_size: u32) -> Harness {
     let options = bank::Options { users, page_size, ..bank::Options::default() };
@@ -140,4 +148,88 @@ async fn the_memory_of_a_fan_out_does_not_grow_with_its_users() {
     say(format_args!("{users} users fanned out in {took:.2?}; peak memory of the daemon {peak} MiB"));
     assert!(peak < 150, "{peak} MiB");
     child.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_record_that_is_mended_waits_for_room_in_a_full_target_and_costs_no_attempt() {
+    const USERS: u32 = 90;
+    let options = bank::Options { users: USERS, malformed_users: 12, ..bank::Options::default() };
+    let mut harness = Harness::set(options, sink::Options::default()).await;
+    harness.set_key("QUEUES__STATEMENTS__MAX_MESSAGES", 30);
+    harness.set_key("FUNCTIONS__FAN_OUT__DEFERRAL_PAUSE", "50ms");
+    let daemon = harness.daemon().await;
+    let run = daemon.operator.start().await;
+    assert_eq!(daemon.operator.complete(run).await.sent, 78);
+    let queue = || "statements".to_owned();
+    daemon.operator.try_ask(Request::Pause { queue: queue(), by: "a test".into() }).await.unwrap();
+    for _ in 0..30 {
+        daemon.queues.send("statements", Send::text("{}")).await.unwrap();
+    }
+
+    harness.bank.fix();
+    assert_eq!(daemon.operator.redrive("fan-out-dead").await, 12);
+    let waiting = until("all to wait", async || {
+        let waiting = daemon.operator.peek("fan-out").await;
+        waiting.iter().filter(|message| message.history.len() > 1).count().eq(&12).then_some(waiting)
+    });
+    for message in waiting.await {
+        let why = message.history.last().and_then(|attempt| attempt.failure.as_ref()).unwrap();
+        assert_eq!(why.class(), "store fan-out queue-full", "{message:?}");
+        assert!(message.attempts_charged <= 1, "only the one in hand: {message:?}");
+    }
+    let report = assert_recounted(&daemon.queues, run);
+    assert_eq!((report.fetched, report.sent, report.open), (u64::from(USERS), 78, 12));
+
+    daemon.operator.try_ask(Request::Purge { queue: queue() }).await.unwrap();
+    daemon.operator.try_ask(Request::Resume { queue: queue() }).await.unwrap();
+    let report = daemon.operator.complete(run).await;
+    assert_eq!((report.sent, report.dead), (u64::from(USERS), 0));
+    assert_eq!(daemon.queues.store().roll_backs(), 0, "nothing was written before it was refused");
+    harness.assert_one_mail_each(USERS);
+    daemon.stop().await;
+}
+
+/// Passes the bank's pages on; until it is mended, the last one names the second as its next.
+#[derive(Clone)]
+struct Ring {
+    bank: String,
+    is_mended: Arc<AtomicBool>,
+}
+
+impl Ring {
+    async fn page(State(ring): State<Self>, RawQuery(query): RawQuery) -> Json<Value> {
+        let get = async |query: &str| -> Value {
+            let answer = reqwest::get(format!("{}?{query}", ring.bank)).await.unwrap();
+            serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+        };
+        let mut page = get(&query.unwrap_or_default()).await;
+        if page["next"].is_null() && !ring.is_mended.load(Ordering::Relaxed) {
+            page["next"] = get("").await["next"].take();
+        }
+        Json(page)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_form_a_ring_end_as_a_letter_of_their_own_class_and_the_run_goes_on_after_the_fix() {
+    let mut harness = paged(60, 7).await;
+    let ring = Ring { bank: harness.bank.url("/users"), is_mended: Arc::default() };
+    let served = listener().await;
+    harness.set_key("FUNCTIONS__FAN_OUT__USERS__URL", format!("http://{}/", served.local_addr().unwrap()));
+    let router = Router::new().route("/", get(Ring::page)).with_state(ring.clone());
+    let server = tokio::spawn(async move { axum::serve(served, router).await });
+    let daemon = harness.daemon().await;
+    let run = daemon.operator.start().await;
+    let groups = daemon.operator.died("fan-out-dead", 1).await;
+    assert_eq!((groups.len(), groups[0].class.as_str()), (1, "data users cursor-came-back"), "{groups:?}");
+    assert!(groups[0].sample.contains("the pages form a ring"), "{groups:?}");
+    assert_eq!(daemon.operator.report(run).await.state, RunState::FetchDead);
+
+    ring.is_mended.store(true, Ordering::Relaxed);
+    assert_eq!(daemon.operator.redrive("fan-out-dead").await, 1);
+    let report = daemon.operator.complete(run).await;
+    assert_eq!((report.fetched, report.sent), (60, 60));
+    harness.assert_one_mail_each(60);
+    daemon.stop().await;
+    server.abort();
 }

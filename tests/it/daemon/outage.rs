@@ -125,6 +125,29 @@ async fn an_account_api_that_goes_away_in_the_middle_of_a_run_costs_nobody_anyth
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_users_api_that_is_away_when_a_run_begins_costs_its_fan_out_nothing() {
+    let mut harness = Harness::with_users(USERS).await;
+    let mut users = Proxy::to(harness.bank.address()).await;
+    harness.set_key("FUNCTIONS__FAN_OUT__USERS__URL", format!("http://{}/users?period={{period}}", users.address()));
+    harness.set_key("FUNCTIONS__FAN_OUT__DEFERRAL_PAUSE", "100ms");
+    users.refuses().await;
+    let child = harness.child().await;
+    let run = child.operator.start().await;
+    let view = until_away(&child.operator).await;
+    assert_eq!(view.destination, format!("users API {}", users.address()));
+    let fan_out = until("a deferral", async || {
+        let waiting = child.operator.peek("fan-out").await;
+        waiting.into_iter().find(|message| !message.history.is_empty())
+    });
+    let fan_out = fan_out.await;
+    assert!(fan_out.attempts_charged <= u32::from(fan_out.phase == "in flight"), "{fan_out:?}");
+    users.comes_back();
+    probe(&child.operator).await;
+    assert_all_mailed(&harness, child, run).await;
+    assert_eq!(lines(&harness).iter().filter(|line| line.contains("is away")).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_429_costs_a_handful_of_calls() {
     let mut harness = Harness::with_users(USERS).await;
     harness.set_key("FUNCTIONS__STATEMENT__CONCURRENCY", 8);

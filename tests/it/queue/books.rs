@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::World;
 
 #[tokio::test]
-async fn each_end_of_a_message_is_heard_once_in_the_order_that_it_happened() {
+async fn each_end_of_a_message_is_observed_once_in_the_order_that_it_happened() {
     let mut world = World::with_orders().await;
     world.send("orders", "hello").await;
     world.work("orders").await;

@@ -106,7 +106,7 @@ async fn a_letter_keeps_its_sent_time_for_the_retention_of_the_dead_letter_queue
 }
 
 #[tokio::test]
-async fn a_new_limit_of_attempts_buries_what_is_beyond_it_at_the_next_receive() {
+async fn a_new_limit_of_attempts_ends_what_is_beyond_it_at_the_next_receive() {
     let world = World::with_orders().await;
     world.send("orders", "hello").await;
     world.take_one("orders").await;

@@ -6,6 +6,7 @@ use nightmail::queue::{Error, Options, Receive, RedrivePolicy, Send, stats};
 use nightmail::store::record::{Fifo, Scope};
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::until;
 use crate::support::{World, forever, texts};
 
 const QUEUE: &str = "orders.fifo";
@@ -414,9 +415,7 @@ async fn settled(world: &World) {
     let stop = CancellationToken::new();
     let (queues, stopped) = (world.queues().clone(), stop.clone());
     let working = tokio::spawn(async move { queues.work_off(stopped).await });
-    while world.queue(QUEUE).delays_from.is_some() {
-        tokio::task::yield_now().await;
-    }
+    until("the rest of the new delay", async || world.queue(QUEUE).delays_from.is_none().then_some(())).await;
     stop.cancel();
     working.await.unwrap().unwrap();
     world.check();

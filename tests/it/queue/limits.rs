@@ -268,6 +268,10 @@ async fn a_message_that_fails_dies_whatever_its_dead_letter_queue_holds_and_an_u
     step(&world, id).await;
     world.queues().send("dead", Send::text("new")).await.unwrap();
     let undo = world.queues().undo_redrive(id).await.unwrap();
-    while step(&world, undo).await.state == RedriveState::Running {}
+    let mut steps = 0;
+    while step(&world, undo).await.state == RedriveState::Running {
+        steps += 1;
+        assert!(steps < 10, "the undo has no end");
+    }
     assert!(world.dump("dead").starts_with("dead: 3 ready"), "{}", world.dump("dead"));
 }

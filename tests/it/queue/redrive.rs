@@ -200,7 +200,7 @@ async fn a_redrive_that_an_earlier_version_started_is_still_the_only_one_of_its_
     step(&world, id, 1).await;
     let second = world.queues().start_redrive(all()).await;
     assert_eq!(second, Err(Error::RedriveRunning { id, queue: "dead".into() }));
-    while step(&world, id, 10).await.state == RedriveState::Running {}
+    assert_ne!(step(&world, id, 10).await.state, RedriveState::Running);
     assert_eq!(world.snapshot().meta().unwrap().get(&row).unwrap(), None);
     world.queues().start_redrive(all()).await.unwrap();
 }

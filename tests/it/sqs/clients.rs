@@ -95,7 +95,7 @@ async fn the_javascript_sdk_and_sqs_consumer_work_a_queue_off_and_dead_letters_c
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rust_sdk_sends_receives_buries_and_moves_back_and_knows_each_error_by_its_type() {
+async fn the_rust_sdk_sends_receives_dead_letters_and_moves_back_and_knows_each_error_by_its_type() {
     run_client("rust", |tool, url| {
         let mut command = Command::new(tool.join("bin/sqs-client"));
         command.arg(url);
