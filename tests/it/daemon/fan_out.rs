@@ -203,8 +203,8 @@ impl Ring {
             serde_json::from_str(&answer.text().await.unwrap()).unwrap()
         };
         let mut page = get(&query.unwrap_or_default()).await;
-        if page["next"].is_null() && !ring.is_mended.load(Ordering::Relaxed) {
-            page["next"] = get("").await["next"].take();
+        if page["next_cursor"].is_null() && !ring.is_mended.load(Ordering::Relaxed) {
+            page["next_cursor"] = get("").await["next_cursor"].take();
         }
         Json(page)
     }
