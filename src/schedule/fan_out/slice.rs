@@ -9,7 +9,7 @@ use crate::queue::{self, Admission, LetterAdmission, catalog, send};
 use crate::run::ledger::{self, Ledger, Recipient};
 use crate::run::{control, phases};
 use crate::store::Tx;
-use crate::store::record::{FanOutProgress, RunRecord};
+use crate::store::record::{CursorCycle, FanOutProgress, RunRecord};
 
 use super::page::{PreparedMessage, PreparedPage, PreparedRecord};
 use super::{Error, FanOutOptions, cursor, cycle, may_go_on};
@@ -202,7 +202,11 @@ fn advance(
         None => progress.cycle,
         Some(address) => match cycle::advance(progress.cycle, &cursor(progress), address) {
             Some(cycle) => cycle,
-            None => return Ok(SliceEnd::CursorCameBack),
+            None => {
+                // After the fix the same cursor may rightly come next: this page need not be where the ring was closed.
+                progress.cycle = CursorCycle::default();
+                return Ok(SliceEnd::CursorCameBack);
+            }
         },
     };
     if page.next.is_none() && tx.totals_of(run.id)?.fetched == 0 {
