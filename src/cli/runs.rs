@@ -43,6 +43,9 @@ pub(super) enum Command {
     /// Send the messages of a run that awaits its release, or have its statements made
     #[command(after_help = RELEASE_HELP)]
     Release(Release),
+    /// Make all statements again that wait for the run's release
+    #[command(after_help = gate::REMAKE_HELP)]
+    Remake(Release),
     /// End a run for good: what is open or dead is withdrawn
     #[command(after_help = ABANDON_HELP)]
     Abandon(Abandon),
@@ -108,9 +111,10 @@ they end. The fan-out stops as well, and so do mails that are sent again (`run r
 const RELEASE_HELP: &str = "\
 A run awaits its release when the number of its users is out of the bounds of its schedule (`users.min`, \
 `users.deviation`): nothing of it is sent until then. With `gate = \"manual\"`, or \"auto\" when the checks have found \
-something, it awaits it again, once all of its statements are made and checked. `nightmail run show RUN` says why.";
+something, it awaits it again, once all of its statements are made and checked. `nightmail run show RUN` says why. While \
+statements are being made, a release sends those that are made, and the others, unchecked, as they are made.";
 
-/// `nightmail run release`
+/// `nightmail run release`, `nightmail run remake`
 #[derive(Debug, Args)]
 pub(super) struct Release {
     /// The run
@@ -264,6 +268,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<(
         Command::Refetch { run } => refetch(context, run).await,
         Command::Note { run, text } => note(context, run, text).await,
         Command::Resend(what) => resend(context, what).await,
+        Command::Remake(what) => remake(context, what).await,
         Command::Accept(what) => gate::accept(context, what).await,
         Command::Test(what) => trial::test(context, what).await,
         Command::Erase(what) => erase(context, what).await,
@@ -293,6 +298,7 @@ async fn decide(context: &Context, id: u64, decision: Decision) -> anyhow::Resul
         Decision::Stop => format!("run {id} is stopped, {open} open: {}", report.remedy()),
         Decision::Resume => format!("run {id} goes on, {open} open (see `nightmail run show {id}`)"),
         Decision::Release => format!("run {id} is released, {open} open (see `nightmail run show {id}`)"),
+        Decision::Remake => format!("the statements of run {id} are made again (see `nightmail run show {id}`)"),
         Decision::Abandon => {
             format!("run {id} is abandoned: what is open is withdrawn (see `nightmail run show {id}`)")
         }
@@ -357,13 +363,17 @@ async fn erase(context: &Context, what: EraseArgs) -> anyhow::Result<()> {
 async fn release(context: &Context, what: Release) -> anyhow::Result<()> {
     let id = what.run;
     let run = report(ask(context, Request::Run { id }).await?)?;
-    if let Some(because) = &run.held_because {
-        let open = units::count(run.open, "recipient");
-        let is_unmade = run.gate.as_ref().is_some_and(|gate| gate.mode.is_some() && gate.checked_at.is_none());
-        let what_for = if is_unmade { "Make the statements of" } else { "Send to" };
-        confirm(what.sure, &format!("run {id} of {}: {because}. {what_for} {open}?", run.schedule))?;
+    if let Some(question) = gate::release_question(&run) {
+        confirm(what.sure, &question)?;
     }
     decide(context, id, Decision::Release).await
+}
+
+async fn remake(context: &Context, what: Release) -> anyhow::Result<()> {
+    let id = what.run;
+    let run = report(ask(context, Request::Run { id }).await?)?;
+    confirm(what.sure, &gate::remake_question(&run))?;
+    decide(context, id, Decision::Remake).await
 }
 
 async fn abandon(context: &Context, what: Abandon) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::queues::missing;
 use super::settings::{FunctionSettings, Kind};
 use super::syntax::{brake, placeholders, time_of_day};
+use super::validate::segment;
 use super::values::Values;
 use crate::base::units;
 use crate::schedule::{self, Misfire, rule::Rule};
@@ -27,6 +28,7 @@ fn one(values: &mut Values<'_>, name: &str, functions: &[FunctionSettings]) -> O
     let function = values.maybe_text(&path);
     if let Some(function) = &function {
         check_function(values, &path, function, functions, &params);
+        check_gate(values, &at, function, functions);
     }
     Some(schedule::Options {
         name: name.into(),
@@ -70,6 +72,22 @@ fn gate(values: &Values<'_>, at: &str) -> Option<Gate> {
     let (failures, empty, deviation) = (share("failures"), share("empty"), share("deviation"));
     let (pages_max, bytes_max) = (values.count(&path("pages_max")), values.count(&path("size_max")));
     Some(Gate { mode, limits: GateLimits { failures, empty, pages_max, bytes_max, deviation }, checked_at: None })
+}
+
+/// Without dead letters an account that keeps failing is tried for ever, and everybody behind the gate waits for it.
+fn check_gate(values: &mut Values<'_>, at: &str, function: &str, functions: &[FunctionSettings]) {
+    let settings = functions.iter().find(|settings| settings.pool.function == function);
+    let Some(Kind::FanOut(fan_out)) = settings.map(|settings| &settings.kind) else { return };
+    let target = format!("queues.{}", segment(&fan_out.target));
+    let has_letters = values.maybe_text(&format!("{target}.dead_letter_queue")).is_some();
+    if values.text(&format!("{at}.gate")) == "off" || has_letters {
+        return;
+    }
+    let queue = &fan_out.target;
+    let text = format!(
+        "needs a dead_letter_queue for queue {queue:?}: a statement that can never be made would hold up all others; set {target}.dead_letter_queue"
+    );
+    values.error(&format!("{at}.gate"), text);
 }
 
 fn rule(values: &mut Values<'_>, at: &str) -> Option<Rule> {

@@ -53,6 +53,8 @@ pub enum Permission {
     InWork,
     /// Not now: its run may not go on.
     Held,
+    /// Not by this attempt: another document was made and checked since it began.
+    OtherDocument,
     /// It must not: its run was abandoned.
     Abandoned,
     /// It must not: its run was folded, and whom it mailed is not on record any more.

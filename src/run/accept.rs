@@ -1,6 +1,8 @@
 //! Accepts the documents of recipients whose statement changed after the run's gate had seen it: what was made then is
 //! forgotten, so that their letters, once driven back, mail what is made now.
 
+use std::ops::ControlFlow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Fingerprint, Timestamp};
@@ -20,7 +22,7 @@ const STEP_MAX: usize = 100;
 pub struct Accept {
     /// The run.
     pub run: u64,
-    /// The user ids, at most [`super::again::USERS_MAX`].
+    /// The user ids, at most [`super::again::USERS_MAX`]; none for all whose statement changed.
     pub users: Vec<String>,
     /// Of users with several accounts, those that are meant.
     #[serde(default)]
@@ -47,11 +49,24 @@ pub async fn accept(queues: &Queues, what: &Accept) -> Result<u64, Error> {
 fn find(snapshot: &Snapshot, what: &Accept) -> Result<Vec<[u8; 16]>, Error> {
     let Accept { run, users, accounts } = what;
     fold::unfolded(snapshot.runs()?.get(run)?, *run)?;
+    if users.is_empty() {
+        return Ok(all(snapshot, *run)?);
+    }
     let found = Named { run: *run, users, accounts }.find(snapshot, |(_, row)| is_changed(row))?;
     match found.iter().find(|(_, row)| !is_changed(row)) {
         Some((_, row)) => Err(Error::NotChanged { run: *run, user: row.user.clone(), state: row.state.name() }),
         None => Ok(found.into_iter().map(|(key, _)| key).collect()),
     }
+}
+
+/// The row keys of all recipients whose statement changed.
+fn all(snapshot: &Snapshot, run: u64) -> Result<Vec<[u8; 16]>, store::Error> {
+    let mut keys = Vec::new();
+    snapshot.recipients()?.scan((run, [0; 16])..=(run, [0xff; 16]), |(_, key), row| {
+        keys.extend(is_changed(&row).then_some(key));
+        ControlFlow::Continue(())
+    })?;
+    Ok(keys)
 }
 
 fn some(tx: &mut Tx<'_>, run: u64, keys: &[[u8; 16]], now: Timestamp) -> Result<u64, store::Error> {

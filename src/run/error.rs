@@ -185,6 +185,9 @@ pub enum Error {
     /// What an abandoned refetch had added is not withdrawn yet.
     #[error("the abandoned refetch of run {0} is being taken back (try again in a moment)")]
     RefetchEnding(u64),
+    /// The statements that were made are not forgotten yet.
+    #[error("the statements of run {0} are about to be made again (try again in a moment)")]
+    Remaking(u64),
     /// Nothing of the run is sent now.
     #[error("run {run} is {state}, so nothing of it is sent ({remedy})")]
     Held {

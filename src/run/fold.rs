@@ -131,6 +131,7 @@ fn has_ended(run: &RunRecord, totals: &RunTotals, control: &RunControl) -> bool 
         | RunHold::Fetching
         | RunHold::AwaitingRelease { .. }
         | RunHold::Rendering
+        | RunHold::Remaking
         | RunHold::Braked { .. } => false,
     };
     let is_idle = !control.has_queued && !control.has_unsent && control.refetch.is_none();

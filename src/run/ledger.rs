@@ -403,6 +403,7 @@ pub(super) fn change(
     }
     let totals = tx.totals_mut(key.0)?;
     let (was_open, was_unrendered) = (totals.open() > 0, totals.unrendered() > 0);
+    let had_letters = totals.dead > 0;
     if let Some(slot) = slot(totals, &old.state) {
         *slot -= 1;
     }
@@ -416,8 +417,10 @@ pub(super) fn change(
     totals.renderings = totals.renderings.minus(renderings(&old)).plus(renderings(&new));
     let has_ended = was_open && totals.open() == 0;
     let is_rendered = was_unrendered && totals.unrendered() == 0;
+    // Nobody may be left behind a gate by now, who could be released.
+    let is_over = has_ended || (had_letters && totals.dead == 0 && totals.open() == 0);
     tx.recipients()?.insert(&key, &new)?;
-    if is_rendered {
+    if is_rendered || is_over {
         control::all_rendered(tx, key.0, new.updated_at)?;
     }
     if has_ended {

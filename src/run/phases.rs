@@ -71,7 +71,7 @@ pub(super) fn died(
     Ok(())
 }
 
-/// Counts what became of the run's own mail to that recipient, before its row says so.
+/// Counts what became of the run's own mail to that recipient, in the commit in which its row says so.
 ///
 /// # Errors
 /// A storage fault.

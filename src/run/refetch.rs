@@ -46,7 +46,8 @@ pub fn refetch(tx: &mut Tx<'_>, what: &Refetch, now: Now) -> Result<(), Error> {
     send::send(tx, message, now)?;
     let (fan_out, refetches) = (FanOutProgress::default(), record.refetches + 1);
     tx.runs()?.insert(&run, &RunRecord { fan_out, refetches, ..record })?;
-    let refetch = Refetching { number: refetches, fetched_at, abandoned_at: None };
+    let users_before = tx.totals_of(run)?.phases.fetch.done;
+    let refetch = Refetching { number: refetches, fetched_at, abandoned_at: None, users_before };
     let guard = control::guard_of(what.guard, what.gate.as_ref());
     Ok(control::begin_refetch(tx, run, refetch, (guard, what.gate))?)
 }

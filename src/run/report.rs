@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{MessageId, Timestamp};
+use crate::base::{MessageId, Timestamp, units};
 use crate::function::statement::archive::to_hex;
 use crate::store::record::{
     CheckRecord, DeadlineState, EffectRecord, FanOutLetter, Gate, GateMode, PhaseCounts, PhaseTotals, RecipientRecord,
@@ -13,6 +13,7 @@ use crate::store::record::{
 };
 use crate::store::{self, Snapshot};
 
+use super::control::GateStage;
 pub use super::control::RunState;
 use super::{Error, Eta, fold, ledger};
 
@@ -213,6 +214,8 @@ impl GateReport {
             GateMode::Auto => "auto".to_owned(),
         });
         let is_one = mode.is_some() || check.is_some() || made.statements > 0;
+        // Of a refetch whose gate has not checked yet, the check on record is that of an earlier fetch.
+        let check = check.filter(|_| gate.is_none_or(|gate| gate.checked_at.is_some()));
         let (checked_at, findings) = check.map_or((None, Vec::new()), |check| (Some(check.at), check.findings));
         let RenderingTotals { statements, pages, bytes, empty, over, open } = *made;
         is_one.then_some(Self { mode, statements, waiting: open, pages, bytes, empty, over, checked_at, findings })
@@ -230,11 +233,10 @@ impl Report {
     fn new(run: RunRecord, totals: RunTotals, control: &RunControl, pace: Option<RunPace>) -> Self {
         let state = RunState::of(control, &run.fan_out, &totals);
         let (held_since, held_because) = match &control.hold {
-            RunHold::None | RunHold::Fetching | RunHold::Rendering => (None, None),
+            RunHold::None | RunHold::Fetching | RunHold::Rendering | RunHold::Remaking => (None, None),
             RunHold::Stopped { at } | RunHold::Abandoned { at } => (Some(*at), None),
-            RunHold::AwaitingRelease { at, reason } | RunHold::Braked { at, reason } => {
-                (Some(*at), Some(reason.clone()))
-            }
+            RunHold::AwaitingRelease { at, reason } => (Some(*at), Some(awaits(reason, control, &totals))),
+            RunHold::Braked { at, reason } => (Some(*at), Some(reason.clone())),
         };
         let is_refetching = control.refetch.is_some_and(|refetch| refetch.abandoned_at.is_none());
         let letter = run.fan_out.letter.filter(|_| state == RunState::FetchDead);
@@ -298,17 +300,30 @@ impl Report {
 
     /// What an operator can do about it, as commands.
     pub fn remedy(&self) -> String {
-        let is_unmade = self.gate.as_ref().is_some_and(|gate| gate.mode.is_some() && gate.checked_at.is_none());
-        if self.state == RunState::AwaitingRelease && is_unmade && !self.is_refetching {
-            return self.state.remedy_before_gate(self.id);
-        }
-        if self.is_refetching { self.state.remedy_in_refetch(self.id) } else { self.state.remedy(self.id) }
+        let shut = self.gate.as_ref().filter(|gate| gate.mode.is_some());
+        let gate = shut.map_or(GateStage::None, |gate| GateStage::of(gate.checked_at));
+        self.state.remedy_of(self.id, gate, self.is_refetching)
+    }
+
+    /// Open recipients whose statement is not made, behind a gate that is shut.
+    pub fn unmade(&self) -> u64 {
+        let shut = self.gate.as_ref().filter(|gate| gate.mode.is_some());
+        shut.map_or(0, |gate| self.open.saturating_sub(gate.waiting))
     }
 
     /// Whether every recipient is in exactly one state.
     pub const fn does_balance(&self) -> bool {
         let delivered = self.sent + self.skipped + self.suppressed;
         self.fetched == delivered + self.dead + self.unknown + self.withdrawn + self.open
+    }
+}
+
+/// Why a run awaits its release, and how many letters are being made again, which the check has not seen.
+fn awaits(reason: &str, control: &RunControl, totals: &RunTotals) -> String {
+    let is_checked = control.gate.is_some_and(|gate| gate.checked_at.is_some());
+    match totals.unrendered() {
+        unmade @ 1.. if is_checked => format!("{reason}; {} not made yet", units::count(unmade, "more statement")),
+        _ => reason.to_owned(),
     }
 }
 

@@ -85,6 +85,9 @@ mod run_guard;
 mod run_refetch;
 #[cfg(feature = "demo")]
 #[cfg(test)]
+mod run_remake;
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod run_report;
 #[cfg(feature = "demo")]
 #[cfg(test)]

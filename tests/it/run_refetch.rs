@@ -18,7 +18,9 @@ use nightmail::run::notifications::{self, RunWatch};
 use nightmail::run::{self, Again, Decision, Ledger, OnUnknown, Refetch, RunState, again};
 use nightmail::schedule::fan_out::Error;
 use nightmail::store::Tx;
-use nightmail::store::record::{Guard, NotificationKind, Owner, RecipientState, Refetching, RunRecord, Selection};
+use nightmail::store::record::{
+    Guard, NotificationKind, Owner, RecipientState, Refetching, RunHold, RunRecord, Selection,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{assert_recounted, assert_sound, messages, until};
@@ -97,7 +99,8 @@ impl Runs {
             let mut left = controls.first(0..=u64::MAX, usize::MAX).unwrap();
             let is_ending = |refetch: Refetching| refetch.abandoned_at.is_some();
             left.retain(|(_, control)| {
-                control.has_queued || control.has_unsent || control.refetch.is_some_and(is_ending)
+                let is_remaking = control.hold == RunHold::Remaking;
+                is_remaking || control.has_queued || control.has_unsent || control.refetch.is_some_and(is_ending)
             });
             left.is_empty().then_some(())
         })

@@ -318,8 +318,10 @@ impl Control {
 
     async fn accept(&self, what: Accept) -> Result<u64, Failure> {
         limit_users(&what.users)?;
-        let run = what.run;
-        let accepted = accept::accept(&self.queues, &what).await?;
+        let (queues, run) = (self.queues.clone(), what.run);
+        // As for a resend, it goes on when the caller is gone.
+        let accepted = tokio::spawn(async move { accept::accept(&queues, &what).await }).await;
+        let accepted = accepted.map_err(|error| failure(FailureKind::Store, error))??;
         tracing::warn!(run, accepted, "changed statements were accepted by hand");
         Ok(accepted)
     }

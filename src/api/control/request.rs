@@ -105,7 +105,7 @@ pub enum Request {
         #[serde(default)]
         note: String,
     },
-    /// Stop, resume, release or abandon a run, or abandon its refetch.
+    /// Stop, resume, release, remake or abandon a run, or abandon its refetch.
     DecideRun {
         /// Its number.
         id: u64,
@@ -261,6 +261,7 @@ impl Request {
                 | Self::Resolve(_)
                 | Self::Erase(_)
                 | Self::Resend(_)
+                | Self::Accept(_)
         )
     }
 
@@ -285,6 +286,7 @@ impl Request {
             Self::DecideRun { decision: Decision::Stop, .. } => "run stop",
             Self::DecideRun { decision: Decision::Resume, .. } => "run resume",
             Self::DecideRun { decision: Decision::Release, .. } => "run release",
+            Self::DecideRun { decision: Decision::Remake, .. } => "run remake",
             Self::DecideRun { decision: Decision::Abandon, .. } => "run abandon",
             Self::DecideRun { decision: Decision::AbandonRefetch, .. } => "run abandon --refetch",
             Self::RefetchRun { .. } => "run refetch",

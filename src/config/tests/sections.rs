@@ -25,6 +25,15 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_gate_needs_dead_letters_for_what_it_cannot_make() {
+    let gated = format!("{}gate = \"manual\"\n", super::SMALL);
+    load(&gated).unwrap_or_else(|errors| panic!("{errors}"));
+    let list = faults(&gated.replacen("dead_letter_queue = \"dead\"\nmax_receive_count = 3\n", "", 1));
+    assert_eq!(list.len(), 1, "{list:#?}");
+    assert!(list[0].contains("gate: needs a dead_letter_queue for queue \"work\""), "{}", list[0]);
+}
+
+#[test]
 fn names_follow_sqs() {
     let long = "q".repeat(81);
     for (name, why) in [

@@ -45,6 +45,13 @@ pub struct Source {
     pub answer: String,
 }
 
+impl Source {
+    /// Whether it is of the same account, period and holder; the answers may differ in what no document shows.
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        (&self.account, &self.period, &self.user) == (&other.account, &other.period, &other.user)
+    }
+}
+
 /// The folder of one person in one run; run 0 is for mails outside of runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folder {
@@ -59,19 +66,19 @@ impl Folder {
         Self { archive: archive.to_owned(), path: archive.join(run.to_string()).join(&person[..2]).join(person) }
     }
 
-    /// Keeps a document under its hash; it is on disk when this returns.
+    /// Keeps a document under its hash; it is on disk when this returns. What is there and damaged is written anew.
     ///
     /// # Errors
     /// The directory cannot be written.
     pub fn keep(&self, sha256: &str, pdf: &[u8], source: &Source) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
-        let source = serde_json::to_vec(source).map_err(io::Error::other)?;
         // The document last: where it stands, its data does too.
-        for (ending, bytes) in [("json", &source[..]), ("pdf", pdf)] {
-            let path = self.path.join(format!("{sha256}.{ending}"));
-            if !path.exists() {
-                write(&path, bytes)?;
-            }
+        if !self.source(sha256)?.is_some_and(|there| there.is_of_the_same(source)) {
+            let source = serde_json::to_vec(source).map_err(io::Error::other)?;
+            write(&self.file(sha256, "json"), &source)?;
+        }
+        if self.document(sha256)?.is_none_or(|there| there != pdf) {
+            write(&self.file(sha256, "pdf"), pdf)?;
         }
         // The names too, up to the archive's own, also those of directories that another attempt has made and not synced yet.
         let above = self.archive.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -84,16 +91,20 @@ impl Folder {
     /// # Errors
     /// The directory cannot be read.
     pub fn document(&self, sha256: &str) -> io::Result<Option<Vec<u8>>> {
-        read(&self.path.join(format!("{sha256}.pdf")))
+        read(&self.file(sha256, "pdf"))
     }
 
-    /// The data of the document with this hash; `None` when it is not there.
+    /// The data of the document with this hash; `None` when it is not there, or is damaged.
     ///
     /// # Errors
-    /// The directory cannot be read, or the file is not such data.
+    /// The directory cannot be read.
     pub fn source(&self, sha256: &str) -> io::Result<Option<Source>> {
-        let bytes = read(&self.path.join(format!("{sha256}.json")))?;
-        bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other)).transpose()
+        let bytes = read(&self.file(sha256, "json"))?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    fn file(&self, sha256: &str, ending: &str) -> PathBuf {
+        self.path.join(format!("{sha256}.{ending}"))
     }
 
     /// Removes the folder with all that is in it, and says how many documents there were.
@@ -213,6 +224,13 @@ mod tests {
         folder.keep("abcd", b"%PDF", &source_of("{ }")).unwrap();
         assert_eq!(folder.document("abcd").unwrap().as_deref(), Some(&b"%PDF"[..]));
         assert_eq!(folder.source("abcd").unwrap(), Some(source_of("{}")), "the first stays");
+        for ending in ["json", "pdf"] {
+            std::fs::write(folder.file("abcd", ending), "{ damaged").unwrap();
+        }
+        assert_eq!(folder.source("abcd").unwrap(), None, "what is damaged counts as not there");
+        folder.keep("abcd", b"%PDF", &source_of("{}")).unwrap();
+        assert_eq!(folder.document("abcd").unwrap().as_deref(), Some(&b"%PDF"[..]));
+        assert_eq!(folder.source("abcd").unwrap(), Some(source_of("{}")), "and is written anew");
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         for directory in folder.path.ancestors().take_while(|path| path.starts_with(&archive)) {
             assert_eq!(mode(directory), 0o700, "{directory:?}");

@@ -48,7 +48,18 @@ pub trait StatementRenderer: Send + Sync + fmt::Debug {
     /// # Errors
     /// A permanent failure: the response is for another account, does not balance, or cannot be drawn.
     fn render(&self, request: &RenderRequest<'_>) -> Result<Rendering, Failure>;
+
+    /// The same for data that a document was made from before: no rule leaves its account out any more.
+    ///
+    /// # Errors
+    /// As for [`Self::render`].
+    fn render_again(&self, request: &RenderRequest<'_>) -> Result<Rendering, Failure> {
+        self.render(request)
+    }
 }
+
+/// How a renderer is asked.
+type Render = fn(&dyn StatementRenderer, &RenderRequest<'_>) -> Result<Rendering, Failure>;
 
 /// What to render.
 #[derive(Clone, Copy, Debug)]
@@ -182,7 +193,7 @@ impl Statement {
                 let sha256 = archive::to_hex(&sha256);
                 match self.archived(&body, &user, &sha256).await? {
                     Some(print) => print,
-                    None => unchanged(self.make(invocation, &body, &user, contacts).await?, &sha256, body.run)?,
+                    None => unchanged(self.make(invocation, &body, &user, contacts).await, &sha256, body.run)?,
                 }
             }
         };
@@ -225,7 +236,9 @@ impl Statement {
         let answer = self.fetch(&url, self.left(invocation), contacts).await?;
         let fetched = self.clock.monotonic();
         self.fetched.add(fetched - begun);
-        let print = match self.render(answer.body.clone(), user.account(), body.period(), user).await.map_err(dead)? {
+        let render: Render = |renderer, request| renderer.render(request);
+        let drawn = self.render(render, answer.body.clone(), body.period(), user).await;
+        let print = match drawn.map_err(dead)? {
             Rendering::Document(print) => print,
             Rendering::Skipped(why) => return Err(Outcome::LeftOut { by: LeftOutBy::Rule, why: why.into() }),
         };
@@ -251,7 +264,8 @@ impl Statement {
             return Ok(None);
         }
         // For the words alone: another version of this program may draw it differently.
-        let drawn = self.render(source.answer.into(), user.account(), body.period(), user).await;
+        let render: Render = |renderer, request| renderer.render_again(request);
+        let drawn = self.render(render, source.answer.into(), body.period(), user).await;
         Ok(match drawn {
             Ok(Rendering::Document(print)) => Some(RenderedStatement { pdf, sha256: sha256.into(), ..print }),
             Ok(Rendering::Skipped(_)) | Err(_) => None,
@@ -320,7 +334,8 @@ impl Statement {
         let answer = self.accounts.get(&url, "account", &mut Vec::new()).await;
         let answer = answer.map_err(|fault| fault.failure().clone())?;
         let (received, period) = (answer.body.len() as u64, params.get(PERIOD).map(String::as_str));
-        Ok((received, self.render(answer.body, user.account(), period, user).await?))
+        let render: Render = |renderer, request| renderer.render(request);
+        Ok((received, self.render(render, answer.body, period, user).await?))
     }
 
     /// Opens a session with the relay up to the login, and mails nothing; says what the relay answered.
@@ -350,32 +365,37 @@ impl Statement {
     /// Renders small documents in place and large ones on a thread of their own.
     async fn render(
         &self,
+        render: Render,
         body: Bytes,
-        account: &str,
         period: Option<&str>,
         user: &User,
     ) -> Result<Rendering, Failure> {
         if body.len() <= IN_PLACE_BYTES_MAX {
-            return self.renderer.render(&RenderRequest { body: &body, account, period, user });
+            return render(&*self.renderer, &RenderRequest { body: &body, account: user.account(), period, user });
         }
         let renderer = Arc::clone(&self.renderer);
-        let (account, period, user) = (account.to_owned(), period.map(str::to_owned), user.clone());
+        let (period, user) = (period.map(str::to_owned), user.clone());
         let rendering = tokio::task::spawn_blocking(move || {
-            renderer.render(&RenderRequest { body: &body, account: &account, period: period.as_deref(), user: &user })
+            let (account, period) = (user.account(), period.as_deref());
+            render(&*renderer, &RenderRequest { body: &body, account, period, user: &user })
         });
         // A panic goes on in the attempt, which records it. Nothing else ends such a task, as nobody cancels it.
         rendering.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 }
 
-/// The document, when it is the one that was made before.
-fn unchanged(print: RenderedStatement, sha256: &str, run: u64) -> Result<RenderedStatement, Outcome> {
-    if print.sha256 == sha256 {
-        return Ok(print);
-    }
-    let (was, is) = (&sha256[..12], &print.sha256[..print.sha256.len().min(12)]);
+/// The document, when it is the one that was made before. An account that a rule leaves out by now has changed, too: its
+/// recipient is not passed over in silence.
+fn unchanged(made: Result<RenderedStatement, Outcome>, sha256: &str, run: u64) -> Result<RenderedStatement, Outcome> {
+    let is = match made {
+        Ok(print) if print.sha256 == sha256 => return Ok(print),
+        Ok(print) => format!("{}… now", &print.sha256[..print.sha256.len().min(12)]),
+        Err(Outcome::LeftOut { by: LeftOutBy::Rule, why }) => format!("and a rule leaves it out now, {why}"),
+        Err(end) => return Err(end),
+    };
+    let was = &sha256[..12];
     let text = format!(
-        "the statement is not the one that the run's gate let through: SHA-256 {was}… then, {is}… now (mend the account's data, \
+        "the statement is not the one that the run's gate let through: SHA-256 {was}… then, {is} (mend the account's data, \
          or, when the new statement is right, `nightmail run accept {run} --recipient ID`; then redrive this letter)"
     );
     Err(Outcome::Dead { why: Failure::new(CHANGED.0, CHANGED.1, CHANGED.2, text) })

@@ -25,8 +25,13 @@ impl StatementRenderer for Echo {
                 let (pdf, sha256) = (pdf.into_bytes(), SHA256.into());
                 Ok(Rendering::Document(RenderedStatement { pdf, sha256, document, is_empty: false }))
             }
+            b"quiet" => Ok(Rendering::Skipped("no transactions")),
             _ => Err(Failure::new("data", "account", "wrong-account", "the answer names another account")),
         }
+    }
+
+    fn render_again(&self, request: &RenderRequest<'_>) -> Result<Rendering, Failure> {
+        self.render(&RenderRequest { body: b"good", ..*request })
     }
 }
 
@@ -284,4 +289,43 @@ async fn without_room_in_the_archive_nothing_is_mailed_and_no_attempt_is_charged
     let outcome = call(&statement, message(USER)).await;
     assert_eq!((outcome.name(), outcome.failure().unwrap().class()), ("deferred", "store archive failed".into()));
     assert!(sink.recipients().is_empty());
+}
+
+/// The run was released with this document.
+#[derive(Debug)]
+struct Released([u8; 32]);
+
+impl Effects for Released {
+    fn intend(&self, _: Intent) -> BoxFuture<'_, Result<Permission, Failure>> {
+        Box::pin(async { Ok(Permission::Granted) })
+    }
+
+    fn stage(&self, _: &Intent) -> Result<Stage, Failure> {
+        Ok(Stage::Mail { sha256: Some(self.0) })
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_a_rule_leaves_out_after_the_release_has_changed_unless_its_document_is_archived() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("archive");
+    let (quiet, sink) = (Stub::always(answer("200 OK", &[], "quiet")).await, Sink::good().await);
+    let options = options(&quiet, &sink, upstream_options(), Archive::Files(archive.clone()));
+    let statement = Statement::new(&options, &["period"], Box::new(Echo), ManualClock::new(NOW)).unwrap();
+    let pdf = b"%PDF of before";
+    let sha256 = pdf::sha256(pdf);
+    let released = Arc::new(Released(archive::from_hex(&sha256).unwrap()));
+    let call = async || {
+        let never = LeaseTime::from_millis(u64::MAX);
+        statement.call(invocation(message(USER), never, released.clone())).await.outcome
+    };
+    let Outcome::Dead { why } = call().await else { panic!("not dead") };
+    assert_eq!(why.class(), "data statement changed");
+    assert!(why.text.contains("and a rule leaves it out now, no transactions"), "{why}");
+    let folder = archive::Folder::of(&archive, 12, "u/1");
+    let user = User::check(USER).unwrap();
+    let source = archive::Source { account: "u/1".into(), period: None, user, answer: "quiet".into() };
+    folder.keep(&sha256, pdf, &source).unwrap();
+    let Outcome::Done(proof) = call().await else { panic!("not done") };
+    assert_eq!(proof.document_sha256, Some(sha256));
 }

@@ -36,14 +36,28 @@ impl PdfStatementRenderer {
 
 impl StatementRenderer for PdfStatementRenderer {
     fn render(&self, request: &RenderRequest<'_>) -> Result<Rendering, Failure> {
-        let expected = Expected { account: request.account.to_owned(), period: request.period.map(str::to_owned) };
-        let account = account::parse(request.body, &expected)?;
-        if let Some(reason) = why_skipped(self.skip, &account) {
-            return Ok(Rendering::Skipped(reason));
+        let account = parse(request)?;
+        match why_skipped(self.skip, &account) {
+            Some(reason) => Ok(Rendering::Skipped(reason)),
+            None => self.draw(&account, request),
         }
+    }
+
+    fn render_again(&self, request: &RenderRequest<'_>) -> Result<Rendering, Failure> {
+        self.draw(&parse(request)?, request)
+    }
+}
+
+fn parse(request: &RenderRequest<'_>) -> Result<Account, Failure> {
+    let expected = Expected { account: request.account.to_owned(), period: request.period.map(str::to_owned) };
+    account::parse(request.body, &expected)
+}
+
+impl PdfStatementRenderer {
+    fn draw(&self, account: &Account, request: &RenderRequest<'_>) -> Result<Rendering, Failure> {
         let tag = request.user.locale.as_deref().unwrap_or(&self.options.default_locale);
         let document = pdf::Document {
-            account: &account,
+            account,
             holder: &request.user.name,
             address: &request.user.address,
             locale: tag,

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::Queues;
-use crate::store::record::RunControl;
+use crate::store::record::{RunControl, RunHold};
 use crate::store::{self, Snapshot};
 
 use super::super::Error;
 use super::recall::{self, Recalled};
 use super::send::{self, Cursor, Sent};
-use super::{Stage, TOPIC, stage};
+use super::{Stage, TOPIC, remake, stage};
 
 /// After this what is in work, or has no room, is looked at again; twice as late each time, up to the latter.
 const LOOK_FIRST: Duration = Duration::from_millis(100);
@@ -72,6 +72,9 @@ impl Worker {
         let left = self.queues.store().read(left).await?;
         self.cursors.retain(|run, _| left.iter().any(|(left, _)| left == run));
         for (run, control) in left {
+            if is_remaking(&control) {
+                round.is_done &= remake::remake(&self.queues, run, &control).await? == Recalled::All;
+            }
             if is_ending_refetch(&control) {
                 round.is_done &= recall::end_refetch(&self.queues, run, &control).await? == Recalled::All;
             }
@@ -86,6 +89,7 @@ impl Worker {
                     is_done
                 }
                 Stage::Mail | Stage::Render => true,
+                Stage::Wait | Stage::Never if is_remaking(&control) => true,
                 Stage::Wait | Stage::Never => recall::recall(&self.queues, run, &control).await? == Recalled::All,
             };
         }
@@ -122,10 +126,16 @@ impl Worker {
 fn left(snapshot: &Snapshot) -> Result<Vec<(u64, RunControl)>, store::Error> {
     let mut controls = snapshot.run_controls()?.first(0..=u64::MAX, usize::MAX)?;
     controls.retain(|(_, control)| match stage(control, None) {
-        Stage::Mail | Stage::Render => control.has_unsent || is_ending_refetch(control),
-        Stage::Wait | Stage::Never => control.has_queued || is_ending_refetch(control),
+        _ if is_ending_refetch(control) || is_remaking(control) => true,
+        Stage::Mail | Stage::Render => control.has_unsent,
+        Stage::Wait | Stage::Never => control.has_queued,
     });
     Ok(controls)
+}
+
+/// Whether statements that were made are to be forgotten.
+fn is_remaking(control: &RunControl) -> bool {
+    control.hold == RunHold::Remaking
 }
 
 /// Whether recipients that an abandoned refetch has added may not be withdrawn yet.

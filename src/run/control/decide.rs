@@ -19,8 +19,11 @@ pub enum Decision {
     /// Let it go on where it was.
     Resume,
     /// Send its messages although the number of its users is out of bounds, or its gate waits for this. With a gate that
-    /// has not seen its statements yet, they are made first.
+    /// has not seen its statements yet, they are made first. While they are being made, those that are not are made and
+    /// sent unseen.
     Release,
+    /// Make all of its statements again that are made and not sent.
+    Remake,
     /// End it for good: what is open is withdrawn, and so are its dead letters.
     Abandon,
     /// End its refetch: the recipients that it has added are withdrawn, and the run is as it was before.
@@ -34,6 +37,7 @@ impl Decision {
             Self::Stop => "stopped",
             Self::Resume => "resumed",
             Self::Release => "released",
+            Self::Remake => "remade",
             Self::Abandon | Self::AbandonRefetch => "abandoned",
         }
     }
@@ -52,7 +56,9 @@ impl Decision {
                 | RunState::Sending => true,
             },
             Self::Resume => matches!(state, RunState::Stopped | RunState::Braked),
-            Self::Release => matches!(state, RunState::AwaitingRelease),
+            Self::Release => matches!(state, RunState::AwaitingRelease | RunState::Rendering),
+            // Whether they were made, the run's gate tells.
+            Self::Remake => matches!(state, RunState::AwaitingRelease),
             Self::Abandon => !matches!(state, RunState::Complete | RunState::Abandoned),
             // Whether there is one, the run's state does not tell.
             Self::AbandonRefetch => !matches!(state, RunState::Abandoned),
@@ -69,7 +75,13 @@ pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> 
     let record = fold::unfolded(tx.runs()?.get(&run)?, run)?;
     let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
     let state = super::state::state(tx, &record)?;
-    if !decision.is_allowed(state, &tx.totals_of(run)?) {
+    let is_ending = matches!(decision, Decision::Abandon | Decision::AbandonRefetch);
+    if control.hold == RunHold::Remaking && !is_ending {
+        return Err(Error::Remaking(run));
+    }
+    let is_unmade = control.gate.is_none_or(|gate| gate.checked_at.is_none());
+    let has_nothing_to_remake = decision == Decision::Remake && is_unmade;
+    if has_nothing_to_remake || !decision.is_allowed(state, &tx.totals_of(run)?) {
         let (state, remedy) = (state.name(), super::remedy(&control, state, run));
         return Err(Error::State { run, state, decision: decision.past(), remedy });
     }
@@ -89,10 +101,12 @@ pub fn decide(tx: &mut Tx<'_>, run: u64, decision: Decision, now: Timestamp) -> 
             let has_unsent = control.refetch.is_some();
             RunControl { hold: RunHold::Fetching, has_queued: false, has_unsent, ..decided }
         }
+        Decision::Release if decided.hold == RunHold::Rendering => gate::open(decided),
         Decision::Resume | Decision::Release if control.gate.is_some_and(|gate| gate.checked_at.is_none()) => {
             return Ok(gate::begin(tx, run, decided, now)?);
         }
         Decision::Release => gate::open(decided),
+        Decision::Remake => return Ok(gate::remake(tx, run, decided)?),
         Decision::Resume | Decision::AbandonRefetch => {
             RunControl { hold: RunHold::None, has_queued: false, has_unsent: true, ..decided }
         }

@@ -54,9 +54,12 @@ pub(in crate::run) fn all_rendered(tx: &mut Tx<'_>, run: u64, now: Timestamp) ->
     let control = tx.run_controls()?.get(&run)?.unwrap_or_default();
     let Some(gate) = control.gate.filter(|gate| is_shut(&control.hold, gate)) else { return Ok(()) };
     let totals = tx.totals_of(run)?;
-    let Some(record) = tx.runs()?.get(&run)?.filter(|_| totals.unrendered() == 0) else { return Ok(()) };
+    // Whoever is open or dead then is of an earlier fetch, which was let go.
+    let is_nobody_new = control.refetch.is_some_and(|refetch| totals.phases.fetch.done == refetch.users_before);
+    let is_made = is_nobody_new || totals.unrendered() == 0;
+    let Some(record) = tx.runs()?.get(&run)?.filter(|_| is_made) else { return Ok(()) };
     let findings = check(tx, &record, (&gate.limits, &totals))?;
-    let is_nobody_left = totals.open() == 0 && (totals.dead == 0 || control.refetch.is_some());
+    let is_nobody_left = is_nobody_new || (totals.open() == 0 && totals.dead == 0);
     let is_let_go = is_nobody_left || (gate.mode == GateMode::Auto && findings.is_empty());
     let reason = reason(gate.mode, &totals, &findings);
     phases::checked(tx, run, gate.checked_at.is_some())?;
@@ -75,11 +78,10 @@ pub(in crate::run) fn all_rendered(tx: &mut Tx<'_>, run: u64, now: Timestamp) ->
         _ => now,
     };
     let gate = Some(Gate { checked_at: Some(now), ..gate });
-    save(
-        tx,
-        run,
-        &RunControl { hold: RunHold::AwaitingRelease { at, reason }, decision, has_unsent: false, gate, ..control },
-    )
+    let hold = RunHold::AwaitingRelease { at, reason };
+    // Recipients of an earlier fetch may be without a message all the same.
+    let has_unsent = control.has_unsent && control.refetch.is_some();
+    save(tx, run, &RunControl { hold, decision, has_unsent, gate, ..control })
 }
 
 /// What is decided about a run whose gate opens: its messages are sent.
@@ -98,6 +100,17 @@ pub(super) fn begin(tx: &mut Tx<'_>, run: u64, control: RunControl, now: Timesta
     save(tx, run, &RunControl { hold, decision, has_queued: false, has_unsent: true, guard: None, gate, ..control })?;
     tx.signal(TOPIC);
     all_rendered(tx, run, now)
+}
+
+/// Has the statements forgotten that are made and not sent, and then all made again; the background does it.
+///
+/// # Errors
+/// A storage fault.
+pub(super) fn remake(tx: &mut Tx<'_>, run: u64, control: RunControl) -> Result<(), store::Error> {
+    let has_unsent = control.has_unsent && control.refetch.is_some();
+    save(tx, run, &RunControl { hold: RunHold::Remaking, has_unsent, ..control })?;
+    tx.signal(TOPIC);
+    Ok(())
 }
 
 /// Why the run awaits its release, in words.

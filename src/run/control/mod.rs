@@ -3,7 +3,7 @@
 //! `decide` is the decision, one small commit that counts at once: from then on no message of the run is received, no mail
 //! of it is permitted and its fan-out commits nothing. `background` does the rest in slices, over restarts too: `recall`
 //! takes messages out of the queues, `send` makes them. `guard` lets a run go once its users are fetched, or has it wait;
-//! `gate` has the statements made and checked before the first is mailed; `brake` stops a run of which too many recipients fail.
+//! `gate` has the statements made and checked before the first is mailed, and `remake` forgets them; `brake` stops a run of which too many recipients fail.
 //! `let_go` is the run that the next one is compared with, `refetch` is what is special while users are fetched again. `state` is
 //! the state of a run in one word, and what of it may begin.
 
@@ -15,6 +15,7 @@ mod guard;
 mod let_go;
 mod recall;
 mod refetch;
+mod remake;
 mod row;
 mod send;
 mod state;
@@ -26,7 +27,9 @@ pub(super) use gate::{all_rendered, guard_of, judged, set as set_gate};
 pub(super) use guard::set as set_guard;
 pub use guard::{fetched, is_guarded, search as search_earlier};
 pub(super) use refetch::begin as begin_refetch;
-pub(super) use state::{Allowed, Stage, decided, hold, is_going_on, may_fetch, may_mail, remedy, stage, state};
+pub(super) use state::{
+    Allowed, GateStage, Stage, decided, hold, is_going_on, may_fetch, may_mail, remedy, stage, state,
+};
 pub use state::{RunState, fetch_held, held};
 
 /// The topic that commits signal after a decision about a run.

@@ -69,7 +69,7 @@ async fn finish(
 }
 
 /// Removes those messages of the run that it does not want in queues; returns how many of its messages are in work.
-async fn take_out(queues: &Queues, run: u64) -> Result<u64, store::Error> {
+pub(super) async fn take_out(queues: &Queues, run: u64) -> Result<u64, store::Error> {
     let (mut removed, mut left) = (0, 0);
     let known = queues.store().read(catalog::list).await;
     for queue in known.map_err(storage)? {

@@ -37,12 +37,14 @@ pub(super) fn abandon(tx: &mut Tx<'_>, record: RunRecord, now: Timestamp) -> Res
     let fan_out = FanOutProgress { finished_at: Some(refetch.fetched_at), ..FanOutProgress::default() };
     tx.runs()?.insert(&run, &RunRecord { fan_out, ..record })?;
     let hold = match control.hold {
-        RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Rendering => RunHold::None,
+        RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Rendering | RunHold::Remaking => RunHold::None,
         other => other,
     };
     let refetch = Some(Refetching { abandoned_at: Some(now), ..refetch });
     let decision = tx.fresh_id()?;
-    save(tx, run, &RunControl { hold, decision, guard: None, gate: None, refetch, ..control })?;
+    // Recipients of an earlier fetch may be without a message, whoever held up the others.
+    let has_unsent = control.has_unsent || hold == RunHold::None;
+    save(tx, run, &RunControl { hold, decision, has_unsent, guard: None, gate: None, refetch, ..control })?;
     if tx.totals_of(run)?.open() == 0 {
         brake::all_ended(tx, run, now)?;
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::Timestamp;
 use crate::store::record::{FanOutProgress, Gate, RecipientRecord, RunControl, RunHold, RunRecord, RunTotals};
 use crate::store::{self, Snapshot, Tx};
 
@@ -75,7 +76,7 @@ impl RunState {
         match hold {
             RunHold::None | RunHold::Fetching => None,
             RunHold::AwaitingRelease { .. } => Some(Self::AwaitingRelease),
-            RunHold::Rendering => Some(Self::Rendering),
+            RunHold::Rendering | RunHold::Remaking => Some(Self::Rendering),
             RunHold::Braked { .. } => Some(Self::Braked),
             RunHold::Stopped { .. } => Some(Self::Stopped),
             RunHold::Abandoned { .. } => Some(Self::Abandoned),
@@ -85,9 +86,12 @@ impl RunState {
     /// What an operator can do about a run in this state, as commands.
     pub fn remedy(self, run: u64) -> String {
         match self {
-            Self::Waiting | Self::Fetching | Self::FetchDead | Self::Rendering | Self::Sending => {
+            Self::Waiting | Self::Fetching | Self::FetchDead | Self::Sending => {
                 format!("see `nightmail run show {run}`; `nightmail run stop {run}` stops it")
             }
+            Self::Rendering => format!(
+                "see `nightmail run show {run}`; `nightmail run release {run}` sends without waiting for the rest, `nightmail run stop {run}` stops it"
+            ),
             Self::AwaitingRelease => {
                 format!("`nightmail run release {run}` sends its messages, `nightmail run abandon {run}` ends it")
             }
@@ -101,33 +105,58 @@ impl RunState {
         }
     }
 
-    /// The same for a run that awaits its release, and whose statements are to be made then.
-    pub fn remedy_before_gate(self, run: u64) -> String {
-        format!("`nightmail run release {run}` has its statements made, `nightmail run abandon {run}` ends it")
-    }
-
-    /// The same for a run of which a refetch has not ended.
-    pub fn remedy_in_refetch(self, run: u64) -> String {
-        let back = format!("`nightmail run abandon {run} --refetch` gives the refetch up");
-        match self {
-            Self::AwaitingRelease => format!("`nightmail run release {run}` mails the users who are new, {back}"),
-            Self::Waiting | Self::Fetching | Self::FetchDead | Self::Rendering => {
-                format!("see `nightmail run show {run}`; {back}")
+    /// The same for a run with a gate that is not open, or with a refetch that has not ended.
+    pub(in crate::run) fn remedy_of(self, run: u64, gate: GateStage, is_refetching: bool) -> String {
+        let end = match is_refetching {
+            true => format!("`nightmail run abandon {run} --refetch` gives the refetch up"),
+            false => format!("`nightmail run abandon {run}` ends it"),
+        };
+        let (sends, its) = match is_refetching {
+            true => ("mails the users who are new", "the statements of those who are new"),
+            false => ("sends its messages", "its statements"),
+        };
+        match (self, gate) {
+            (Self::AwaitingRelease, GateStage::None) => format!("`nightmail run release {run}` {sends}, {end}"),
+            (Self::AwaitingRelease, GateStage::Unchecked) => {
+                format!("`nightmail run release {run}` has {its} made, {end}")
+            }
+            (Self::AwaitingRelease, GateStage::Checked) => {
+                format!("`nightmail run release {run}` {sends}, `nightmail run remake {run}` makes {its} again, {end}")
+            }
+            (Self::Waiting | Self::Fetching | Self::FetchDead | Self::Rendering, _) if is_refetching => {
+                format!("see `nightmail run show {run}`; {end}")
             }
             _ => self.remedy(run),
         }
     }
 }
 
+/// How far a run's gate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::run) enum GateStage {
+    /// It has none, or that is open.
+    None,
+    /// It has not checked the statements of the present fetch.
+    Unchecked,
+    /// It has.
+    Checked,
+}
+
+impl GateStage {
+    /// Of a gate that has checked the statements at that time.
+    pub(in crate::run) const fn of(checked_at: Option<Timestamp>) -> Self {
+        match checked_at {
+            Some(_) => Self::Checked,
+            None => Self::Unchecked,
+        }
+    }
+}
+
 /// What an operator can do about a run, as commands.
 pub(in crate::run) fn remedy(control: &RunControl, state: RunState, run: u64) -> String {
-    match control.refetch {
-        Some(refetch) if refetch.abandoned_at.is_none() => state.remedy_in_refetch(run),
-        _ if state == RunState::AwaitingRelease && control.gate.is_some_and(|gate| gate.checked_at.is_none()) => {
-            state.remedy_before_gate(run)
-        }
-        _ => state.remedy(run),
-    }
+    let is_refetching = control.refetch.is_some_and(|refetch| refetch.abandoned_at.is_none());
+    let gate = control.gate.map_or(GateStage::None, |gate| GateStage::of(gate.checked_at));
+    state.remedy_of(run, gate, is_refetching)
 }
 
 /// What may happen to a recipient now.
@@ -169,6 +198,7 @@ pub(super) const fn is_shut(hold: &RunHold, gate: &Gate) -> bool {
         | RunHold::Stopped { .. }
         | RunHold::Abandoned { .. }
         | RunHold::Fetching
+        | RunHold::Remaking
         | RunHold::Braked { .. } => false,
     }
 }
@@ -198,7 +228,7 @@ pub(in crate::run) fn may_mail(control: &RunControl, row: Option<&RecipientRecor
         RunHold::Abandoned { .. } => Allowed::Never,
         _ if is_added && is_given_up && row.is_some_and(|row| !ledger::is_settled(&row.state)) => Allowed::Never,
         RunHold::None => Allowed::Yes,
-        RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Rendering
+        RunHold::Fetching | RunHold::AwaitingRelease { .. } | RunHold::Rendering | RunHold::Remaking
             if control.refetch.is_some() && !is_added =>
         {
             Allowed::Yes
@@ -207,6 +237,7 @@ pub(in crate::run) fn may_mail(control: &RunControl, row: Option<&RecipientRecor
         | RunHold::Fetching
         | RunHold::AwaitingRelease { .. }
         | RunHold::Rendering
+        | RunHold::Remaking
         | RunHold::Braked { .. } => Allowed::NotNow,
     }
 }
@@ -217,7 +248,9 @@ pub(in crate::run) fn may_fetch(control: &RunControl) -> Allowed {
         RunHold::Abandoned { .. } => Allowed::Never,
         _ if control.refetch.is_some_and(|refetch| refetch.abandoned_at.is_some()) => Allowed::Never,
         RunHold::None | RunHold::Fetching | RunHold::Rendering => Allowed::Yes,
-        RunHold::Stopped { .. } | RunHold::AwaitingRelease { .. } | RunHold::Braked { .. } => Allowed::NotNow,
+        RunHold::Stopped { .. } | RunHold::AwaitingRelease { .. } | RunHold::Remaking | RunHold::Braked { .. } => {
+            Allowed::NotNow
+        }
     }
 }
 

@@ -147,7 +147,6 @@ impl AttemptEffects {
                     let attempt = (self.0.handle, self.0.on_unknown);
                     let left = doubt(tx, key, attempt, (self.0.message_id.get().cloned(), &why), now)?;
                     if left == Left::Held {
-                        count_end(tx, key, &RecipientState::Unknown(None))?;
                         count_failure(tx, key)?;
                     }
                     return Ok(left);
@@ -228,6 +227,10 @@ impl Effects for AttemptEffects {
 fn stage(snapshot: &Snapshot, key: &EffectKey) -> Result<Stage, store::Error> {
     let row = snapshot.recipients()?.get(&key.row())?;
     let control = snapshot.run_controls()?.get(&key.run)?.unwrap_or_default();
+    // Whoever has been mailed is nobody's to compare: the intent finds that it is a copy.
+    if row.as_ref().is_some_and(|row| ledger::is_settled(&row.state)) {
+        return Ok(Stage::Mail { sha256: None });
+    }
     let rendering = row.as_ref().and_then(|row| row.rendering);
     Ok(match control::stage(&control, row.as_ref()) {
         control::Stage::Render if row.is_some() => Stage::Render,
@@ -278,7 +281,7 @@ fn permit(
     // An attempt may have begun before its document was made and checked by another one: the next one compares.
     let made = entry.as_ref().and_then(|entry| entry.rendering);
     if made.is_some() && document.is_some() && made != document {
-        return Ok(Permission::Held);
+        return Ok(Permission::OtherDocument);
     }
     if let Some(decided) = control::decided(tx, key.run)? {
         let row = tx.recipients()?.get(&key.row())?;
@@ -333,13 +336,18 @@ fn doubt(
     if let Some(body) = body.filter(|_| !is_retried && key.is_main()) {
         keep_user_record(tx, key.row(), body)?;
     }
+    let mut is_new = false;
     key.change(tx, now, |entry| {
         entry.interrupted += 1;
         if !is_retried && !ledger::is_settled(&entry.state) {
             entry.state = RecipientState::Unknown(message_id);
             entry.reason = outcome::shorten(why, REASON_BYTES_MAX);
+            is_new = true;
         }
     })?;
+    if is_new {
+        count_end(tx, key, &RecipientState::Unknown(None))?;
+    }
     Ok(if is_retried { Left::ToItsOutcome } else { Left::Held })
 }
 

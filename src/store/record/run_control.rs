@@ -80,6 +80,8 @@ pub struct Refetching {
     pub fetched_at: Timestamp,
     /// Set when an operator abandons it. It ends once the recipients that it added are withdrawn.
     pub abandoned_at: Option<Timestamp>,
+    /// What the run's fetch phase had done before it: while it is no more, nobody new was named.
+    pub users_before: u64,
 }
 
 /// What stops a run by itself, and the failures so far.
@@ -153,9 +155,45 @@ pub enum RunHold {
     },
     /// Its statements are being made; its gate decides once all are.
     Rendering,
+    /// The statements that were made are being forgotten, and are all made again then.
+    Remaking,
 }
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
+
+/// The record of version 4: a refetch did not know how many users there were before it.
+#[derive(Deserialize)]
+struct RunControl4 {
+    hold: RunHold,
+    decision: u64,
+    has_queued: bool,
+    has_unsent: bool,
+    guard: Option<Guard>,
+    brake: Option<Brake>,
+    refetch: Option<Refetching4>,
+    gate: Option<Gate>,
+}
+
+#[derive(Deserialize)]
+struct Refetching4 {
+    number: u32,
+    fetched_at: Timestamp,
+    abandoned_at: Option<Timestamp>,
+}
+
+impl From<RunControl4> for RunControl {
+    fn from(old: RunControl4) -> Self {
+        let RunControl4 { hold, decision, has_queued, has_unsent, guard, brake, refetch, gate } = old;
+        // A gate lets such a refetch go by itself only when nobody is dead.
+        let refetch = refetch.map(|Refetching4 { number, fetched_at, abandoned_at }| Refetching {
+            number,
+            fetched_at,
+            abandoned_at,
+            users_before: 0,
+        });
+        Self { hold, decision, has_queued, has_unsent, guard, brake, refetch, gate }
+    }
+}
 
 /// The record of version 3: there were no gates.
 #[derive(Deserialize)]
@@ -166,13 +204,13 @@ struct RunControl3 {
     has_unsent: bool,
     guard: Option<Guard>,
     brake: Option<Brake>,
-    refetch: Option<Refetching>,
+    refetch: Option<Refetching4>,
 }
 
 impl From<RunControl3> for RunControl {
     fn from(old: RunControl3) -> Self {
         let RunControl3 { hold, decision, has_queued, has_unsent, guard, brake, refetch } = old;
-        Self { hold, decision, has_queued, has_unsent, guard, brake, refetch, gate: None }
+        RunControl4 { hold, decision, has_queued, has_unsent, guard, brake, refetch, gate: None }.into()
     }
 }
 
@@ -220,6 +258,7 @@ impl Record for RunControl {
             Some(1) => decode::<RunControl1>(1, bytes).map(Self::from),
             Some(2) => decode::<RunControl2>(2, bytes).map(Self::from),
             Some(3) => decode::<RunControl3>(3, bytes).map(Self::from),
+            Some(4) => decode::<RunControl4>(4, bytes).map(Self::from),
             _ => decode(VERSION, bytes),
         }
     }

@@ -238,6 +238,11 @@ impl SmtpFailure {
             Ok(Permission::Held) => {
                 SendFault::Held(why("held", "the run is held (see `nightmail run list`), so this mail waits"))
             }
+            Ok(Permission::OtherDocument) => {
+                let text =
+                    "another statement was made and checked since this attempt began: the next one compares them";
+                SendFault::Held(why("other-document", text))
+            }
             Ok(Permission::Abandoned) => {
                 SendFault::Permanent(why("abandoned", "the run was abandoned: nobody of it is mailed any more"))
             }

@@ -476,6 +476,7 @@ async fn a_mail_is_begun_only_when_the_ledger_permits_it() {
         (Ok(Permission::Duplicate), "duplicate", "duplicate"),
         (Ok(Permission::InWork), "deferred", "in-work"),
         (Ok(Permission::Held), "held", "held"),
+        (Ok(Permission::OtherDocument), "held", "other-document"),
         (Ok(Permission::Abandoned), "permanent", "abandoned"),
         (Ok(Permission::Folded), "permanent", "folded"),
         (Ok(Permission::Lost), "deferred", "lost"),
