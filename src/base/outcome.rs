@@ -166,6 +166,14 @@ pub enum Outcome {
         /// Wait this long; the pool's default when `None`.
         after: Option<Duration>,
     },
+    /// It waits for its turn under our own limits: nothing was tried, so it leaves no trace in the history, and a series of
+    /// deferrals neither begins nor ends.
+    Paced {
+        /// Which limit.
+        why: Failure,
+        /// Wait this long; the pool's default when `None`.
+        after: Option<Duration>,
+    },
 }
 
 impl Outcome {
@@ -182,7 +190,8 @@ impl Outcome {
             | Self::Dead { why }
             | Self::Deferred { why, .. }
             | Self::Duplicate { why }
-            | Self::Waiting { why, .. } => Some(why),
+            | Self::Waiting { why, .. }
+            | Self::Paced { why, .. } => Some(why),
         }
     }
 
@@ -193,6 +202,7 @@ impl Outcome {
             Self::Retry { .. } => "retry",
             Self::Dead { .. } => "dead",
             Self::Deferred { .. } | Self::Waiting { .. } => "deferred",
+            Self::Paced { .. } => "paced",
             Self::Duplicate { .. } => "duplicate",
             Self::Rendered(_) => "rendered",
             Self::LeftOut { by: LeftOutBy::Rule, .. } => "skipped",

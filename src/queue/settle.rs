@@ -156,6 +156,22 @@ pub fn release(tx: &mut Tx<'_>, handle: ReceiptHandle) -> Result<Settled, Error>
     Ok(Settled::Waits { until: LeaseTime::ZERO })
 }
 
+/// Puts a message back whose work has not begun, until its turn: nothing is charged and nothing recorded, and a series of
+/// deferrals goes on.
+///
+/// # Errors
+/// A storage fault.
+pub fn put_back(tx: &mut Tx<'_>, handle: ReceiptHandle, until: LeaseTime) -> Result<Settled, Error> {
+    let Some((key, state)) = held(tx, handle)? else { return Ok(Settled::Fenced) };
+    let back = MessageState {
+        attempts_charged: state.attempts_charged.saturating_sub(1),
+        // No history entry exists, so the attempt's number is free again.
+        attempts: state.attempts.saturating_sub(1),
+        ..state.clone()
+    };
+    wait_for(tx, key, &state, &back, until)
+}
+
 /// Records that the current attempt made progress, in the transaction of that progress. Earlier attempts are no longer
 /// charged, so that long work that spans many restarts does not use up its attempts; a crash does not make the message a
 /// suspect; and a series of deferrals ends.

@@ -114,7 +114,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::function::statement::mail::simulation::send;
+    use crate::function::statement::mail::simulation::{Relay, send};
 
     fn at(ms: u64) -> LeaseTime {
         LeaseTime::from_millis(1_000_000 + ms)
@@ -142,7 +142,7 @@ mod tests {
     /// The worst error of an estimate, as a share of the time that is left, from the moment on at which a twentieth of all mails
     /// has gone under the relay's last limit.
     fn worst(limits: &[(f64, f64)], seconds: f64) -> f64 {
-        let night = send(limits, 10.0, seconds);
+        let night = send(&Relay::bucket(limits, 10.0), seconds);
         let (total, end) = (night.times.len(), night.times[night.times.len() - 1]);
         let (changed, _) = limits[limits.len() - 1];
         let sent = |until: f64| night.times.partition_point(|at| *at <= until);

@@ -119,6 +119,11 @@ impl Settler {
                 let wait = requested_wait(after).unwrap_or(options.deferral_pause);
                 self.wait(attempt, why, wait, now).await
             }
+            Outcome::Paced { after, .. } => {
+                let until = now.lease.after(requested_wait(after).unwrap_or(options.deferral_pause));
+                let step = move |tx: &mut Tx<'_>| settle::put_back(tx, handle, until);
+                self.write(attempt, Ending::None, now, step).await
+            }
         }
     }
 
@@ -211,6 +216,7 @@ pub(super) fn tell(end: &End, is_away: bool, took: Duration) {
     match outcome {
         Outcome::Done(_) | Outcome::Rendered(_) => tracing::debug!(outcome = name, took_ms, "done"),
         Outcome::LeftOut { why, .. } => tracing::debug!(outcome = name, took_ms, "{why}"),
+        Outcome::Paced { why, .. } => tracing::debug!(outcome = name, took_ms, "{why}"),
         Outcome::Duplicate { why } => tracing::info!(outcome = name, took_ms, "{why}"),
         Outcome::Retry { why, effect: Effect::None, .. } | Outcome::Deferred { why, .. } if is_away => {
             tracing::debug!(outcome = "deferred", took_ms, fingerprint = %why.fingerprint(), "{why}");

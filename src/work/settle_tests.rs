@@ -84,7 +84,7 @@ impl World {
         let mut found = self.settler.queues.receive_now(self.queue, what).await.unwrap().messages;
         let message = found.pop().expect("it is visible");
         let effects = AttemptEffects::new(&self.settler.intents, &message, self.settler.options.on_unknown);
-        if !matches!(outcome, Outcome::Deferred { .. }) {
+        if !matches!(outcome, Outcome::Deferred { .. } | Outcome::Paced { .. }) {
             let intent = Intent { run: 1, user: "ada".into(), account: "ada".into(), ..Intent::default() };
             assert_eq!(effects.intend(intent).await, Ok(Permission::Granted));
         }
@@ -236,6 +236,27 @@ async fn the_time_that_a_destination_is_away_does_not_count_towards_the_limit_of
     assert_eq!(world.attempt(deferred(), false).await, Settled::MovedToDlq);
 }
 
+#[tokio::test]
+async fn a_wait_for_our_own_pace_leaves_no_trace_and_does_not_prolong_a_series_of_deferrals() {
+    let world = World::new().await;
+    let paced = || Outcome::Paced { why: why(), after: Some(Duration::from_secs(600)) };
+    for _ in 0..3 {
+        let wait = world.wait(world.attempt(paced(), false).await);
+        assert!((600..=660).contains(&wait.as_secs()), "{wait:?}");
+        world.pass(660);
+    }
+    let message = world.message().await.unwrap();
+    assert_eq!((message.attempts_charged, message.history.len()), (0, 0), "{message:?}");
+    // It is refused again and again, and waits for its turn in between.
+    for _ in 0..5 {
+        assert!(matches!(world.attempt(deferred(), false).await, Settled::Waits { .. }));
+        world.pass(60);
+        world.attempt(paced(), false).await;
+        world.pass(661);
+    }
+    assert_eq!(world.attempt(deferred(), false).await, Settled::MovedToDlq);
+}
+
 #[test]
 fn what_fails_because_its_destination_is_away_is_told_at_debug_level() {
     let told = |outcome: Outcome, is_away| {
@@ -246,6 +267,7 @@ fn what_fails_because_its_destination_is_away_is_told_at_debug_level() {
         assert_eq!(told(outcome.clone(), true), None, "the log shows INFO and above");
         assert_eq!(told(outcome, false).as_deref(), Some("WARN"));
     }
+    assert_eq!(told(Outcome::Paced { why: why(), after: None }, false), None, "our own limits are no fault");
     for outcome in [retry(Effect::Unknown), Outcome::Dead { why: why() }] {
         assert_eq!(told(outcome, true).as_deref(), Some("WARN"));
     }

@@ -416,7 +416,7 @@ fn unreadable(why: Failure) -> Outcome {
 fn paced(address: &str, after: Duration) -> Outcome {
     let domain = address.rsplit('@').next().unwrap_or_default();
     let text = format!("the mails to {domain} wait for their turns (`nightmail status` names its limit)");
-    Outcome::Waiting { why: Failure::new("smtp", "relay", "domain-paced", text), after: Some(after) }
+    Outcome::Paced { why: Failure::new("smtp", "relay", "domain-paced", text), after: Some(after) }
 }
 
 /// The attempt's time limit passed before `what` happened; no mail was begun.

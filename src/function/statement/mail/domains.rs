@@ -1,7 +1,7 @@
 //! The recipient domains that have limits: those of the configuration, and those for which the relay refused mails because
 //! there were too many. All others are passed over without a look.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -9,17 +9,23 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::aimd::Sign;
 use super::pace::Pace;
 
 /// At most this many domains are followed beside those of the configuration. Refusals of further ones count as the relay's.
 const FOLLOWED_MAX: usize = 1000;
 /// One that was not refused for so long makes room for another.
 const IDLE_AFTER: Duration = Duration::from_secs(600);
-/// When so many domains are refused within that time, it is the relay that has too many mails, whatever it answers to whom.
-const RELAYS_DOMAINS: usize = 3;
+/// When several domains are refused within this time, it is the relay that has too many mails, whatever it answers to whom ...
 const RELAYS_WITHIN: Duration = Duration::from_secs(5);
+/// ... unless nearly all refusals are of one: the others are then at least one in so many.
+const RELAYS_OTHERS: usize = 4;
 /// So many refusals are remembered.
-const RECENT_MAX: usize = 4;
+const RECENT_MAX: usize = 64;
+/// Fewer messages than this do not tell whether nearly all are of one domain.
+const MOST_MIN: u64 = 20;
+/// After so many it is asked anew.
+const MOST_OF: u64 = 1000;
 
 /// The limits of one recipient domain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,11 +44,22 @@ pub(super) struct Domain {
     pub(super) pace: Pace,
     /// Set with `connections`: one permit for each dialogue.
     pub(super) permits: Option<Arc<Semaphore>>,
-    /// Attempts that were let in and have not ended.
+    /// Attempts that were let in and have not ended, and those of them whose turn has come.
     inside: AtomicUsize,
-    /// Messages that came for it for the first time, and those of all domains before it was followed.
+    begun: AtomicUsize,
+    /// Messages that came for it for the first time.
     messages: AtomicU64,
-    before: u64,
+    most: Mutex<Most>,
+}
+
+/// Whether nearly all messages are of a domain, asked of the last ones.
+#[derive(Debug, Default)]
+struct Most {
+    /// Messages of all domains, and of this one, when it was last asked anew.
+    all: u64,
+    own: u64,
+    /// What it was then.
+    was: bool,
 }
 
 impl Domain {
@@ -53,16 +70,34 @@ impl Domain {
             pace: Pace::new(limits.per_second),
             permits: limits.connections.map(|count| Arc::new(Semaphore::new(count))),
             inside: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
             messages: AtomicU64::new(0),
-            before,
+            most: Mutex::new(Most { all: before, ..Most::default() }),
         })
     }
 
-    /// Lets an attempt in while fewer than `max` are inside.
-    pub(super) fn enter(self: &Arc<Self>, max: usize) -> Option<Inside> {
+    /// Lets an attempt in while fewer than `waiting` wait for their turns, and fewer than `max` are inside.
+    pub(super) fn enter(self: &Arc<Self>, waiting: usize, max: usize) -> Option<Inside> {
+        let max = max.min(waiting.saturating_add(self.begun.load(Ordering::Relaxed)));
         let enter = |inside: usize| (inside < max).then_some(inside + 1);
         let entered = self.inside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter);
         entered.is_ok().then(|| Inside(Arc::clone(self)))
+    }
+
+    /// The turn of an attempt has come; its mail ends when this is dropped.
+    pub(super) fn begin(&self) -> Begun<'_> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Begun(self)
+    }
+}
+
+/// A mail that was begun.
+#[derive(Debug)]
+pub(super) struct Begun<'a>(&'a Domain);
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.0.begun.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -128,45 +163,50 @@ impl Domains {
 
     /// Whether nearly all messages are of that domain.
     pub(super) fn is_most(&self, domain: &Domain) -> bool {
-        let all = self.messages.load(Ordering::Relaxed).saturating_sub(domain.before);
-        domain.messages.load(Ordering::Relaxed) * 10 >= all * 9
+        let mut most = domain.most.lock().unwrap_or_else(PoisonError::into_inner);
+        let (messages, of_domain) = (self.messages.load(Ordering::Relaxed), domain.messages.load(Ordering::Relaxed));
+        let (all, own) = (messages.saturating_sub(most.all), of_domain.saturating_sub(most.own));
+        if all < MOST_MIN {
+            return most.was;
+        }
+        let is_most = own * 10 >= all * 9;
+        if all >= MOST_OF {
+            *most = Most { all: messages, own: of_domain, was: is_most };
+        }
+        is_most
     }
 
-    /// A mail to the domain was refused because there were too many; the relay accepts `relay`'s mails. Returns the domain when
-    /// it is its own limit, and `None` when it is taken for the relay's.
-    pub(super) fn refused(&self, domain: &str, now: Duration, relay: &Pace) -> Option<Arc<Domain>> {
+    /// A message to the domain was refused for the first time; the relay accepts `relay`'s mails. Returns the domain when
+    /// that is taken for its own limit, and `None` when it is taken for the relay's.
+    pub(super) fn refused(&self, domain: &str, sign: Sign, now: Duration, relay: &Pace) -> Option<Arc<Domain>> {
         let name = domain.to_ascii_lowercase();
-        if self.is_the_relays(&name, now, relay) {
-            // Each domain had only its share of what the relay takes.
-            self.all().iter().for_each(|domain| domain.pace.forget());
-            relay.refused(now, None);
+        if self.is_the_relays(&name, now) {
+            if relay.refused(now, sign, None) {
+                // Each domain had only its share of what the relay takes.
+                self.all().iter().for_each(|domain| domain.pace.forget());
+            }
             return None;
         }
-        match self.of(&name).or_else(|| self.follow(&name, now)) {
-            Some(domain) => {
-                domain.pace.refused(now, Some(relay));
-                Some(domain)
-            }
-            None => {
-                relay.refused(now, None);
-                None
-            }
-        }
+        let domain = self.of(&name).or_else(|| self.follow(&name, now));
+        match &domain {
+            Some(domain) => domain.pace.refused(now, sign, Some(relay)),
+            None => relay.refused(now, sign, None),
+        };
+        domain
     }
 
-    /// Whether several domains are refused at the same time; or the relay's limit was found already, and it is not one and the
-    /// same domain that is refused again and again.
-    fn is_the_relays(&self, name: &str, now: Duration, relay: &Pace) -> bool {
+    /// Whether several domains are refused at the same time, and not nearly always the same one.
+    fn is_the_relays(&self, name: &str, now: Duration) -> bool {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|(at, _)| now.saturating_sub(*at) < RELAYS_WITHIN);
         if recent.len() == RECENT_MAX {
             recent.pop_front();
         }
         recent.push_back((now, name.to_owned()));
-        if relay.is_found() {
-            return recent.len() < RECENT_MAX || recent.iter().any(|(_, other)| other != name);
-        }
-        let lately = recent.iter().filter(|(at, _)| now.saturating_sub(*at) < RELAYS_WITHIN);
-        lately.map(|(_, name)| name).collect::<BTreeSet<_>>().len() >= RELAYS_DOMAINS
+        let mut of_each = BTreeMap::<&str, usize>::new();
+        recent.iter().for_each(|(_, name)| *of_each.entry(name).or_default() += 1);
+        let most = of_each.values().copied().max().unwrap_or_default();
+        (recent.len() - most) * RELAYS_OTHERS >= recent.len()
     }
 
     /// Follows a domain from now on, when there is room.
@@ -211,31 +251,42 @@ mod tests {
         let (domains, relay) = (Domains::new(&BTreeMap::from([("Gmail.com".into(), limits)])), Pace::new(None));
         assert_eq!(domains.of("GMAIL.com").unwrap().limits, limits);
         assert!(domains.of("bank.example").is_none());
-        assert_eq!(domains.refused("Bank.example", at(10), &relay).unwrap().name, "bank.example");
+        assert_eq!(domains.refused("Bank.example", Sign::Load, at(10), &relay).unwrap().name, "bank.example");
         assert!(domains.of("bank.example").unwrap().pace.is_limited());
         assert!(!relay.is_limited(), "the other domains go on");
     }
 
     #[test]
-    fn several_domains_that_are_refused_at_once_are_the_relays_limit() {
+    fn two_domains_that_are_refused_within_seconds_are_the_relays_limit() {
         let (domains, relay) = (Domains::new(&BTreeMap::new()), Pace::new(None));
-        for (second, name) in [(10, "a.example"), (11, "b.example"), (30, "a.example"), (31, "b.example")] {
-            assert!(domains.refused(name, at(second), &relay).is_some());
+        for (second, name) in [(10, "a.example"), (20, "b.example"), (30, "a.example")] {
+            assert!(domains.refused(name, Sign::Load, at(second), &relay).is_some());
         }
-        assert!(domains.refused("c.example", at(32), &relay).is_none());
+        assert!(domains.refused("c.example", Sign::Load, at(32), &relay).is_none());
         assert!(relay.is_limited() && domains.all().iter().all(|domain| !domain.pace.is_limited()));
-        assert!(domains.refused("d.example", at(90), &relay).is_none(), "it is still the relay's");
-        for _ in 0..2 {
-            assert!(domains.refused("d.example", at(91), &relay).is_none());
+        assert!(
+            domains.refused("d.example", Sign::Load, at(90), &relay).is_some(),
+            "one that is long ago says nothing"
+        );
+    }
+
+    #[test]
+    fn a_recipient_of_another_domain_that_is_refused_does_not_make_a_domains_limit_the_relays() {
+        let (domains, relay) = (Domains::new(&BTreeMap::new()), Pace::new(None));
+        for _ in 0..20 {
+            assert!(domains.refused("a.example", Sign::Load, at(10), &relay).is_some());
         }
-        assert!(domains.refused("d.example", at(92), &relay).is_some(), "that domain alone is refused");
+        assert!(domains.refused("b.example", Sign::Unclear, at(11), &relay).is_some());
+        assert!(domains.refused("a.example", Sign::Load, at(12), &relay).is_some());
+        let is_limited = |name| domains.of(name).unwrap().pace.is_limited();
+        assert_eq!([is_limited("a.example"), is_limited("b.example"), relay.is_limited()], [true, false, false]);
     }
 
     #[test]
     fn no_more_than_a_thousand_domains_are_followed_and_those_that_are_not_refused_make_room() {
         let (domains, relay) = (Domains::new(&BTreeMap::new()), Pace::new(None));
         for number in 0..1100 {
-            domains.refused(&format!("d{number}.example"), at(10 * number), &relay);
+            domains.refused(&format!("d{number}.example"), Sign::Load, at(10 * number), &relay);
         }
         let names: Vec<String> = domains.all().iter().map(|domain| domain.name.clone()).collect();
         assert!(names.len() <= FOLLOWED_MAX, "{}", names.len());
@@ -243,22 +294,31 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_attempts_are_inside_at_once() {
+    fn only_so_many_attempts_wait_inside_and_those_whose_turn_came_take_no_place_of_theirs() {
         let domain = Domain::new("a.example", DomainLimits::default(), 0);
-        let (first, second) = (domain.enter(2), domain.enter(2));
-        assert!(first.is_some() && second.is_some() && domain.enter(2).is_none());
-        drop(first);
-        assert!(domain.enter(2).is_some());
+        let (first, second) = (domain.enter(2, 4), domain.enter(2, 4));
+        assert!(first.is_some() && second.is_some() && domain.enter(2, 4).is_none());
+        let begun = domain.begin();
+        let third = domain.enter(2, 4);
+        assert!(third.is_some() && domain.enter(2, 4).is_none() && domain.enter(9, 3).is_none());
+        drop(begun);
+        drop((first, second));
+        assert!(domain.enter(2, 4).is_some());
     }
 
     #[test]
-    fn a_domain_is_most_of_the_messages_since_it_is_followed() {
+    fn a_domain_is_most_of_the_last_messages_and_never_of_too_few() {
         let (domains, relay) = (Domains::new(&BTreeMap::new()), Pace::new(None));
         (0..100).for_each(|_| domains.count(None));
-        let domain = domains.refused("a.example", at(10), &relay).unwrap();
+        let domain = domains.refused("a.example", Sign::Load, at(10), &relay).unwrap();
+        assert!(!domains.is_most(&domain), "of none");
         (0..20).for_each(|_| domains.count(Some(&domain)));
         assert!(domains.is_most(&domain));
         (0..3).for_each(|_| domains.count(None));
         assert!(!domains.is_most(&domain));
+        (0..3000).for_each(|_| domains.count(None));
+        assert!(!domains.is_most(&domain));
+        (0..20).for_each(|_| domains.count(Some(&domain)));
+        assert!(domains.is_most(&domain), "another run");
     }
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::aimd::Sign;
 use crate::base::{Effect, Failure, LeftOutBy, Outcome, Verdict, units};
 use crate::function::Permission;
 use crate::function::unreachable::{Keys, Unreachable};
@@ -27,6 +28,8 @@ pub enum SendFault {
     },
     /// The recipient's run may not go on now: no mail was begun, and the message waits.
     Held(Failure),
+    /// Our own limits leave the mail no turn soon: none was begun, and the message waits.
+    Paced(Failure),
     /// A dialogue that broke off before the final dot, or a temporary refusal of this recipient. Nothing was accepted.
     Temporary(Failure),
     /// The mail was sent up to the final dot, and the reply is missing: the relay may have accepted it.
@@ -46,6 +49,7 @@ impl SendFault {
             | Self::Deferred(why)
             | Self::Throttled { why, .. }
             | Self::Held(why)
+            | Self::Paced(why)
             | Self::Temporary(why)
             | Self::Unknown(why)
             | Self::Duplicate(why)
@@ -61,6 +65,7 @@ impl SendFault {
             Self::Deferred(why) => Outcome::Deferred { why, after: None },
             Self::Throttled { why, after } => Outcome::Deferred { why, after: Some(after) },
             Self::Held(why) => Outcome::Waiting { why, after: None },
+            Self::Paced(why) => Outcome::Paced { why, after: None },
             Self::Temporary(why) => Outcome::Retry { why, after: None, effect: Effect::None },
             Self::Unknown(why) => Outcome::Retry { why, after: None, effect: Effect::Unknown },
             Self::Duplicate(why) => Outcome::Duplicate { why },
@@ -118,13 +123,13 @@ impl Step {
     }
 }
 
-/// What has too many mails.
+/// What has, or may have, too many mails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excess {
     /// The relay.
-    OfRelay,
+    OfRelay(Sign),
     /// The recipient's domain, as far as the reply tells.
-    OfDomain,
+    OfDomain(Sign),
 }
 
 /// How a dialogue failed.
@@ -150,6 +155,8 @@ pub(super) enum SmtpFailure {
     },
     /// The relay takes mail for the recipient, but the ledger of effects does not permit it.
     Withheld(SendFault),
+    /// Our own limits leave the mail no turn soon; the relay was not asked.
+    Paced(Failure),
     /// The relay takes mail for the recipient, but its daily quota is used up for so long.
     OverQuota(Duration),
     /// No valid reply came to a command of the mail: the connection cannot be used any more.
@@ -200,25 +207,30 @@ impl SmtpFailure {
     pub(super) fn is_in_step(&self) -> bool {
         match self {
             Self::Reply { code, .. } => *code != 421,
-            Self::Withheld(_) | Self::OverQuota(_) => true,
+            Self::Withheld(_) | Self::Paced(_) | Self::OverQuota(_) => true,
             Self::NoSession { .. } | Self::Broken { .. } => false,
         }
     }
 
-    /// What has too many mails, when the relay says so; `None` when it says something else. 452 says that it has no space,
-    /// however few there are.
+    /// What has, or may have, too many mails; `None` when the relay says something else. 452 says that it has no space, however
+    /// few there are, and 4.1.x and 4.2.x speak of the recipient.
     pub(super) fn excess(&self) -> Option<Excess> {
         let Self::Reply { step, code, text } = self else { return None };
-        let of_the_mailbox = enhanced(*code, text).is_some_and(|enhanced| enhanced.starts_with("4.2."));
+        let enhanced = enhanced(*code, text).unwrap_or_default();
+        let text = text.to_ascii_lowercase();
+        // Each recipient is refused once by a server that does that, however few mails there are.
+        let is_greylisted = text.contains("greylist") || text.contains("graylist");
+        let of_the_recipient = enhanced.starts_with("4.1.") || enhanced.starts_with("4.2.") || is_greylisted;
+        let speaks_of_load = *code == 454
+            || enhanced.starts_with("4.7.")
+            || ["4.3.2", "4.4.5"].contains(&enhanced)
+            || speaks_of_load(&text);
+        let sign = if speaks_of_load { Sign::Load } else { Sign::Unclear };
         match (code, step) {
-            (421, _) => Some(Excess::OfRelay),
-            (450 | 451 | 454, Step::MailFrom) => Some(Excess::OfRelay),
-            (450 | 451 | 454, Step::RcptTo | Step::Data | Step::Body | Step::EndOfData) => {
-                // Each recipient is refused once by a server that does that, however few mails there are.
-                let text = text.to_ascii_lowercase();
-                let is_greylisted = text.contains("greylist") || text.contains("graylist");
-                (!of_the_mailbox && !is_greylisted).then_some(Excess::OfDomain)
-            }
+            (421, _) => Some(Excess::OfRelay(Sign::Load)),
+            (450 | 451 | 454, _) if of_the_recipient => None,
+            (450 | 451 | 454, Step::MailFrom) => Some(Excess::OfRelay(sign)),
+            (450 | 451 | 454, Step::RcptTo | Step::Data | Step::Body | Step::EndOfData) => Some(Excess::OfDomain(sign)),
             _ => None,
         }
     }
@@ -272,6 +284,7 @@ impl SmtpFailure {
                 Undelivered::unreachable(why, needs_operator)
             }
             Self::Withheld(fault) => Undelivered::of(fault, Verdict::Answered),
+            Self::Paced(why) => Undelivered { fault: SendFault::Paced(why), verdict: None },
             Self::OverQuota(after) => {
                 let wait = units::show_duration(Duration::from_secs(after.as_secs()));
                 let text = format!("relay {relay}: relay.per_day is used up; the next mail may go in {wait}");
@@ -315,6 +328,18 @@ fn replied(step: Step, code: u16, text: &str, relay: &str) -> Undelivered {
         450 | 451 | 452 | 454 if !of_the_mailbox => Undelivered::of(SendFault::Deferred(why), Verdict::Answered),
         _ => Undelivered::of(SendFault::Temporary(why), Verdict::Answered),
     }
+}
+
+/// Whether the words of a reply, in lower case, speak of too many mails.
+fn speaks_of_load(text: &str) -> bool {
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    // Whole words: "temporarily" has "rate" in no sense.
+    let is_load = |word: &str| {
+        ["rate", "rates", "ratelimit", "ratelimited"].contains(&word)
+            || word.starts_with("throttl")
+            || word.starts_with("limit")
+    };
+    ["too many", "too fast", "too much", "slow down"].iter().any(|words| text.contains(words)) || words.any(is_load)
 }
 
 /// The enhanced codes that say that a mailbox does not exist (RFC 3463 section 3.2, RFC 7505 section 4): no such mailbox,
@@ -385,18 +410,29 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_speaks_of_too_many_mails_is_told_from_one_that_speaks_of_the_mailbox() {
+    fn a_reply_that_speaks_of_too_many_mails_is_told_from_one_that_may_and_one_that_speaks_of_the_recipient() {
         let excess = |step, code, text: &str| SmtpFailure::Reply { step, code, text: text.into() }.excess();
         for code in [450, 451, 454] {
-            assert_eq!(excess(Step::RcptTo, code, "4.7.0 slow down"), Some(Excess::OfDomain));
-            assert_eq!(excess(Step::EndOfData, code, ""), Some(Excess::OfDomain));
-            assert_eq!(excess(Step::MailFrom, code, "4.7.0 slow down"), Some(Excess::OfRelay));
-            assert_eq!(excess(Step::RcptTo, code, "4.2.1 mailbox busy"), None);
-            assert_eq!(excess(Step::RcptTo, code, "4.7.1 Greylisted, try again"), None);
+            assert_eq!(excess(Step::RcptTo, code, "4.7.0 later"), Some(Excess::OfDomain(Sign::Load)));
+            assert_eq!(excess(Step::MailFrom, code, "4.7.0 slow down"), Some(Excess::OfRelay(Sign::Load)));
+            for text in ["4.2.1 mailbox busy", "4.1.1 too many hops to it", "4.7.1 Greylisted, try again"] {
+                assert_eq!(excess(Step::RcptTo, code, text), None, "{text}");
+            }
             assert_eq!(excess(Step::Session, code, "4.7.0 slow down"), None, "the breaker's");
         }
-        assert_eq!(excess(Step::Session, 421, "too many connections"), Some(Excess::OfRelay));
-        assert_eq!(excess(Step::RcptTo, 421, "4.2.1 too busy"), Some(Excess::OfRelay));
+        for code in [450, 451] {
+            for text in ["", "mailbox unavailable", "4.3.0 temporarily out of order, operator was told"] {
+                assert_eq!(excess(Step::RcptTo, code, text), Some(Excess::OfDomain(Sign::Unclear)), "{text}");
+                assert_eq!(excess(Step::MailFrom, code, text), Some(Excess::OfRelay(Sign::Unclear)), "{text}");
+            }
+            for text in ["4.3.2 no", "4.4.5 no", "Rate exceeded", "Throttled", "too many mails", "4.3.0 Limit reached"]
+            {
+                assert_eq!(excess(Step::EndOfData, code, text), Some(Excess::OfDomain(Sign::Load)), "{text}");
+            }
+        }
+        assert_eq!(excess(Step::EndOfData, 454, ""), Some(Excess::OfDomain(Sign::Load)));
+        assert_eq!(excess(Step::Session, 421, "too many connections"), Some(Excess::OfRelay(Sign::Load)));
+        assert_eq!(excess(Step::RcptTo, 421, "4.2.1 too busy"), Some(Excess::OfRelay(Sign::Load)));
         assert_eq!(excess(Step::RcptTo, 452, "4.3.1 no space"), None);
         assert_eq!(excess(Step::RcptTo, 550, "5.7.0 no"), None);
         assert_eq!(SmtpFailure::broken(Step::Data, "lost", "").excess(), None);

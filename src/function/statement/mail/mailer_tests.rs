@@ -58,7 +58,7 @@ pub(super) fn class(result: &Result<DeliveryProof, SendFault>) -> (&'static str,
             let word = match fault {
                 SendFault::Permanent(_) => "permanent",
                 SendFault::Deferred(_) | SendFault::Throttled { .. } => "deferred",
-                SendFault::Held(_) => "held",
+                SendFault::Held(_) | SendFault::Paced(_) => "held",
                 SendFault::Temporary(_) => "temporary",
                 SendFault::Unknown(_) => "unknown",
                 SendFault::Duplicate(_) => "duplicate",

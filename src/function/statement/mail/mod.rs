@@ -12,6 +12,7 @@ mod mailer;
 mod message;
 mod pace;
 mod pool;
+mod refusals;
 mod relay;
 #[cfg(test)]
 pub(crate) mod simulation;

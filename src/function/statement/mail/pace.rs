@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::aimd::{Accepted, Controller};
+use super::aimd::{Accepted, Controller, Sign};
 use crate::base::Clock;
 
 /// Mails are this much further apart than the limit asks for, in percent: the relay counts when they arrive, and the way
@@ -20,8 +20,9 @@ const MARGIN: u32 = 2;
 const LEAD: Duration = Duration::from_millis(100);
 /// A mail that is put back comes again after at least this.
 const SLOT_MIN: Duration = Duration::from_secs(1);
-/// And at most after that: the limit may be raised meanwhile, and nothing calls a mail back.
-const SLOT_MAX: Duration = Duration::from_secs(60);
+/// And at most after that: nothing calls a mail back. It is shorter while the limit was only just found: it may be raised soon.
+const SLOT_MAX: Duration = Duration::from_secs(600);
+const SLOT_MAX_AT_FIRST: Duration = Duration::from_secs(60);
 
 /// Gives out turns at even distances, the first at once.
 #[derive(Debug)]
@@ -101,13 +102,15 @@ impl Pace {
         }
     }
 
-    /// A mail was refused because there were too many. `instead` has counted what was accepted while this has not.
-    pub(super) fn refused(&self, now: Duration, instead: Option<&Self>) {
+    /// A message was refused for the first time. `instead` has counted what was accepted while this has not. Returns whether
+    /// the rate was lowered.
+    pub(super) fn refused(&self, now: Duration, sign: Sign, instead: Option<&Self>) -> bool {
         let mut state = self.state();
         let is_first = state.controller.per_second(now).is_none();
         let accepted = instead.filter(|_| is_first).map_or(&self.accepted, |instead| &instead.accepted);
-        state.controller.refused(now, accepted);
-        self.is_found.store(true, Ordering::Relaxed);
+        let is_lowered = state.controller.refused(now, sign, &self.accepted, accepted);
+        self.is_found.store(state.controller.per_second(now).is_some(), Ordering::Relaxed);
+        is_lowered
     }
 
     /// Forgets what was found.
@@ -139,9 +142,11 @@ impl Pace {
         let distance = state.distance(self.configured, now).unwrap_or(or);
         let slot = state.last_slot.max(now + SLOT_MIN) + distance;
         let wait = slot - now;
-        if wait > SLOT_MAX {
+        let limited_for = if self.configured.is_some() { None } else { state.controller.limited_for(now) };
+        let most = limited_for.map_or(SLOT_MAX, |limited| limited.clamp(SLOT_MAX_AT_FIRST, SLOT_MAX));
+        if wait > most {
             // More than that are put back: they come at any time of the later half.
-            return SLOT_MAX.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
+            return most.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
         }
         state.last_slot = slot;
         wait
@@ -291,20 +296,49 @@ mod tests {
     }
 
     #[test]
-    fn mails_that_are_put_back_come_again_one_by_one_and_within_a_minute() {
+    fn mails_that_are_put_back_come_again_one_by_one_and_within_ten_minutes() {
         let pace = pace(1);
         let now = Duration::from_secs(7);
-        let slots: Vec<Duration> = (0..400).map(|_| pace.slot(now, Duration::ZERO, 0.5)).collect();
-        let apart = slots[..50].windows(2).all(|two| two[1] - two[0] >= Duration::from_secs(1));
+        let slots: Vec<Duration> = (0..2000).map(|_| pace.slot(now, Duration::ZERO, 0.5)).collect();
+        let apart = slots[..500].windows(2).all(|two| two[1] - two[0] >= Duration::from_secs(1));
         assert!(apart && slots[0] >= Duration::from_secs(2), "{slots:?}");
         assert!(slots.iter().all(|slot| *slot <= SLOT_MAX));
+    }
+
+    #[test]
+    fn sixty_thousand_mails_of_a_domain_of_ten_a_second_come_back_seldom() {
+        let pace = pace(10);
+        let (mut waiting, mut cycles) = (std::collections::BTreeMap::<u64, u64>::from([(0, 60_000)]), 0_u64);
+        let mut left = 60_000_u64;
+        for second in 0..1200 {
+            let came = waiting.remove(&second).unwrap_or_default();
+            let sent = came.min(10);
+            left -= sent;
+            for number in 0..came - sent {
+                let random = (number * 7919 % 1000) as f64 / 1000.0;
+                let wait = pace.slot(Duration::from_secs(second), Duration::ZERO, random);
+                *waiting.entry(second + wait.as_secs().max(1)).or_default() += 1;
+                cycles += 1;
+            }
+        }
+        assert!(cycles < 60_000 * 5, "{cycles} cycles in 20 minutes");
+        assert!(left < 60_000 - 1200 * 9, "{left} left: no turn is lost by the long waits");
+    }
+
+    #[test]
+    fn mails_that_wait_for_a_limit_that_was_just_found_come_again_within_a_minute() {
+        let (pace, now) = (Pace::new(None), Duration::from_secs(7));
+        pace.refused(now, Sign::Load, None);
+        let longest = |now| (0..10_000).map(|_| pace.slot(now, Duration::ZERO, 1.0)).max().unwrap();
+        assert!(longest(now) <= SLOT_MAX_AT_FIRST);
+        assert!(longest(now + Duration::from_secs(300)) > Duration::from_secs(200));
     }
 
     #[test]
     fn a_refusal_slows_the_next_turns_down_and_the_configured_limit_still_holds() {
         let (relay, now) = (pace(50), Duration::from_secs(7));
         (0..20).for_each(|_| relay.accepted(now, Duration::from_millis(5)));
-        relay.refused(now, None);
+        relay.refused(now, Sign::Load, None);
         let rate = relay.per_second(now).unwrap();
         assert!((10.0..20.0).contains(&rate), "{rate}");
         let now = now + Duration::from_secs(1);

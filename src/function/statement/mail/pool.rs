@@ -13,6 +13,7 @@ use super::connection::{Connection, OutgoingMail};
 use super::domains::{Domain, Domains, Inside};
 use super::fault::{Excess, SendFault, SmtpFailure, Step, Undelivered};
 use super::pace::{self, Pace};
+use super::refusals::{self, Refusals};
 use super::relay::Relay;
 use crate::base::{Calls, Clock, Destination, Failure, Timestamp};
 use crate::function::silence::{Silences, Wait};
@@ -36,6 +37,8 @@ pub(super) struct Pool {
     pace: Pace,
     /// The recipient domains that have limits.
     domains: Domains,
+    /// The messages that the relay refused.
+    refusals: Refusals,
     /// The dialogues that wait for the relay.
     silences: Arc<Silences>,
     /// Dialogues that ended with a mail.
@@ -57,8 +60,8 @@ impl Pool {
         let permits = Arc::new(Semaphore::new(relay.options.connections.min(Semaphore::MAX_PERMITS)));
         let (pace, domains) = (Pace::new(relay.options.per_second), Domains::new(&relay.options.domains));
         let silences = Silences::new(Arc::clone(&clock));
-        let (dialogues, parked) = (Stopwatch::default(), Mutex::default());
-        Arc::new(Self { relay, clock, permits, pace, domains, silences, dialogues, parked })
+        let (refusals, dialogues, parked) = (Refusals::default(), Stopwatch::default(), Mutex::default());
+        Arc::new(Self { relay, clock, permits, pace, domains, refusals, silences, dialogues, parked })
     }
 
     /// Sends one mail to the relay and returns its final reply. If the future is dropped while it waits for a free
@@ -177,7 +180,7 @@ impl Pool {
                 // A session is not reused after an error. After a refusal it gets a QUIT; a broken one is dropped,
                 // because any further command could be misread as part of the mail.
                 let finished = used.filter(|_| failure.is_in_step());
-                let undelivered = self.classify(failure, outgoing.to.domain());
+                let undelivered = self.classify(failure, &outgoing);
                 if !matches!(undelivered.fault, SendFault::Unknown(_)) {
                     effect.refused();
                 }
@@ -227,6 +230,7 @@ impl Pool {
         if !pace::turn(&self.pace, domain.map(|domain| &domain.pace), &*self.clock, before).await {
             return Err(too_fast());
         }
+        let _begun = domain.map(Domain::begin);
         let begun = self.clock.monotonic();
         let reply = session.deliver(outgoing, &self.relay.options.limits, wait, effect).await?;
         let (now, took) = (self.clock.monotonic(), self.clock.monotonic() - begun);
@@ -250,11 +254,14 @@ impl Pool {
         let Some(domain) = domain.filter(is_limited) else { return Ok(None) };
         let now = self.clock.monotonic();
         let half = (self.relay.options.connections / 2).max(1);
-        let rate = domain.pace.per_second(now);
-        let by_rate = rate.map_or(usize::MAX, |rate| (rate * AHEAD.as_secs_f64()).ceil() as usize + 1);
-        let by_rate = if self.domains.is_most(&domain) { usize::MAX } else { by_rate.min(half) };
-        let by_connections = domain.limits.connections.map_or(usize::MAX, |connections| connections + 1);
-        match domain.enter(by_rate.min(by_connections)) {
+        let waiting = match domain.pace.per_second(now) {
+            Some(rate) if !self.domains.is_most(&domain) => {
+                ((rate * AHEAD.as_secs_f64()).ceil() as usize).saturating_add(1).min(half)
+            }
+            _ => usize::MAX,
+        };
+        let max = domain.limits.connections.map_or(usize::MAX, |connections| connections.saturating_add(1));
+        match domain.enter(waiting, max) {
             Some(inside) => Ok(Some(inside)),
             None => {
                 let mean = self.dialogues.calls().mean().unwrap_or(AHEAD);
@@ -291,25 +298,36 @@ impl Pool {
         Ok(permit)
     }
 
-    /// Classifies the failure, and slows down what has too many mails.
-    fn classify(&self, failure: SmtpFailure, domain: &str) -> Undelivered {
+    /// Classifies the failure, and slows down what has too many mails. A message has a say in that once, by its first
+    /// refusal, and comes again in the turn of those that were put back; later it waits longer, so that it takes no turns
+    /// of those that were never tried.
+    fn classify(&self, failure: SmtpFailure, outgoing: &OutgoingMail) -> Undelivered {
         let excess = failure.excess();
         let mut undelivered = failure.classify(&self.relay.address());
         let Some(excess) = excess else { return undelivered };
+        let after = match self.refusals.count(&outgoing.intent.message_id) {
+            1 => self.slow_down(excess, outgoing.to.domain()),
+            times => refusals::wait(times),
+        };
+        undelivered.fault = match (undelivered.fault, after) {
+            (SendFault::Deferred(why), Some(after)) => SendFault::Throttled { why, after },
+            (fault, _) => fault,
+        };
+        undelivered
+    }
+
+    /// Takes in a message's first refusal. Returns when its turn will come; `None` when no limit holds it up.
+    fn slow_down(&self, excess: Excess, domain: &str) -> Option<Duration> {
         let now = self.clock.monotonic();
         let limited = match excess {
-            Excess::OfDomain => self.domains.refused(domain, now, &self.pace),
-            Excess::OfRelay => {
-                self.pace.refused(now, None);
+            Excess::OfDomain(sign) => self.domains.refused(domain, sign, now, &self.pace),
+            Excess::OfRelay(sign) => {
+                self.pace.refused(now, sign, None);
                 None
             }
         };
         let pace = limited.as_ref().map_or(&self.pace, |domain| &domain.pace);
-        if let SendFault::Deferred(why) = undelivered.fault {
-            let after = pace.slot(now, Duration::ZERO, rand::random());
-            undelivered.fault = SendFault::Throttled { why, after };
-        }
-        undelivered
+        pace.is_limited().then(|| pace.slot(now, Duration::ZERO, rand::random()))
     }
 
     /// The limits that hold now beside the relay's own configured ones: found ones, and those of domains.
@@ -394,7 +412,7 @@ impl std::fmt::Debug for Pool {
 fn too_fast() -> SmtpFailure {
     let text = "relay.per_second leaves this mail no turn within the function's time limit (lower the function's \
                 concurrency, or raise its timeout)";
-    SmtpFailure::Withheld(SendFault::Held(Failure::new("smtp", "relay", "paced", text)))
+    SmtpFailure::Paced(Failure::new("smtp", "relay", "paced", text))
 }
 
 /// Closes sessions that have been idle for too long. Ends when none is parked, or when the pool is dropped.
