@@ -213,3 +213,50 @@ async fn a_kill_at_any_moment_of_the_making_loses_nobody_and_mails_nobody_before
     assert_recounted(&queues, run);
     assert!(harness.sink.summary().doubled.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_are_made_again_are_what_is_mailed_although_the_old_files_are_in_the_archive() {
+    let mut harness = harness(6, "manual").await;
+    harness.set_key("FUNCTIONS__STATEMENT__ARCHIVE", "files");
+    let daemon = harness.daemon().await;
+    let run = daemon.operator.start().await;
+    waits(&daemon.operator, run).await;
+    let wrong = documents(&daemon, run).await;
+    daemon.stop().await;
+    harness.set_key("FUNCTIONS__STATEMENT__DOCUMENT__ISSUER", "Another Bank");
+    let daemon = harness.daemon().await;
+    daemon.operator.decide(run, Decision::Remake).await;
+    assert_eq!(waits(&daemon.operator, run).await.gate.unwrap().waiting, 6);
+    let made = documents(&daemon, run).await;
+    assert!(made.iter().all(|(user, document)| document.is_some() && wrong[user] != *document));
+    daemon.operator.decide(run, Decision::Release).await;
+    assert_eq!(daemon.operator.complete(run).await.sent, 6);
+    assert_eq!(documents(&daemon, run).await, made);
+    harness.assert_one_mail_each(6);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_kill_while_statements_are_forgotten_has_all_made_again_and_mails_nobody() {
+    let harness = harness(300, "manual").await;
+    let mut rng = Rng::new();
+    let mut child = harness.child().await;
+    let run = child.operator.start().await;
+    let before = waits(&child.operator, run).await.phases.render.done;
+    child.operator.decide(run, Decision::Remake).await;
+    for _ in 0..4 {
+        tokio::time::sleep(rng.span(60)).await;
+        child.kill().await;
+        child = harness.child().await;
+    }
+    let report = waits(&child.operator, run).await;
+    assert!(report.phases.render.done >= before + 300, "each was made twice: {:?}", report.phases);
+    assert_eq!((report.open, report.gate.unwrap().waiting, harness.sink.summary().total), (300, 300, 0));
+    child.operator.decide(run, Decision::Release).await;
+    assert_eq!(child.operator.complete(run).await.sent, 300);
+    child.terminate(Duration::from_secs(60)).await;
+    let queues = harness.queues();
+    assert_sound(&queues);
+    assert_recounted(&queues, run);
+    harness.assert_one_mail_each(300);
+}
