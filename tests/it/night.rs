@@ -186,8 +186,13 @@ impl Night {
 
     async fn judge(&self, child: Child) {
         let report = child.operator.complete(self.run).await;
-        let in_doubt: BTreeSet<String> =
-            child.operator.in_doubt(self.run).await.into_iter().map(|row| row.user).collect();
+        let in_doubt: BTreeMap<String, String> = child
+            .operator
+            .in_doubt(self.run)
+            .await
+            .into_iter()
+            .map(|row| (row.user, row.reason.unwrap_or_default()))
+            .collect();
         let letters: BTreeMap<String, String> = child.operator.letters("statements-dead").await;
         assert_eq!(child.operator.queue("fan-out-dead").await.total(), 0, "the fan-out survives the night");
         assert!(child.terminate(Duration::from_secs(60)).await.success());
@@ -205,7 +210,8 @@ impl Night {
                 }
                 None => {
                     assert!(!letters.contains_key(&user.id), "{}: a letter names {}", user.id, letters[&user.id]);
-                    assert!(has_mail || in_doubt.contains(&user.id), "{} got nothing", user.id);
+                    let says_why = in_doubt.get(&user.id).is_some_and(|why| !why.is_empty());
+                    assert!(has_mail || says_why, "{} got nothing, and there is no reason", user.id);
                 }
             }
         }
