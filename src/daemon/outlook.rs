@@ -27,8 +27,10 @@ use super::functions;
 
 /// How often the runs are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Of the newest runs, so many are looked at; and those that wait for an operator.
+/// Of the newest runs, so many are looked at for new ones; and those that wait for an operator.
 const RUNS_LOOKED_AT: u64 = 16;
+/// A fetch of users that took less than this does not tell how long the rest of it takes.
+const FETCH_MIN: Duration = Duration::from_secs(5);
 /// What was measured is written down this often.
 const WRITE_EVERY: Duration = Duration::from_secs(30);
 /// The last recipients of a run, this share in percent, are not measured: they wait for retries.
@@ -76,6 +78,8 @@ struct Watched {
     before: Option<Counters>,
     /// An earlier run of the schedule of which something was measured.
     earlier: Option<Earlier>,
+    /// When its users were first seen to be fetched, and how many it had then; `None` while none are.
+    fetching: Option<(LeaseTime, u64)>,
 }
 
 /// Counters that a run's figures are differences of.
@@ -126,7 +130,8 @@ impl Outlook {
         loop {
             self.look().await?;
             tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
+                // Once more: runs may have ended since.
+                () = shutdown.cancelled() => return self.look().await,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
@@ -135,11 +140,11 @@ impl Outlook {
     async fn look(&mut self) -> Result<(), run::Error> {
         let now = self.queues.now();
         let watched: Vec<u64> = self.runs.keys().copied().collect();
-        let quotas: BTreeMap<String, (String, u64)> =
-            self.schedules.iter().filter_map(|(name, one)| Some((name.clone(), one.quota()?))).collect();
+        let schedules: Quotas = self.schedules.iter().map(|(name, one)| (name.clone(), one.quota())).collect();
         let from = self.from;
-        let read = move |snapshot: &Snapshot| read(snapshot, &watched, from, &quotas, now.wall);
+        let read = move |snapshot: &Snapshot| read(snapshot, &watched, from, &schedules, now.wall);
         let (newest, seen) = self.queues.store().read(read).await?;
+        let is_first = self.from.is_none();
         self.from.get_or_insert(newest);
         let (mut estimates, mut writes) = (BTreeMap::new(), Vec::new());
         let cpu = processor_time();
@@ -150,7 +155,10 @@ impl Outlook {
             let timings = sending.function.timings().unwrap_or_default();
             watched.measure(&run, Counters { at: now.lease, ended: run.ended(), cpu, timings }, away.is_none());
             let eta = watched.eta(&run, sending, away, allowance, now.wall);
-            watched.judge(&run, sending, eta.as_ref(), now.wall);
+            match run.is_complete() && is_first && run.state != RunState::Abandoned {
+                true => watched.judge_before_start(sending.schedule.deadline_of(run.scheduled_for), now.wall),
+                false => watched.judge(&run, sending, eta.as_ref(), now.wall),
+            }
             if watched.is_to_be_written(now.lease) {
                 tell(&run, watched.written.deadline, watched.pace.deadline, eta.as_ref());
                 watched.pace.measured.limits = sending.limits();
@@ -171,15 +179,20 @@ impl Outlook {
     }
 }
 
-/// The newest run, and those that are under way or have ended since the last look.
+/// The schedules, and of each the relay with its daily quota.
+type Quotas = BTreeMap<String, Option<(String, u64)>>;
+
+/// The newest run, and those of the schedules that are under way or have ended since the last look.
 fn read(
     snapshot: &Snapshot,
     watched: &[u64],
     from: Option<u64>,
-    quotas: &BTreeMap<String, (String, u64)>,
+    schedules: &Quotas,
     now: Timestamp,
 ) -> Result<(u64, Vec<Seen>), run::Error> {
-    let mut runs = report::list_with_held(snapshot, RUNS_LOOKED_AT)?;
+    // At the first look, all: any of them may be under way.
+    let max = from.map_or(u64::MAX, |_| RUNS_LOOKED_AT);
+    let mut runs = report::list_with_held(snapshot, max)?;
     let newest = runs.first().map_or(0, |run| run.id);
     for id in watched {
         if runs.iter().all(|run| run.id != *id) {
@@ -188,13 +201,14 @@ fn read(
     }
     // The last process may have died before it saw the end of one.
     let is_new = |run: &Report| from.is_some_and(|from| run.id > from) || run.deadline.is_some();
+    runs.retain(|run| schedules.contains_key(&run.schedule));
     runs.retain(|run| !run.is_complete() || watched.contains(&run.id) || run.ended_at.is_none() && is_new(run));
     let see = |run: Report| {
         let found = match watched.contains(&run.id) {
             true => None,
             false => Some((snapshot.run_paces()?.get(&run.id)?.unwrap_or_default(), earlier(snapshot, &run)?)),
         };
-        let quota = quotas.get(&run.schedule);
+        let quota = schedules.get(&run.schedule).and_then(Option::as_ref);
         let allowance = quota.map(|(relay, per_day)| Allowance::of(snapshot, relay, *per_day, now)).transpose()?;
         Ok(Seen { run, found, allowance })
     };
@@ -209,11 +223,14 @@ fn earlier(snapshot: &Snapshot, run: &Report) -> Result<Option<Earlier>, run::Er
 
 impl Watched {
     fn new((pace, earlier): (RunPace, Option<Earlier>), now: LeaseTime) -> Self {
-        Self { meter: Meter::default(), written: pace.clone(), pace, written_at: now, before: None, earlier }
+        let (meter, written) = (Meter::default(), pace.clone());
+        Self { meter, written, pace, written_at: now, before: None, earlier, fetching: None }
     }
 
     /// Takes in the counters.
     fn measure(&mut self, run: &Report, now: Counters, is_reachable: bool) {
+        let fetching = self.fetching.or(Some((now.at, run.fetched)));
+        self.fetching = fetching.filter(|_| run.fetched_at.is_none());
         let is_sending = matches!(run.state, RunState::Sending | RunState::Fetching) && is_reachable;
         let before = self.before.replace(now);
         // While users are fetched for a guarded run nothing ends, and that is no slow sending.
@@ -255,9 +272,7 @@ impl Watched {
             // As many users as the last time, at the pace so far.
             None => {
                 let total = self.earlier?.fetched.max(run.fetched);
-                let took = now.since(run.started_at).as_secs_f64();
-                let rest = took * (total - run.fetched) as f64 / run.fetched.max(1) as f64;
-                let until = now.after(Duration::try_from_secs_f64(rest).ok()?);
+                let until = now.after(self.rest_of_fetch(total, run.fetched)?);
                 (total, Some((until, "its users are being fetched, as many as the last time is assumed".to_owned())))
             }
         };
@@ -272,10 +287,33 @@ impl Watched {
         Rest { now, goes_on, left, rate, basis, per_second, allowance }.eta()
     }
 
+    /// How long the rest of a fetch takes at the pace so far; `None` while no page of it is committed, or it has just begun.
+    fn rest_of_fetch(&self, total: u64, fetched: u64) -> Option<Duration> {
+        let ((began, had), now) = (self.fetching?, self.before?.at);
+        let (took, came) = (now.since(began), fetched.checked_sub(had).filter(|came| *came > 0)?);
+        let rest = took.as_secs_f64() * total.saturating_sub(fetched) as f64 / came as f64;
+        Duration::try_from_secs_f64(rest).ok().filter(|_| took >= FETCH_MIN)
+    }
+
+    /// Judges a run that had ended before the daemon began: nobody knows when. In time, when that is so even now; otherwise
+    /// the verdict stays as it was.
+    fn judge_before_start(&mut self, deadline: Option<Timestamp>, now: Timestamp) {
+        self.pace.ended_at = Some(now);
+        if deadline.is_some_and(|at| now <= at) {
+            let standing = Standing { at: deadline, ended_at: Some(now), eta: None, now };
+            self.pace.deadline = deadline::judge(self.pace.deadline, &standing);
+        }
+    }
+
     /// Finds how the run stands to its deadline, and whether it has ended.
     fn judge(&mut self, run: &Report, sending: &Sending, eta: Option<&Eta>, now: Timestamp) {
         if run.is_complete() {
             self.pace.ended_at.get_or_insert(now);
+        }
+        if run.state == RunState::Abandoned {
+            // Not everybody is mailed, so that it has ended is nothing to praise.
+            self.pace.deadline = self.pace.deadline.filter(|deadline| deadline.state == DeadlineState::Missed);
+            return;
         }
         let (at, ended_at) = (sending.schedule.deadline_of(run.scheduled_for), self.pace.ended_at);
         self.pace.deadline = deadline::judge(self.pace.deadline, &Standing { at, ended_at, eta, now });
@@ -324,4 +362,45 @@ fn processor_time() -> Duration {
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(pace: RunPace) -> Watched {
+        Watched::new((pace, None), LeaseTime::from_millis(0))
+    }
+
+    #[test]
+    fn the_rest_of_a_fetch_is_not_told_before_a_page_came_and_counts_from_this_fetch() {
+        let rest = |began: u64, had, now: u64, fetched| {
+            let mut watched = watched(RunPace::default());
+            watched.fetching = Some((LeaseTime::from_millis(began * 1000), had));
+            let (cpu, timings) = (Duration::ZERO, Timings::default());
+            watched.before = Some(Counters { at: LeaseTime::from_millis(now * 1000), ended: 0, cpu, timings });
+            watched.rest_of_fetch(100_000, fetched).map(|rest| rest.as_secs())
+        };
+        assert_eq!(rest(0, 0, 60, 0), None, "no page");
+        assert_eq!(rest(0, 0, 2, 1000), None, "it has just begun");
+        assert_eq!(rest(0, 0, 10, 1000), Some(990));
+        assert_eq!(rest(86_400, 50_000, 86_410, 51_000), Some(490), "a fetch that goes on after a day");
+        assert_eq!(rest(0, 0, 10, 100_000), Some(0));
+    }
+
+    #[test]
+    fn an_end_that_nobody_saw_is_in_time_when_it_is_even_now_and_changes_no_verdict_otherwise() {
+        let at = Timestamp::from_secs(1000);
+        for (state, now, expected) in [
+            (DeadlineState::AtRisk, 900, DeadlineState::Met),
+            (DeadlineState::OnTime, 2000, DeadlineState::OnTime),
+            (DeadlineState::Missed, 2000, DeadlineState::Missed),
+        ] {
+            let deadline = Some(RunDeadline { at, state, since: at });
+            let mut watched = watched(RunPace { deadline, ..RunPace::default() });
+            watched.judge_before_start(Some(at), Timestamp::from_secs(now));
+            assert_eq!(watched.pace.deadline.map(|deadline| deadline.state), Some(expected));
+            assert_eq!(watched.pace.ended_at, Some(Timestamp::from_secs(now)));
+        }
+    }
 }

@@ -140,14 +140,14 @@ pub fn forecast(order: &Order) -> Result<Forecast, NoUsers> {
     };
     let end = |factor: f64| {
         let rate = per_second * factor;
-        let fetched = order.starts_at.after(fetch.div_f64(factor));
+        let fetched = order.starts_at.after(seconds(fetch.as_secs_f64() / factor));
         let from = if order.sending.waits_for_fetch { fetched } else { order.starts_at };
-        let plain = from.after(Duration::try_from_secs_f64(users as f64 / rate).unwrap_or(Duration::MAX));
+        let plain = from.after(seconds(users as f64 / rate));
         let allowed = order.allowance.as_ref().map_or(Some(plain), |allowance| allowance.ends_at(from, users, rate));
         (plain, allowed.unwrap_or(Timestamp::MAX).max(plain).max(fetched))
     };
     let (plain, ends_at) = end(1.0);
-    let mails = Duration::try_from_secs_f64(users as f64 / per_second).unwrap_or(Duration::MAX);
+    let mails = seconds(users as f64 / per_second);
     let bound_by = match () {
         () if ends_at > plain.after(Duration::from_secs(60)) && order.allowance.is_some() => "relay.per_day".into(),
         () if fetch > mails => "users API".into(),
@@ -157,7 +157,7 @@ pub fn forecast(order: &Order) -> Result<Forecast, NoUsers> {
         schedule: order.schedule.clone(),
         starts_at: order.starts_at,
         users,
-        fetch_ms: fetch.as_millis() as u64,
+        fetch_ms: u64::try_from(fetch.as_millis()).unwrap_or(u64::MAX),
         ends_at,
         earliest: end(1.0 + spread).1.min(ends_at),
         latest: end(1.0 - spread).1.max(ends_at),
@@ -237,12 +237,17 @@ fn fetch(order: &Order, users: u64, assumptions: &mut Vec<String>) -> Duration {
     let earlier =
         order.earlier.as_ref().and_then(|(run, _)| Some((run.fetched_at?.since(run.started_at), run.fetched)));
     match earlier.filter(|(took, fetched)| *fetched > 0 && !took.is_zero()) {
-        Some((took, fetched)) => took.mul_f64(users as f64 / fetched as f64),
+        Some((took, fetched)) => seconds(took.as_secs_f64() * users as f64 / fetched as f64),
         None => {
             assumptions.push("how long the users API takes is not known, so nothing is added for it".into());
             Duration::ZERO
         }
     }
+}
+
+/// So many seconds, or the longest span when they are more than fit.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 fn millis(span: Duration) -> String {
@@ -335,6 +340,12 @@ mod tests {
         assert_eq!((took(&forecast), forecast.fits), (100 + 4080, Some(false)));
         assert_eq!(forecast.bound_by, "relay.per_second");
         assert!(forecast.assumptions.iter().any(|text| text.contains("run 7 had other limits")), "{forecast:?}");
+    }
+
+    #[test]
+    fn more_users_than_any_bank_has_take_very_long() {
+        let forecast = forecast(&Order { users: Some(u64::MAX), ..order(None, earlier(None)) }).unwrap();
+        assert_eq!(forecast.fits, Some(false));
     }
 
     #[test]

@@ -292,6 +292,9 @@ impl Report {
             (None, None) => format!("{} recipients are open", self.open),
         };
         match deadline.state {
+            DeadlineState::AtRisk if self.ended_at.is_some() => {
+                Some(format!("may have missed its deadline, {}: nobody saw when it ended", deadline.at))
+            }
             DeadlineState::AtRisk => Some(format!("will probably miss its deadline, {}: {ends}", deadline.at)),
             DeadlineState::Missed => Some(format!("has missed its deadline, {}: {ends}", deadline.at)),
             DeadlineState::OnTime | DeadlineState::Met => None,
